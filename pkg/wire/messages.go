@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"net/netip"
+)
+
+// Messages. The gateway asks the keeper for Resolve, Leaf, Append and
+// Counters; the keeper tells the gateway the rest. Every one is answered.
+const (
+	TypeResolve       Type = 1 // ResolveRequest -> ResolveReply
+	TypeLeaf          Type = 2 // LeafRequest -> LeafReply
+	TypeAppend        Type = 3 // u16 count, then events in event's wire form -> empty
+	TypeCounters      Type = 4 // empty -> CounterList
+	TypeConfig        Type = 5 // descriptor of a sealed JSON file -> empty
+	TypeSnapshot      Type = 6 // descriptor of a sealed snapshot -> empty, when in force
+	TypeSecrets       Type = 7 // descriptor of a sealed JSON file {name: value} -> empty
+	TypeNames         Type = 8 // NameList -> empty; before SandboxAdd
+	TypeSandboxAdd    Type = 9 // SandboxAdd + listeners -> empty
+	TypeSandboxRemove Type = 10
+	TypeListeners     Type = 11 // u32 sandbox -> empty + its listeners' descriptors
+	TypeSandboxes     Type = 12 // empty -> u16 count, u32 ids
+	TypeDrain         Type = 13
+)
+
+// Bounds of strings in bytes.
+const (
+	MaxName   = 255
+	MaxText   = 1024
+	MaxScope  = 1024
+	MaxDER    = 8 << 10
+	MaxPoint  = 65 // uncompressed P-256 point
+	MaxLabels = 8
+)
+
+// ResolveRequest asks what a name means for a sandbox.
+type ResolveRequest struct {
+	Sandbox uint32
+	Name    string
+}
+
+// ResolveReply is the keeper's decision. Addr is valid only when Allowed.
+type ResolveReply struct {
+	Allowed    bool
+	Exhausted  bool // the sandbox has used up its names: SERVFAIL
+	Addr       netip.Addr
+	Reason     string
+	ReasonCode string
+	Rule       string
+	RuleAt     string
+	Revision   uint64
+}
+
+// Encode and Decode of every message follow.
+func (m ResolveRequest) Encode() []byte {
+	var e Encoder
+	e.U32(m.Sandbox)
+	e.Str(m.Name, MaxName)
+	return e.B
+}
+
+func (m *ResolveRequest) Decode(b []byte) error {
+	d := NewDecoder(b)
+	m.Sandbox, m.Name = d.U32(), d.Str(MaxName)
+	return d.End()
+}
+
+func (m ResolveReply) Encode() []byte {
+	var e Encoder
+	e.Bool(m.Allowed)
+	e.Bool(m.Exhausted)
+	e.Addr(m.Addr)
+	e.Str(m.Reason, MaxText)
+	e.Str(m.ReasonCode, MaxName)
+	e.Str(m.Rule, MaxText)
+	e.Str(m.RuleAt, MaxText)
+	e.U64(m.Revision)
+	return e.B
+}
+
+func (m *ResolveReply) Decode(b []byte) error {
+	d := NewDecoder(b)
+	*m = ResolveReply{Allowed: d.Bool(), Exhausted: d.Bool(), Addr: d.Addr(), Reason: d.Str(MaxText),
+		ReasonCode: d.Str(MaxName), Rule: d.Str(MaxText), RuleAt: d.Str(MaxText), Revision: d.U64()}
+	return d.End()
+}
+
+// LeafRequest asks for a certificate for Name on the P-256 key whose
+// uncompressed point is Point.
+type LeafRequest struct {
+	Sandbox uint32
+	Name    string
+	Point   []byte
+}
+
+func (m LeafRequest) Encode() []byte {
+	var e Encoder
+	e.U32(m.Sandbox)
+	e.Str(m.Name, MaxName)
+	e.Bytes(m.Point, MaxPoint)
+	return e.B
+}
+
+func (m *LeafRequest) Decode(b []byte) error {
+	d := NewDecoder(b)
+	m.Sandbox, m.Name, m.Point = d.U32(), d.Str(MaxName), d.Bytes(MaxPoint)
+	return d.End()
+}
+
+// LeafReply carries the leaf and its issuer.
+type LeafReply struct{ Leaf, CA []byte }
+
+func (m LeafReply) Encode() []byte {
+	var e Encoder
+	e.Bytes(m.Leaf, MaxDER)
+	e.Bytes(m.CA, MaxDER)
+	return e.B
+}
+
+func (m *LeafReply) Decode(b []byte) error {
+	d := NewDecoder(b)
+	m.Leaf, m.CA = d.Bytes(MaxDER), d.Bytes(MaxDER)
+	return d.End()
+}
+
+// Counter is one sample of the keeper for /metrics.
+type Counter struct {
+	Name   string
+	Labels []string
+	Value  float64
+}
+
+// Names maps virtual addresses of one sandbox to names.
+type Names struct {
+	Sandbox uint32
+	Entries []NameEntry
+}
+
+// NameEntry is one live name.
+type NameEntry struct {
+	Addr netip.Addr
+	Name string
+}
+
+func (m Names) Encode() []byte {
+	var e Encoder
+	e.U32(m.Sandbox)
+	e.U16(uint16(len(m.Entries)))
+	for _, n := range m.Entries {
+		e.Addr(n.Addr)
+		e.Str(n.Name, MaxName)
+	}
+	return e.B
+}
+
+func (m *Names) Decode(b []byte) error {
+	d := NewDecoder(b)
+	m.Sandbox = d.U32()
+	for n := d.U16(); n > 0 && d.Err() == nil; n-- {
+		m.Entries = append(m.Entries, NameEntry{d.Addr(), d.Str(MaxName)})
+	}
+	return d.End()
+}
+
+// SandboxAdd announces a sandbox. Its descriptors follow in this order:
+// TCP4, TCP6, DNS TCP4, DNS TCP6, DNS UDP4, DNS UDP6.
+type SandboxAdd struct {
+	ID      uint32
+	Name    string
+	Scope   string
+	Explain bool
+}
+
+// Listeners is how many descriptors SandboxAdd carries.
+const Listeners = 6
+
+func (m SandboxAdd) Encode() []byte {
+	var e Encoder
+	e.U32(m.ID)
+	e.Str(m.Name, MaxName)
+	e.Str(m.Scope, MaxScope)
+	e.Bool(m.Explain)
+	return e.B
+}
+
+func (m *SandboxAdd) Decode(b []byte) error {
+	d := NewDecoder(b)
+	m.ID, m.Name, m.Scope, m.Explain = d.U32(), d.Str(MaxName), d.Str(MaxScope), d.Bool()
+	return d.End()
+}
+
+// ID is the payload of SandboxRemove and Listeners.
+type ID uint32
+
+func (m ID) Encode() []byte {
+	var e Encoder
+	e.U32(uint32(m))
+	return e.B
+}
+
+func (m *ID) Decode(b []byte) error {
+	d := NewDecoder(b)
+	*m = ID(d.U32())
+	return d.End()
+}
+
+// EncodeCounters and DecodeCounters carry the keeper's samples.
+func EncodeCounters(cs []Counter) []byte {
+	var e Encoder
+	e.U16(uint16(len(cs)))
+	for _, c := range cs {
+		e.Str(c.Name, MaxName)
+		e.U8(uint8(min(len(c.Labels), MaxLabels)))
+		for _, l := range c.Labels[:min(len(c.Labels), MaxLabels)] {
+			e.Str(l, MaxName)
+		}
+		e.U64(uint64(c.Value))
+	}
+	return e.B
+}
+
+func DecodeCounters(b []byte) ([]Counter, error) {
+	d := NewDecoder(b)
+	var out []Counter
+	for n := d.U16(); n > 0 && d.Err() == nil; n-- {
+		c := Counter{Name: d.Str(MaxName)}
+		for k := d.U8(); k > 0 && d.Err() == nil; k-- {
+			c.Labels = append(c.Labels, d.Str(MaxName))
+		}
+		c.Value = float64(d.U64())
+		out = append(out, c)
+	}
+	return out, d.End()
+}
+
+// EncodeIDs and DecodeIDs carry a list of sandbox numbers.
+func EncodeIDs(ids []uint32) []byte {
+	var e Encoder
+	e.U16(uint16(len(ids)))
+	for _, id := range ids {
+		e.U32(id)
+	}
+	return e.B
+}
+
+func DecodeIDs(b []byte) ([]uint32, error) {
+	d := NewDecoder(b)
+	var out []uint32
+	for n := d.U16(); n > 0 && d.Err() == nil; n-- {
+		out = append(out, d.U32())
+	}
+	return out, d.End()
+}
