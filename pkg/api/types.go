@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// VersionInfo answers GET /v1/version.
+type VersionInfo struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	API     string `json:"api"`
+	Go      string `json:"go,omitempty"`
+	Kernel  string `json:"kernel,omitempty"`
+}
+
+// State of a part of the product, worst last. The empty string means unknown
+// and is to be read as unenforced.
+const (
+	Enforced   = "enforced"
+	Degraded   = "degraded"
+	Unenforced = "unenforced"
+)
+
+// Part is the state of one layer of a sandbox or of one component of the node.
+type Part struct {
+	Name   string `json:"name"`  // "network", "landlock", "seccomp", "gateway", "audit" ...
+	State  string `json:"state"` // Enforced, Degraded, Unenforced
+	Detail string `json:"detail,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Status answers GET /v1/status.
+type Status struct {
+	Version   string            `json:"version"`
+	Started   time.Time         `json:"started"`
+	State     string            `json:"state"` // Enforced or Degraded
+	Revision  uint64            `json:"revision"`
+	Sandboxes int               `json:"sandboxes"`
+	Parts     []Part            `json:"parts,omitempty"`
+	Counters  map[string]uint64 `json:"counters,omitempty"`
+}
+
+// Life of a sandbox.
+const (
+	StateStarting = "starting"
+	StateRunning  = "running"
+	StateStopping = "stopping"
+	StateStopped  = "stopped"
+	StateFailed   = "failed" // never established
+)
+
+// Sandbox is what is known about one sandbox. Argv and Name were chosen by
+// the caller, Workspace is for display only.
+type Sandbox struct {
+	ID          string     `json:"id"`
+	Name        string     `json:"name"`
+	Scope       string     `json:"scope"` // canonical principal
+	Profile     string     `json:"profile"`
+	State       string     `json:"state"`
+	Enforcement string     `json:"enforcement"` // Enforced, Degraded, Unenforced
+	Parts       []Part     `json:"parts,omitempty"`
+	Owner       uint32     `json:"owner"` // uid of the caller that launched it
+	UID         uint32     `json:"uid"`   // uid it runs as, on the host
+	PID         int        `json:"pid,omitempty"`
+	Argv        []string   `json:"argv,omitempty"`
+	Workspace   string     `json:"workspace,omitempty"`
+	Detached    bool       `json:"detached,omitempty"`
+	TTY         bool       `json:"tty,omitempty"`
+	Created     time.Time  `json:"created"`
+	Ended       *time.Time `json:"ended,omitempty"`
+	ExitCode    *int       `json:"exitCode,omitempty"` // as `ringfence run` reports it
+	Revision    uint64     `json:"revision,omitempty"` // policy revision in force
+	Denials     uint64     `json:"denials,omitempty"`
+}
+
+// Document is a profile or policy: either the name of one the keeper knows,
+// or the text of one that the client read itself. File is for messages only.
+type Document struct {
+	Name string `json:"name,omitempty"`
+	File string `json:"file,omitempty"`
+	Text string `json:"text,omitempty"`
+}
+
+// Identity is who the agent runs as on the host.
+type Identity struct {
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	Groups []uint32 `json:"groups,omitempty"`
+	Name   string   `json:"name,omitempty"` // user name, for USER and LOGNAME
+	Home   string   `json:"home,omitempty"` // for HOME, never resolved by the keeper
+}
+
+// LaunchRequest is the body of POST /v1/sandboxes.
+//
+// For a caller that is not root the server replaces Identity by the caller's
+// own credentials before a Backend sees it. A nil Identity from root asks for
+// an unprivileged uid of the sandbox's own.
+type LaunchRequest struct {
+	Argv          []string   `json:"argv"`
+	Environ       []string   `json:"environ,omitempty"` // the caller's environment; the profile says what passes
+	Env           []string   `json:"env,omitempty"`     // K=V, asked for by name: wins over Environ and the profile
+	Dir           string     `json:"dir,omitempty"`     // working directory relative to the workspace, clean, "" = its top
+	WorkspacePath string     `json:"workspacePath,omitempty"` // absolute path where the workspace descriptor was opened; shown, and used as path inside; never resolved
+	Profile       Document   `json:"profile"`
+	Policies      []Document `json:"policies,omitempty"` // apply to this sandbox only
+	Scope         string     `json:"scope,omitempty"`    // principal; "" = default scope and agent = command name
+	Name          string     `json:"name,omitempty"`
+	Identity      *Identity  `json:"identity,omitempty"`
+	Detach        bool       `json:"detach,omitempty"`
+	TTY           bool       `json:"tty,omitempty"`
+	Rows          uint16     `json:"rows,omitempty"`
+	Cols          uint16     `json:"cols,omitempty"`
+}
+
+// ExecRequest is the body of POST /v1/sandboxes/{id}/exec.
+type ExecRequest struct {
+	Argv []string `json:"argv"`
+	Env  []string `json:"env,omitempty"`
+	Dir  string   `json:"dir,omitempty"` // absolute inside the sandbox, "" = as the agent's
+	TTY  bool     `json:"tty,omitempty"`
+	Rows uint16   `json:"rows,omitempty"`
+	Cols uint16   `json:"cols,omitempty"`
+}
+
+// StopRequest is the body of POST /v1/sandboxes/{id}/stop.
+type StopRequest struct {
+	Timeout Duration `json:"timeout,omitempty"` // between SIGTERM and the kill of the cgroup; 0 = at once
+}
+
+// StopResult answers a stop: the sandbox and what was found when its
+// workspace was handed back.
+type StopResult struct {
+	Sandbox  Sandbox   `json:"sandbox"`
+	Findings []Finding `json:"findings,omitempty"`
+}
+
+// Finding is something a sandbox left in its workspace that was made harmless.
+type Finding struct {
+	Path   string `json:"path"` // below the workspace; bytes chosen by the sandbox
+	What   string `json:"what"`
+	Action string `json:"action"` // "stripped", "quarantined", "reported"
+}
+
+// Duration is a time.Duration that is a string ("1h30m") in JSON.
+type Duration time.Duration
+
+// MarshalJSON writes the Go form of the duration.
+func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
+
+// UnmarshalJSON reads the Go form of a duration; anything else is an error.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil {
+		return err
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// EventQuery is the query of GET /v1/events.
+type EventQuery struct {
+	Since   time.Time // zero = from the start of the log
+	Sandbox string    // id, "" = all
+	Denied  bool      // denials only
+	Follow  bool      // wait for more
+	Limit   int       // end after so many, 0 = no limit
+}
+
+// EventRecord is one line of the event log. Sandbox is the id of the sandbox
+// it belongs to, "" for the node's own; the server uses it to decide who may
+// see the line. Line is one OCSF object without the newline.
+type EventRecord struct {
+	Seq     uint64
+	Sandbox string
+	Line    []byte
+}
+
+// Explanation answers GET /v1/events/{id}/explain.
+type Explanation struct {
+	ID       string          `json:"id"`
+	Sandbox  string          `json:"sandbox,omitempty"`
+	Scope    string          `json:"scope,omitempty"`
+	Verdict  string          `json:"verdict"`            // "denied", "allowed", "observed"
+	Summary  string          `json:"summary"`            // one sentence
+	Layer    string          `json:"layer,omitempty"`    // which wall decided
+	Rule     string          `json:"rule,omitempty"`     // document/rule-id of the winner
+	RuleAt   string          `json:"ruleAt,omitempty"`   // file:line
+	Revision uint64          `json:"revision,omitempty"` // the decision's policy revision
+	Nearest  string          `json:"nearest,omitempty"`  // nearest rule that would have allowed it
+	Now      string          `json:"now,omitempty"`      // what the current revision says, if it differs
+	Remedy   string          `json:"remedy,omitempty"`
+	Event    json.RawMessage `json:"event,omitempty"` // the record itself
+}
+
+// How long a rule of `ringfence allow` lasts.
+const (
+	AllowOnce    = "once"    // the next connection to that destination
+	AllowFor     = "for"     // For long
+	AllowAlways  = "always"  // kept across restarts
+	AllowSandbox = "sandbox" // until the sandbox stops; only with Sandbox
+)
+
+// AllowRequest is the body of POST /v1/allow: one destination, for one sandbox
+// or one scope.
+type AllowRequest struct {
+	Destination string   `json:"destination"` // HOST:PORT
+	Sandbox     string   `json:"sandbox,omitempty"`
+	Scope       string   `json:"scope,omitempty"`
+	Mode        string   `json:"mode"` // AllowOnce ...
+	For         Duration `json:"for,omitempty"`
+
+	// OnlyOwner is set by the server for callers that are not root: the rule
+	// must touch only sandboxes of that uid.
+	OnlyOwner *uint32 `json:"-"`
+}
+
+// AllowResult answers POST /v1/allow.
+type AllowResult struct {
+	Rule      string     `json:"rule"` // the rule as YAML
+	Document  string     `json:"document"`
+	Scope     string     `json:"scope,omitempty"`
+	Sandbox   string     `json:"sandbox,omitempty"`
+	Revision  uint64     `json:"revision"`
+	Expires   *time.Time `json:"expires,omitempty"`
+	Effective bool       `json:"effective"`      // false: an upper layer still denies it
+	Note      string     `json:"note,omitempty"` // why not effective
+}
+
+// Provider is one configured provider; its key is never part of it.
+type Provider struct {
+	Name       string   `json:"name"`
+	Dialect    string   `json:"dialect"`
+	BaseURL    string   `json:"baseURL"`
+	Credential string   `json:"credential"` // "inject", "passthrough"
+	Secret     string   `json:"secret,omitempty"`
+	HasSecret  bool     `json:"hasSecret"`
+	Models     []string `json:"models,omitempty"`
+	Source     string   `json:"source,omitempty"` // file or "api"
+}
+
+// ProviderRequest is the body of POST /v1/providers. Empty fields take the
+// default of the provider of that name.
+type ProviderRequest struct {
+	Name       string   `json:"name"`
+	Dialect    string   `json:"dialect,omitempty"`
+	BaseURL    string   `json:"baseURL,omitempty"`
+	Credential string   `json:"credential,omitempty"`
+	Models     []string `json:"models,omitempty"`
+	ResolvesTo []string `json:"resolvesTo,omitempty"` // private prefixes admitted for its host
+	Key        Secret   `json:"key,omitempty"`
+}
+
+// CheckRequest is the body of POST /v1/policy/check.
+type CheckRequest struct {
+	Documents []Document `json:"documents"`
+}
+
+// Problem is one mistake in a document.
+type Problem struct {
+	File string `json:"file,omitempty"`
+	Line int    `json:"line,omitempty"`
+	Col  int    `json:"col,omitempty"`
+	Msg  string `json:"msg"`
+	Hint string `json:"hint,omitempty"`
+}
+
+// CheckResult answers POST /v1/policy/check.
+type CheckResult struct {
+	OK       bool      `json:"ok"`
+	Problems []Problem `json:"problems"`
+}
+
+// PolicyView answers GET /v1/policy.
+type PolicyView struct {
+	Revision  uint64           `json:"revision"`
+	Documents []PolicyDocument `json:"documents"`
+	Problems  []Problem        `json:"problems,omitempty"` // documents that are present but not in force
+}
+
+// PolicyDocument is one document in force.
+type PolicyDocument struct {
+	Kind  string `json:"kind"`
+	Name  string `json:"name"`
+	Scope string `json:"scope,omitempty"`
+	File  string `json:"file,omitempty"`
+	Text  string `json:"text,omitempty"`
+}
+
+// Check is one probe of doctor.
+type Check struct {
+	Name     string `json:"name"`
+	OK       bool   `json:"ok"`
+	Optional bool   `json:"optional,omitempty"` // missing makes nothing unsafe
+	Have     string `json:"have,omitempty"`
+	Need     string `json:"need,omitempty"`
+	Detail   string `json:"detail,omitempty"`
+	Remedy   string `json:"remedy,omitempty"`
+}
+
+// DoctorReport answers GET /v1/doctor.
+type DoctorReport struct {
+	OK     bool    `json:"ok"`
+	Checks []Check `json:"checks"`
+}
+
+// AuditReport answers GET /v1/audit/verify.
+type AuditReport struct {
+	OK         bool      `json:"ok"`
+	Dir        string    `json:"dir,omitempty"`
+	Segments   int       `json:"segments"`
+	Records    uint64    `json:"records"`
+	LastSeq    uint64    `json:"lastSeq"`            // consistent up to
+	AnchoredTo uint64    `json:"anchoredTo"`         // covered by a checkpoint that left the host; 0 = none
+	FirstBad   *BadEntry `json:"firstBad,omitempty"` // nil when OK
+}
+
+// BadEntry names the first record of a log that does not verify.
+type BadEntry struct {
+	Segment string `json:"segment"`
+	Line    int    `json:"line"`
+	Seq     uint64 `json:"seq"`
+	Why     string `json:"why"`
+}
