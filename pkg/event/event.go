@@ -13,24 +13,24 @@ type Kind uint16
 // Kinds are stable numbers: they are written to the wire between the gateway
 // and the keeper. Append only.
 const (
-	KindInvalid       Kind = iota
-	KindNetwork            // one egress verdict: OCSF Network Activity 4001
-	KindDNS                // one name question: DNS Activity 4003
-	KindHTTP               // one inspected HTTP request: HTTP Activity 4002
-	KindInference          // one model call: API Activity 6003 + ai_operation
-	KindExec               // a program started in a sandbox: Process Activity 1007 Launch
-	KindExit               // a program ended: Process Activity 1007 Terminate
-	KindSandboxStart       // a sandbox was established: Application Lifecycle 6002 Start
-	KindSandboxStop        // a sandbox ended: 6002 Stop
-	KindFile               // a file denial (Landlock audit record): File System Activity 1001
-	KindSyscall            // a system call denial: Kernel Activity 1003
-	KindDaemon             // life of keeper or gateway: 6002
-	KindPolicy             // a document was applied, changed or refused: Entity Management 3004
-	KindOperator           // an operator called the API: API Activity 6003
-	KindLoss               // records that could not be kept: Application Error 6008
-	KindWorkspace          // something found (and quarantined) in a workspace: Detection Finding 2004
-	KindKernelDenial       // a non-address denial of a cgroup hook (socket family, unix socket, backstop): 4001 Refuse
-	KindTamper             // hostile or malformed input on a private channel: Detection Finding 2004
+	KindInvalid      Kind = iota
+	KindNetwork           // one egress verdict: OCSF Network Activity 4001
+	KindDNS               // one name question: DNS Activity 4003
+	KindHTTP              // one inspected HTTP request: HTTP Activity 4002
+	KindInference         // one model call: API Activity 6003 + ai_operation
+	KindExec              // a program started in a sandbox: Process Activity 1007 Launch
+	KindExit              // a program ended: Process Activity 1007 Terminate
+	KindSandboxStart      // a sandbox was established: Application Lifecycle 6002 Start
+	KindSandboxStop       // a sandbox ended: 6002 Stop
+	KindFile              // a file denial (Landlock audit record): File System Activity 1001
+	KindSyscall           // a system call denial: Kernel Activity 1003
+	KindDaemon            // life of keeper or gateway: 6002
+	KindPolicy            // a document was applied, changed or refused: Entity Management 3004
+	KindOperator          // an operator called the API: API Activity 6003
+	KindLoss              // records that could not be kept: Application Error 6008
+	KindWorkspace         // something found (and quarantined) in a workspace: Detection Finding 2004
+	KindKernelDenial      // a non-address denial of a cgroup hook (socket family, unix socket, backstop): 4001 Refuse
+	KindTamper            // hostile or malformed input on a private channel: Detection Finding 2004
 )
 
 // Verdict is what was decided. The zero value is a denial.
@@ -131,4 +131,6 @@ type Event struct {
 	ID        string // unique id, set by the audit log on append: "<chain>-<sequence>"
 	Sequence  uint64 // set by the audit log on append
 	Truncated bool
+
+	Logged time.Time // set by the audit log on append: when the record entered the log
 }
