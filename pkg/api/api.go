@@ -31,7 +31,7 @@ const DefaultScope = "org:local/team:default"
 // Bounds on what a client may send. They are part of the contract: above them
 // the answer is 413 or 431 and the request has no effect.
 const (
-	MaxLaunchBody = 2 << 20  // launch and exec: environment, documents
+	MaxLaunchBody = 2 << 20   // launch and exec: environment, documents
 	MaxBody       = 256 << 10 // every other request
 	MaxHeader     = 16 << 10
 	MaxFrame      = 64 << 10 // one frame on an upgraded connection

@@ -100,9 +100,9 @@ type Identity struct {
 // an unprivileged uid of the sandbox's own.
 type LaunchRequest struct {
 	Argv          []string   `json:"argv"`
-	Environ       []string   `json:"environ,omitempty"` // the caller's environment; the profile says what passes
-	Env           []string   `json:"env,omitempty"`     // K=V, asked for by name: wins over Environ and the profile
-	Dir           string     `json:"dir,omitempty"`     // working directory relative to the workspace, clean, "" = its top
+	Environ       []string   `json:"environ,omitempty"`       // the caller's environment; the profile says what passes
+	Env           []string   `json:"env,omitempty"`           // K=V, asked for by name: wins over Environ and the profile
+	Dir           string     `json:"dir,omitempty"`           // working directory relative to the workspace, clean, "" = its top
 	WorkspacePath string     `json:"workspacePath,omitempty"` // absolute path where the workspace descriptor was opened; shown, and used as path inside; never resolved
 	Profile       Document   `json:"profile"`
 	Policies      []Document `json:"policies,omitempty"` // apply to this sandbox only

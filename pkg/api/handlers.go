@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// answer writes what a Backend returned.
+func answer[T any](w http.ResponseWriter, v T, err error) error {
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, v)
+}
+
+func (s *Server) version(w http.ResponseWriter, r *call) error {
+	v, err := s.o.Backend.Version(r.Context())
+	if v.API == "" {
+		v.API = Version
+	}
+	return answer(w, v, err)
+}
+
+func (s *Server) status(w http.ResponseWriter, r *call) error {
+	v, err := s.o.Backend.Status(r.Context())
+	return answer(w, v, err)
+}
+
+func (s *Server) doctor(w http.ResponseWriter, r *call) error {
+	v, err := s.o.Backend.Doctor(r.Context())
+	return answer(w, v, err)
+}
+
+func (s *Server) verifyAudit(w http.ResponseWriter, r *call) error {
+	_ = r.conn.SetWriteDeadline(time.Time{}) // a long log takes long
+	v, err := s.o.Backend.VerifyAudit(r.Context())
+	return answer(w, v, err)
+}
+
+// listSandboxes shows a member its own.
+func (s *Server) listSandboxes(w http.ResponseWriter, r *call) error {
+	list, err := s.o.Backend.Sandboxes(r.Context())
+	if err != nil {
+		return err
+	}
+	out := make([]Sandbox, 0, len(list))
+	for _, b := range list {
+		if mayTouch(r.caller, b.Owner, b.Scope) {
+			out = append(out, b)
+		}
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *Server) getSandbox(w http.ResponseWriter, r *call) error {
+	return writeJSON(w, http.StatusOK, r.box)
+}
+
+// maxStopTimeout bounds how long a stop may wait for a program.
+const maxStopTimeout = 10 * time.Minute
+
+func (s *Server) stop(w http.ResponseWriter, r *call) error {
+	var req StopRequest
+	if err := readJSON(r, &req); err != nil {
+		return err
+	}
+	d := time.Duration(req.Timeout)
+	if d < 0 || d > maxStopTimeout {
+		return Errorf(CodeBadRequest, "the timeout of a stop is between 0 and %s", maxStopTimeout)
+	}
+	_ = r.conn.SetWriteDeadline(time.Now().Add(d + 2*writeTimeout))
+	res, err := s.o.Backend.Stop(r.Context(), r.caller, r.box.ID, d)
+	return answer(w, res, err)
+}
+
+func (s *Server) allow(w http.ResponseWriter, r *call) error {
+	var req AllowRequest
+	if err := readJSON(r, &req); err != nil {
+		return err
+	}
+	if err := checkAllow(&req); err != nil {
+		return err
+	}
+	if req.Sandbox != "" {
+		box, err := s.resolve(r.Context(), r.caller, req.Sandbox)
+		if err != nil {
+			return err
+		}
+		req.Sandbox = box.ID
+	}
+	if err := admitAllow(r.caller, &req); err != nil {
+		return err
+	}
+	res, err := s.o.Backend.Allow(r.Context(), r.caller, &req)
+	return answer(w, res, err)
+}
+
+// checkAllow checks the form of a rule; what the host part may be is the
+// policy's word.
+func checkAllow(r *AllowRequest) error {
+	host, port, err := net.SplitHostPort(r.Destination)
+	n, perr := strconv.ParseUint(port, 10, 16)
+	if err != nil || perr != nil || n == 0 || host == "" || len(r.Destination) > 300 {
+		return Errorf(CodeBadRequest, "the destination %q is not HOST:PORT", r.Destination)
+	}
+	if (r.Sandbox == "") == (r.Scope == "") {
+		return Errorf(CodeBadRequest, "name either a sandbox or a scope")
+	}
+	switch {
+	case r.Mode == AllowFor && r.For <= 0:
+		return Errorf(CodeBadRequest, "the mode %q needs a duration above zero", r.Mode)
+	case r.Mode != AllowFor && r.For != 0:
+		return Errorf(CodeBadRequest, "only the mode %q takes a duration", AllowFor)
+	case r.Mode == AllowSandbox && r.Sandbox == "":
+		return Errorf(CodeBadRequest, "the mode %q needs a sandbox", r.Mode)
+	}
+	switch r.Mode {
+	case AllowOnce, AllowFor, AllowAlways, AllowSandbox:
+		return nil
+	}
+	return Errorf(CodeBadRequest, "the mode is %q, %q, %q or %q", AllowOnce, AllowFor, AllowAlways, AllowSandbox)
+}
+
+func (s *Server) checkPolicy(w http.ResponseWriter, r *call) error {
+	var req CheckRequest
+	if err := readJSON(r, &req); err != nil {
+		return err
+	}
+	res, err := s.o.Backend.CheckPolicy(r.Context(), req.Documents)
+	return answer(w, res, err)
+}
+
+// policy shows a member the documents in force for one sandbox of its own.
+func (s *Server) policy(w http.ResponseWriter, r *call) error {
+	ref := r.URL.Query().Get("sandbox")
+	if ref == "" && r.caller.Role != RoleRoot {
+		return denied("the policy of the whole node needs root", "name one of your own sandboxes with --sandbox")
+	}
+	if ref != "" {
+		box, err := s.resolve(r.Context(), r.caller, ref)
+		if err != nil {
+			return err
+		}
+		ref = box.ID
+	}
+	v, err := s.o.Backend.Policy(r.Context(), ref)
+	return answer(w, v, err)
+}
+
+func (s *Server) listProviders(w http.ResponseWriter, r *call) error {
+	list, err := s.o.Backend.Providers(r.Context())
+	if list == nil {
+		list = []Provider{}
+	}
+	return answer(w, list, err)
+}
+
+func (s *Server) addProvider(w http.ResponseWriter, r *call) error {
+	var req ProviderRequest
+	if err := readJSON(r, &req); err != nil {
+		return err
+	}
+	if err := checkName("provider", req.Name); err != nil {
+		return err
+	}
+	if len(req.Key) > 16<<10 {
+		return Errorf(CodeBadRequest, "a key is at most 16 KiB")
+	}
+	p, err := s.o.Backend.AddProvider(r.Context(), r.caller, &req)
+	return answer(w, p, err)
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// errorTrailer carries the Error, as JSON, of a stream that broke after it
+// had begun.
+const errorTrailer = "Ringfence-Error"
+
+// stream is a response that is written piece by piece, each under a deadline
+// of its own, to a reader that may stop reading.
+type stream struct {
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	call *call
+}
+
+// begin sends the header at once, so that the client knows it was admitted.
+func begin(w http.ResponseWriter, r *call, contentType string) *stream {
+	st := &stream{w: w, rc: http.NewResponseController(w), call: r}
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Trailer", errorTrailer)
+	w.WriteHeader(http.StatusOK)
+	_ = st.rc.Flush()
+	return st
+}
+
+// write sends p. With flush it is on the socket when write returns.
+func (st *stream) write(p []byte, flush bool) error {
+	_ = st.call.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if _, err := st.w.Write(p); err != nil {
+		return err
+	}
+	if flush {
+		return st.rc.Flush()
+	}
+	return nil
+}
+
+// end says in the trailer why the stream broke.
+func (st *stream) end(err error) error {
+	if err == nil || st.call.Context().Err() != nil {
+		return nil
+	}
+	b, jerr := json.Marshal(asError(err))
+	if jerr != nil {
+		return errAnswered
+	}
+	st.w.Header().Set(errorTrailer, string(b))
+	return errAnswered
+}
+
+// log streams the output of a detached sandbox, as the sandbox wrote it.
+func (s *Server) log(w http.ResponseWriter, r *call) error {
+	follow, err := flag(r, "follow")
+	if err != nil {
+		return err
+	}
+	out, err := s.o.Backend.Log(r.Context(), r.box.ID, follow)
+	if err != nil {
+		return err
+	}
+	defer out.Close() //nolint:errcheck // only read
+	stop := context.AfterFunc(r.Context(), func() { _ = out.Close() })
+	defer stop()
+
+	st := begin(w, r, "application/octet-stream")
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := out.Read(buf)
+		if n > 0 {
+			if werr := st.write(buf[:n], true); werr != nil {
+				return errAnswered
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return st.end(err)
+		}
+	}
+}
+
+// events streams JSON lines: for a member those of its own sandboxes.
+func (s *Server) events(w http.ResponseWriter, r *call) error {
+	q, err := s.eventQuery(r)
+	if err != nil {
+		return err
+	}
+	ctx := r.Context()
+	visible := s.visible(ctx, r.caller)
+	limit := q.Limit
+	q.Limit = 0 // counted here, after the filter
+
+	st := begin(w, r, "application/x-ndjson")
+	sent := 0
+	for rec, err := range s.o.Backend.Events(ctx, q) {
+		if err != nil {
+			return st.end(err)
+		}
+		if !visible(rec.Sandbox) {
+			continue
+		}
+		line := append(append(make([]byte, 0, len(rec.Line)+1), rec.Line...), '\n')
+		if err := st.write(line, q.Follow); err != nil {
+			return errAnswered
+		}
+		if sent++; sent == limit {
+			break
+		}
+	}
+	return nil
+}
+
+// eventQuery reads the query strictly. Root may name a sandbox that the
+// registry no longer knows.
+func (s *Server) eventQuery(r *call) (EventQuery, error) {
+	v := r.URL.Query()
+	var q EventQuery
+	var err error
+	for key := range v {
+		switch key {
+		case "since":
+			if q.Since, err = time.Parse(time.RFC3339Nano, v.Get(key)); err != nil {
+				return q, Errorf(CodeBadRequest, "since=%q is not an RFC 3339 time", v.Get(key))
+			}
+		case "denied":
+			q.Denied, err = flag(r, key)
+		case "follow":
+			q.Follow, err = flag(r, key)
+		case "limit":
+			if q.Limit, err = strconv.Atoi(v.Get(key)); err != nil || q.Limit < 0 {
+				return q, Errorf(CodeBadRequest, "limit=%q is not a number", v.Get(key))
+			}
+		case "sandbox":
+			var box *Sandbox
+			box, err = s.resolve(r.Context(), r.caller, v.Get(key))
+			switch {
+			case err == nil:
+				q.Sandbox = box.ID
+			case CodeOf(err) == CodeNotFound && r.caller.Role == RoleRoot:
+				q.Sandbox, err = v.Get(key), nil
+			}
+		default:
+			return q, Errorf(CodeBadRequest, "unknown query %q", key)
+		}
+		if err != nil {
+			return q, err
+		}
+	}
+	return q, nil
+}
+
+// flag reads a boolean of the query; absent is false.
+func flag(r *call, key string) (bool, error) {
+	text := r.URL.Query().Get(key)
+	if text == "" {
+		return false, nil
+	}
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, Errorf(CodeBadRequest, "%s=%q is neither true nor false", key, text)
+	}
+	return v, nil
+}
+
+// explain explains one event, if the caller may see its sandbox.
+func (s *Server) explain(w http.ResponseWriter, r *call) error {
+	id := r.PathValue("event")
+	x, err := s.o.Backend.Explain(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	if !s.visible(r.Context(), r.caller)(x.Sandbox) {
+		return denied("this event is not of a sandbox of yours", "run the command as root")
+	}
+	return writeJSON(w, http.StatusOK, x)
+}
