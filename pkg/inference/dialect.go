@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inference
+
+import "net/http"
+
+// dialects is the registration table: a new dialect is a new file and one
+// line here. It is data and never changes at run time.
+var dialects = []*dialect{&openAI, &anthropic}
+
+// dialect describes one wire format. Everything in it is read-only.
+type dialect struct {
+	name string
+	// baseHasVersion says whether base URLs of this dialect, by its users'
+	// convention, already hold the "/v1" that the paths below start with.
+	baseHasVersion bool
+	routes         []route
+	closed         []closedPath
+	headers        []string // request headers forwarded besides the common ones, lower case
+	credentials    []string // headers that carry the caller's credential, lower case
+	inject         func(h http.Header, key string)
+	errorBody      func(e *refusal, status int, text string) []byte
+	rules          *toolRules
+}
+
+// route is one method and path that is answered. A path segment "*" stands
+// for one identifier of unreserved characters.
+type route struct {
+	method, path string
+	op           string // operation name in events
+	body         bool   // a JSON object is required; without it a body is refused
+	model        bool   // body names the model, and policy decides on it
+	defaultModel string // judged when the body names none; "" = the model is required
+	stream       bool   // "stream": true is honoured by the provider
+	metered      bool   // the answer's usage is this call's usage
+	query        []string
+	trial        trialAnswer // nil: the trial provider does not do this
+}
+
+// closedPath says why a well-known part of a provider's API is not offered.
+type closedPath struct{ prefix, why string }
+
+// trialAnswer makes the trial provider's answer to one request: one JSON
+// document, or the events of a stream when the request asked for one.
+type trialAnswer func(x *exchange) [][]byte
+
+func dialectByName(name string) *dialect {
+	for _, d := range dialects {
+		if d.name == name {
+			return d
+		}
+	}
+	return nil
+}

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inference
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// exchange is one request on its way through: judged first, then answered.
+type exchange struct {
+	r     *Redirector
+	c     *Call
+	d     *dialect
+	w     http.ResponseWriter
+	in    *http.Request
+	start time.Time
+	rec   *record
+
+	route  *route
+	path   string // raw path, matched
+	query  string // raw query, admitted
+	body   []byte // as the client sent it; nil without one
+	held   int64  // bytes counted in r.buffered
+	tape   tape
+	asked  asked
+	prov   *policy.Provider // nil: the trial provider answers
+	served string           // model name sent upstream
+}
+
+// asked is what the body asks for, as far as Ringfence looks.
+type asked struct {
+	model        string
+	modelNode    uint32 // 0: not in the body
+	stream       bool
+	includeUsage bool
+}
+
+// target is the raw request target in origin form.
+func target(req *http.Request) string {
+	if strings.HasPrefix(req.RequestURI, "/") {
+		return req.RequestURI
+	}
+	if req.RequestURI == "" || strings.Contains(req.RequestURI, "://") {
+		if req.URL.RawQuery != "" || req.URL.ForceQuery {
+			return req.URL.EscapedPath() + "?" + req.URL.RawQuery
+		}
+		return req.URL.EscapedPath()
+	}
+	return req.RequestURI
+}
+
+// judge decides everything that is decided before a byte leaves. It returns
+// nil when the call may be answered.
+func (x *exchange) judge() *refusal {
+	if x.in.Header.Get("Upgrade") != "" || x.in.Method == http.MethodConnect {
+		return denied("upgrade", "WebSocket and other upgrades are not offered on a provider's host", "Use the HTTP form of the API")
+	}
+	raw := target(x.in)
+	rt, query, ref := matchTarget(x.d, x.in.Method, raw)
+	if ref != nil {
+		return ref
+	}
+	x.route, x.query = rt, query
+	x.path, _, _ = strings.Cut(raw, "?")
+	x.rec.ev.Operation, x.rec.ev.Activity = rt.op, rt.op
+	if ref := x.readBody(); ref != nil {
+		return ref
+	}
+	if rt.body {
+		if ref := x.parseBody(); ref != nil {
+			return ref
+		}
+	}
+	return x.decide()
+}
+
+// decide asks policy and picks who answers.
+func (x *exchange) decide() *refusal {
+	if x.c.View == nil || x.c.Snapshot == nil {
+		return denied("no-policy", "no policy is loaded for this sandbox", "Try again when the node's daemon is up")
+	}
+	p, ok := x.c.Snapshot.Provider(x.d.name)
+	if ok {
+		x.prov, x.rec.ev.Provider = p, p.Name
+	} else {
+		x.rec.ev.Provider, x.rec.ev.Credential = trialName, "trial"
+	}
+	if x.route.model {
+		dec := x.c.View.Inference(x.d.name, x.asked.model)
+		if !dec.Allowed {
+			return x.deniedModel(&dec)
+		}
+		x.rec.decided(&dec)
+		x.served = x.asked.model
+		if p != nil {
+			x.served, _ = p.Model(x.asked.model)
+		}
+		x.rec.ev.ModelServed = x.served
+	}
+	if x.route.body {
+		if ref := x.decideTools(); ref != nil {
+			return ref
+		}
+	}
+	x.rec.ev.Verdict = event.Allowed
+	return nil
+}
+
+func (x *exchange) deniedModel(dec *policy.Decision) *refusal {
+	msg := "the model " + quote(x.asked.model) + " is not allowed for this sandbox"
+	if dec.Reason != "" {
+		msg += " (" + strings.TrimRight(dec.Reason, ".") + ")"
+	}
+	return &refusal{status: http.StatusForbidden, code: codeDenied, reason: "model", param: "model", message: msg, decision: dec,
+		remedy: "Use a model that is allowed, or ask the operator for an inference rule that allows it"}
+}
+
+// decideTools asks policy for everything the provider would do on its side.
+func (x *exchange) decideTools() *refusal {
+	found := inspect(&x.tape, x.d.rules)
+	if x.route.model {
+		if tool := searchModel(x.served); tool != "" {
+			found = append(found, finding{tool: tool, what: "the model " + quote(x.served)})
+		}
+	}
+	for i := range found {
+		f := &found[i]
+		if f.never {
+			return denied("redirecting-field", f.what+" would send the call elsewhere than policy decided", "Leave it out")
+		}
+		dec := x.c.View.ProviderTool(f.tool)
+		if dec.Allowed {
+			x.rec.decided(&dec)
+			continue
+		}
+		return &refusal{status: http.StatusForbidden, code: codeDenied, reason: "provider-tool", param: f.param, decision: &dec,
+			message: f.what + " happens on the provider's side, outside the fence, and no rule on server:provider/tool:" + f.tool + " allows it",
+			remedy:  toolRemedy(f.tool)}
+	}
+	return nil
+}
+
+// readBody reads the request body within its bounds.
+func (x *exchange) readBody() *refusal {
+	if !x.route.body {
+		if x.in.ContentLength > 0 || len(x.in.TransferEncoding) > 0 {
+			return invalid(http.StatusBadRequest, "body", x.route.method+" "+x.route.path+" takes no body", "Leave it out")
+		}
+		return nil
+	}
+	if enc := x.in.Header.Values("Content-Encoding"); len(enc) > 1 || len(enc) == 1 && !strings.EqualFold(enc[0], "identity") {
+		return invalid(http.StatusUnsupportedMediaType, "content-encoding", "the body is compressed, and what is forwarded is what was judged",
+			"Send it without Content-Encoding")
+	}
+	types := x.in.Header.Values("Content-Type")
+	mt, params, err := mime.ParseMediaType(x.in.Header.Get("Content-Type"))
+	cs := params["charset"]
+	if len(types) != 1 || err != nil || mt != "application/json" || cs != "" && !strings.EqualFold(cs, "utf-8") {
+		return invalid(http.StatusUnsupportedMediaType, "content-type", "the content type is not application/json in UTF-8",
+			"Send Content-Type: application/json")
+	}
+	return x.fillBody()
+}
+
+var errBusy = errors.New("busy")
+var errTooLarge = errors.New("too large")
+
+func (x *exchange) fillBody() *refusal {
+	err := x.drain()
+	switch {
+	case err == nil:
+		x.rec.ev.BytesOut = uint64(len(x.body))
+		return nil
+	case errors.Is(err, errTooLarge):
+		return invalid(http.StatusRequestEntityTooLarge, "body-size", "the body is larger than "+
+			strconv.FormatInt(x.r.opt.MaxBody>>20, 10)+" MiB", "Send less at once")
+	case errors.Is(err, errBusy):
+		return &refusal{status: http.StatusServiceUnavailable, code: codeBusy, reason: "busy",
+			message: "the gateway holds as many request bodies as it may", remedy: "Try again"}
+	default:
+		return invalid(http.StatusBadRequest, "body", "the body broke off", "Send it again")
+	}
+}
+
+// drain reads the body in growing steps, each counted before it is taken.
+func (x *exchange) drain() error {
+	rc := http.NewResponseController(x.w)
+	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
+	limit := x.r.opt.MaxBody
+	if x.in.ContentLength > limit {
+		return errTooLarge
+	}
+	size := int64(8 << 10)
+	if n := x.in.ContentLength; n >= 0 && n < 1<<20 {
+		size = n + 1 // room to see the end without growing
+	}
+	buf := make([]byte, 0, size)
+	if !x.hold(size) {
+		return errBusy
+	}
+	for {
+		if len(buf) == cap(buf) {
+			grow := min(int64(cap(buf)), limit+1-int64(cap(buf)))
+			if grow <= 0 {
+				return errTooLarge
+			}
+			if !x.hold(grow) {
+				return errBusy
+			}
+			next := make([]byte, len(buf), int64(cap(buf))+grow)
+			copy(next, buf)
+			buf = next
+		}
+		_ = rc.SetReadDeadline(time.Now().Add(x.r.opt.BodyIdle)) // not every writer has deadlines; the server's own still hold
+		n, err := x.in.Body.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if int64(len(buf)) > limit {
+			return errTooLarge
+		}
+		if err == io.EOF {
+			x.body = buf
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// hold counts n bytes against the bound of all bodies.
+func (x *exchange) hold(n int64) bool {
+	if x.r.buffered.Add(n) > x.r.opt.MaxBuffered {
+		x.r.buffered.Add(-n)
+		return false
+	}
+	x.held += n
+	return true
+}
+
+func (x *exchange) releaseBody() {
+	x.r.buffered.Add(-x.held)
+	x.held = 0
+	putNodes(x.tape.nodes)
+	x.tape.nodes = nil
+}
+
+// nodePool keeps the tapes of ordinary requests.
+var nodePool = sync.Pool{New: func() any { return new([]node) }}
+
+func putNodes(n []node) {
+	if cap(n) == 0 || cap(n) > 1<<14 {
+		return
+	}
+	n = n[:0]
+	nodePool.Put(&n)
+}
+
+// parseBody parses the body and takes out what is judged.
+func (x *exchange) parseBody() *refusal {
+	t, err := parse(x.body, (*nodePool.Get().(*[]node))[:0])
+	x.tape = t
+	if err != nil {
+		return invalid(http.StatusBadRequest, "body", "the body is not strict JSON: "+err.Error(), "Send one JSON object, each key once")
+	}
+	if t.nodes[0].kind != kindObject {
+		return invalid(http.StatusBadRequest, "body", "the body is not a JSON object", "Send one JSON object")
+	}
+	if ref := x.topLevel(); ref != nil {
+		return ref
+	}
+	a := &x.asked
+	x.rec.ev.Model, x.rec.ev.Stream = a.model, a.stream
+	if !x.route.model {
+		return nil
+	}
+	if a.model == "" {
+		if x.route.defaultModel == "" {
+			ref := invalid(http.StatusBadRequest, "model", "the request names no model", "Name one")
+			ref.param = "model"
+			return ref
+		}
+		a.model = x.route.defaultModel
+		x.rec.ev.Model = a.model
+	}
+	return nil
+}
+
+// judgedKeys are the top-level members that are read here. A variant in
+// another letter case is refused: some servers would take it for the member.
+var judgedKeys = []string{"model", "stream", "stream_options", "tools"}
+
+func (x *exchange) topLevel() *refusal {
+	var ref *refusal
+	t := &x.tape
+	t.children(0, func(c uint32) bool {
+		key := t.key(c)
+		for _, k := range judgedKeys {
+			if key != k && strings.EqualFold(key, k) {
+				ref = invalid(http.StatusBadRequest, "body", "the key "+quote(key)+" is a variant of "+quote(k), "Use the documented spelling")
+				return false
+			}
+		}
+		switch key {
+		case "model":
+			name, ok := t.text(c)
+			if !ok || !modelName(name) {
+				ref = invalid(http.StatusBadRequest, "model", "the model is not a plain name", "Name one model as a string")
+				ref.param = "model"
+				return false
+			}
+			x.asked.model, x.asked.modelNode = name, c
+		case "stream":
+			switch t.nodes[c].kind {
+			case kindTrue:
+				x.asked.stream = true
+			case kindFalse, kindNull:
+			default:
+				ref = invalid(http.StatusBadRequest, "body", `"stream" is not a boolean`, "Use true or false")
+				ref.param = "stream"
+				return false
+			}
+		case "stream_options":
+			if i, ok := t.member(c, "include_usage"); ok {
+				x.asked.includeUsage = t.nodes[i].kind == kindTrue
+			}
+		}
+		return true
+	})
+	return ref
+}
+
+// modelName says whether s can be a model's name: printable ASCII without
+// spaces or quotes, so that it means the same to every reader.
+func modelName(s string) bool {
+	if s == "" || len(s) > maxIdentifier {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] <= ' ' || s[i] > '~' || s[i] == '"' || s[i] == '\\' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inference
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+var errBadBase = errors.New("the provider's base URL is not usable")
+
+// commonHeaders are forwarded in every dialect. Request headers are an
+// allow-list: besides credentials, other gateways and proxies take routing
+// orders from headers ("x-portkey-custom-host", "x-http-method-override"), and
+// an order to send the call elsewhere would send the injected key elsewhere.
+var commonHeaders = []string{
+	"accept", "accept-language", "content-type", "user-agent",
+	"idempotency-key", "x-client-request-id", "x-request-id",
+}
+
+// commonPrefixes are forwarded in every dialect: what the official SDKs say
+// about themselves.
+var commonPrefixes = []string{"x-stainless-"}
+
+// droppedAnswerHeaders never reach the sandbox: hop-by-hop ones, cookies of
+// the provider's edge, a way to HTTP/3, the operator's account names.
+var droppedAnswerHeaders = []string{
+	"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+	"transfer-encoding", "upgrade", "set-cookie", "set-cookie2", "alt-svc", "location", "refresh", "nel", "report-to",
+	"www-authenticate", "authentication-info", "clear-site-data", "openai-organization", "openai-project",
+	"anthropic-organization-id", "anthropic-workspace-id",
+}
+
+// outboundHeaders builds the headers to the provider from those of the client.
+func outboundHeaders(d *dialect, in http.Header) http.Header {
+	out := make(http.Header, len(in))
+	for name, vals := range in {
+		low := strings.ToLower(name)
+		if slices.Contains(commonHeaders, low) || slices.Contains(d.headers, low) || hasPrefixOf(low, commonPrefixes) {
+			out[name] = vals
+		}
+	}
+	// Usage is read on the side and keys are scrubbed: ask for plain bytes.
+	out.Set("Accept-Encoding", "identity")
+	if _, ok := out["User-Agent"]; !ok {
+		out["User-Agent"] = []string{""} // none, instead of Go's own
+	}
+	return out
+}
+
+func hasPrefixOf(s string, prefixes []string) bool {
+	for _, p := range prefixes {
+		if strings.HasPrefix(s, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// addCredential puts the real key, or with passthrough the agent's own
+// credential, on the outbound headers. It returns the secrets that no answer
+// may contain.
+func (x *exchange) addCredential(out http.Header, p *policy.Provider) (secrets []string, ref *refusal) {
+	if p.Credential == credentialPassthrough {
+		x.rec.ev.Credential = "passthrough"
+		var found bool
+		for _, name := range x.d.credentials {
+			if v := x.in.Header.Values(name); len(v) == 1 && v[0] != "" {
+				out[http.CanonicalHeaderKey(name)] = v
+				found = true
+			}
+		}
+		if !found {
+			return nil, &refusal{status: http.StatusUnauthorized, code: codeConfig, reason: "credential",
+				message: "provider " + quote(p.Name) + " passes the agent's own credential on, and this request has none",
+				remedy:  "Log the agent in, or set credential: inject on the provider"}
+		}
+		return nil, nil
+	}
+	x.rec.ev.Credential = "injected"
+	for _, name := range x.d.credentials {
+		out.Del(name)
+	}
+	if p.Secret == "" { // a local model server that asks for no key
+		x.rec.ev.Credential = "none"
+		return nil, nil
+	}
+	var key string
+	var ok bool
+	if x.c.Secrets != nil {
+		key, ok = x.c.Secrets(p.Secret)
+	}
+	key = strings.TrimSpace(key)
+	if !ok || key == "" || !headerSafe(key) {
+		return nil, &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "secret",
+			message: "the secret that provider " + quote(p.Name) + " names is missing or unusable",
+			remedy:  "The operator can store it with: ringfence provider add " + x.d.name + " --key-env " + strings.ToUpper(x.d.name) + "_API_KEY"}
+	}
+	x.d.inject(out, key)
+	return []string{key}, nil
+}
+
+func headerSafe(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < 0x21 || s[i] > 0x7e {
+			return false
+		}
+	}
+	return true
+}
+
+// copyAnswerHeaders passes the provider's headers on, without those of one hop
+// or of the operator's account, and without any that holds a secret.
+func copyAnswerHeaders(dst, src http.Header, secrets []string) {
+	drop := src.Values("Connection")
+	for name, vals := range src {
+		low := strings.ToLower(name)
+		if slices.Contains(droppedAnswerHeaders, low) || strings.HasPrefix(low, "x-ringfence-") || namedIn(drop, low) || holdsAny(vals, secrets) {
+			continue
+		}
+		dst[name] = vals
+	}
+}
+
+func namedIn(connection []string, low string) bool {
+	for _, v := range connection {
+		for _, f := range strings.Split(v, ",") {
+			if strings.ToLower(strings.TrimSpace(f)) == low {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func holdsAny(vals, secrets []string) bool {
+	for _, v := range vals {
+		for _, s := range secrets {
+			if strings.Contains(v, s) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package inference answers requests that a sandbox sent to the host name of
+// an LLM provider. The gateway terminates TLS and hands each request here; a
+// [Redirector] judges it, swaps the credential and forwards it to the
+// configured provider in the same dialect, byte for byte except for the
+// credential and, where the provider maps it, the model name.
+//
+// Nothing but the method-and-path table of a dialect is ever forwarded, and a
+// request is parsed once, strictly, so that what is forwarded is what was
+// judged. Tools that run on the provider's side and URLs that the provider
+// would fetch are a way out around the fence: they are refused unless policy
+// on server:provider allows them.
+//
+// A dialect is one file with one table (openai.go, anthropic.go) and one line
+// in dialect.go.
+package inference
+
+import (
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// Defaults of [Options].
+const (
+	DefaultMaxBody     = 32 << 20         // one request body
+	DefaultMaxBuffered = 256 << 20        // all request bodies held at one time
+	DefaultIdle        = 10 * time.Minute // silence of an upstream, as long as the official SDKs wait
+	DefaultBodyIdle    = 30 * time.Second // silence of a client in the middle of its body
+)
+
+// View is what policy says to one principal. *policy.View is one.
+type View interface {
+	// Inference decides on a model of a dialect.
+	Inference(dialect, model string) policy.Decision
+	// ProviderTool decides on something the provider does on its side:
+	// "web_search", "mcp", "image_url" ... Denied unless a rule allows it.
+	ProviderTool(tool string) policy.Decision
+}
+
+// Providers finds the provider of a dialect. *policy.Snapshot is one.
+type Providers interface {
+	Provider(dialect string) (*policy.Provider, bool)
+}
+
+// Options configure a [Redirector]. The zero value is usable.
+type Options struct {
+	MaxBody     int64         // bytes of one request body; 0 = DefaultMaxBody
+	MaxBuffered int64         // bytes of all request bodies held at once; 0 = DefaultMaxBuffered
+	Idle        time.Duration // longest silence of an upstream; 0 = DefaultIdle
+	BodyIdle    time.Duration // longest silence of a client inside its body; 0 = DefaultBodyIdle
+	Logger      *slog.Logger  // nil discards; no request content is ever logged
+}
+
+// Redirector answers model calls. It is safe for concurrent use and keeps no
+// state between calls.
+type Redirector struct {
+	// Immutable after New.
+	opt Options
+
+	buffered atomic.Int64 // request body bytes held now
+}
+
+// New returns a Redirector. Zero fields of o take their defaults.
+func New(o Options) *Redirector {
+	if o.MaxBody <= 0 {
+		o.MaxBody = DefaultMaxBody
+	}
+	if o.MaxBuffered <= 0 {
+		o.MaxBuffered = DefaultMaxBuffered
+	}
+	if o.Idle <= 0 {
+		o.Idle = DefaultIdle
+	}
+	if o.BodyIdle <= 0 {
+		o.BodyIdle = DefaultBodyIdle
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Redirector{opt: o}
+}
+
+// Call is what the gateway knows about one request.
+type Call struct {
+	View     View      // the sandbox's policy; nil denies everything
+	Snapshot Providers // where providers are found; nil denies everything
+
+	// Secrets resolves the secret a provider document names. The value never
+	// leaves this package except in the header sent to that provider.
+	Secrets func(name string) (string, bool)
+	// Transport returns the transport to a provider: it resolves and dials on
+	// the host side under the gateway's guards and never follows redirects.
+	Transport func(provider *policy.Provider) http.RoundTripper
+	// Record takes the event of the call, once, when the call is over. May be nil.
+	Record func(event.Event)
+
+	Host    string // the provider host the sandbox asked for
+	Dialect string // its dialect: "openai", "anthropic"
+	Sandbox string // sandbox id, for the event
+	Scope   string // canonical principal, for the event
+}
+
+// ServeHTTP answers one request. It writes exactly one answer, in the
+// dialect's own form, also when it refuses; it panics with
+// [http.ErrAbortHandler] when an answer that is not an event stream breaks off
+// in the middle, so that the client sees the break. The event is recorded
+// before it returns or panics.
+func (r *Redirector) ServeHTTP(w http.ResponseWriter, req *http.Request, c Call) {
+	d := dialectByName(c.Dialect)
+	x := &exchange{r: r, c: &c, d: d, w: w, in: req, start: time.Now()}
+	x.rec = newRecord(&c, req, x.start)
+	defer x.finish()
+	if d == nil {
+		x.d = &openAI
+		x.refuse(&refusal{status: http.StatusForbidden, code: codeDenied, reason: "dialect",
+			message: "this version has no dialect named " + quote(c.Dialect)})
+		return
+	}
+	if ref := x.judge(); ref != nil {
+		x.refuse(ref)
+		return
+	}
+	x.answer()
+}
+
+// Dialects lists the names of the dialects this build knows.
+func Dialects() []string {
+	names := make([]string, 0, len(dialects))
+	for _, d := range dialects {
+		names = append(names, d.name)
+	}
+	return names
+}

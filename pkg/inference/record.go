@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inference
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// record builds the one event of a call.
+type record struct {
+	ev    event.Event
+	usage usage
+}
+
+func newRecord(c *Call, req *http.Request, start time.Time) *record {
+	path, _, _ := strings.Cut(target(req), "?")
+	return &record{ev: event.Event{
+		Kind: event.KindInference, Time: start.UTC(), Source: "gateway", Layer: "inference",
+		Verdict: event.Denied, Sandbox: c.Sandbox, Scope: c.Scope, Direction: "outbound",
+		DstName: c.Host, DstPort: 443, Proto: "tcp", Method: req.Method, URL: "https://" + c.Host + path,
+		Provider: c.Dialect, Operation: "unknown", Activity: "unknown",
+	}}
+}
+
+// decided notes the decision that counts: the last one asked, or the denial.
+func (r *record) decided(d *policy.Decision) {
+	r.ev.Reason, r.ev.ReasonCode, r.ev.Revision = d.Reason, d.ReasonCode, d.Revision
+	r.ev.Rule, r.ev.RuleAt = "", ""
+	if d.Rule.ID != "" || d.Rule.Doc != "" {
+		r.ev.Rule = strings.Trim(d.Rule.Doc+"/"+d.Rule.ID, "/")
+	}
+	if d.Rule.File != "" {
+		r.ev.RuleAt = d.Rule.File + ":" + strconv.Itoa(d.Rule.Line)
+	}
+}
+
+// refused notes an answer that Ringfence made itself.
+func (r *record) refused(e *refusal) {
+	if e.decision != nil {
+		r.decided(e.decision)
+	} else {
+		r.ev.ReasonCode = e.reason
+	}
+	if r.ev.Reason == "" || e.decision == nil {
+		r.ev.Reason = e.message
+	}
+	r.ev.Remedy = e.command
+	if e.code == codeUpstream {
+		r.ev.Detail = e.message
+	} else {
+		r.ev.Verdict = event.Denied
+	}
+}
+
+// finish completes the event and hands it over, once.
+func (x *exchange) finish() {
+	ev := &x.rec.ev
+	ev.End = time.Now().UTC()
+	ev.Duration = time.Since(x.start)
+	u := x.rec.usage
+	ev.TokensIn, ev.TokensOut, ev.TokensCached, ev.Estimated = u.in, u.out, u.cached, u.estimated
+	x.releaseBody()
+	if x.c.Record != nil {
+		x.c.Record(*ev)
+	}
+}
