@@ -6,7 +6,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
+
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // need is what a route requires of its caller, before anything is read from
@@ -80,26 +81,27 @@ func denied(msg, remedy string) *Error {
 	return &Error{Code: CodeDenied, Message: msg, Remedy: remedy}
 }
 
-// mayTouch says whether c may see and act on the sandbox of owner in scope.
-func mayTouch(c *Caller, owner uint32, scope string) bool {
+// mayTouch says whether c may see and act on a sandbox of that owner and
+// principal.
+func mayTouch(c *Caller, owner uint32, principal string) bool {
 	switch c.Role {
 	case RoleRoot:
 		return true
 	case RoleMember:
-		return owner == c.UID && inDefaultScope(scope)
+		return owner == c.UID && inDefaultScope(principal)
 	}
 	return false
 }
 
-// inDefaultScope reports whether a canonical principal or selector lies in the
-// scope where members may work. It compares text: canonical forms have one
-// spelling, and any other spelling is not in it.
-func inDefaultScope(scope string) bool {
-	if scope == DefaultScope {
-		return true
+// inDefaultScope reports whether a principal or selector lies in the scope
+// where members may work. What does not parse is not in it.
+func inDefaultScope(text string) bool {
+	within, err := scope.ParseSelector(DefaultScope)
+	if err != nil {
+		return false
 	}
-	rest, ok := strings.CutPrefix(scope, DefaultScope+"/agent:")
-	return ok && rest != "" && !strings.ContainsRune(rest, ' ')
+	sel, err := scope.ParseSelector(text)
+	return err == nil && !sel.HasTarget() && within.Contains(sel)
 }
 
 // admitLaunch narrows a launch to what c may ask for and fixes the identity:
@@ -158,8 +160,8 @@ func (s *Server) visible(ctx context.Context, c *Caller) func(sandbox string) bo
 		}
 		ok, seen := known[id]
 		if !seen {
-			uid, scope, found := s.o.Backend.Owner(ctx, id)
-			ok = found && mayTouch(c, uid, scope)
+			uid, principal, found := s.o.Backend.Owner(ctx, id)
+			ok = found && mayTouch(c, uid, principal)
 			if len(known) > 10000 {
 				clear(known)
 			}

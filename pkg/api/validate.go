@@ -6,15 +6,16 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // Bounds on what a launch names. The kernel's own bounds (ARG_MAX) come after.
 const (
-	maxArgs     = 4096
-	maxEnv      = 4096
-	maxNameLen  = 64
-	maxScopeLen = 512
-	maxPathLen  = 4096
+	maxArgs    = 4096
+	maxEnv     = 4096
+	maxNameLen = 64
+	maxPathLen = 4096
 )
 
 // checkName accepts [A-Za-z0-9][A-Za-z0-9_.-]*, at most 64 bytes.
@@ -44,9 +45,10 @@ func checkLaunch(r *LaunchRequest) error {
 			return err
 		}
 	}
+	if err := checkScope(r.Scope); err != nil {
+		return err
+	}
 	switch {
-	case len(r.Scope) > maxScopeLen || hasControl(r.Scope):
-		return Errorf(CodeBadRequest, "the scope is too long or has control characters")
 	case r.Dir != "" && (len(r.Dir) > maxPathLen || hasNUL(r.Dir) || !filepath.IsLocal(r.Dir) || path.Clean(r.Dir) != r.Dir):
 		return Errorf(CodeBadRequest, "the directory %q is not a clean path below the workspace", r.Dir)
 	case r.WorkspacePath != "" && !cleanAbs(r.WorkspacePath):
@@ -63,6 +65,22 @@ func checkLaunch(r *LaunchRequest) error {
 		if d.Text == "" {
 			return Errorf(CodeBadRequest, "the policy %q has no text: the client reads the file and sends what is in it", d.File)
 		}
+	}
+	return nil
+}
+
+// checkScope accepts "" or a principal that names no sandbox: its id is the
+// keeper's to give.
+func checkScope(text string) error {
+	if text == "" {
+		return nil
+	}
+	p, err := scope.ParsePrincipal(text)
+	if err != nil {
+		return &Error{Code: CodeBadRequest, Message: "the scope is not org:X/team:Y/agent:Z", Detail: err.Error()}
+	}
+	if p.Sandbox != "" {
+		return Errorf(CodeBadRequest, "the scope %q names a sandbox", text)
 	}
 	return nil
 }
@@ -111,7 +129,3 @@ func cleanAbs(p string) bool {
 }
 
 func hasNUL(s string) bool { return strings.IndexByte(s, 0) >= 0 }
-
-func hasControl(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0
-}

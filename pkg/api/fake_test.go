@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Ids of the sandboxes that every fake backend knows.
+const (
+	boxRoot   = "aaaa0001" // root's, in another scope
+	boxMember = "bbbb0002" // memberUID's, in the default scope
+	boxScoped = "cccc0003" // memberUID's, but in another scope
+	boxOther  = "dddd0004" // another member's
+	memberUID = 64001
+	memberGID = 64100 // the operator group
+)
+
+// fake is a Backend that records what it was asked.
+type fake struct {
+	inSandbox func(*Caller) (bool, error)
+	onLaunch  func(ctx context.Context, r *LaunchRequest, f *Files) (Session, error)
+	boxes     []Sandbox
+	events    []EventRecord
+	eventsErr error
+	logText   string
+
+	mu      sync.Mutex
+	calls   []string
+	allowed []AllowRequest
+	keys    []string
+}
+
+func newFake() *fake {
+	box := func(id, name, scope string, owner uint32) Sandbox {
+		return Sandbox{ID: id, Name: name, Scope: scope, Owner: owner, UID: owner, State: StateRunning, Enforcement: Enforced}
+	}
+	return &fake{
+		boxes: []Sandbox{
+			box(boxRoot, "web", "org:acme/team:x/agent:web", 0),
+			box(boxMember, "mine", "org:local/team:default/agent:true", memberUID),
+			box(boxScoped, "scoped", "org:acme/team:x/agent:true", memberUID),
+			box(boxOther, "theirs", "org:local/team:default/agent:true", memberUID+1),
+		},
+		events: []EventRecord{
+			{Seq: 1, Sandbox: "", Line: []byte(`{"n":"node"}`)},
+			{Seq: 2, Sandbox: boxRoot, Line: []byte(`{"n":"root"}`)},
+			{Seq: 3, Sandbox: boxMember, Line: []byte(`{"n":"member"}`)},
+			{Seq: 4, Sandbox: boxOther, Line: []byte(`{"n":"other"}`)},
+		},
+		logText: "hello\n",
+	}
+}
+
+func (f *fake) note(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+
+func (f *fake) InSandbox(_ context.Context, c *Caller) (bool, error) {
+	if f.inSandbox != nil {
+		return f.inSandbox(c)
+	}
+	return false, nil
+}
+
+func (f *fake) Version(context.Context) (VersionInfo, error) { return VersionInfo{Version: "t"}, nil }
+func (f *fake) Status(context.Context) (Status, error)       { return Status{State: Enforced}, nil }
+func (f *fake) Sandboxes(context.Context) ([]Sandbox, error) { return f.boxes, nil }
+
+func (f *fake) Owner(_ context.Context, id string) (uint32, string, bool) {
+	for _, b := range f.boxes {
+		if b.ID == id {
+			return b.Owner, b.Scope, true
+		}
+	}
+	return 0, "", false
+}
+
+type fakeSession struct {
+	id   string
+	exit Exit
+	done <-chan struct{}
+}
+
+func (s fakeSession) ID() string { return s.id }
+
+func (s fakeSession) Wait(ctx context.Context) (Exit, error) {
+	select {
+	case <-s.done:
+		return s.exit, nil
+	case <-ctx.Done():
+		return Exit{}, ctx.Err()
+	}
+}
+
+func ended() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
+func (f *fake) Launch(ctx context.Context, c *Caller, r *LaunchRequest, files *Files) (Session, error) {
+	f.note("launch uid=%d argv=%s", c.UID, strings.Join(r.Argv, " "))
+	if f.onLaunch != nil {
+		return f.onLaunch(ctx, r, files)
+	}
+	files.Close()
+	return fakeSession{id: "eeee0005", done: ended()}, nil
+}
+
+func (f *fake) Exec(ctx context.Context, _ *Caller, id string, r *ExecRequest, files *Files) (Session, error) {
+	f.note("exec %s %s", id, strings.Join(r.Argv, " "))
+	files.Close()
+	return fakeSession{id: id, done: ended()}, nil
+}
+
+func (f *fake) Stop(_ context.Context, _ *Caller, id string, d time.Duration) (StopResult, error) {
+	f.note("stop %s %s", id, d)
+	return StopResult{Sandbox: Sandbox{ID: id}}, nil
+}
+
+func (f *fake) Log(context.Context, string, bool) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader(f.logText)), nil
+}
+
+func (f *fake) Events(_ context.Context, q EventQuery) iter.Seq2[EventRecord, error] {
+	return func(yield func(EventRecord, error) bool) {
+		for _, e := range f.events {
+			if q.Sandbox != "" && q.Sandbox != e.Sandbox {
+				continue
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+		if f.eventsErr != nil {
+			yield(EventRecord{}, f.eventsErr)
+		}
+	}
+}
+
+func (f *fake) Explain(_ context.Context, id string) (Explanation, error) {
+	switch id {
+	case "e-member":
+		return Explanation{ID: id, Sandbox: boxMember, Summary: "no"}, nil
+	case "e-root":
+		return Explanation{ID: id, Sandbox: boxRoot, Summary: "no"}, nil
+	}
+	return Explanation{}, Errorf(CodeNotFound, "no event %q", id)
+}
+
+func (f *fake) Allow(_ context.Context, _ *Caller, r *AllowRequest) (AllowResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.allowed = append(f.allowed, *r)
+	return AllowResult{Rule: r.Destination, Effective: true}, nil
+}
+
+func (f *fake) Providers(context.Context) ([]Provider, error) { return nil, nil }
+
+func (f *fake) AddProvider(_ context.Context, _ *Caller, r *ProviderRequest) (Provider, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keys = append(f.keys, r.Key.Reveal())
+	return Provider{Name: r.Name, HasSecret: r.Key != ""}, nil
+}
+
+func (f *fake) CheckPolicy(_ context.Context, d []Document) (CheckResult, error) {
+	return CheckResult{OK: true, Problems: []Problem{}}, nil
+}
+
+func (f *fake) Policy(_ context.Context, id string) (PolicyView, error) {
+	return PolicyView{Revision: 7}, nil
+}
+
+func (f *fake) Doctor(context.Context) (DoctorReport, error) {
+	return DoctorReport{}, errors.New("probe broke")
+}
+
+func (f *fake) VerifyAudit(context.Context) (AuditReport, error) { return AuditReport{OK: true}, nil }
+
+func (f *fake) called() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.calls...)
+}
+
+// serve runs a server for b on a socket that everybody may connect to.
+func serve(t *testing.T, b Backend, o Options) (socket string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "rfapi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the test's peers have other uids
+		t.Fatal(err)
+	}
+	socket = filepath.Join(dir, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(socket, 0o666); err != nil { //nolint:gosec // likewise
+		t.Fatal(err)
+	}
+	o.Backend = b
+	if o.OperatorGID == 0 {
+		o.OperatorGID = memberGID
+		if os.Geteuid() != 0 {
+			o.OperatorGID = os.Getegid()
+		}
+	}
+	s, err := NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := s.Close(ctx); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return socket
+}
+
+func needRootTest(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("RINGFENCE_CI") == "1" {
+		t.Fatal("this test needs root")
+	}
+	t.Skip("needs root to become other users")
+}
