@@ -7,8 +7,9 @@
 package confine
 
 // Spec is everything ringfence-init needs. It travels from the keeper to init
-// as JSON over init's socket pair together with the descriptors it refers to
-// by index (the n-th descriptor passed with the message).
+// over init's socket pair (see [Conn] and [Spec.AppendBinary]) together with
+// the descriptors it refers to by index (the n-th descriptor passed with the
+// message). The JSON names are for people: `ringfence explain`, logs, tests.
 type Spec struct {
 	SandboxID string   `json:"sandboxId"`
 	Hostname  string   `json:"hostname"`
@@ -24,7 +25,8 @@ type Spec struct {
 	// Indexes into the passed descriptors; -1 = none.
 	SeccompFD int    `json:"seccompFd"` // sealed memfd with the compiled filter (struct sock_filter array)
 	StdioFDs  [3]int `json:"stdioFds"`  // ignored when TTY
-	StatusFD  int    `json:"statusFd"`  // unix SEQPACKET towards the command line tool; see StatusMessage
+	StatusFD  int    `json:"statusFd"`  // unix SEQPACKET towards the command line tool; see Frame
+	ListenFD  int    `json:"listenFd"`  // listening unix SEQPACKET socket on which a restarted keeper finds init again
 
 	TTY  bool   `json:"tty"` // allocate a pty in the sandbox's devpts, send its master over StatusFD
 	Rows uint16 `json:"rows"`
@@ -53,10 +55,16 @@ const (
 	MountDir     MountKind = "dir"     // only a directory (Mode) in the root tmpfs
 	MountFile    MountKind = "file"    // only a regular file (Mode, Data) in the root tmpfs
 	MountSymlink MountKind = "symlink" // symlink Target -> Data
+	// MountOverlay shows the passed detached directory FD, read-only, with the
+	// MountDir, MountFile and MountSymlink steps below Target laid over it, so
+	// that files can be added to a directory of the host without writing there.
+	MountOverlay MountKind = "overlay"
 )
 
 // Mount is one step in building the root. Target is an absolute, clean path
-// inside the sandbox; missing parents are made as 0755 directories.
+// inside the sandbox in which no component is a symbolic link; missing parents
+// are made as 0755 directories. A MountFile whose target already exists in an
+// earlier mount is bound over it.
 type Mount struct {
 	Kind     MountKind `json:"kind"`
 	Target   string    `json:"target"`
@@ -68,6 +76,8 @@ type Mount struct {
 	Size     int64     `json:"size,omitempty"`
 	Mode     uint32    `json:"mode,omitempty"`
 	Data     string    `json:"data,omitempty"`
+	UID      uint32    `json:"uid,omitempty"` // owner of a MountTmpfs or MountDir, as seen inside
+	GID      uint32    `json:"gid,omitempty"`
 }
 
 // Landlock is the file policy as paths inside the sandbox.

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package confine
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoIdmap says that a file system cannot be shown with other owners
+// (MOUNT_ATTR_IDMAP: ext4, xfs, btrfs, tmpfs from 5.12 to 6.3, overlay 5.19,
+// never NFS or 9p).
+var ErrNoIdmap = errors.New("file system does not support idmapped mounts")
+
+// attrs are the properties of one detached mount.
+type attrs struct {
+	readOnly, exec, dev, recursive bool
+	userns                         *os.File // idmap, nil = none
+}
+
+// detach clones the mount under f (an O_PATH descriptor) into a detached,
+// private mount with the given properties. nosuid always.
+func detach(f *os.File, a attrs) (*os.File, error) {
+	fd, err := rawFD(f)
+	if err != nil {
+		return nil, err
+	}
+	flags := uint(unix.OPEN_TREE_CLONE | unix.O_CLOEXEC | unix.AT_EMPTY_PATH)
+	set := uint(unix.AT_EMPTY_PATH)
+	if a.recursive {
+		flags |= unix.AT_RECURSIVE
+		set |= unix.AT_RECURSIVE
+	}
+	m, err := unix.OpenTree(fd, "", flags)
+	if err != nil {
+		if errors.Is(err, unix.EINVAL) {
+			return nil, fmt.Errorf("confine: clone mount of %s: %w (is it in another mount namespace than the daemon?)", f.Name(), err)
+		}
+		return nil, fmt.Errorf("confine: clone mount of %s: %w", f.Name(), err)
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID, Propagation: unix.MS_PRIVATE}
+	if a.readOnly {
+		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
+	}
+	if !a.exec {
+		attr.Attr_set |= unix.MOUNT_ATTR_NOEXEC
+	}
+	if !a.dev {
+		attr.Attr_set |= unix.MOUNT_ATTR_NODEV
+	}
+	if a.userns != nil {
+		ufd, err := rawFD(a.userns)
+		if err != nil {
+			unix.Close(m)
+			return nil, err
+		}
+		attr.Attr_set |= unix.MOUNT_ATTR_IDMAP
+		attr.Userns_fd = uint64(ufd)
+	}
+	if err := unix.MountSetattr(m, "", set, &attr); err != nil {
+		unix.Close(m)
+		if a.userns != nil && errors.Is(err, unix.EINVAL) {
+			return nil, fmt.Errorf("confine: %s is on %s: %w; use a directory on ext4, xfs or btrfs, or run as the directory's owner",
+				f.Name(), fsName(fd), ErrNoIdmap)
+		}
+		return nil, fmt.Errorf("confine: set attributes of mount of %s: %w", f.Name(), err)
+	}
+	return os.NewFile(uintptr(m), f.Name()), nil
+}
+
+// fsName names the file system behind fd as mountinfo does.
+func fsName(fd int) string {
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return "an unknown file system"
+	}
+	id := ""
+	for line := range strings.Lines(string(info)) {
+		if v, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			id = strings.TrimSpace(v)
+		}
+	}
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return "an unknown file system"
+	}
+	defer f.Close()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		if before, after, ok := strings.Cut(sc.Text(), " - "); ok && id != "" && strings.HasPrefix(before, id+" ") {
+			if name, _, ok := strings.Cut(after, " "); ok {
+				return name
+			}
+		}
+	}
+	return "an unknown file system"
+}
+
+// idmapNS returns a user namespace that maps one owner of files to one uid and
+// gid: what belongs to (uid, gid) on disk shows as (toUID, toGID) in a mount
+// with this map, and the other way round; every other owner shows as 65534.
+func idmapNS(uid, gid, toUID, toGID uint32) (*os.File, error) {
+	// The namespace needs a process to be born in. It is stopped by ptrace at
+	// its first instruction and killed: it never runs.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:                 syscall.CLONE_NEWUSER,
+		UidMappings:                []syscall.SysProcIDMap{{ContainerID: int(uid), HostID: int(toUID), Size: 1}},
+		GidMappings:                []syscall.SysProcIDMap{{ContainerID: int(gid), HostID: int(toGID), Size: 1}},
+		GidMappingsEnableSetgroups: true,
+		Ptrace:                     true,
+		Pdeathsig:                  syscall.SIGKILL,
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("confine: user namespace for the idmapped workspace: %w", err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // "signal: killed" is what we asked for
+	}()
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid))
+	if err != nil {
+		return nil, fmt.Errorf("confine: user namespace for the idmapped workspace: %w", err)
+	}
+	return ns, nil
+}
+
+// openPath opens p with O_PATH, following links, with the caller's rights when
+// there is an unprivileged caller: the keeper must not lend its own.
+func openPath(p string, as *Credential) (*os.File, error) {
+	if as == nil {
+		return os.OpenFile(p, unix.O_PATH|unix.O_CLOEXEC, 0)
+	}
+	type result struct {
+		f   *os.File
+		err error
+	}
+	ch := make(chan result, 1)
+	go func() {
+		// The thread ends with the goroutine, because it is never unlocked:
+		// nothing else ever runs with these credentials.
+		runtime.LockOSThread()
+		if err := becomeForFiles(as); err != nil {
+			ch <- result{nil, err}
+			return
+		}
+		f, err := os.OpenFile(p, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err == nil {
+			if fd, ferr := rawFD(f); ferr == nil {
+				err = unix.Faccessat(fd, "", unix.R_OK, unix.AT_EMPTY_PATH|unix.AT_EACCESS)
+			}
+			if err != nil {
+				f.Close()
+				f, err = nil, &os.PathError{Op: "open", Path: p, Err: err}
+			}
+		}
+		ch <- result{f, err}
+	}()
+	r := <-ch
+	return r.f, r.err
+}
+
+// becomeForFiles gives the calling thread the caller's identity for file
+// access. Raw calls: the wrappers would change every thread.
+func becomeForFiles(as *Credential) error {
+	groups := append([]uint32{as.GID}, as.Groups...)
+	if _, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&groups[0])), 0); e != 0 {
+		return os.NewSyscallError("setgroups", e)
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, ^uintptr(0), uintptr(as.GID), ^uintptr(0)); e != 0 {
+		return os.NewSyscallError("setresgid", e)
+	}
+	// Leaving effective uid 0 clears the effective capabilities.
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(as.UID), ^uintptr(0)); e != 0 {
+		return os.NewSyscallError("setresuid", e)
+	}
+	return nil
+}
