@@ -94,6 +94,9 @@ func (k Kind) String() string {
 	return "invalid"
 }
 
+// Valid says whether the kind is in the table.
+func (k Kind) Valid() bool { return kindTable(k) != nil }
+
 // ParseKind is the inverse of [Kind.String]; an unknown name is KindInvalid.
 func ParseKind(s string) Kind {
 	for k := range kinds {
