@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* All maps of the shared program set. Sizes are set by the loader. */
+#ifndef RINGFENCE_MAPS_H
+#define RINGFENCE_MAPS_H
+
+/*
+ * Keyed by cgroup id alone: one value per cgroup, shared by every program
+ * attached to it (since 5.9). The kernel makes the zero value on first attach
+ * and drops it with the cgroup.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);
+	__type(key, __u64);
+	__type(value, struct rf_state);
+} state SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 18);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct rf_name_key);
+	__type(value, struct rf_name_value);
+} names SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1 << 22);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct rf_cidr_key);
+	__type(value, struct rf_cidr_value);
+} cidrs SEC(".maps");
+
+/* Cgroups whose processes are recorded: cgroup id -> sandbox. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 14);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, __u32);
+} members SEC(".maps");
+
+/* Record budget per sandbox; key 0 is shared by cgroups without state. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 14);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct rf_rate);
+} rates SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} denials SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 22);
+} flows SEC(".maps");
+
+/* ring * RF_OUTCOME_MAX + outcome */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RF_RING_MAX * RF_OUTCOME_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} outcomes SEC(".maps");
+
+/* (hook * RF_VERDICT_MAX + verdict) * RF_REASON_MAX + reason */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RF_HOOK_MAX * RF_VERDICT_MAX * RF_REASON_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} verdicts SEC(".maps");
+
+#endif

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Counters and records. Nothing here changes a verdict. */
+#ifndef RINGFENCE_REPORT_H
+#define RINGFENCE_REPORT_H
+
+/* Set by the loader before the programs are verified; dead code goes away. */
+
+/* bpf_set_retval works in this hook family: the helper came with 5.18, its use
+ * in socket hooks later, so the loader tries instead of asking for a version.
+ * Without it a denial is EPERM. */
+const volatile __u8 rf_have_retval = 0;
+
+/* What a hook knows about the call it judged. */
+struct rf_call {
+	struct rf_dest dest;
+	struct rf_judgement j;
+	__u64 cookie;
+	__u32 error;
+	__u16 family;
+	__u8 sock_type;
+	__u8 hook;
+};
+
+/*
+ * Per-CPU slots are still shared with softirqs and preempting tasks of that
+ * CPU: the atomic add keeps "produced = kept + lost" exact.
+ */
+static __always_inline void rf_count(void *map, __u32 slot)
+{
+	__u64 *n = bpf_map_lookup_elem(map, &slot);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+static __always_inline void rf_count_verdict(__u32 hook, const struct rf_judgement *j)
+{
+	rf_count(&verdicts, (hook * RF_VERDICT_MAX + j->verdict) * RF_REASON_MAX + j->reason);
+}
+
+static __always_inline void rf_count_outcome(__u32 ring, __u32 outcome)
+{
+	rf_count(&outcomes, ring * RF_OUTCOME_MAX + outcome);
+}
+
+/*
+ * Takes one record from the sandbox's share of the current window. Returns the
+ * flags for bpf_ringbuf_submit, or -1 when the share is used up. Windows turn
+ * over without a lock: a race may keep a few records more.
+ */
+static __always_inline long rf_admit(struct rf_bucket *b, __u32 ring, __u64 now)
+{
+	__u64 limit = ring == RF_RING_DENIALS ? RF_WINDOW_DENIALS : RF_WINDOW_FLOWS;
+	__u64 n;
+
+	if (now - b->window_ns >= RF_WINDOW_NS) {
+		b->window_ns = now;
+		b->count = 0;
+	}
+	n = b->count;
+	if (n >= limit) {
+		__sync_fetch_and_add(&b->suppressed, 1);
+		return -1;
+	}
+	__sync_fetch_and_add(&b->count, 1);
+	if (ring == RF_RING_DENIALS && n < RF_WINDOW_WAKEUPS)
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP; /* a wakeup costs 2 us; the reader's tick finds it */
+}
+
+static __always_inline void rf_fill_task(struct rf_verdict *r)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	r->head.pid = BPF_CORE_READ(task, tgid);
+	r->ppid = BPF_CORE_READ(task, real_parent, tgid);
+	r->uid = (__u32)bpf_get_current_uid_gid();
+	bpf_probe_read_kernel(r->comm, sizeof(r->comm), &task->comm);
+}
+
+static __always_inline void rf_fill_verdict(struct rf_verdict *r, const struct rf_state *st,
+					    const struct rf_call *c)
+{
+	r->head.sandbox = st ? st->sandbox : 0;
+	r->head.generation = st ? st->generation : 0;
+	r->head.type = RF_RECORD_VERDICT;
+	r->head.hook = c->hook;
+	r->head.verdict = c->j.verdict;
+	r->head.reason = c->j.reason;
+	r->cookie = c->cookie;
+	r->policy = st ? st->policy : 0;
+	r->rule = c->j.rule;
+	r->error = c->error;
+	r->family = c->family;
+	r->proto = c->dest.proto;
+	r->port = c->dest.port;
+	r->sock_type = c->sock_type;
+	r->form = c->dest.form;
+	__builtin_memcpy(r->addr, c->dest.addr, 16);
+}
+
+/* Writes one verdict record. with_task is false where `current` is arbitrary. */
+static __always_inline void rf_report(const struct rf_state *st, const struct rf_call *c,
+				      int with_task)
+{
+	__u32 ring = c->j.verdict == RF_ALLOW ? RF_RING_FLOWS : RF_RING_DENIALS;
+	__u32 sandbox = st ? st->sandbox : 0;
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct rf_verdict *r;
+	struct rf_rate *rate;
+	struct rf_bucket *b;
+	__u64 suppressed;
+	long flags;
+
+	rate = bpf_map_lookup_elem(&rates, &sandbox);
+	if (!rate) {
+		rf_count_outcome(ring, RF_THROTTLED);
+		return;
+	}
+	b = ring == RF_RING_FLOWS ? &rate->ring[RF_RING_FLOWS] : &rate->ring[RF_RING_DENIALS];
+	flags = rf_admit(b, ring, now);
+	if (flags < 0) {
+		rf_count_outcome(ring, RF_THROTTLED);
+		return;
+	}
+	if (ring == RF_RING_FLOWS)
+		r = bpf_ringbuf_reserve(&flows, sizeof(*r), 0);
+	else
+		r = bpf_ringbuf_reserve(&denials, sizeof(*r), 0);
+	if (!r) {
+		rf_count_outcome(ring, RF_FULL);
+		return;
+	}
+	__builtin_memset(r, 0, sizeof(*r));
+	rf_fill_verdict(r, st, c);
+	r->head.time_ns = now;
+	suppressed = b->suppressed;
+	__sync_fetch_and_add(&b->suppressed, -suppressed);
+	r->suppressed = suppressed > 0xffffffff ? 0xffffffff : suppressed;
+	if (with_task)
+		rf_fill_task(r);
+	rf_count_outcome(ring, RF_KEPT);
+	bpf_ringbuf_submit(r, flags);
+}
+
+#endif

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The one header C and Go share: every struct and enum below gets a Go twin
+ * through bpf2go, and a test compares the two through BTF.
+ *
+ * Rules: no implicit padding, fixed-width members, deny is zero everywhere.
+ * Any change of a layout, of a map's shape or of an enum's meaning raises
+ * RF_LAYOUT: a keeper adopts pinned maps only of its own layout.
+ */
+#ifndef RINGFENCE_H
+#define RINGFENCE_H
+
+enum rf_layout {
+	RF_LAYOUT = 1,
+};
+
+#define RF_COMM_LEN 16
+#define RF_PATH_LEN 256
+#define RF_ARGS_LEN 256
+#define RF_PARENTS 8
+#define RF_CGROUP_DEPTH 16 /* how far up a task's cgroup is searched for a sandbox */
+
+/* Records per sandbox and ring that are kept in one window; the rest is
+ * counted as throttled, so that one sandbox cannot drown the others. */
+#define RF_WINDOW_NS 100000000ULL /* 100 ms */
+#define RF_WINDOW_DENIALS 1000
+#define RF_WINDOW_FLOWS 5000
+#define RF_WINDOW_WAKEUPS 8 /* denials that wake the reader at once; later ones wait for its tick */
+
+/* Where a verdict was given. */
+enum rf_hook {
+	RF_HOOK_NONE,
+	RF_HOOK_CONNECT4,
+	RF_HOOK_CONNECT6,
+	RF_HOOK_SENDMSG4,
+	RF_HOOK_SENDMSG6,
+	RF_HOOK_SOCK_CREATE,
+	RF_HOOK_EGRESS,
+	RF_HOOK_CONNECT_UNIX,
+	RF_HOOK_SENDMSG_UNIX,
+	RF_HOOK_MAX,
+};
+
+/* Zero is a denial. */
+enum rf_verdict_kind {
+	RF_DENY,
+	RF_ALLOW,
+	RF_VERDICT_MAX,
+};
+
+/* Why. Zero goes with the zero verdict: nothing is known about this cgroup. */
+enum rf_reason {
+	RF_NO_STATE,    /* deny: no sandbox state was written for the cgroup */
+	RF_NO_RULE,     /* deny: no entry for address, port and protocol */
+	RF_RULE,        /* allow or deny: an entry of the tables; `rule` names it */
+	RF_LOOPBACK,    /* allow: the sandbox's own loopback */
+	RF_DNS,         /* allow: port 53, answered by the gateway's resolver */
+	RF_SOCKET,      /* allow: an ordinary TCP or UDP socket */
+	RF_RAW,         /* deny: raw socket */
+	RF_PROTOCOL,    /* deny: neither TCP nor UDP */
+	RF_MPTCP,       /* deny: multipath TCP; clients fall back to TCP */
+	RF_FAMILY,      /* deny: not IPv4, IPv6 */
+	RF_UNIX,        /* allow or deny: unix sockets, all or nothing */
+	RF_FRAGMENT,    /* deny: IP fragment made by the sender */
+	RF_OPTIONS,     /* deny: IP options, routing or extension headers */
+	RF_SHORT,       /* deny: header not readable */
+	RF_UNSPECIFIED, /* deny: 0.0.0.0 behind a NAT64 or 6to4 prefix */
+	RF_ESTABLISHED, /* allow: a TCP flow whose SYN was judged, or that was accepted (gateway) */
+	RF_REASON_MAX,
+};
+
+/* What an IPv6 address turned out to hide. */
+enum rf_form {
+	RF_FORM_NATIVE,
+	RF_FORM_MAPPED, /* ::ffff:0:0/96 */
+	RF_FORM_NAT64,  /* 64:ff9b::/96, RFC 6052 */
+	RF_FORM_6TO4,   /* 2002::/16, RFC 3056 */
+};
+
+enum rf_record_type {
+	RF_RECORD_NONE,
+	RF_RECORD_VERDICT,
+	RF_RECORD_EXEC,
+	RF_RECORD_EXIT,
+};
+
+enum rf_ring {
+	RF_RING_DENIALS,
+	RF_RING_FLOWS,
+	RF_RING_MAX,
+};
+
+/* What became of a record: produced = sum over all outcomes. */
+enum rf_outcome {
+	RF_KEPT,      /* submitted to the ring */
+	RF_FULL,      /* lost: no room in the ring */
+	RF_THROTTLED, /* lost: over the sandbox's share of the window */
+	RF_OUTCOME_MAX,
+};
+
+enum rf_flag {
+	RF_FLAG_UNIX = 1,
+	RF_FLAG_LOOPBACK = 2,
+	RF_FLAG_DNS = 4,
+	RF_FLAG_GATEWAY = 8,
+};
+
+/*
+ * Who a cgroup is. Lives in the cgroup storage of the cgroup the programs are
+ * attached to, so that identity follows the attachment and never `current`.
+ * All zero, the kernel's initial value, denies everything.
+ */
+struct rf_state {
+	__u32 sandbox;
+	__u32 policy;
+	__u32 generation;
+	__u32 flags;
+};
+
+/* Virtual addresses: exact. Port 0 stands for every port. */
+struct rf_name_key {
+	__u32 policy;
+	__u8 addr[4];
+	__u16 port; /* host order */
+	__u8 proto;
+	__u8 pad;
+};
+
+struct rf_name_value {
+	__u32 rule;
+};
+
+/*
+ * CIDRs: longest prefix. IPv4 is written as ::ffff:a.b.c.d. prefixlen counts
+ * from `policy` on: 64 bits of policy, protocol and port, then the address.
+ */
+struct rf_cidr_key {
+	__u32 prefixlen;
+	__u32 policy;
+	__u8 proto;
+	__u8 pad;
+	__u16 port; /* host order; 0 is the group of every port no other group names */
+	__u8 addr[16];
+};
+
+#define RF_CIDR_HEAD_BITS 64
+
+struct rf_cidr_value {
+	__u32 rule;
+	__u8 allow; /* RF_DENY or RF_ALLOW */
+	__u8 pad[3];
+};
+
+struct rf_bucket {
+	__u64 window_ns;
+	__u64 count;
+	__u64 suppressed; /* since the last kept record */
+};
+
+struct rf_rate {
+	struct rf_bucket ring[RF_RING_MAX];
+};
+
+/* Every record begins with this. */
+struct rf_head {
+	__u64 time_ns; /* CLOCK_BOOTTIME */
+	__u32 sandbox; /* 0: the cgroup has no state */
+	__u32 pid;     /* thread group id in the host's namespace; 0 in egress */
+	__u8 type;     /* enum rf_record_type */
+	__u8 hook;
+	__u8 verdict;
+	__u8 reason;
+	__u32 generation;
+};
+
+struct rf_verdict {
+	struct rf_head head;
+	__u64 cookie; /* of the socket; 0 in sock_create and the unix hooks */
+	__u32 policy;
+	__u32 rule;
+	__u32 ppid;
+	__u32 uid;
+	__u32 suppressed; /* records of this sandbox and ring lost to throttling before this one */
+	__u32 error;      /* errno the caller got; 0 when allowed */
+	__u16 family;
+	__u16 proto; /* MPTCP is 262 */
+	__u16 port;  /* host order */
+	__u8 sock_type;
+	__u8 form;      /* enum rf_form */
+	__u8 addr[16];  /* as asked for; IPv4 as ::ffff:a.b.c.d */
+	__u8 comm[RF_COMM_LEN];
+};
+
+struct rf_parent {
+	__u32 pid;
+	__u8 comm[RF_COMM_LEN];
+};
+
+struct rf_exec {
+	struct rf_head head;
+	__u32 uid;
+	__u32 gid;
+	__u16 filename_len; /* without NUL; RF_PATH_LEN - 1 may mean cut */
+	__u16 args_len;     /* bytes kept */
+	__u32 args_total;   /* bytes there were */
+	__u8 comm[RF_COMM_LEN];
+	__u8 filename[RF_PATH_LEN];
+	__u8 args[RF_ARGS_LEN]; /* NUL-separated */
+	struct rf_parent parents[RF_PARENTS]; /* nearest first; pid 0 ends */
+};
+
+struct rf_exit {
+	struct rf_head head;
+	__u32 ppid;
+	__u32 uid;
+	__u32 code; /* wait status */
+	__u32 pad;
+	__u64 start_ns; /* CLOCK_BOOTTIME */
+	__u8 comm[RF_COMM_LEN];
+};
+
+#endif

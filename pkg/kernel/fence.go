@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kernel owns everything of Ringfence that lives in the kernel: the
+// program set of package bpf, its maps, the links to cgroups and namespaces,
+// and the records that come back.
+//
+// # Pinned layout
+//
+//	<PinDir>/                      a bpffs; Open mounts one if needed
+//	  ringfence-v<layout>/
+//	    maps/<name>                state names cidrs members rates denials flows outcomes verdicts
+//	    progs/<object digest>/     one pin per hook program, exec and exit
+//	    links/exec, links/exit     node-wide tracepoints
+//	    sandbox/<id>/
+//	      <hook>                   one cgroup link per hook
+//	      listeners                SOCKMAP of this sandbox
+//	      steer                    sk_lookup link to the sandbox's namespace
+//
+// Pins outlive the keeper: denials hold while it is away. A keeper of the same
+// layout adopts maps, and programs too if they are of the same object;
+// otherwise it loads its own programs over the same maps and swaps them into
+// the links as it adopts each sandbox. Trees of another layout are left alone:
+// they go on denying until [Fence.RemoveStale].
+package kernel
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/ringfence/ringfence/bpf"
+)
+
+const layoutPrefix = "ringfence-v"
+
+// Options say where and how large.
+type Options struct {
+	// PinDir holds the pins; Open makes it and mounts a bpffs on it unless it
+	// already is within one. One keeper per PinDir.
+	PinDir string
+	// Logger receives what is degraded or cleaned up. Required.
+	Logger *slog.Logger
+	// MaxNames bounds the live virtual addresses times ports of the node.
+	// 0 means 262144. Adopted maps keep their size.
+	MaxNames uint32
+	// MaxCIDRs bounds the CIDR entries of the node. 0 means 4194304.
+	MaxCIDRs uint32
+	// DenialRing and FlowRing are ring sizes in bytes, powers of two and
+	// multiples of the page size. 0 means 1 MiB and 4 MiB.
+	DenialRing, FlowRing uint32
+}
+
+// Fence is the node's program set. It is safe for concurrent use.
+type Fence struct {
+	// Immutable after Open.
+	log   *slog.Logger
+	pin   string // Options.PinDir
+	dir   string // the layout's directory
+	maps  bpf.FenceMaps
+	progs map[Hook]*ebpf.Program // without hooks the kernel lacks
+	trace []link.Link
+	steer *ebpf.CollectionSpec
+}
+
+// Open loads the programs and pins them, or adopts what an earlier keeper
+// pinned. Without the required hooks it fails; optional ones that are missing
+// are logged and absent from [Fence.Hooks]. The caller owns the Fence and must
+// Close it.
+func Open(o Options) (*Fence, error) {
+	if o.PinDir == "" || o.Logger == nil {
+		return nil, errors.New("kernel: PinDir and Logger are required")
+	}
+	if err := ensureBPFFS(o.PinDir); err != nil {
+		return nil, fmt.Errorf("kernel: %w", err)
+	}
+	f := &Fence{
+		log:   o.Logger,
+		pin:   o.PinDir,
+		dir:   filepath.Join(o.PinDir, layoutPrefix+strconv.Itoa(int(bpf.FenceRfLayoutRF_LAYOUT))),
+		progs: make(map[Hook]*ebpf.Program),
+	}
+	for _, d := range []string{"", "maps", "progs", "links", "sandbox"} {
+		if err := os.MkdirAll(filepath.Join(f.dir, d), 0o700); err != nil {
+			return nil, fmt.Errorf("kernel: %w", err)
+		}
+	}
+	if err := f.load(o); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("kernel: %w", err)
+	}
+	return f, nil
+}
+
+func (f *Fence) load(o Options) error {
+	l, err := newLoader(o, filepath.Join(f.dir, "maps"))
+	if err != nil {
+		return err
+	}
+	if err := l.loadMaps(&f.maps); err != nil {
+		return err
+	}
+	// Records of cgroups without state share bucket 0.
+	if err := ensureRate(f.maps.Rates, 0); err != nil {
+		return err
+	}
+	dir := filepath.Join(f.dir, "progs", l.digest)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, h := range hooks {
+		p, err := l.program(dir, h.name, l.fence, h.prog)
+		if err != nil && h.optional && errors.Is(err, ebpf.ErrNotSupported) {
+			f.log.Warn("kernel hook missing", "hook", h.name, "since", h.kernel)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("load %s: %w", h.name, err)
+		}
+		f.progs[h.hook] = p
+	}
+	if f.steer, err = bpf.LoadSteer(); err != nil {
+		return err
+	}
+	if err := f.attachTracepoints(l, dir); err != nil {
+		return err
+	}
+	return f.dropOtherPrograms(l.digest)
+}
+
+// tracepoints are node-wide: one link each, whatever the number of sandboxes.
+var tracepoints = [...]struct{ name, prog, point string }{
+	{"exec", bpf.ProcessProgRfExec, "sched_process_exec"},
+	{"exit", bpf.ProcessProgRfExit, "sched_process_exit"},
+}
+
+func (f *Fence) attachTracepoints(l *loader, dir string) error {
+	for _, t := range tracepoints {
+		p, err := l.program(dir, t.name, l.process, t.prog)
+		if err != nil {
+			return fmt.Errorf("load %s: %w", t.name, err)
+		}
+		lnk, err := adoptTracepoint(filepath.Join(f.dir, "links", t.name), t.point, p)
+		p.Close() // the link holds it
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", t.name, err)
+		}
+		f.trace = append(f.trace, lnk)
+	}
+	return nil
+}
+
+// adoptTracepoint returns the pinned link if it runs p, else replaces it; raw
+// tracepoint links cannot be updated in place.
+func adoptTracepoint(pin, point string, p *ebpf.Program) (link.Link, error) {
+	want, err := programID(p)
+	if err != nil {
+		return nil, err
+	}
+	if old, err := link.LoadPinnedLink(pin, nil); err == nil {
+		if info, err := old.Info(); err == nil && info.Program == want {
+			return old, nil
+		}
+		if err := errors.Join(old.Unpin(), old.Close()); err != nil {
+			return nil, err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: point, Program: p})
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Pin(pin); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// dropOtherPrograms removes pins of other objects; links that still run them
+// keep them alive.
+func (f *Fence) dropOtherPrograms(digest string) error {
+	root := filepath.Join(f.dir, "progs")
+	dirs, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		if d.Name() != digest {
+			if err := os.RemoveAll(filepath.Join(root, d.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Hooks lists the hooks that sandboxes are attached to on this kernel.
+func (f *Fence) Hooks() []Hook {
+	var out []Hook
+	for _, h := range hooks {
+		if f.progs[h.hook] != nil {
+			out = append(out, h.hook)
+		}
+	}
+	return out
+}
+
+// Pinned lists the ids of sandboxes that have pins, adopted or not.
+func (f *Fence) Pinned() ([]uint32, error) {
+	dirs, err := os.ReadDir(filepath.Join(f.dir, "sandbox"))
+	if err != nil {
+		return nil, err
+	}
+	var ids []uint32
+	for _, d := range dirs {
+		id, err := strconv.ParseUint(d.Name(), 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("unexpected pin %q", d.Name())
+		}
+		ids = append(ids, uint32(id))
+	}
+	return ids, nil
+}
+
+// Stale lists pinned trees of other layouts. They keep denying for the
+// sandboxes that were attached to them.
+func (f *Fence) Stale() ([]string, error) {
+	dirs, err := os.ReadDir(f.pin)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, d := range dirs {
+		if strings.HasPrefix(d.Name(), layoutPrefix) && d.Name() != filepath.Base(f.dir) {
+			out = append(out, d.Name())
+		}
+	}
+	return out, nil
+}
+
+// RemoveStale removes a tree that Stale named, and with it the fence of
+// whatever still ran behind it.
+func (f *Fence) RemoveStale(name string) error {
+	if !strings.HasPrefix(name, layoutPrefix) || strings.ContainsRune(name, '/') || name == filepath.Base(f.dir) {
+		return fmt.Errorf("%q is no stale layout", name)
+	}
+	return os.RemoveAll(filepath.Join(f.pin, name))
+}
+
+// Close gives up this process's descriptors. Pins stay and go on denying.
+func (f *Fence) Close() error {
+	var errs []error
+	for _, l := range f.trace {
+		errs = append(errs, l.Close())
+	}
+	for _, p := range f.progs {
+		errs = append(errs, p.Close())
+	}
+	for _, m := range f.allMaps() {
+		if m != nil {
+			errs = append(errs, m.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f *Fence) allMaps() []*ebpf.Map {
+	m := &f.maps
+	return []*ebpf.Map{m.State, m.Names, m.Cidrs, m.Members, m.Rates, m.Denials, m.Flows, m.Outcomes, m.Verdicts}
+}
+
+// Remove closes the Fence, removes every pin of its layout and unmounts the
+// bpffs if it was ours and is empty. Sandboxes that are still attached are no
+// longer fenced: stop them first.
+func (f *Fence) Remove() error {
+	err := errors.Join(f.Close(), os.RemoveAll(f.dir))
+	if err != nil {
+		return err
+	}
+	return releaseBPFFS(f.pin)
+}
+
+func programID(p *ebpf.Program) (ebpf.ProgramID, error) {
+	info, err := p.Info()
+	if err != nil {
+		return 0, err
+	}
+	id, ok := info.ID()
+	if !ok {
+		return 0, errors.New("program has no id")
+	}
+	return id, nil
+}
+
+// digestOf names a set of objects by content.
+func digestOf(parts ...[]byte) string {
+	h := sha256.New()
+	for _, p := range parts {
+		h.Write(p)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16]
+}

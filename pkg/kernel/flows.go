@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Flow is one socket of a namespace as sock_diag(7) shows it.
+type Flow struct {
+	Proto    uint8 // ProtoTCP or ProtoUDP
+	State    uint8 // TCP_ESTABLISHED = 1 ...; UDP: 1 connected, 7 not
+	Src, Dst netip.AddrPort
+	Cookie   uint64
+	UID      uint32
+	Inode    uint32
+}
+
+// Numbers of linux/sock_diag.h and linux/inet_diag.h.
+const (
+	sockDiagByFamily = 20
+	sockDestroy      = 21
+	tcpListen        = 10
+	noCookie         = ^uint32(0)
+)
+
+// diagID is struct inet_diag_sockid.
+type diagID struct {
+	SrcPort, DstPort [2]byte
+	Src, Dst         [16]byte
+	Interface        uint32
+	Cookie           [2]uint32
+}
+
+// diagReq is struct inet_diag_req_v2.
+type diagReq struct {
+	Family, Proto, Ext, Pad uint8
+	States                  uint32
+	ID                      diagID
+}
+
+// diagMsg is struct inet_diag_msg.
+type diagMsg struct {
+	Family, State, Timer, Retrans uint8
+	ID                            diagID
+	Expires, RQueue, WQueue       uint32
+	UID, Inode                    uint32
+}
+
+// DestroyFlows ends every TCP and UDP flow of the namespace for which match
+// returns true, in both IP versions, and returns how many. Listeners and
+// unconnected UDP sockets are not shown to match: destroying the latter would
+// silently move them to another port, and egress judges their packets anyway.
+// A flow that ends by itself meanwhile is no error. The clients see
+// ECONNABORTED.
+func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
+	fd, err := diagSocket(netnsFD)
+	if err != nil {
+		return 0, fmt.Errorf("destroy flows: %w", err)
+	}
+	defer unix.Close(fd)
+	var (
+		n    int
+		errs []error
+	)
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		for _, proto := range []uint8{ProtoTCP, ProtoUDP} {
+			msgs, err := diagDump(fd, family, proto)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			for _, m := range msgs {
+				if !match(m.flow(proto)) {
+					continue
+				}
+				switch err := diagDestroy(fd, m, proto); {
+				case err == nil:
+					n++
+				case !errors.Is(err, unix.ENOENT):
+					errs = append(errs, err)
+				}
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return n, fmt.Errorf("destroy flows: %w", err)
+	}
+	return n, nil
+}
+
+// diagSocket opens a netlink socket in the namespace. The socket stays there;
+// the thread comes back, or ends with its goroutine if it cannot.
+func diagSocket(netnsFD int) (int, error) {
+	type result struct {
+		fd  int
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		runtime.LockOSThread()
+		fd, back, err := socketIn(netnsFD)
+		if back {
+			runtime.UnlockOSThread()
+		}
+		done <- result{fd, err}
+	}()
+	r := <-done
+	return r.fd, r.err
+}
+
+// socketIn reports back whether the calling thread is in its own namespace.
+func socketIn(netnsFD int) (fd int, back bool, err error) {
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return -1, true, err
+	}
+	defer own.Close()
+	if err := unix.Setns(netnsFD, unix.CLONE_NEWNET); err != nil {
+		return -1, true, fmt.Errorf("enter namespace: %w", err)
+	}
+	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	back = unix.Setns(int(own.Fd()), unix.CLONE_NEWNET) == nil
+	return fd, back, err
+}
+
+func (m diagMsg) flow(proto uint8) Flow {
+	return Flow{
+		Proto: proto, State: m.State, UID: m.UID, Inode: m.Inode,
+		Src:    m.ID.addrPort(m.Family, m.ID.Src, m.ID.SrcPort),
+		Dst:    m.ID.addrPort(m.Family, m.ID.Dst, m.ID.DstPort),
+		Cookie: uint64(m.ID.Cookie[1])<<32 | uint64(m.ID.Cookie[0]),
+	}
+}
+
+func (diagID) addrPort(family uint8, a [16]byte, port [2]byte) netip.AddrPort {
+	addr := netip.AddrFrom16(a)
+	if family == unix.AF_INET {
+		addr = netip.AddrFrom4([4]byte(a[:4]))
+	}
+	return netip.AddrPortFrom(addr, binary.BigEndian.Uint16(port[:]))
+}
+
+// diagDump lists connected sockets of one kind.
+func diagDump(fd int, family, proto uint8) ([]diagMsg, error) {
+	states := ^uint32(1 << tcpListen)
+	if proto == ProtoUDP {
+		states = 1 << 1 // TCP_ESTABLISHED: connected
+	}
+	req := diagReq{Family: family, Proto: proto, States: states}
+	if err := diagSend(fd, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, req); err != nil {
+		return nil, err
+	}
+	var out []diagMsg
+	err := diagReceive(fd, func(m diagMsg) { out = append(out, m) })
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil // udp_diag is not built and nobody can list it
+	}
+	return out, err
+}
+
+func diagDestroy(fd int, m diagMsg, proto uint8) error {
+	req := diagReq{Family: m.Family, Proto: proto, States: ^uint32(0), ID: m.ID}
+	if err := diagSend(fd, sockDestroy, unix.NLM_F_REQUEST|unix.NLM_F_ACK, req); err != nil {
+		return err
+	}
+	return diagReceive(fd, nil)
+}
+
+func diagSend(fd int, typ, flags uint16, req diagReq) error {
+	size := unix.NLMSG_HDRLEN + int(unsafe.Sizeof(req))
+	b := make([]byte, size)
+	binary.NativeEndian.PutUint32(b[0:], uint32(size))
+	binary.NativeEndian.PutUint16(b[4:], typ)
+	binary.NativeEndian.PutUint16(b[6:], flags)
+	copy(b[unix.NLMSG_HDRLEN:], unsafe.Slice((*byte)(unsafe.Pointer(&req)), unsafe.Sizeof(req)))
+	return unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+}
+
+// diagReceive reads one whole answer: messages up to NLMSG_DONE, or an
+// acknowledgement.
+func diagReceive(fd int, each func(diagMsg)) error {
+	buf := make([]byte, 64<<10)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for b := buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
+			size := int(binary.NativeEndian.Uint32(b))
+			if size < unix.NLMSG_HDRLEN || size > len(b) {
+				return errors.New("netlink: malformed message")
+			}
+			body := b[unix.NLMSG_HDRLEN:size]
+			switch binary.NativeEndian.Uint16(b[4:]) {
+			case unix.NLMSG_DONE:
+				return nil
+			case unix.NLMSG_ERROR:
+				return netlinkError(body)
+			case sockDiagByFamily:
+				m, err := load[diagMsg](body)
+				if err != nil {
+					return err
+				}
+				if each != nil {
+					each(*m)
+				}
+			}
+			b = b[min(len(b), (size+3)&^3):]
+		}
+	}
+}
+
+func netlinkError(body []byte) error {
+	if len(body) < 4 {
+		return errors.New("netlink: malformed error")
+	}
+	if code := int32(binary.NativeEndian.Uint32(body)); code != 0 {
+		return unix.Errno(-code)
+	}
+	return nil
+}
+
+// probeSockDestroy asks to destroy a flow that cannot exist.
+func probeSockDestroy() error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, proto := range []uint8{ProtoTCP, ProtoUDP} {
+		m := diagMsg{Family: unix.AF_INET}
+		m.ID.Cookie = [2]uint32{noCookie, noCookie}
+		m.ID.Src, m.ID.Dst = [16]byte{127, 255, 255, 1}, [16]byte{127, 255, 255, 2}
+		m.ID.SrcPort, m.ID.DstPort = [2]byte{0, 1}, [2]byte{0, 1}
+		if err := diagDestroy(fd, m, proto); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("protocol %d: %w", proto, err)
+		}
+	}
+	return nil
+}

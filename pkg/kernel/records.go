@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/bpf"
+)
+
+// Record is one fixed-size message from the kernel: *Verdict, *Exec or *Exit.
+type Record interface{ record() }
+
+// Head is common to all records.
+type Head struct {
+	Time       time.Time // when it happened, UTC
+	Sandbox    uint32    // 0: the cgroup had no state
+	PID        uint32    // thread group in the host's pid namespace; 0 for packets
+	Generation uint32    // of the sandbox's state; 0 in Exec and Exit
+}
+
+// Verdict is one judged call or dropped packet.
+type Verdict struct {
+	Head
+	Hook       Hook
+	Allowed    bool
+	Reason     Reason
+	Errno      unix.Errno // what the caller got; 0 when allowed
+	Policy     uint32
+	Rule       uint32 // as given in the entry that decided; 0 if none did
+	PPID       uint32
+	UID        uint32
+	Comm       string
+	Cookie     uint64         // socket cookie; 0 in sock_create and the unix hooks
+	Suppressed uint32         // records of this sandbox that throttling took before this one
+	Family     uint16         // AF_INET, AF_INET6, AF_UNIX, or what was asked for
+	SockType   uint8          // SOCK_STREAM ...
+	Proto      uint16         // IPPROTO_TCP ...; MPTCP is 262
+	Dst        netip.AddrPort // as asked for; IPv4-mapped stays mapped
+	Judged     netip.Addr     // the IPv4 address that Dst is or hides, else Dst
+}
+
+// Exec is a program that started.
+type Exec struct {
+	Head
+	UID, GID  uint32
+	Comm      string
+	Filename  string   // as given to execve, at most 255 bytes
+	Args      []string // the first 256 bytes of them
+	ArgsCut   bool     // there were more
+	Ancestors []Ancestor
+}
+
+// Ancestor is one step up the parent chain, nearest first.
+type Ancestor struct {
+	PID  uint32
+	Comm string
+}
+
+// Exit is a process whose last thread ended.
+type Exit struct {
+	Head
+	PPID    uint32
+	UID     uint32
+	Comm    string
+	Status  unix.WaitStatus
+	Started time.Time
+}
+
+func (*Verdict) record() {}
+func (*Exec) record()    {}
+func (*Exit) record()    {}
+
+// Reader ticks: the kernel wakes the reader for the first denials of a burst
+// only, so the rings are also looked at on a tick, quicker while they flow.
+const (
+	tickBusy = 5 * time.Millisecond
+	tickIdle = 50 * time.Millisecond
+)
+
+// Records reads both rings and calls fn for each record, one at a time, until
+// ctx ends; then it returns nil. Each ring keeps its own order. One reader per
+// Fence. A record that cannot be decoded ends the reading with an error: it
+// means that kernel and keeper disagree about the layout.
+func (f *Fence) Records(ctx context.Context, fn func(Record)) error {
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	for _, m := range []*ebpf.Map{f.maps.Denials, f.maps.Flows} {
+		r, err := ringbuf.NewReader(m)
+		if err != nil {
+			return fmt.Errorf("read records: %w", err)
+		}
+		g.Go(func() error {
+			<-ctx.Done()
+			return r.Close()
+		})
+		g.Go(func() error {
+			return drain(r, func(rec Record) {
+				mu.Lock()
+				defer mu.Unlock()
+				fn(rec)
+			})
+		})
+	}
+	err := g.Wait()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func drain(r *ringbuf.Reader, fn func(Record)) error {
+	var (
+		raw   ringbuf.Record
+		clock bootClock
+		tick  = tickIdle
+		seen  int
+	)
+	r.SetDeadline(time.Now().Add(tick))
+	for {
+		err := r.ReadInto(&raw)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			tick = min(tick*2, tickIdle)
+			if seen > 0 {
+				tick = tickBusy
+			}
+			seen = 0
+			r.SetDeadline(time.Now().Add(tick))
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		seen++
+		rec, err := decode(raw.RawSample, &clock)
+		if err != nil {
+			return err
+		}
+		fn(rec)
+	}
+}
+
+// bootClock turns CLOCK_BOOTTIME into wall time. The offset is read anew every
+// second, because the wall clock may be set.
+type bootClock struct {
+	offset int64
+	until  int64
+}
+
+func (c *bootClock) wall(boot uint64) time.Time {
+	if int64(boot) >= c.until {
+		var b unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_BOOTTIME, &b) == nil {
+			c.offset = time.Now().UnixNano() - b.Nano()
+			c.until = b.Nano() + int64(time.Second)
+		}
+	}
+	return time.Unix(0, int64(boot)+c.offset).UTC()
+}
+
+// load copies a sample into a value of the kernel's layout.
+func load[T any](b []byte) (*T, error) {
+	v := new(T)
+	if len(b) < int(unsafe.Sizeof(*v)) {
+		return nil, fmt.Errorf("record of %d bytes is too short for %T", len(b), v)
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)), b)
+	return v, nil
+}
+
+func decode(b []byte, clock *bootClock) (Record, error) {
+	h, err := load[bpf.FenceRfHead](b)
+	if err != nil {
+		return nil, err
+	}
+	head := Head{clock.wall(h.TimeNs), h.Sandbox, h.Pid, h.Generation}
+	switch bpf.FenceRfRecordType(h.Type) {
+	case bpf.FenceRfRecordTypeRF_RECORD_VERDICT:
+		return decodeVerdict(head, b)
+	case bpf.FenceRfRecordTypeRF_RECORD_EXEC:
+		return decodeExec(head, b)
+	case bpf.FenceRfRecordTypeRF_RECORD_EXIT:
+		r, err := load[bpf.FenceRfExit](b)
+		if err != nil {
+			return nil, err
+		}
+		return &Exit{
+			Head: head, PPID: r.Ppid, UID: r.Uid, Comm: text(r.Comm[:]),
+			Status: unix.WaitStatus(r.Code), Started: clock.wall(r.StartNs),
+		}, nil
+	}
+	return nil, fmt.Errorf("record of unknown type %d", h.Type)
+}
+
+func decodeVerdict(head Head, b []byte) (Record, error) {
+	r, err := load[bpf.FenceRfVerdict](b)
+	if err != nil {
+		return nil, err
+	}
+	v := &Verdict{
+		Head:       head,
+		Hook:       Hook(r.Head.Hook),
+		Allowed:    r.Head.Verdict == uint8(bpf.FenceRfVerdictKindRF_ALLOW),
+		Reason:     Reason(r.Head.Reason),
+		Errno:      unix.Errno(r.Error),
+		Policy:     r.Policy,
+		Rule:       r.Rule,
+		PPID:       r.Ppid,
+		UID:        r.Uid,
+		Comm:       text(r.Comm[:]),
+		Cookie:     r.Cookie,
+		Suppressed: r.Suppressed,
+		Family:     r.Family,
+		SockType:   r.SockType,
+		Proto:      r.Proto,
+	}
+	if v.Hook == HookSockCreate || v.Family == unix.AF_UNIX {
+		return v, nil
+	}
+	addr := netip.AddrFrom16(r.Addr)
+	v.Judged = Embedded(addr)
+	if r.Family == unix.AF_INET {
+		addr = addr.Unmap()
+	}
+	v.Dst = netip.AddrPortFrom(addr, r.Port)
+	return v, nil
+}
+
+func decodeExec(head Head, b []byte) (Record, error) {
+	r, err := load[bpf.FenceRfExec](b)
+	if err != nil {
+		return nil, err
+	}
+	e := &Exec{
+		Head: head, UID: r.Uid, GID: r.Gid, Comm: text(r.Comm[:]),
+		Filename: text(r.Filename[:]),
+		ArgsCut:  r.ArgsTotal > uint32(r.ArgsLen),
+	}
+	if n := min(int(r.ArgsLen), len(r.Args)); n > 0 {
+		e.Args = strings.Split(strings.TrimSuffix(string(r.Args[:n]), "\x00"), "\x00")
+	}
+	for _, p := range r.Parents {
+		if p.Pid == 0 {
+			break
+		}
+		e.Ancestors = append(e.Ancestors, Ancestor{p.Pid, text(p.Comm[:])})
+	}
+	return e, nil
+}
+
+// text cuts at the first NUL.
+func text(b []byte) string {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/ringfence/ringfence/bpf"
+)
+
+// Flags open classes of destinations for a cgroup. None is the strictest.
+type Flags uint32
+
+const (
+	FlagUnix     = Flags(bpf.FenceRfFlagRF_FLAG_UNIX)     // unix sockets, all of them
+	FlagLoopback = Flags(bpf.FenceRfFlagRF_FLAG_LOOPBACK) // 127/8, ::1, 198.18.0.1
+	FlagDNS      = Flags(bpf.FenceRfFlagRF_FLAG_DNS)      // port 53 at any address
+	FlagGateway  = Flags(bpf.FenceRfFlagRF_FLAG_GATEWAY)  // the node's gateway: no virtual addresses, accepts connections
+)
+
+// State is who a cgroup is and what it may do. The zero value denies all.
+type State struct {
+	Sandbox    uint32 // node-wide id, never 0
+	Policy     uint32 // which table entries count, never 0
+	Generation uint32 // stamped into records
+	Flags      Flags
+}
+
+// Sandbox is one attached cgroup. It is safe for concurrent use.
+type Sandbox struct {
+	// Immutable after attach or adopt.
+	fence *Fence
+	id    uint32
+	dir   string
+	cg    *cgroupDir
+	links map[Hook]link.Link
+
+	mu    sync.Mutex // guards what follows
+	state State
+	steer *steering // nil until Steer
+}
+
+// ErrExists says that a sandbox of this id is already pinned.
+var ErrExists = errors.New("sandbox is already attached")
+
+// AttachSandbox fences an empty cgroup: every hook is linked and pinned, then
+// the state is written; until then the programs deny everything. A cgroup that
+// holds a process is refused, because sockets made before the attachment would
+// stay outside. On error nothing is left behind. The caller owns the Sandbox
+// and ends it with Detach, or with Close to leave the fence in place.
+func (f *Fence) AttachSandbox(cgroupPath string, st State) (*Sandbox, error) {
+	s, err := f.newSandbox(cgroupPath, st.Sandbox)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		s.cg.close()
+		if errors.Is(err, os.ErrExist) {
+			err = ErrExists
+		}
+		return nil, fmt.Errorf("attach sandbox %d: %w", st.Sandbox, err)
+	}
+	if err := s.attach(st); err != nil {
+		return nil, errors.Join(fmt.Errorf("attach sandbox %d: %w", st.Sandbox, err), s.release())
+	}
+	return s, nil
+}
+
+func (f *Fence) newSandbox(cgroupPath string, id uint32) (*Sandbox, error) {
+	if id == 0 {
+		return nil, errors.New("sandbox id 0 is no sandbox")
+	}
+	cg, err := openCgroup(cgroupPath)
+	if err != nil {
+		return nil, err
+	}
+	return &Sandbox{
+		fence: f,
+		id:    id,
+		dir:   filepath.Join(f.dir, "sandbox", strconv.FormatUint(uint64(id), 10)),
+		cg:    cg,
+		links: make(map[Hook]link.Link),
+	}, nil
+}
+
+func (s *Sandbox) attach(st State) error {
+	if busy, err := s.cg.populated(); err != nil {
+		return err
+	} else if busy {
+		return ErrPopulated
+	}
+	for _, h := range hooks {
+		p := s.fence.progs[h.hook]
+		if p == nil {
+			continue
+		}
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: s.cg.path(), Attach: h.attach, Program: p})
+		if err != nil {
+			return fmt.Errorf("%s: %w", h.name, err)
+		}
+		s.links[h.hook] = l
+		if err := l.Pin(filepath.Join(s.dir, h.name)); err != nil {
+			return fmt.Errorf("pin %s: %w", h.name, err)
+		}
+	}
+	if err := s.register(); err != nil {
+		return err
+	}
+	return s.SetState(st)
+}
+
+// register makes the sandbox's records and processes known.
+func (s *Sandbox) register() error {
+	if err := ensureRate(s.fence.maps.Rates, s.id); err != nil {
+		return err
+	}
+	if err := s.fence.maps.Members.Put(s.cg.id, s.id); err != nil {
+		return fmt.Errorf("register cgroup: %w", err)
+	}
+	return nil
+}
+
+func ensureRate(rates *ebpf.Map, id uint32) error {
+	err := rates.Update(id, bpf.FenceRfRate{}, ebpf.UpdateNoExist)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("make record budget: %w", err)
+	}
+	return nil
+}
+
+// AdoptSandbox takes over a sandbox that an earlier keeper attached. The links
+// must belong to the very cgroup at cgroupPath: one recreated at the same path
+// is not fenced and is refused. Links that run an older object are switched to
+// this keeper's programs, atomically and without a gap.
+func (f *Fence) AdoptSandbox(cgroupPath string, id uint32) (*Sandbox, error) {
+	s, err := f.newSandbox(cgroupPath, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.adopt(); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("adopt sandbox %d: %w", id, err)
+	}
+	return s, nil
+}
+
+func (s *Sandbox) adopt() error {
+	for _, h := range hooks {
+		p := s.fence.progs[h.hook]
+		if p == nil {
+			continue
+		}
+		l, err := link.LoadPinnedLink(filepath.Join(s.dir, h.name), nil)
+		if err != nil {
+			return fmt.Errorf("%s: %w", h.name, err)
+		}
+		s.links[h.hook] = l
+		if st := s.checkLink(h); !st.OK && st.stale {
+			if err := l.Update(p); err != nil {
+				return fmt.Errorf("update %s: %w", h.name, err)
+			}
+		} else if !st.OK {
+			return fmt.Errorf("%s: %s", h.name, st.Detail)
+		}
+	}
+	var st bpf.FenceRfState
+	if err := s.fence.maps.State.Lookup(s.cg.id, &st); err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
+	if st.Sandbox != s.id {
+		return fmt.Errorf("cgroup belongs to sandbox %d", st.Sandbox)
+	}
+	s.state = State{st.Sandbox, st.Policy, st.Generation, Flags(st.Flags)}
+	if err := s.register(); err != nil {
+		return err
+	}
+	return s.adoptSteering()
+}
+
+// ID returns the sandbox's id.
+func (s *Sandbox) ID() uint32 { return s.id }
+
+// CgroupID returns the kernel's id of the cgroup.
+func (s *Sandbox) CgroupID() uint64 { return s.cg.id }
+
+// State returns what was last written.
+func (s *Sandbox) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// SetState replaces the state in one atomic step: no call is judged on a mix
+// of old and new.
+func (s *Sandbox) SetState(st State) error {
+	if st.Sandbox != s.id {
+		return fmt.Errorf("state is of sandbox %d, not %d", st.Sandbox, s.id)
+	}
+	if st.Policy == 0 {
+		return errors.New("policy 0 is no policy")
+	}
+	v := bpf.FenceRfState{Sandbox: st.Sandbox, Policy: st.Policy, Generation: st.Generation, Flags: uint32(st.Flags)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.fence.maps.State.Update(s.cg.id, v, ebpf.UpdateExist); err != nil {
+		return fmt.Errorf("set state of sandbox %d: %w", s.id, err)
+	}
+	s.state = st
+	return nil
+}
+
+// Close gives up this process's descriptors; the fence stays in place.
+func (s *Sandbox) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, l := range s.links {
+		errs = append(errs, l.Close())
+	}
+	if s.steer != nil {
+		errs = append(errs, s.steer.close())
+		s.steer = nil
+	}
+	return errors.Join(append(errs, s.cg.close())...)
+}
+
+// Detach removes the fence and everything kept for the sandbox except its
+// policy entries (see [Fence.DropPolicy]). While the cgroup holds a process it
+// fails with [ErrPopulated] and changes nothing.
+func (s *Sandbox) Detach() error {
+	if busy, err := s.cg.populated(); err != nil {
+		return err
+	} else if busy {
+		return fmt.Errorf("detach sandbox %d: %w", s.id, ErrPopulated)
+	}
+	if err := s.release(); err != nil {
+		return fmt.Errorf("detach sandbox %d: %w", s.id, err)
+	}
+	return nil
+}
+
+func (s *Sandbox) release() error {
+	errs := []error{
+		ignoreMissing(s.fence.maps.Members.Delete(s.cg.id)),
+		ignoreMissing(s.fence.maps.Rates.Delete(s.id)),
+		os.RemoveAll(s.dir), // unpins
+		s.Close(),
+	}
+	return errors.Join(errs...)
+}
+
+// Forget removes what is pinned for a sandbox whose cgroup is gone, so that it
+// cannot be adopted. It fails with ErrPopulated if a link still has a cgroup.
+func (f *Fence) Forget(id uint32) error {
+	dir := filepath.Join(f.dir, "sandbox", strconv.FormatUint(uint64(id), 10))
+	for _, h := range hooks {
+		l, err := link.LoadPinnedLink(filepath.Join(dir, h.name), nil)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("forget sandbox %d: %w", id, err)
+		}
+		cg := linkCgroup(l)
+		l.Close()
+		if cg != 0 {
+			return fmt.Errorf("forget sandbox %d: cgroup %d still exists: %w", id, cg, ErrPopulated)
+		}
+	}
+	members, err := keysWhere(f.maps.Members, func(_ *uint64, v *uint32) bool { return *v == id })
+	if err != nil {
+		return fmt.Errorf("forget sandbox %d: %w", id, err)
+	}
+	return errors.Join(deleteAll(f.maps.Members, members), ignoreMissing(f.maps.Rates.Delete(id)), os.RemoveAll(dir))
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	return err
+}

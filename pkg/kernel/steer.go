@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/bpf"
+)
+
+// SteerListeners are descriptors of listening TCP sockets in the sandbox's
+// namespace, one per IP version; 0 or below means none, and flows of that
+// version are refused. They must not be MPTCP sockets, which Go makes unless
+// net.ListenConfig.SetMultipathTCP(false). The caller keeps its descriptors.
+type SteerListeners struct{ TCP4, TCP6 int }
+
+// steering is the sk_lookup instance of one sandbox.
+type steering struct {
+	listeners *ebpf.Map
+	link      link.Link
+}
+
+const (
+	pinListeners = "listeners"
+	pinSteer     = "steer"
+)
+
+// Steer hands the sandbox's TCP flows to the listeners: those to any address
+// except loopback and 198.18.0.1, and to any port except 53. The first call
+// attaches to the namespace; later ones replace the listeners (netnsFD is then
+// not used). A listener leaves by itself when its last descriptor closes;
+// flows are then refused with a reset until Steer is called again.
+func (s *Sandbox) Steer(netnsFD int, l SteerListeners) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.steer != nil {
+		return s.steer.set(l)
+	}
+	st, err := s.newSteeringLocked(netnsFD, l)
+	if err != nil {
+		return fmt.Errorf("steer sandbox %d: %w", s.id, err)
+	}
+	s.steer = st
+	return nil
+}
+
+func (s *Sandbox) newSteeringLocked(netnsFD int, l SteerListeners) (_ *steering, err error) {
+	var objs bpf.SteerObjects
+	if err := s.fence.steer.Copy().LoadAndAssign(&objs, nil); err != nil {
+		return nil, err
+	}
+	defer objs.RfSteer.Close() // the link holds it
+	st := &steering{listeners: objs.Listeners}
+	defer func() {
+		if err != nil {
+			os.Remove(filepath.Join(s.dir, pinListeners))
+			st.close()
+		}
+	}()
+	if err := st.set(l); err != nil {
+		return nil, err
+	}
+	if err := st.listeners.Pin(filepath.Join(s.dir, pinListeners)); err != nil {
+		return nil, err
+	}
+	lnk, err := link.AttachNetNs(netnsFD, objs.RfSteer)
+	if err != nil {
+		return nil, fmt.Errorf("attach to namespace: %w", err)
+	}
+	st.link = lnk
+	if err := lnk.Pin(filepath.Join(s.dir, pinSteer)); err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// set stores the listeners by their slots in steer.bpf.c.
+func (st *steering) set(l SteerListeners) error {
+	for slot, fd := range []int{l.TCP4, l.TCP6} {
+		var err error
+		if fd > 0 {
+			err = st.listeners.Put(uint32(slot), uint64(fd))
+		} else if err = st.listeners.Delete(uint32(slot)); errors.Is(err, unix.EINVAL) {
+			err = nil // sockmap: the slot was empty
+		} else {
+			err = ignoreMissing(err)
+		}
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			err = fmt.Errorf("listener is not a plain TCP socket (MPTCP?): %w", err)
+		}
+		if err != nil {
+			return fmt.Errorf("listener %d: %w", slot, err)
+		}
+	}
+	return nil
+}
+
+func (st *steering) check() LinkStatus {
+	out := LinkStatus{Name: pinSteer}
+	info, err := st.link.Info()
+	if err != nil {
+		out.Detail = err.Error()
+		return out
+	}
+	ns := info.NetNs()
+	if ns == nil || ns.NetnsInode == 0 {
+		out.Detail = "the network namespace is gone"
+		return out
+	}
+	out.OK = true
+	out.Detail = fmt.Sprintf("program %d on namespace %d", info.Program, ns.NetnsInode)
+	return out
+}
+
+func (st *steering) close() error {
+	err := st.listeners.Close()
+	if st.link != nil {
+		err = errors.Join(err, st.link.Close())
+	}
+	return err
+}
+
+// adoptSteering takes over pinned steering; a sandbox that was never steered
+// has none.
+func (s *Sandbox) adoptSteering() error {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(s.dir, pinListeners), nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("adopt listeners: %w", err)
+	}
+	l, err := link.LoadPinnedLink(filepath.Join(s.dir, pinSteer), nil)
+	if errors.Is(err, os.ErrNotExist) {
+		// The keeper died between two pins: begin anew.
+		m.Close()
+		return os.Remove(filepath.Join(s.dir, pinListeners))
+	}
+	if err != nil {
+		m.Close()
+		return fmt.Errorf("adopt steering: %w", err)
+	}
+	s.steer = &steering{listeners: m, link: l}
+	return nil
+}
