@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// Addr decides a connection to a literal address on the address rules only.
+// The address is judged by [JudgedAddr]. An allow reaches into a
+// special-purpose range only when its prefix lies inside that range. Only TCP
+// is ever allowed.
+func (v *View) Addr(a netip.Addr, port uint16, proto Proto) Decision {
+	if !a.IsValid() {
+		return v.s.refuse(CodeBadName, reasonBadName)
+	}
+	a = JudgedAddr(a)
+	p := netip.PrefixFrom(a, a.BitLen())
+	d := v.prefixDecision(p, port)
+	if proto != TCP && (d.Allowed || d.Rule.Num == 0) {
+		return v.s.refuse(CodeProtocol, reasonProtocol)
+	}
+	return d
+}
+
+// prefixDecision decides every address of p that no longer rule prefix holds.
+// Port 0 is a port that no rule names.
+func (v *View) prefixDecision(p netip.Prefix, port uint16) Decision {
+	if virtualRange.Bits() <= p.Bits() && virtualRange.Contains(p.Addr()) {
+		return v.s.refuse(CodeVirtualRange, reasonVirtual)
+	}
+	var buf [32]uint32
+	m := v.addrRules(v.s.cidrs.match(buf[:0], v, p), p, port)
+	return v.s.decision(v.s.decide(m, false))
+}
+
+// addrRules keeps the rules of m that cover the port and may reach p.
+func (v *View) addrRules(m []uint32, p netip.Prefix, port uint16) []uint32 {
+	within := specialOf(p)
+	k := 0
+	for _, i := range m {
+		r := &v.s.rules[i]
+		if r.port != 0 && r.port != port {
+			continue
+		}
+		if within >= 0 && r.effect == Allow && r.prefix.Bits() < special[within].prefix.Bits() {
+			continue
+		}
+		m[k] = i
+		k++
+	}
+	return m[:k]
+}
+
+// AddrDenied reports whether an address rule says no to an address that a name
+// resolved to: the gateway must not dial it, whatever allowed the name. With a
+// port the rules for that port count, without one the rules for any port.
+func (v *View) AddrDenied(a netip.Addr, port ...uint16) (Decision, bool) {
+	if !a.IsValid() {
+		return v.s.refuse(CodeBadName, reasonBadName), true
+	}
+	a = JudgedAddr(a)
+	p := netip.PrefixFrom(a, a.BitLen())
+	if virtualRange.Contains(a) {
+		return v.s.refuse(CodeVirtualRange, reasonVirtual), true
+	}
+	var buf [32]uint32
+	m := v.s.cidrs.match(buf[:0], v, p)
+	if len(port) > 0 {
+		m = v.addrRules(m, p, port[0])
+	} else {
+		k := 0
+		for _, i := range m {
+			if v.s.rules[i].effect == Block {
+				m[k] = i
+				k++
+			}
+		}
+		m = m[:k]
+	}
+	o := v.s.decide(m, false)
+	if o.effect == Block && o.winner >= 0 {
+		return v.s.decision(o), true
+	}
+	return Decision{}, false
+}
+
+// CIDREntry is one line of the kernel's table of literal addresses.
+type CIDREntry struct {
+	Prefix netip.Prefix
+	Port   uint16 // 0 = every port that has no group of its own
+	Proto  Proto
+	Allow  bool
+	Rule   RuleRef
+}
+
+// CIDRTable compiles the address rules for the kernel. To decide an address
+// (as JudgedAddr gives it) and port, take the longest matching prefix among
+// the entries with that port; if none matches, among the entries with port 0;
+// if none matches, deny. That equals Addr for every address, port and
+// protocol (there are only TCP entries, so UDP is denied).
+func (v *View) CIDRTable() []CIDREntry {
+	byPort := map[uint16][]netip.Prefix{0: nil}
+	allows := map[uint16][]netip.Prefix{}
+	for p, post := range v.s.cidrs.nodes {
+		for _, e := range post {
+			if v.bits[e.group>>6]&(1<<(e.group&63)) == 0 {
+				continue
+			}
+			r := &v.s.rules[e.rule]
+			byPort[r.port] = append(byPort[r.port], p)
+			if r.effect == Allow {
+				allows[r.port] = append(allows[r.port], p)
+			}
+		}
+	}
+	var out []CIDREntry
+	for port, prefixes := range byPort {
+		if port != 0 {
+			prefixes = append(prefixes, byPort[0]...)
+		}
+		for _, a := range allows[port] {
+			for i := range special {
+				if s := special[i].prefix; a.Bits() < s.Bits() && a.Contains(s.Addr()) {
+					prefixes = append(prefixes, s)
+				}
+			}
+		}
+		out = append(out, v.cidrGroup(port, prefixes)...)
+	}
+	slices.SortFunc(out, func(a, b CIDREntry) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), a.Prefix.Compare(b.Prefix))
+	})
+	return out
+}
+
+// cidrGroup decides each prefix of one port, leaving out those that say the
+// same as the next shorter one.
+func (v *View) cidrGroup(port uint16, prefixes []netip.Prefix) []CIDREntry {
+	slices.SortFunc(prefixes, func(a, b netip.Prefix) int {
+		return cmp.Or(cmp.Compare(a.Bits(), b.Bits()), a.Addr().Compare(b.Addr()))
+	})
+	prefixes = slices.Compact(prefixes)
+	said := make(map[netip.Prefix]CIDREntry, len(prefixes))
+	var out []CIDREntry
+	for _, p := range prefixes {
+		d := v.prefixDecision(p, port)
+		e := CIDREntry{Prefix: p, Port: port, Proto: TCP, Allow: d.Allowed, Rule: d.Rule}
+		said[p] = e
+		if outer, ok := enclosing(said, p); ok && outer.Allow == e.Allow && outer.Rule == e.Rule {
+			continue
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// enclosing finds the longest prefix of said that strictly holds p.
+func enclosing(said map[netip.Prefix]CIDREntry, p netip.Prefix) (CIDREntry, bool) {
+	for l := p.Bits() - 1; l >= 0; l-- {
+		q, err := p.Addr().Prefix(l)
+		if err != nil {
+			break
+		}
+		if e, ok := said[q]; ok {
+			return e, true
+		}
+	}
+	return CIDREntry{}, false
+}

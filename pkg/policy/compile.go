@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/ringfence/ringfence/pkg/scope"
+)
+
+// Snapshot is compiled policy: immutable, safe for concurrent use, and all
+// that is needed to decide. Make one with [Compile] or [UnmarshalSnapshot].
+type Snapshot struct {
+	rev       uint64
+	rules     []crule // sorted by (scope, document, id): the index is the order of winners
+	groups    []scope.Selector
+	providers []Provider
+	profiles  map[string]*Profile
+
+	hosts  hostIndex
+	cidrs  cidrIndex
+	models nameIndex
+	tools  nameIndex
+
+	mu    sync.Mutex
+	views map[scope.Principal]*View // guarded by mu
+}
+
+// maxViews bounds the cache of views; it is emptied when full.
+const maxViews = 8192
+
+// crule is one rule as decisions use it.
+type crule struct {
+	ref        RuleRef
+	section    Section
+	effect     Effect
+	mandatory  bool
+	delegable  bool
+	level      scope.Level // layer: level of the document's scope
+	group      uint32      // index of scope ∩ for in Snapshot.groups
+	port       uint16
+	spec       int32 // strictly greater for anything this rule strictly contains
+	host       HostPattern
+	prefix     netip.Prefix
+	name       scope.Pattern // model or tool
+	http       *HTTPMatch
+	resolvesTo []netip.Prefix
+	reason     string // the rule's own, or ""
+}
+
+// Compile joins documents into a snapshot of revision rev. The snapshot is
+// never nil: documents that clash with others are reported, and what they deny
+// stays in force (a second Provider of a dialect is left out). Profiles are
+// kept for [Snapshot.Profile].
+func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
+	docs = slices.Clone(docs)
+	slices.SortStableFunc(docs, func(a, b Document) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+	})
+	problems := duplicateDocuments(docs)
+	s := &Snapshot{rev: rev, profiles: map[string]*Profile{}}
+	dialects := map[string]*Provider{}
+	for i := range docs {
+		d := &docs[i]
+		switch {
+		case d.Profile != nil:
+			if s.profiles[d.Name] == nil {
+				s.profiles[d.Name] = d.Profile
+			}
+		case d.Provider != nil:
+			if first := dialects[d.Provider.Dialect]; first != nil {
+				problems = append(problems, Problem{File: d.File, Line: d.Line, Col: 1,
+					Msg:  "a second Provider of dialect " + quote(d.Provider.Dialect) + ": " + quote(first.Name) + " in " + first.File + " is used",
+					Hint: "this version routes each dialect to one provider; remove one of them"})
+				continue
+			}
+			dialects[d.Provider.Dialect] = d.Provider
+			s.providers = append(s.providers, *d.Provider)
+		case d.Policy != nil:
+			for _, rules := range [][]Rule{d.Policy.Egress, d.Policy.Inference, d.Policy.Tools} {
+				for j := range rules {
+					s.add(d, &rules[j])
+				}
+			}
+		}
+	}
+	s.build()
+	problems = append(problems, s.configuredHostsInEgress(docs)...)
+	sortProblems(problems)
+	return s, problems
+}
+
+func (s *Snapshot) add(d *Document, r *Rule) {
+	sel := d.Scope
+	if r.For != nil {
+		var ok bool
+		if sel, ok = sel.Intersect(*r.For); !ok {
+			return // selects nobody; Parse refuses it
+		}
+	}
+	s.rules = append(s.rules, crule{
+		ref:     RuleRef{Doc: d.Name, ID: r.ID, File: d.File, Line: r.Line, Scope: d.Scope.String()},
+		section: r.Section, effect: r.Effect, mandatory: r.Mandatory, delegable: r.Delegable,
+		level: d.Scope.Level(), group: s.group(sel), port: r.Port, host: r.Host, prefix: r.Prefix,
+		name: ruleName(r), http: r.HTTP, resolvesTo: r.ResolvesTo, reason: r.Reason,
+	})
+}
+
+func ruleName(r *Rule) scope.Pattern {
+	if r.Section == SectionTools {
+		return r.Tool
+	}
+	return r.Model
+}
+
+// group interns a selector. Compile calls it often with few values, so the
+// last ones are looked at first; build replaces it with sorted groups.
+func (s *Snapshot) group(sel scope.Selector) uint32 {
+	for i := len(s.groups) - 1; i >= 0 && i >= len(s.groups)-8; i-- {
+		if s.groups[i] == sel {
+			return uint32(i)
+		}
+	}
+	s.groups = append(s.groups, sel)
+	return uint32(len(s.groups) - 1)
+}
+
+// build interns the groups, orders and numbers the rules and makes the indexes.
+func (s *Snapshot) build() {
+	ids := make(map[scope.Selector]uint32, len(s.groups))
+	var groups []scope.Selector
+	for i := range s.rules {
+		sel := s.groups[s.rules[i].group]
+		id, ok := ids[sel]
+		if !ok {
+			id = uint32(len(groups))
+			ids[sel] = id
+			groups = append(groups, sel)
+		}
+		s.rules[i].group = id
+	}
+	s.groups = groups
+	slices.SortStableFunc(s.rules, func(a, b crule) int {
+		return cmp.Or(cmp.Compare(a.ref.Scope, b.ref.Scope), cmp.Compare(a.ref.Doc, b.ref.Doc), cmp.Compare(a.ref.ID, b.ref.ID),
+			cmp.Compare(a.ref.File, b.ref.File), cmp.Compare(a.ref.Line, b.ref.Line))
+	})
+	slices.SortFunc(s.providers, func(a, b Provider) int { return cmp.Compare(a.Name, b.Name) })
+	s.views = map[scope.Principal]*View{}
+	s.hosts.init(s.providers)
+	for i := range s.rules {
+		r := &s.rules[i]
+		r.ref.Num = uint32(i) + 1
+		r.spec = s.specificity(r)
+		e := entry{r.group, uint32(i)}
+		switch {
+		case r.section == SectionInference:
+			s.models.add(r.name, e)
+		case r.section == SectionTools:
+			s.tools.add(r.name, e)
+		case r.prefix.IsValid():
+			s.cidrs.add(r.prefix, e)
+		default:
+			s.hosts.add(r.host, e)
+		}
+	}
+	s.hosts.sort()
+	s.cidrs.sort()
+	s.models.sort()
+	s.tools.sort()
+}
+
+func duplicateDocuments(docs []Document) []Problem {
+	type key struct {
+		kind, name string
+		scope      scope.Selector
+	}
+	seen := map[key]*Document{}
+	var out []Problem
+	for i := range docs {
+		d := &docs[i]
+		k := key{kind: d.Kind, name: d.Name}
+		if d.Kind == KindPolicy {
+			k.scope = d.Scope
+		}
+		if first := seen[k]; first != nil {
+			out = append(out, Problem{File: d.File, Line: d.Line, Col: 1,
+				Msg:  "a " + d.Kind + " named " + quote(d.Name) + " for the same scope exists already in " + place(first.File, first.Line),
+				Hint: "give one of them another name"})
+			continue
+		}
+		seen[k] = d
+	}
+	return out
+}
+
+// configuredHostsInEgress reports egress rules on a host that a Provider
+// document made a provider's.
+func (s *Snapshot) configuredHostsInEgress(docs []Document) []Problem {
+	var out []Problem
+	for i := range docs {
+		if docs[i].Policy == nil {
+			continue
+		}
+		for _, r := range docs[i].Policy.Egress {
+			if r.Host.Kind != HostExact {
+				continue
+			}
+			if h := s.hosts.provider(r.Host.Name); h != nil {
+				out = append(out, Problem{File: docs[i].File, Line: r.Line, Col: r.Col,
+					Msg:  quote(r.Host.Name) + " is the host of a Provider and never plain egress: no egress rule matches it",
+					Hint: providerHint(*h)})
+			}
+		}
+	}
+	return out
+}
+
+// Revision is the number given to Compile.
+func (s *Snapshot) Revision() uint64 { return s.rev }
+
+// Rules is how many rules the snapshot holds.
+func (s *Snapshot) Rules() int { return len(s.rules) }
+
+// Rule finds a rule by its number in this snapshot (RuleRef.Num).
+func (s *Snapshot) Rule(num uint32) (ref RuleRef, reason string, ok bool) {
+	if num == 0 || int(num) > len(s.rules) {
+		return RuleRef{}, "", false
+	}
+	r := &s.rules[num-1]
+	return r.ref, r.reasonText(), true
+}
+
+// Profile finds a profile by name among the compiled documents.
+func (s *Snapshot) Profile(name string) (*Profile, bool) {
+	p, ok := s.profiles[name]
+	return p, ok
+}
+
+// Provider is the configured provider of a dialect, whatever its scope; see
+// View.Provider for what a principal may use.
+func (s *Snapshot) Provider(dialect string) (*Provider, bool) {
+	for i := range s.providers {
+		if s.providers[i].Dialect == dialect {
+			return &s.providers[i], true
+		}
+	}
+	return nil, false
+}
+
+// Providers are all configured providers, by name.
+func (s *Snapshot) Providers() []Provider { return slices.Clone(s.providers) }
+
+// ProviderHosts are the hosts at which agents address model providers: the
+// table and the hosts of Provider documents.
+func (s *Snapshot) ProviderHosts() []ProviderHost { return s.hosts.allProviders() }
+
+// UpstreamPrefix is an address range that compiled policy lets the gateway
+// dial although it is private, or that an address rule allows.
+type UpstreamPrefix struct {
+	Prefix netip.Prefix
+	Port   uint16
+}
+
+// UpstreamPrefixes lists what the gateway's own fence must let through beyond
+// public addresses: resolvesTo of rules and providers, address allows, and
+// providers at literal addresses. Sorted, without repeats.
+func (s *Snapshot) UpstreamPrefixes() []UpstreamPrefix {
+	var out []UpstreamPrefix
+	for i := range s.rules {
+		r := &s.rules[i]
+		if r.section != SectionEgress || r.effect != Allow {
+			continue
+		}
+		if r.prefix.IsValid() {
+			out = append(out, UpstreamPrefix{r.prefix, r.port})
+		}
+		for _, p := range r.resolvesTo {
+			out = append(out, UpstreamPrefix{p, r.port})
+		}
+	}
+	for i := range s.providers {
+		_, addr, port := s.providers[i].endpoint()
+		if addr.IsValid() {
+			out = append(out, UpstreamPrefix{netip.PrefixFrom(addr, addr.BitLen()), port})
+		}
+		for _, p := range s.providers[i].ResolvesTo {
+			out = append(out, UpstreamPrefix{p, port})
+		}
+	}
+	slices.SortFunc(out, func(a, b UpstreamPrefix) int {
+		return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Port, b.Port))
+	})
+	return slices.Compact(out)
+}

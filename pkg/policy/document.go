@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package policy reads Ringfence documents, compiles them to an immutable
+// [Snapshot] and decides on it. It does no I/O.
+//
+// [Parse] is strict: an unknown field, a wrong type or a field that this
+// version does not enforce is a [Problem] with file, line and column. [Compile]
+// joins documents into a snapshot; [Snapshot.View] is what one principal sees
+// of it, and its methods decide. Deny is the zero value of every verdict.
+//
+// The decision algebra is in decide.go, the meaning of targets in host.go,
+// target.go and http.go.
+package policy
+
+import (
+	"net/netip"
+
+	"github.com/ringfence/ringfence/pkg/scope"
+)
+
+// APIVersion is the only version of documents read.
+const APIVersion = "ringfence.dev/v1"
+
+// Kinds of documents.
+const (
+	KindPolicy   = "Policy"
+	KindProfile  = "Profile"
+	KindProvider = "Provider"
+)
+
+// Document is one parsed and checked document. Exactly one of Policy, Profile
+// and Provider is set, as Kind says.
+type Document struct {
+	Kind        string
+	Name        string // metadata.name
+	Description string // metadata.description
+	File        string // as given to Parse
+	Line        int    // first line of the document in File
+	Scope       scope.Selector
+
+	Policy   *Policy
+	Profile  *Profile
+	Provider *Provider
+
+	Raw []byte // the document's own text, without separators
+}
+
+// Policy is the rules of one Policy document, in the order of the text.
+type Policy struct {
+	Egress    []Rule
+	Inference []Rule
+	Tools     []Rule // only rules on server:provider in this version
+}
+
+// Section is the part of a Policy document that a rule stands in.
+type Section uint8
+
+// Sections. The zero value is invalid.
+const (
+	SectionInvalid Section = iota
+	SectionEgress
+	SectionInference
+	SectionTools
+)
+
+func (s Section) String() string {
+	switch s {
+	case SectionEgress:
+		return "egress"
+	case SectionInference:
+		return "inference"
+	case SectionTools:
+		return "tools"
+	}
+	return "invalid"
+}
+
+// Effect is what a rule does to the requests it matches. The zero value
+// blocks; a greater value is looser.
+type Effect uint8
+
+// Effects of this version.
+const (
+	Block Effect = iota
+	Allow
+)
+
+func (e Effect) String() string {
+	if e == Allow {
+		return "allow"
+	}
+	return "block"
+}
+
+// Rule is one rule. What it matches is the intersection of the document's
+// scope, For, its target and HTTP.
+type Rule struct {
+	ID      string
+	Section Section
+	Effect  Effect
+
+	// The target of an egress rule: either Host or Prefix.
+	Host   HostPattern  // zero when Prefix is set
+	Prefix netip.Prefix // literal addresses; zero when Host is set
+	Port   uint16       // 0 = every port (only with Block)
+
+	Model scope.Pattern // the target of an inference rule
+	Tool  scope.Pattern // the target of a tools rule on server:provider
+
+	For        *scope.Selector // nil = everybody in the document's scope
+	HTTP       *HTTPMatch      // nil = no condition
+	ResolvesTo []netip.Prefix  // private prefixes admitted for Host
+	Mandatory  bool
+	Delegable  bool
+	Reason     string // shown to the agent and the operator
+
+	Line, Col int // where the rule begins in the document's file
+}
+
+// RuleRef names the rule that decided. The zero value is "no rule".
+type RuleRef struct {
+	Doc   string // metadata.name, "builtin" for the builtin layer
+	ID    string
+	File  string
+	Line  int
+	Scope string // canonical scope of the document
+	Num   uint32 // number of the rule in its snapshot, 0 = none; see Snapshot.Rule
+}
+
+// String is "document/id", "" for no rule.
+func (r RuleRef) String() string {
+	if r.Doc == "" && r.ID == "" {
+		return ""
+	}
+	return r.Doc + "/" + r.ID
+}
+
+// Decision is one verdict. The zero value is a denial.
+type Decision struct {
+	Allowed bool
+	// HTTP: the flow is admitted only as inspected HTTP, and View.HTTP decides
+	// each request. Never pass such a flow through unseen; View.Opaque says
+	// whether a flow that cannot be inspected may pass.
+	HTTP       bool
+	Rule       RuleRef
+	Reason     string // one sentence for agent and operator; no rule text but the rule's own reason
+	ReasonCode string // one of the Code constants
+	Revision   uint64
+}
+
+// Codes of decisions: stable, for events and tests.
+const (
+	CodeRule                = "rule"                 // a rule of a document decided
+	CodeMandatory           = "mandatory"            // a mandatory rule decided
+	CodeBuiltin             = "builtin"              // the builtin layer decided
+	CodeNoRule              = "no-rule"              // nothing allows it
+	CodeBadName             = "bad-name"             // not a host name that can be decided on
+	CodeProviderHost        = "provider-host"        // a provider's host is never plain egress
+	CodeProviderUnsupported = "provider-unsupported" // a known provider whose dialect is not built
+	CodeVirtualRange        = "virtual-range"        // a literal address in 198.18.0.0/15
+	CodeProtocol            = "protocol"             // only TCP is relayed in this version
+	CodeDialect             = "dialect"              // unknown dialect
+)
+
+// Proto is an IP protocol number.
+type Proto uint8
+
+// Protocols that are decided on.
+const (
+	TCP Proto = 6
+	UDP Proto = 17
+)

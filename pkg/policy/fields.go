@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+// field describes one key of a mapping. The decoder and the generated
+// reference read the same tables, so what is documented is what is accepted.
+type field struct {
+	name     string
+	typ      string // for people: "string", "list of strings", or the name of an object
+	doc      string
+	required bool
+	later    bool // known, but nothing enforces it in this version: an error
+}
+
+// object describes one mapping.
+type object struct {
+	name   string
+	doc    string
+	fields []field
+}
+
+func (o *object) field(name string) *field {
+	for i := range o.fields {
+		if o.fields[i].name == name {
+			return &o.fields[i]
+		}
+	}
+	return nil
+}
+
+func (o *object) names() []string {
+	var out []string
+	for _, f := range o.fields {
+		if !f.later {
+			out = append(out, f.name)
+		}
+	}
+	return out
+}
+
+const notEnforced = "is not enforced by this version"
+
+var objMetadata = &object{"metadata", "Names the document.", []field{
+	{name: "name", typ: "string", required: true, doc: "Name of the document: letters, digits, `.`, `_`, `-`; unique for its kind and scope."},
+	{name: "description", typ: "string", doc: "Free text for people."},
+}}
+
+var objPolicy = &object{"Policy", "Rules on what agents may reach. Everything that no rule allows is refused.", []field{
+	{name: "apiVersion", typ: "string", required: true, doc: "`ringfence.dev/v1`."},
+	{name: "kind", typ: "string", required: true, doc: "`Policy`."},
+	{name: "metadata", typ: "metadata", required: true, doc: "Name of the document."},
+	{name: "scope", typ: "selector", required: true, doc: "Whom the rules are for, such as `org:acme/team:payments`. The deepest named segment is the document's layer; `org:*` is everybody."},
+	{name: "egress", typ: "list of egress rule", doc: "Network destinations."},
+	{name: "inference", typ: "list of inference rule", doc: "Models. An allow also opens the provider's own hosts."},
+	{name: "tools", typ: "list of tools rule", doc: "Tools. In this version only tools that the model provider runs on its side (`server:provider`)."},
+	{name: "guardrails", typ: "list", later: true, doc: "Content checks."},
+	{name: "budgets", typ: "list", later: true, doc: "Spending limits."},
+}}
+
+// ruleFields are shared by the rules of every section.
+var ruleFields = []field{
+	{name: "id", typ: "string", required: true, doc: "Name of the rule, unique in its document."},
+	{name: "allow", typ: "target", doc: "Shorthand for `action: allow` on this target."},
+	{name: "deny", typ: "target", doc: "Shorthand for `action: block` on this target."},
+	{name: "action", typ: "string", doc: "`allow` or `block`, with the target in its own field."},
+	{name: "for", typ: "selector", doc: "Narrows the rule to these principals below the document's scope."},
+	{name: "mandatory", typ: "boolean", doc: "The rule is a floor that no layer can lift. Only for a rule that blocks."},
+	{name: "delegable", typ: "boolean", doc: "Lower layers may replace this rule's word."},
+	{name: "reason", typ: "string", doc: "Shown to the agent and the operator when the rule decides."},
+	{name: "risk", typ: "list of strings", later: true, doc: "Risk classes of tools."},
+	{name: "when", typ: "string", later: true, doc: "Condition."},
+	{name: "mode", typ: "string", later: true, doc: "Shadow rules."},
+	{name: "approval", typ: "mapping", later: true, doc: "How a human decides."},
+	{name: "rate", typ: "mapping", later: true, doc: "Rate obligation."},
+	{name: "pii", typ: "mapping", later: true, doc: "PII obligation."},
+	{name: "redact", typ: "mapping", later: true, doc: "Redaction obligation."},
+	{name: "audit", typ: "string", later: true, doc: "Audit level."},
+	{name: "waive", typ: "list of strings", later: true, doc: "Lifts obligations."},
+}
+
+func ruleObject(name, doc string, own ...field) *object {
+	fs := append([]field{ruleFields[0]}, own...)
+	return &object{name, doc, append(fs, ruleFields[1:]...)}
+}
+
+var objEgress = ruleObject("egress rule",
+	"A network destination: `HOST:PORT`, `*.HOST:PORT` (exactly one label), `**.HOST:PORT` (the host and everything below it), `**:PORT` (every name), or a literal `10.0.0.0/8:443`. "+
+		"An allow names its port; a deny without one covers all ports. A name is decided on names, a literal address on address rules only; "+
+		"an address allow reaches private and other special ranges only when its prefix lies inside them, so `0.0.0.0/0:443` is the public internet. Only TCP is relayed. Hosts of model providers match no egress rule.",
+	field{name: "to", typ: "target", doc: "The target, when `action` is used."},
+	field{name: "http", typ: "http", doc: "Limits the rule to these HTTP requests; the connection is then inspected. On a deny it needs a port."},
+	field{name: "resolvesTo", typ: "list of prefixes", doc: "Private address ranges that this name may resolve to. Only for an allow of a host name."})
+
+var objInference = ruleObject("inference rule",
+	"A model by name: `claude-sonnet-4-5`, or a prefix such as `claude-*`, or `*`.",
+	field{name: "model", typ: "model", doc: "The model, when `action` is used."})
+
+var objTools = ruleObject("tools rule",
+	"Tools by selector. In this version only `server:provider/tool:NAME`: what the model provider would do on its side, such as `web_search`, `code_interpreter`, `mcp`, `image_url`.",
+	field{name: "match", typ: "selector", doc: "Server and tool, when `action` is used."})
+
+var objHTTP = &object{"http", "A condition on HTTP requests.", []field{
+	{name: "methods", typ: "list of strings", doc: "Methods in upper case; none given means every method."},
+	{name: "paths", typ: "list of strings", doc: "Paths starting with `/`. `*` is any run of characters within one segment; `/**` at the end is the path and everything below it. Queries are not matched. None given means every path."},
+}}
+
+var objProvider = &object{"Provider", "An upstream of model calls. At most one for each dialect in this version.", []field{
+	{name: "apiVersion", typ: "string", required: true, doc: "`ringfence.dev/v1`."},
+	{name: "kind", typ: "string", required: true, doc: "`Provider`."},
+	{name: "metadata", typ: "metadata", required: true, doc: "Name of the provider."},
+	{name: "scope", typ: "selector", doc: "Who may use it; everybody when absent."},
+	{name: "dialect", typ: "string", required: true, doc: "`openai` or `anthropic`."},
+	{name: "baseURL", typ: "URL", required: true, doc: "Where calls go. https, unless the host is a loopback address or `allowPlaintext` is true."},
+	{name: "allowPlaintext", typ: "boolean", doc: "Admits an http base URL: prompts and the key then cross the network in the clear."},
+	{name: "secret", typ: "secret name", doc: "Name (never a path) of the key in the secrets directory. Needed unless `credential` is `passthrough`."},
+	{name: "credential", typ: "string", doc: "`inject` (default): the secret replaces what the agent sent. `passthrough`: the agent's own credential is forwarded."},
+	{name: "models", typ: "list of model entry", doc: "The configured models; every model when absent."},
+	{name: "resolvesTo", typ: "list of prefixes", doc: "Private address ranges that the base URL's host may resolve to."},
+	{name: "prices", typ: "mapping", later: true, doc: "Prices of models."},
+	{name: "keys", typ: "list", later: true, doc: "Several keys."},
+	{name: "headers", typ: "mapping", later: true, doc: "Extra request headers."},
+	{name: "weight", typ: "number", later: true, doc: "Routing."},
+	{name: "failover", typ: "list", later: true, doc: "Routing."},
+}}
+
+var objModelEntry = &object{"model entry", "One model or prefix of models.", []field{
+	{name: "match", typ: "model", required: true, doc: "Model name as agents use it, or a prefix such as `gpt-*`."},
+	{name: "upstream", typ: "string", doc: "Name to send to the provider; the agent's own when absent."},
+	{name: "price", typ: "mapping", later: true, doc: "Price."},
+	{name: "tier", typ: "string", later: true, doc: "Tier routing."},
+}}
+
+var objProfile = &object{"Profile", "The walls of a sandbox other than its network policy. What is not named is closed.", []field{
+	{name: "apiVersion", typ: "string", required: true, doc: "`ringfence.dev/v1`."},
+	{name: "kind", typ: "string", required: true, doc: "`Profile`."},
+	{name: "metadata", typ: "metadata", required: true, doc: "Name of the profile."},
+	{name: "workspace", typ: "string", doc: "What the agent may do in the workspace: `rw`, `ro` or `none` (default)."},
+	{name: "explain", typ: "boolean", doc: "A refused name answers HTTP with 403 and the reason, instead of NXDOMAIN."},
+	{name: "terminal", typ: "boolean", doc: "The sandbox may have a terminal of its own."},
+	{name: "unixSockets", typ: "boolean", doc: "Unix sockets between processes of the sandbox. Never a host socket."},
+	{name: "files", typ: "files", doc: "Host files that the sandbox sees."},
+	{name: "home", typ: "size", doc: "Size of the private, empty home directory in memory; none when absent."},
+	{name: "tmp", typ: "size", doc: "Size of /tmp in memory."},
+	{name: "shm", typ: "size", doc: "Size of /dev/shm in memory."},
+	{name: "env", typ: "env", doc: "Environment of the agent."},
+	{name: "resources", typ: "resources", doc: "Limits."},
+	{name: "seccomp", typ: "seccomp", doc: "Switches of the system call filter."},
+	{name: "git", typ: "git", doc: "Treatment of repositories in the workspace."},
+	{name: "require", typ: "require", doc: "What the kernel must have."},
+	{name: "optional", typ: "list of strings", doc: "Features whose absence only degrades the sandbox: `memoryLimit`, `pidsLimit`, `unixHooks`, `landlockABI`, `execTrace`."},
+	{name: "network", typ: "mapping", later: true, doc: "Network policy belongs in Policy documents."},
+	{name: "extends", typ: "string", later: true, doc: "Inheritance."},
+}}
+
+var objFiles = &object{"files", "Absolute paths of the host, seen at the same place. A `?` at the end of an entry of read, exec or write means: skip it when it does not exist.", []field{
+	{name: "read", typ: "list of paths", doc: "Readable, not executable."},
+	{name: "exec", typ: "list of paths", doc: "Readable and executable."},
+	{name: "write", typ: "list of paths", doc: "Readable and writable, not executable."},
+	{name: "hide", typ: "list of paths", doc: "Covered with something empty, below a shown path."},
+	{name: "guard", typ: "list of workspace paths", doc: "Relative to the workspace: write-protected where they exist, reported where they appear. `**/` in front means at any depth."},
+}}
+
+var objEnv = &object{"env", "The agent's environment is made of these only.", []field{
+	{name: "pass", typ: "list of strings", doc: "Names taken from the caller's environment; `LC_*` is a prefix. Names that look like secrets are refused."},
+	{name: "set", typ: "mapping of strings", doc: "Fixed values; they win over `pass`."},
+}}
+
+var objResources = &object{"resources", "Limits of a sandbox.", []field{
+	{name: "memory", typ: "size", doc: "Memory of the whole sandbox."},
+	{name: "pids", typ: "number", doc: "Processes and threads."},
+	{name: "rlimits", typ: "mapping of numbers", doc: "Limits of each process by name (`nofile`, `nproc`, `core`, `fsize`, ...): a number, a size, or `unlimited`."},
+	{name: "cpu", typ: "string", later: true, doc: "CPU share."},
+	{name: "io", typ: "string", later: true, doc: "Disk bandwidth."},
+}}
+
+var objSeccomp = &object{"seccomp", "Switches of the system call filter.", []field{
+	{name: "memfd", typ: "boolean", doc: "Allow memfd_create, which JITs and some test tools need."},
+}}
+
+var objGit = &object{"git", "Treatment of repositories in the workspace.", []field{
+	{name: "protect", typ: "boolean", doc: "Hooks are read-only, and configuration that runs programs is quarantined when the workspace is handed back."},
+}}
+
+var objRequire = &object{"require", "Without these the sandbox is refused, unless `optional` lists them.", []field{
+	{name: "landlockABI", typ: "number", doc: "Least Landlock ABI; 1 when absent."},
+}}
+
+// objects lists every mapping in the order of the reference.
+var objects = []*object{
+	objPolicy, objEgress, objInference, objTools, objHTTP,
+	objProvider, objModelEntry,
+	objProfile, objFiles, objEnv, objResources, objSeccomp, objGit, objRequire,
+	objMetadata,
+}

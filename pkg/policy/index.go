@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/ringfence/ringfence/pkg/scope"
+)
+
+// entry is one rule in an index, with the group of principals it is for.
+type entry struct{ group, rule uint32 }
+
+// postings are the rules of one key, sorted by group and rule.
+type postings []entry
+
+func (p postings) sort() {
+	slices.SortFunc(p, func(a, b entry) int { return cmp.Or(cmp.Compare(a.group, b.group), cmp.Compare(a.rule, b.rule)) })
+}
+
+// collect appends the rules whose group the view is in. A short list is
+// scanned; in a long one each of the view's groups is searched.
+func (p postings) collect(m []uint32, v *View) []uint32 {
+	if len(p) <= 8+4*len(v.groups) {
+		for _, e := range p {
+			if v.bits[e.group>>6]&(1<<(e.group&63)) != 0 {
+				m = append(m, e.rule)
+			}
+		}
+		return m
+	}
+	for _, g := range v.groups {
+		lo, hi := 0, len(p)
+		for lo < hi {
+			if mid := int(uint(lo+hi) >> 1); p[mid].group < g {
+				lo = mid + 1
+			} else {
+				hi = mid
+			}
+		}
+		for ; lo < len(p) && p[lo].group == g; lo++ {
+			m = append(m, p[lo].rule)
+		}
+	}
+	return m
+}
+
+// hostNode is what rules say about one name.
+type hostNode struct {
+	exact, star, deep             postings
+	provExact, provStar, provDeep *ProviderHost
+}
+
+// hostIndex finds the patterns that match a host: one look-up for each label,
+// from the whole name to its last label, and the root.
+type hostIndex struct {
+	nodes map[string]*hostNode
+	root  postings // "**"
+}
+
+func (x *hostIndex) node(name string) *hostNode {
+	n := x.nodes[name]
+	if n == nil {
+		n = &hostNode{}
+		x.nodes[name] = n
+	}
+	return n
+}
+
+// init makes the index and enters the provider hosts: the table, and the hosts
+// of configured providers unless the table has them with a dialect.
+func (x *hostIndex) init(configured []Provider) {
+	x.nodes = map[string]*hostNode{}
+	enter := func(h ProviderHost) {
+		n := x.node(h.Host.Name)
+		switch h.Host.Kind {
+		case HostExact:
+			n.provExact = &h
+		case HostStar:
+			n.provStar = &h
+		case HostDeep:
+			n.provDeep = &h
+		}
+	}
+	for _, h := range providerTable {
+		enter(h)
+	}
+	for i := range configured {
+		p := &configured[i]
+		name, _, port := p.endpoint()
+		if name == "" || name == "localhost" {
+			continue
+		}
+		if h := x.provider(name); h != nil && h.Supported() {
+			continue
+		}
+		enter(ProviderHost{Host: HostPattern{HostExact, name}, Port: port, Dialect: p.Dialect, Provider: p.Name})
+	}
+}
+
+func (x *hostIndex) add(h HostPattern, e entry) {
+	if h.Kind == HostDeep && h.Name == "" {
+		x.root = append(x.root, e)
+		return
+	}
+	n := x.node(h.Name)
+	switch h.Kind {
+	case HostExact:
+		n.exact = append(n.exact, e)
+	case HostStar:
+		n.star = append(n.star, e)
+	case HostDeep:
+		n.deep = append(n.deep, e)
+	}
+}
+
+func (x *hostIndex) sort() {
+	x.root.sort()
+	for _, n := range x.nodes {
+		n.exact.sort()
+		n.star.sort()
+		n.deep.sort()
+	}
+}
+
+// provider is the provider entry of a canonical host, nil if it is none.
+func (x *hostIndex) provider(host string) *ProviderHost {
+	suffix := host
+	for depth := 0; ; depth++ {
+		if n := x.nodes[suffix]; n != nil {
+			if h := n.provider(depth); h != nil {
+				return h
+			}
+		}
+		i := strings.IndexByte(suffix, '.')
+		if i < 0 {
+			return regionalProvider(host)
+		}
+		suffix = suffix[i+1:]
+	}
+}
+
+func (n *hostNode) provider(depth int) *ProviderHost {
+	switch {
+	case depth == 0 && n.provExact != nil:
+		return n.provExact
+	case depth == 1 && n.provStar != nil:
+		return n.provStar
+	}
+	return n.provDeep
+}
+
+func (x *hostIndex) allProviders() []ProviderHost {
+	var out []ProviderHost
+	for _, n := range x.nodes {
+		for _, h := range []*ProviderHost{n.provExact, n.provStar, n.provDeep} {
+			if h != nil {
+				out = append(out, *h)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b ProviderHost) int {
+		return cmp.Or(cmp.Compare(a.Host.Name, b.Host.Name), cmp.Compare(a.Host.Kind, b.Host.Kind))
+	})
+	return out
+}
+
+// match appends the rules of the view whose host pattern matches, whatever
+// their port. prov is set, and no rules are, when the host is a provider's.
+func (x *hostIndex) match(m []uint32, v *View, host string) (_ []uint32, prov *ProviderHost) {
+	from := len(m)
+	suffix := host
+	for depth := 0; ; depth++ {
+		if n := x.nodes[suffix]; n != nil {
+			if prov == nil {
+				prov = n.provider(depth)
+			}
+			switch depth {
+			case 0:
+				m = n.exact.collect(m, v)
+			case 1:
+				m = n.star.collect(m, v)
+			}
+			m = n.deep.collect(m, v)
+		}
+		i := strings.IndexByte(suffix, '.')
+		if i < 0 {
+			break
+		}
+		suffix = suffix[i+1:]
+	}
+	if prov == nil {
+		prov = regionalProvider(host)
+	}
+	if prov != nil {
+		return m[:from], prov
+	}
+	return x.root.collect(m, v), nil
+}
+
+// cidrIndex finds the prefixes that hold an address: one look-up for each
+// length that is in use.
+type cidrIndex struct {
+	nodes      map[netip.Prefix]postings
+	len4, len6 []int // lengths in use, ascending
+}
+
+func (x *cidrIndex) add(p netip.Prefix, e entry) {
+	if x.nodes == nil {
+		x.nodes = map[netip.Prefix]postings{}
+	}
+	x.nodes[p] = append(x.nodes[p], e)
+	l := &x.len6
+	if p.Addr().Is4() {
+		l = &x.len4
+	}
+	if !slices.Contains(*l, p.Bits()) {
+		*l = append(*l, p.Bits())
+	}
+}
+
+func (x *cidrIndex) sort() {
+	slices.Sort(x.len4)
+	slices.Sort(x.len6)
+	for _, p := range x.nodes {
+		p.sort()
+	}
+}
+
+// match appends the rules of the view whose prefix holds all of p.
+func (x *cidrIndex) match(m []uint32, v *View, p netip.Prefix) []uint32 {
+	lens := x.len6
+	if p.Addr().Is4() {
+		lens = x.len4
+	}
+	for _, l := range lens {
+		if l > p.Bits() {
+			break
+		}
+		if q, err := p.Addr().Prefix(l); err == nil {
+			m = x.nodes[q].collect(m, v)
+		}
+	}
+	return m
+}
+
+// nameIndex finds model and tool patterns: the exact one, and one look-up for
+// each length of prefix in use.
+type nameIndex struct {
+	exact  map[string]postings
+	prefix map[string]postings
+	lens   []int
+	all    []uint32 // every rule, in order of entry
+}
+
+func (x *nameIndex) add(p scope.Pattern, e entry) {
+	if x.exact == nil {
+		x.exact, x.prefix = map[string]postings{}, map[string]postings{}
+	}
+	x.all = append(x.all, e.rule)
+	if !p.Wild {
+		x.exact[p.Text] = append(x.exact[p.Text], e)
+		return
+	}
+	x.prefix[p.Text] = append(x.prefix[p.Text], e)
+	if !slices.Contains(x.lens, len(p.Text)) {
+		x.lens = append(x.lens, len(p.Text))
+	}
+}
+
+func (x *nameIndex) sort() {
+	slices.Sort(x.lens)
+	for p := range maps.Values(x.exact) {
+		p.sort()
+	}
+	for p := range maps.Values(x.prefix) {
+		p.sort()
+	}
+}
+
+func (x *nameIndex) match(m []uint32, v *View, name string) []uint32 {
+	m = x.exact[name].collect(m, v)
+	for _, l := range x.lens {
+		if l > len(name) {
+			break
+		}
+		m = x.prefix[name[:l]].collect(m, v)
+	}
+	return m
+}
