@@ -171,6 +171,10 @@ func (c *Conn) Close() error { return c.f.Close() }
 // SetDeadline bounds Send and Recv in progress and to come.
 func (c *Conn) SetDeadline(t time.Time) error { return c.f.SetDeadline(t) }
 
+// SetWriteDeadline bounds Send alone, so that a peer that does not read cannot
+// hold the sender.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.f.SetWriteDeadline(t) }
+
 // SyscallConn gives access to the socket, for example for pidfd or SO_PEERCRED
 // look-ups.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.f.SyscallConn() }
