@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits bound what sandboxes can make the gateway hold. Zero fields take
+// their defaults.
+type Limits struct {
+	Conns        int           // connections of all sandboxes, default from RLIMIT_NOFILE
+	SandboxConns int           // connections of one sandbox, default 1,024 and at most a quarter of Conns
+	SandboxDNS   int           // DNS questions of one sandbox at a time, default 64
+	Events       int           // events held for the keeper, default 65,536
+	HeaderBytes  int           // of one request, default 64 KiB
+	Hello        time.Duration // until the ClientHello is complete, default 10 s
+	Header       time.Duration // until a request's header is complete, default 20 s
+	HTTPIdle     time.Duration // between requests, default 3 min
+	RelayIdle    time.Duration // without a byte in either direction, default 2 h
+	Dial         time.Duration // resolution and connection, default 15 s
+	Keeper       time.Duration // one question to the keeper, default 5 s
+	Flush        time.Duration // handing over the last events at the end, default 5 s
+	FoldWindow   time.Duration // within which alike events are folded into one, default 5 s
+}
+
+func (l Limits) withDefaults() Limits {
+	def(&l.Conns, connsByDescriptors())
+	def(&l.SandboxConns, min(1024, max(16, l.Conns/4)))
+	def(&l.SandboxDNS, 64)
+	def(&l.Events, 65536)
+	def(&l.HeaderBytes, 64<<10)
+	def(&l.Hello, 10*time.Second)
+	def(&l.Header, 20*time.Second)
+	def(&l.HTTPIdle, 3*time.Minute)
+	def(&l.RelayIdle, 2*time.Hour)
+	def(&l.Dial, 15*time.Second)
+	def(&l.Keeper, 5*time.Second)
+	def(&l.Flush, 5*time.Second)
+	def(&l.FoldWindow, 5*time.Second)
+	return l
+}
+
+func def[T int | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+// connsByDescriptors leaves room for listeners and for one upstream connection
+// (or splice pipe) per client connection.
+func connsByDescriptors() int {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 256
+	}
+	return int(min(max(r.Cur, 1024), 1<<20)) / 4
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+)
+
+// recorder hands events to the keeper in batches. A place in it is reserved
+// before the work that the event will tell of begins, so an event is never
+// dropped: while the buffer is full, or a sandbox has used up its share, the
+// work is refused instead and the refusals are counted and reported as one
+// KindLoss event once there is room.
+type recorder struct {
+	// Immutable after New.
+	keeper     Keeper
+	capacity   int
+	perSandbox int
+	window     time.Duration
+	metrics    *metrics
+	log        *slog.Logger
+	kick       chan struct{}
+
+	// mu guards what follows.
+	mu        sync.Mutex
+	used      int // places reserved, queued or folded
+	bySandbox map[uint32]int
+	queue     []queued
+	folds     map[foldKey]*fold
+	refused   uint64 // work refused since the last KindLoss event
+	inFlight  int    // events being appended
+}
+
+type queued struct {
+	ev event.Event
+	sb uint32
+}
+
+// foldKey names what makes two events alike.
+type foldKey struct {
+	sb                  uint32
+	kind                event.Kind
+	verdict             event.Verdict
+	activity, name, dst string
+	port                uint16
+	code, method, rcode string
+	url                 string
+}
+
+// fold is a run of alike events. The first one was queued at once; place tells
+// whether the repeats hold a place of their own.
+type fold struct {
+	since time.Time
+	place bool
+	ev    event.Event
+}
+
+const (
+	maxFolds    = 8192
+	appendBatch = 256
+)
+
+func newRecorder(k Keeper, l Limits, m *metrics, log *slog.Logger) *recorder {
+	return &recorder{keeper: k, capacity: l.Events, perSandbox: max(1, l.Events/8), window: l.FoldWindow,
+		metrics: m, log: log, kick: make(chan struct{}, 1), bySandbox: map[uint32]int{}, folds: map[foldKey]*fold{}}
+}
+
+// ticket is a reserved place. Exactly one of post and release takes effect.
+type ticket struct {
+	r    *recorder
+	sb   uint32
+	used bool // guarded by r.mu
+}
+
+// reserve takes a place for an event of a sandbox; nil when there is none, and
+// then the work must be refused.
+func (r *recorder) reserve(sb uint32) *ticket {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.used >= r.capacity || r.bySandbox[sb] >= r.perSandbox {
+		r.refused++
+		r.metrics.unrecorded.Inc()
+		return nil
+	}
+	r.used++
+	r.bySandbox[sb]++
+	return &ticket{r: r, sb: sb}
+}
+
+// pending is the number of places taken.
+func (r *recorder) pending() float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return float64(r.used)
+}
+
+func (r *recorder) freeLocked(sb uint32) {
+	r.used--
+	if r.bySandbox[sb]--; r.bySandbox[sb] <= 0 {
+		delete(r.bySandbox, sb)
+	}
+}
+
+// release gives the place back when nothing has to be recorded.
+func (t *ticket) release() {
+	t.r.mu.Lock()
+	defer t.r.mu.Unlock()
+	if !t.used {
+		t.used = true
+		t.r.freeLocked(t.sb)
+	}
+}
+
+// post records ev in the reserved place.
+func (t *ticket) post(ev event.Event) { t.put(ev, false) }
+
+// postFolded records ev; repeats of it within the window become one event with
+// a count.
+func (t *ticket) postFolded(ev event.Event) { t.put(ev, true) }
+
+func (t *ticket) put(ev event.Event, foldable bool) {
+	r := t.r
+	r.metrics.observe(&ev)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t.used {
+		return
+	}
+	t.used = true
+	if foldable && r.foldLocked(t.sb, ev) {
+		return
+	}
+	r.queue = append(r.queue, queued{ev, t.sb})
+	r.wake()
+}
+
+// foldLocked tells whether ev was taken as a repeat. The first of its kind is
+// left to the caller.
+func (r *recorder) foldLocked(sb uint32, ev event.Event) bool {
+	k := foldKey{sb: sb, kind: ev.Kind, verdict: ev.Verdict, activity: ev.Activity, name: ev.DstName, dst: ev.DstAddr,
+		port: ev.DstPort, code: ev.ReasonCode, method: ev.Method, rcode: ev.RCode, url: ev.URL}
+	f := r.folds[k]
+	switch {
+	case f == nil:
+		if len(r.folds) < maxFolds {
+			r.folds[k] = &fold{since: ev.Time}
+		}
+		return false
+	case !f.place:
+		f.place, f.ev = true, ev
+		f.ev.Count = 1
+	default:
+		f.ev.Count++
+		f.ev.BytesIn += ev.BytesIn
+		f.ev.BytesOut += ev.BytesOut
+		r.freeLocked(sb)
+	}
+	f.ev.End = ev.Time
+	return true
+}
+
+// unfold queues the repeats of runs that began before the given time.
+func (r *recorder) unfold(before time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, f := range r.folds {
+		if f.since.After(before) {
+			continue
+		}
+		if f.place {
+			r.queue = append(r.queue, queued{f.ev, k.sb})
+			r.wake()
+		}
+		delete(r.folds, k)
+	}
+}
+
+func (r *recorder) wake() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run appends until ctx ends. A keeper that fails is asked again for as long
+// as it takes; meanwhile the buffer fills and new work is refused.
+func (r *recorder) run(ctx context.Context) {
+	tick := time.NewTicker(max(r.window/4, 10*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			r.unfold(now.Add(-r.window))
+			r.wake() // refusals may wait to be told
+		case <-r.kick:
+			for ctx.Err() == nil && r.appendOnce(ctx) {
+			}
+		}
+	}
+}
+
+// appendOnce hands one batch over and tells whether there was one.
+func (r *recorder) appendOnce(ctx context.Context) bool {
+	batch := r.takeBatch()
+	if len(batch) == 0 {
+		return false
+	}
+	evs := make([]event.Event, len(batch))
+	for i := range batch {
+		evs[i] = batch[i].ev
+	}
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		err := r.keeper.Append(ctx, evs)
+		if err == nil {
+			break
+		}
+		if wait == 20*time.Millisecond {
+			r.log.Warn("the keeper does not take events; new work is refused once the buffer is full", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(wait):
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inFlight = 0
+	for i := range batch {
+		if batch[i].ev.Kind != event.KindLoss {
+			r.freeLocked(batch[i].sb)
+		}
+	}
+	return true
+}
+
+// takeBatch moves events out of the queue, with one that tells of refused work
+// if there was some.
+func (r *recorder) takeBatch() []queued {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := min(len(r.queue), appendBatch)
+	batch := append(make([]queued, 0, n+1), r.queue[:n]...)
+	rest := copy(r.queue, r.queue[n:])
+	clear(r.queue[rest:])
+	r.queue = r.queue[:rest]
+	if r.refused > 0 {
+		batch = append(batch, queued{ev: event.Event{Kind: event.KindLoss, Time: time.Now().UTC(), Source: "gateway",
+			Layer: "gateway", Verdict: event.Denied, Lost: r.refused, ReasonCode: codeEventBuffer,
+			Reason: "connections and questions were refused because the event buffer was full; they have no event of their own"}})
+		r.refused = 0
+	}
+	r.inFlight = len(batch)
+	return batch
+}
+
+// flush waits until everything is handed over, at most for d.
+func (r *recorder) flush(d time.Duration) {
+	deadline := time.Now().Add(d)
+	r.unfold(time.Now().Add(time.Hour))
+	for time.Now().Before(deadline) {
+		r.mu.Lock()
+		left := len(r.queue) + r.inFlight
+		r.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		r.wake()
+		time.Sleep(5 * time.Millisecond)
+	}
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+
+	"github.com/ringfence/ringfence/pkg/gateway/upstream"
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// mode is the treatment of a connection. The zero value refuses it.
+type mode uint8
+
+const (
+	modeDeny      mode = iota
+	modeRelay          // bytes are passed; a ClientHello must name the name
+	modeLiteral        // bytes are passed to a literal address
+	modeWeb            // port 80: HTTP with the Host checked
+	modeInspect        // HTTP that policy looks into, TLS terminated
+	modeInference      // a provider host: TLS terminated, requests go to pkg/inference
+	modeRefusal        // the refusal address: every request is answered 403
+)
+
+// route is the treatment of one destination and the decision behind it.
+type route struct {
+	mode     mode
+	decision policy.Decision
+	dialect  string // modeInference
+}
+
+// epoch is what one sandbox sees of one policy revision, with the upstream
+// connections that were judged on it: a new revision starts with none.
+type epoch struct {
+	sb   *sandbox
+	snap *policy.Snapshot
+	view *policy.View
+
+	web     *http.Transport // HTTP/1.1 and HTTP/2
+	upgrade *http.Transport // HTTP/1.1 alone: WebSockets need it
+
+	mu        sync.Mutex
+	providers map[string]*http.Transport // by provider document
+}
+
+func newEpoch(sb *sandbox, s *policy.Snapshot) *epoch {
+	e := &epoch{sb: sb, snap: s, view: s.View(sb.cfg.Principal), providers: map[string]*http.Transport{}}
+	dial := e.dialer(func(host string, port uint16) []netip.Prefix { return e.view.ResolvesTo(host, port) })
+	e.web = sb.g.newTransport(dial, true)
+	e.upgrade = sb.g.newTransport(dial, false)
+	return e
+}
+
+// close lets go of idle upstream connections; running requests keep theirs.
+func (e *epoch) close() {
+	e.web.CloseIdleConnections()
+	e.upgrade.CloseIdleConnections()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, t := range e.providers {
+		t.CloseIdleConnections()
+	}
+}
+
+// provider is the transport to a provider: its document says which private
+// addresses its host may have.
+func (e *epoch) provider(p *policy.Provider) http.RoundTripper {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t := e.providers[p.Name]
+	if t == nil {
+		admit := p.ResolvesTo
+		t = e.sb.g.newTransport(e.dialer(func(string, uint16) []netip.Prefix { return admit }), true)
+		e.providers[p.Name] = t
+	}
+	return t
+}
+
+// byName decides on a name and a port.
+func (e *epoch) byName(name string, port uint16) route {
+	if h, ok := e.view.ProviderHost(name); ok && h.Supported() {
+		n := e.view.Name(name)
+		switch {
+		case n.Provider == nil || !n.Resolves:
+			return route{decision: n.Decision}
+		case len(n.Ports) == 0 || n.Ports[0].Port != port:
+			return route{decision: policy.Decision{ReasonCode: codeProviderPlain, Revision: e.snap.Revision(),
+				Reason: name + " is a model provider; it is reached over TLS on its own port only"}}
+		}
+		return route{mode: modeInference, dialect: n.Provider.Dialect, decision: n.Decision}
+	}
+	d := e.view.Egress(name, port)
+	switch {
+	case !d.Allowed:
+		return route{decision: d}
+	case d.HTTP:
+		return route{mode: modeInspect, decision: d}
+	case port == 80:
+		return route{mode: modeWeb, decision: d}
+	}
+	return route{mode: modeRelay, decision: d}
+}
+
+// byAddr decides on a literal address: address rules only.
+func (e *epoch) byAddr(a netip.Addr, port uint16) route {
+	d := e.view.Addr(upstream.Judged(a), port, policy.TCP)
+	if !d.Allowed {
+		return route{decision: d}
+	}
+	return route{mode: modeLiteral, decision: d}
+}
+
+// target is where a relay or transport may dial for a name.
+func (e *epoch) target(host string, port uint16, admit []netip.Prefix) upstream.Target {
+	return upstream.Target{Host: host, Port: port, Admit: admit, Denied: func(a netip.Addr) (string, bool) {
+		d, denied := e.view.AddrDenied(a, port)
+		return d.Reason, denied
+	}}
+}
+
+// stillAllowed decides a running flow again on a new revision.
+func (f *flow) stillAllowed(e *epoch) (policy.Decision, bool) {
+	f.mu.Lock()
+	name, m, peer, t := f.name, f.mode, f.peer, f.tunnel
+	f.mu.Unlock()
+	switch {
+	case m == modeRefusal, m == modeDeny && name == "":
+		return policy.Decision{}, true // nothing leaves, or not decided yet
+	case m == modeLiteral:
+		r := e.byAddr(f.dst.Addr(), f.dst.Port())
+		return r.decision, r.mode == modeLiteral
+	}
+	port := f.dst.Port()
+	r := e.byName(name, port)
+	if r.mode != m {
+		return r.decision, false
+	}
+	if m == modeRelay && peer.IsValid() {
+		tgt := e.target(name, port, e.view.ResolvesTo(name, port))
+		if err := e.sb.g.dialer.JudgeAddr(tgt, peer.Addr()); err != nil {
+			return policy.Decision{Reason: err.Error()}, false
+		}
+	}
+	if t != nil {
+		d := e.upgradeDecision(name, port, t.path)
+		return d, d.Allowed
+	}
+	return r.decision, true
+}
+
+// methodWebSocket is the pseudo-method that opens a WebSocket on a host whose
+// methods policy restricts: a rule for GET alone means reading, and a WebSocket
+// writes.
+const methodWebSocket = "WEBSOCKET"
+
+func (e *epoch) upgradeDecision(name string, port uint16, path string) policy.Decision {
+	d := e.view.HTTP(name, port, http.MethodGet, path)
+	if !d.Allowed {
+		return d
+	}
+	return e.view.HTTP(name, port, methodWebSocket, path)
+}
+
+// remedy is the one command that would open a destination.
+func remedy(name string, dst netip.AddrPort) string {
+	if name == "" {
+		return "ringfence allow " + dst.String()
+	}
+	return "ringfence allow " + name + ":" + strconv.Itoa(int(dst.Port()))
+}
+
+func ruleAt(r policy.RuleRef) string { return r.File + ":" + strconv.Itoa(r.Line) }

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// sandbox is the serving state of one sandbox.
+type sandbox struct {
+	// Immutable after newSandbox.
+	g      *Gateway
+	cfg    Sandbox
+	id     string // in events
+	scope  string
+	tls    *tls.Config // of terminated connections
+	names  nameTable
+	leaves leafCache
+	dns    chan struct{} // one token per DNS question under way
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	epoch atomic.Pointer[epoch]
+
+	// mu guards what follows.
+	mu     sync.Mutex
+	flows  map[*flow]struct{}
+	closed bool
+}
+
+func newSandbox(g *Gateway, c Sandbox) *sandbox {
+	sb := &sandbox{g: g, cfg: c, id: c.Name, scope: c.Principal.String(), flows: map[*flow]struct{}{},
+		dns: make(chan struct{}, g.opt.Limits.SandboxDNS)}
+	if sb.id == "" {
+		sb.id = strconv.FormatUint(uint64(c.ID), 10)
+	}
+	sb.ctx, sb.cancel = context.WithCancel(g.ctx)
+	sb.leaves.init()
+	sb.tls = sb.newTLSConfig()
+	for a, n := range c.Names {
+		sb.names.learn(a, n)
+	}
+	return sb
+}
+
+// prepare sets the socket options that DNS replies need.
+func (sb *sandbox) prepare() error {
+	for _, c := range []*net.UDPConn{sb.cfg.DNSUDP4, sb.cfg.DNSUDP6} {
+		if c != nil {
+			if err := askForDestination(c); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// start runs the accept loops.
+func (sb *sandbox) start() {
+	run := func(f func()) {
+		sb.wg.Add(1)
+		go func() { defer sb.wg.Done(); f() }()
+	}
+	for _, l := range []net.Listener{sb.cfg.TCP4, sb.cfg.TCP6} {
+		if l != nil {
+			run(func() { sb.accept(l, sb.serveConn) })
+		}
+	}
+	for _, l := range []net.Listener{sb.cfg.DNSTCP4, sb.cfg.DNSTCP6} {
+		if l != nil {
+			run(func() { sb.accept(l, sb.serveDNSConn) })
+		}
+	}
+	for _, c := range []*net.UDPConn{sb.cfg.DNSUDP4, sb.cfg.DNSUDP6} {
+		if c != nil {
+			run(func() { sb.serveDNSPackets(c) })
+		}
+	}
+	run(sb.sweep)
+}
+
+func (sb *sandbox) closeListeners() {
+	for _, l := range []net.Listener{sb.cfg.TCP4, sb.cfg.TCP6, sb.cfg.DNSTCP4, sb.cfg.DNSTCP6} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	for _, c := range []*net.UDPConn{sb.cfg.DNSUDP4, sb.cfg.DNSUDP6} {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
+
+// close ends everything of the sandbox; wg tells when it is over.
+func (sb *sandbox) close(code string) {
+	sb.closeListeners()
+	sb.mu.Lock()
+	sb.closed = true
+	for f := range sb.flows {
+		f.kill(code, "")
+	}
+	sb.mu.Unlock()
+	sb.cancel()
+	if e := sb.epoch.Load(); e != nil {
+		e.close()
+	}
+}
+
+// setSnapshot puts s in force and ends flows that it does not allow.
+func (sb *sandbox) setSnapshot(s *policy.Snapshot) {
+	if s == nil {
+		return
+	}
+	e := newEpoch(sb, s)
+	old := sb.epoch.Swap(e)
+	sb.mu.Lock()
+	for f := range sb.flows {
+		if d, ok := f.stillAllowed(e); !ok {
+			f.kill(codeRevoked, d.Reason)
+		}
+	}
+	sb.mu.Unlock()
+	if old != nil {
+		old.close()
+	}
+}
+
+// track registers a flow; false when the sandbox is closed or full.
+func (sb *sandbox) track(f *flow) (code string, ok bool) {
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	switch {
+	case sb.closed:
+		return codeStopped, false
+	case len(sb.flows) >= sb.g.opt.Limits.SandboxConns, int(sb.g.conns.Load()) >= sb.g.opt.Limits.Conns:
+		return codeConnections, false
+	}
+	sb.flows[f] = struct{}{}
+	sb.g.conns.Add(1)
+	sb.g.metrics.active.Inc()
+	return "", true
+}
+
+func (sb *sandbox) untrack(f *flow) {
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	if _, ok := sb.flows[f]; ok {
+		delete(sb.flows, f)
+		sb.g.conns.Add(-1)
+		sb.g.metrics.active.Dec()
+	}
+}
+
+// sweep closes relays that have been silent for too long.
+func (sb *sandbox) sweep() {
+	every := max(sb.g.opt.Limits.RelayIdle/20, 10*time.Millisecond)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-sb.ctx.Done():
+			return
+		case now := <-tick.C:
+			sb.mu.Lock()
+			for f := range sb.flows {
+				if f.silentSince(now) > sb.g.opt.Limits.RelayIdle {
+					f.kill(codeIdle, "")
+				}
+			}
+			sb.mu.Unlock()
+		}
+	}
+}
+
+// event starts an event of this sandbox.
+func (sb *sandbox) event(kind event.Kind, layer string) event.Event {
+	ev := event.Event{Kind: kind, Time: time.Now().UTC(), Source: "gateway", Layer: layer,
+		Sandbox: sb.id, Scope: sb.scope, Direction: "outbound", Proto: "tcp"}
+	if e := sb.epoch.Load(); e != nil {
+		ev.Revision = e.snap.Revision()
+	}
+	return ev
+}
+
+// nameTable maps virtual addresses to names. An address stands for one name
+// for the life of the sandbox, so the table only grows; the keeper bounds it.
+type nameTable struct {
+	mu     sync.RWMutex
+	byAddr map[netip.Addr]string
+}
+
+func (t *nameTable) learn(a netip.Addr, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byAddr == nil {
+		t.byAddr = map[netip.Addr]string{}
+	}
+	t.byAddr[a] = name
+}
+
+func (t *nameTable) name(a netip.Addr) (string, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n, ok := t.byAddr[a]
+	return n, ok
+}
