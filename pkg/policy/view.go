@@ -55,6 +55,9 @@ func (v *View) Principal() scope.Principal { return v.p }
 // Snapshot is what it is a view of.
 func (v *View) Snapshot() *Snapshot { return v.s }
 
+// Revision is the revision of the snapshot.
+func (v *View) Revision() uint64 { return v.s.rev }
+
 // How conditions on HTTP requests count when there is no request yet.
 type condMode uint8
 

@@ -19,6 +19,19 @@ type Pattern struct {
 // Any matches every value, the empty one (an absent segment) included.
 var Any = Pattern{Wild: true}
 
+// ParsePattern reads a value with an optional "*" at the end, bytes as they
+// are. A "*" elsewhere and an empty text are errors.
+func ParsePattern(s string) (Pattern, error) {
+	body, wild := strings.CutSuffix(s, "*")
+	if s == "" {
+		return Pattern{}, fmt.Errorf("the pattern is empty")
+	}
+	if strings.Contains(body, "*") {
+		return Pattern{}, fmt.Errorf(`pattern %q: "*" may stand alone or at the end only`, s)
+	}
+	return Pattern{Text: body, Wild: wild}, nil
+}
+
 // Exact is the pattern of one value.
 func Exact(v string) Pattern { return Pattern{Text: v} }
 
