@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"slices"
+	"strings"
+)
+
+// RejectedName counts values that were not in the table or had wrong labels.
+const RejectedName = "ringfence_metrics_rejected_total"
+
+// table names every metric of the product, in order of name (sorted when the
+// program starts; read only after that).
+var table = sorted([]Metric{
+	{"ringfence_audit_bytes", "Size of all segments of the event log in bytes.", GaugeType, nil},
+	{"ringfence_audit_commits_total", "Batches of events that were written and synced.", CounterType, nil},
+	{"ringfence_audit_failures_total", "Batches of events that could not be written.", CounterType, nil},
+	{"ringfence_audit_full", "1 while the event log has no space left, else 0.", GaugeType, nil},
+	{"ringfence_audit_last_sequence", "Sequence of the last durable event.", GaugeType, nil},
+	{"ringfence_audit_segments", "Segments of the event log.", GaugeType, nil},
+	{"ringfence_bpf_records_lost_total", "Kernel records that found no room, by ring and reason.", CounterType, []string{"ring", "reason"}},
+	{"ringfence_bpf_verdicts_total", "Verdicts of the kernel programs, by hook, verdict and reason.", CounterType, []string{"hook", "verdict", "reason"}},
+	{"ringfence_build_info", "Always 1; the labels say what is running.", GaugeType, []string{"version", "component"}},
+	{"ringfence_channel_malformed_total", "Malformed messages on private channels, by channel.", CounterType, []string{"channel"}},
+	{"ringfence_dns_questions_total", "Questions to the resolver, by verdict and type.", CounterType, []string{"verdict", "type"}},
+	{"ringfence_egress_verdicts_total", "Decisions of the gateway about connections, by verdict and reason.", CounterType, []string{"verdict", "reason"}},
+	{"ringfence_events_delivered_total", "Events that are durable in the log.", CounterType, nil},
+	{"ringfence_events_dropped_total", "Events that could not be kept, by reason.", CounterType, []string{"reason"}},
+	{"ringfence_events_produced_total", "Events handed to the log.", CounterType, nil},
+	{"ringfence_events_total", "Events by kind and verdict.", CounterType, []string{"kind", "verdict"}},
+	{"ringfence_events_waiting", "Events handed to the log and not yet durable.", GaugeType, nil},
+	{"ringfence_gateway_connections", "Connections of sandboxes that the gateway serves now.", GaugeType, nil},
+	{"ringfence_gateway_connections_total", "Connections of sandboxes that the gateway accepted.", CounterType, nil},
+	{"ringfence_gateway_restarts_total", "Times the keeper had to start the gateway again.", CounterType, nil},
+	{"ringfence_http_requests_total", "Inspected HTTP requests, by verdict and status class.", CounterType, []string{"verdict", "status"}},
+	{"ringfence_inference_duration_seconds_total", "Time spent on model calls, by provider.", CounterType, []string{"provider"}},
+	{"ringfence_inference_requests_total", "Model calls, by provider, verdict and status class.", CounterType, []string{"provider", "verdict", "status"}},
+	{"ringfence_inference_tokens_total", "Tokens of model calls, by provider and type.", CounterType, []string{"provider", "type"}},
+	{"ringfence_policy_documents", "Policy documents in force.", GaugeType, nil},
+	{"ringfence_policy_last_reload_successful", "1 if the last change of the policy was accepted, else 0.", GaugeType, nil},
+	{"ringfence_policy_revision", "Revision of the policy in force.", GaugeType, nil},
+	{RejectedName, "Metric values that were dropped because they are not in the table.", CounterType, nil},
+	{"ringfence_sandbox_starts_total", "Sandboxes that were asked for, by result.", CounterType, []string{"result"}},
+	{"ringfence_sandboxes", "Sandboxes running now.", GaugeType, nil},
+	{"ringfence_up", "1 if the keeper answered the scrape, else 0.", GaugeType, nil},
+})
+
+func sorted(t []Metric) []Metric {
+	slices.SortFunc(t, func(a, b Metric) int { return strings.Compare(a.Name, b.Name) })
+	return t
+}
