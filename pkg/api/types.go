@@ -313,12 +313,17 @@ type DoctorReport struct {
 // AuditReport answers GET /v1/audit/verify.
 type AuditReport struct {
 	OK         bool      `json:"ok"`
+	State      string    `json:"state"` // "consistent", "tampered", "incomplete"
 	Dir        string    `json:"dir,omitempty"`
 	Segments   int       `json:"segments"`
 	Records    uint64    `json:"records"`
+	Removed    uint64    `json:"removed,omitempty"`  // by retention, accounted for
 	LastSeq    uint64    `json:"lastSeq"`            // consistent up to
-	AnchoredTo uint64    `json:"anchoredTo"`         // covered by a checkpoint that left the host; 0 = none
+	AnchoredTo uint64    `json:"anchoredTo"`         // covered by a head that left the host; 0 = none
+	Head       string    `json:"head,omitempty"`     // keep it elsewhere: the anchor of later verifications
+	Torn       int64     `json:"torn,omitempty"`     // bytes of an unfinished line at the end
 	FirstBad   *BadEntry `json:"firstBad,omitempty"` // nil when OK
+	Text       string    `json:"text,omitempty"`     // the report in words
 }
 
 // BadEntry names the first record of a log that does not verify.
