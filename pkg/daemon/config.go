@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package daemon wires the keeper together: configuration, start, recovery,
+// the operator API's backend and stop.
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is the file of `ringfenced --config`. Flags win over it. Every path
+// is absolute after Complete.
+type Config struct {
+	RunDir     string `yaml:"runDir"`     // sockets, running sandboxes, pinned kernel objects
+	StateDir   string `yaml:"stateDir"`   // event log, secrets, documents of the API
+	PolicyDir  string `yaml:"policyDir"`  // documents of the operator, watched
+	ProfileDir string `yaml:"profileDir"` // additional profiles by name; the shipped ones are built in
+	Socket     string `yaml:"socket"`     // operator API; default RunDir/ringfence.sock
+	Group      string `yaml:"group"`      // members may use the API; default "ringfence"
+	InitPath   string `yaml:"initPath"`   // ringfence-init; default beside ringfenced
+	LockDir    string `yaml:"lockDir"`    // uid locks, shared by all daemons of the machine
+
+	UIDRange UIDRange `yaml:"uidRange"`
+	Gateway  Gateway  `yaml:"gateway"`
+	Audit    Audit    `yaml:"audit"`
+	Metrics  Metrics  `yaml:"metrics"`
+}
+
+// UIDRange is where sandboxes of root get their uids from.
+type UIDRange struct {
+	First uint32 `yaml:"first"`
+	Count uint32 `yaml:"count"`
+}
+
+// Gateway configures the unprivileged process that meets sandboxes' bytes.
+type Gateway struct {
+	UID       uint32                  `yaml:"uid"`
+	GID       uint32                  `yaml:"gid"`
+	Resolvers []string                `yaml:"resolvers"` // "ip:port"; default: those of /etc/resolv.conf
+	Hosts     map[string][]netip.Addr `yaml:"hosts"`     // names answered without a resolver
+	RootCAs   string                  `yaml:"rootCAs"`   // PEM file added to the system's roots for upstream TLS
+}
+
+// Audit configures the event log.
+type Audit struct {
+	SegmentBytes int64 `yaml:"segmentBytes"`
+	MaxBytes     int64 `yaml:"maxBytes"`
+	// Landlock turns on the kernel's audit records of file denials. It
+	// changes the audit state of the whole machine while the daemon runs.
+	Landlock bool `yaml:"landlock"`
+}
+
+// Metrics says where the gateway serves Prometheus metrics.
+type Metrics struct {
+	Listen string `yaml:"listen"` // "unix:/path" or "127.0.0.1:port"; default unix:RunDir/metrics.sock
+}
+
+// Default is the configuration of an installed daemon.
+func Default() Config {
+	return Config{
+		RunDir:     "/run/ringfence",
+		StateDir:   "/var/lib/ringfence",
+		PolicyDir:  "/etc/ringfence/policy",
+		ProfileDir: "/etc/ringfence/profiles",
+		Group:      "ringfence",
+		LockDir:    "/run/lock/ringfence-uids",
+		UIDRange:   UIDRange{First: 1_879_048_192, Count: 65_536},
+		Gateway:    Gateway{UID: 64_998, GID: 64_998},
+		Audit:      Audit{SegmentBytes: 16 << 20, MaxBytes: 4 << 30},
+	}
+}
+
+// ReadConfig reads a file over c. Unknown fields are errors with their line.
+func (c *Config) ReadConfig(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return nil
+}
+
+// Complete fills what follows from other fields and checks the whole.
+func (c *Config) Complete(executable string) error {
+	for _, p := range []*string{&c.RunDir, &c.StateDir, &c.PolicyDir, &c.ProfileDir, &c.LockDir} {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return fmt.Errorf("configuration: %w", err)
+		}
+		*p = abs
+	}
+	if c.Socket == "" {
+		c.Socket = filepath.Join(c.RunDir, "ringfence.sock")
+	}
+	if len(c.Socket) > 100 {
+		return fmt.Errorf("configuration: socket path %s is longer than a unix socket allows; choose a shorter runDir", c.Socket)
+	}
+	if c.Metrics.Listen == "" {
+		c.Metrics.Listen = "unix:" + filepath.Join(c.RunDir, "metrics.sock")
+	}
+	if c.InitPath == "" {
+		c.InitPath = filepath.Join(filepath.Dir(executable), "ringfence-init")
+	}
+	if c.UIDRange.First < 1000 || c.UIDRange.Count == 0 || uint64(c.UIDRange.First)+uint64(c.UIDRange.Count) > 1<<32-2 {
+		return fmt.Errorf("configuration: uidRange %d+%d must lie within 1000 and 4294967294", c.UIDRange.First, c.UIDRange.Count)
+	}
+	if c.Gateway.UID == 0 || c.Gateway.GID == 0 {
+		return errors.New("configuration: the gateway must not run as root: set gateway.uid and gateway.gid")
+	}
+	if u := c.Gateway.UID; u >= c.UIDRange.First && u-c.UIDRange.First < c.UIDRange.Count {
+		return errors.New("configuration: gateway.uid lies inside uidRange")
+	}
+	for _, r := range c.Gateway.Resolvers {
+		if _, err := netip.ParseAddrPort(r); err != nil {
+			return fmt.Errorf("configuration: gateway.resolvers: %q is not ip:port", r)
+		}
+	}
+	return nil
+}

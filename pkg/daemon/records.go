@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+)
+
+// record turns one record of the kernel into an event. Allowed flows are
+// recorded by the gateway, which knows how they went on.
+func (d *Daemon) record(r kernel.Record) {
+	switch r := r.(type) {
+	case *kernel.Verdict:
+		if !r.Allowed {
+			d.recordDenial(r)
+		}
+	case *kernel.Exec:
+		d.recordExec(r)
+	case *kernel.Exit:
+		d.recordExit(r)
+	}
+}
+
+// about begins an event on a sandbox.
+func (d *Daemon) about(k event.Kind, h kernel.Head) (*event.Event, *sandbox.Sandbox) {
+	e := &event.Event{Kind: k, Time: h.Time, Source: "kernel", Layer: "kernel", PID: h.PID, Version: d.version}
+	s, ok := d.sandboxes.Sandbox(h.Sandbox)
+	switch {
+	case ok:
+		e.Sandbox, e.Scope = s.Record.ID, s.Principal.String()
+	case h.Sandbox == gatewayNumber:
+		e.Object = "gateway"
+	}
+	return e, s
+}
+
+// addressHooks judge a destination address; the others judge a socket.
+var addressHooks = map[kernel.Hook]string{
+	kernel.HookConnect4: "connect", kernel.HookConnect6: "connect", kernel.HookSendmsg4: "sendmsg", kernel.HookSendmsg6: "sendmsg",
+}
+
+var socketHooks = map[kernel.Hook]string{
+	kernel.HookSockCreate: "socket", kernel.HookEgress: "send", kernel.HookConnectUnix: "connect", kernel.HookSendmsgUnix: "sendmsg",
+}
+
+func (d *Daemon) recordDenial(v *kernel.Verdict) {
+	kind, activity := event.KindNetwork, addressHooks[v.Hook]
+	if activity == "" {
+		kind, activity = event.KindKernelDenial, socketHooks[v.Hook]
+	}
+	e, s := d.about(kind, v.Head)
+	e.Verdict, e.Activity = event.Denied, activity
+	e.ReasonCode, e.Reason = v.Reason.String(), v.Reason.Text()
+	e.Revision = uint64(v.Generation)
+	e.PPID, e.UID, e.Comm = v.PPID, v.UID, v.Comm
+	e.Count = 1 + uint64(v.Suppressed)
+	e.Status = uint32(v.Errno)
+	e.Proto = protoName(v)
+	if v.Dst.Addr().IsValid() {
+		e.DstAddr, e.DstPort = v.Dst.String(), v.Dst.Port()
+	}
+	if kind == event.KindKernelDenial {
+		e.SocketInfo = fmt.Sprintf("family=%d type=%d protocol=%d", v.Family, v.SockType, v.Proto)
+	}
+	if s != nil {
+		s.CountDenial(e.Count)
+		d.explainDenial(e, s, v)
+	} else if e.Object == "gateway" {
+		e.Severity = event.SeverityHigh
+		e.Detail = "the gateway itself tried to connect where no document lets it"
+	}
+	d.log.Post(e)
+}
+
+// explainDenial adds the name, the deciding rule and what would allow it.
+func (d *Daemon) explainDenial(e *event.Event, s *sandbox.Sandbox, v *kernel.Verdict) {
+	if v.Dst.Port() == 0 || (v.Hook != kernel.HookConnect4 && v.Hook != kernel.HookConnect6) {
+		return
+	}
+	host := v.Judged.String()
+	if name := s.Name(v.Judged); name != "" {
+		e.DstName, host = name, name
+		dec := s.View().Egress(name, v.Dst.Port())
+		e.Rule, e.RuleAt = dec.Rule.String(), ruleAt(dec.Rule.File, dec.Rule.Line)
+	} else if sandbox.VirtualPrefix.Contains(v.Judged) {
+		e.Reason = "this virtual address stands for no name in this sandbox"
+		return
+	}
+	if v.Proto == uint16(kernel.ProtoTCP) {
+		e.Remedy = allowCommand(host, v.Dst.Port(), s)
+	}
+}
+
+func allowCommand(host string, port uint16, s *sandbox.Sandbox) string {
+	if a, err := netip.ParseAddr(host); err == nil && a.Is6() && !a.Is4In6() {
+		host = "[" + host + "]"
+	}
+	return fmt.Sprintf("ringfence allow %s:%d --sandbox %s", host, port, s.Record.ID)
+}
+
+func ruleAt(file string, line int) string {
+	if file == "" {
+		return ""
+	}
+	return file + ":" + strconv.Itoa(line)
+}
+
+var protoNames = map[uint16]string{
+	unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_ICMP: "icmp", unix.IPPROTO_ICMPV6: "icmpv6",
+	unix.IPPROTO_SCTP: "sctp", unix.IPPROTO_UDPLITE: "udplite", unix.IPPROTO_MPTCP: "mptcp", unix.IPPROTO_RAW: "raw",
+}
+
+func protoName(v *kernel.Verdict) string {
+	switch {
+	case v.Family == unix.AF_UNIX:
+		return "unix"
+	case v.SockType == unix.SOCK_RAW:
+		return "raw"
+	}
+	if n := protoNames[v.Proto]; n != "" {
+		return n
+	}
+	return strconv.Itoa(int(v.Proto))
+}
+
+func (d *Daemon) recordExec(x *kernel.Exec) {
+	e, s := d.about(event.KindExec, x.Head)
+	if s == nil {
+		return // the gateway's threads, or a sandbox that ended meanwhile
+	}
+	e.Verdict, e.Activity = event.Observed, "exec"
+	e.UID, e.Comm, e.Exe = x.UID, x.Comm, x.Filename
+	e.Args = strings.Join(x.Args, " ")
+	if x.ArgsCut {
+		e.Args += " ..."
+	}
+	e.Parents = parents(x.Ancestors)
+	if len(x.Ancestors) > 0 {
+		e.PPID = x.Ancestors[0].PID
+	}
+	d.log.Post(e)
+}
+
+func parents(chain []kernel.Ancestor) string {
+	parts := make([]string, len(chain))
+	for i, a := range chain {
+		parts[i] = fmt.Sprintf("%d:%s", a.PID, a.Comm)
+	}
+	return strings.Join(parts, " < ")
+}
+
+func (d *Daemon) recordExit(x *kernel.Exit) {
+	e, s := d.about(event.KindExit, x.Head)
+	if s == nil {
+		return
+	}
+	e.Verdict, e.Activity = event.Observed, "exit"
+	e.UID, e.PPID, e.Comm = x.UID, x.PPID, x.Comm
+	e.Status = uint32(x.Status.ExitStatus())
+	e.Reason = fmt.Sprintf("exit status %d", x.Status.ExitStatus())
+	if x.Status.Signaled() {
+		e.Status = uint32(128 + int(x.Status.Signal()))
+		e.Reason = "killed by " + x.Status.Signal().String()
+	}
+	if !x.Started.IsZero() {
+		e.Duration = x.Time.Sub(x.Started)
+	}
+	d.log.Post(e)
+}
+
+// joinHostPort is for destinations that are names or addresses.
+func joinHostPort(host string, port uint16) string {
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}

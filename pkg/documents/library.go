@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package documents keeps the policy documents of a node: those that operators
+// put into the policy directory, those that the API wrote, and those that
+// belong to one sandbox. It compiles them into one snapshot whenever one
+// changes. A bad document never takes down the good ones: the last good form
+// of its file stays in force and the problem is reported.
+package documents
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// MaxFile bounds one document file in bytes.
+const MaxFile = 1 << 20
+
+// Origin says where a source comes from; it decides who may change it.
+type Origin string
+
+const (
+	FromDirectory Origin = "directory" // the operator's policy directory: only its editor changes it
+	FromAPI       Origin = "api"       // written by provider add and allow
+	FromSandbox   Origin = "sandbox"   // lives as long as one sandbox
+)
+
+// Change tells listeners what a recompilation did.
+type Change struct {
+	Snapshot *policy.Snapshot
+	Loaded   []string         // files whose text is new in this revision
+	Removed  []string         // files that are gone
+	Problems []policy.Problem // what is present but not in force
+}
+
+// Options of a library.
+type Options struct {
+	Dir    string // watched policy directory
+	APIDir string // documents written by the API, below the state directory
+	Logger *slog.Logger
+	// OnChange is called, one call at a time, after every new revision, with
+	// the library locked: it must not call back.
+	OnChange func(Change)
+}
+
+// source is the last good form of one file, and what is wrong with its
+// present text, if anything.
+type source struct {
+	origin   Origin
+	text     string
+	docs     []policy.Document
+	problems []policy.Problem
+}
+
+// Library is the set of documents in force. Safe for concurrent use.
+type Library struct {
+	o Options
+
+	mu       sync.Mutex // guards what follows
+	sources  map[string]*source
+	snapshot *policy.Snapshot
+	compile  []policy.Problem // cross-document problems of the last compilation
+	revision uint64
+}
+
+// Open reads both directories and compiles the first snapshot. Broken files do
+// not fail it; they are reported by Problems.
+func Open(o Options) (*Library, error) {
+	for _, d := range []string{o.Dir, o.APIDir} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("documents: %w", err)
+		}
+	}
+	l := &Library{o: o, sources: map[string]*source{}}
+	rev, err := l.readRevision()
+	if err != nil {
+		return nil, err
+	}
+	l.revision = rev
+	if err := l.Reload(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Snapshot returns the policy in force.
+func (l *Library) Snapshot() *policy.Snapshot {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.snapshot
+}
+
+// Problems returns what is present but not in force.
+func (l *Library) Problems() []policy.Problem {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.problemsLocked()
+}
+
+func (l *Library) problemsLocked() []policy.Problem {
+	var out []policy.Problem
+	for _, name := range l.namesLocked() {
+		out = append(out, l.sources[name].problems...)
+	}
+	return append(out, l.compile...)
+}
+
+func (l *Library) namesLocked() []string {
+	names := make([]string, 0, len(l.sources))
+	for n := range l.sources {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// Item is one document in force with its text.
+type Item struct {
+	policy.Document
+	Origin Origin
+	Text   string
+}
+
+// Items lists the documents in force, ordered by file.
+func (l *Library) Items() []Item {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []Item
+	for _, n := range l.namesLocked() {
+		s := l.sources[n]
+		for _, d := range s.docs {
+			out = append(out, Item{Document: d, Origin: s.origin, Text: s.text})
+		}
+	}
+	return out
+}
+
+// Reload reads both directories again and recompiles if anything changed.
+func (l *Library) Reload() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ch Change
+	seen := map[string]bool{}
+	for _, d := range []struct {
+		dir    string
+		origin Origin
+	}{{l.o.Dir, FromDirectory}, {l.o.APIDir, FromAPI}} {
+		if err := l.readDirLocked(d.dir, d.origin, seen, &ch); err != nil {
+			return err
+		}
+	}
+	for n, s := range l.sources {
+		if s.origin != FromSandbox && !seen[n] {
+			delete(l.sources, n)
+			ch.Removed = append(ch.Removed, n)
+		}
+	}
+	return l.recompileLocked(ch, false)
+}
+
+func (l *Library) readDirLocked(dir string, origin Origin, seen map[string]bool, ch *Change) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("documents: %w", err)
+	}
+	for _, e := range entries {
+		ext := filepath.Ext(e.Name())
+		if e.IsDir() || strings.HasPrefix(e.Name(), ".") || (ext != ".yaml" && ext != ".yml") {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		seen[path] = true
+		text, err := readBounded(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			delete(seen, path)
+			continue
+		}
+		if err != nil {
+			l.keepLocked(path, origin, []policy.Problem{{File: path, Msg: err.Error()}})
+			continue
+		}
+		if s := l.sources[path]; s != nil && s.text == text {
+			continue
+		}
+		l.setLocked(path, origin, text)
+		ch.Loaded = append(ch.Loaded, path)
+	}
+	return nil
+}
+
+// setLocked parses text; a bad text leaves the last good documents in force.
+func (l *Library) setLocked(name string, origin Origin, text string) {
+	docs, problems := policy.Parse(name, []byte(text))
+	if len(problems) > 0 {
+		l.keepLocked(name, origin, problems)
+		l.sources[name].text = text
+		return
+	}
+	l.sources[name] = &source{origin: origin, text: text, docs: docs}
+}
+
+func (l *Library) keepLocked(name string, origin Origin, problems []policy.Problem) {
+	s := l.sources[name]
+	if s == nil {
+		s = &source{origin: origin}
+		l.sources[name] = s
+	}
+	s.problems = problems
+}
+
+func readBounded(path string) (string, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !st.Mode().IsRegular() {
+		return "", fmt.Errorf("not a regular file")
+	}
+	if st.Size() > MaxFile {
+		return "", fmt.Errorf("%d bytes exceed the limit of %d", st.Size(), MaxFile)
+	}
+	b, err := os.ReadFile(path)
+	return string(b), err
+}
+
+// recompileLocked makes the next revision. When the whole does not compile,
+// the documents that the problems name are left out, unless strict: then
+// nothing changes and the problems are returned.
+func (l *Library) recompileLocked(ch Change, strict bool) error {
+	if l.snapshot != nil && len(ch.Loaded) == 0 && len(ch.Removed) == 0 {
+		return nil
+	}
+	var all []policy.Document
+	for _, n := range l.namesLocked() {
+		all = append(all, l.sources[n].docs...)
+	}
+	next := l.revision + 1
+	snap, problems := policy.Compile(next, all)
+	if len(problems) > 0 && strict {
+		return policy.Problems(problems)
+	}
+	for len(problems) > 0 {
+		good := withoutFiles(all, problems)
+		if len(good) == len(all) {
+			return fmt.Errorf("documents: %w", policy.Problems(problems))
+		}
+		all = good
+		l.compile = problems
+		var more []policy.Problem
+		snap, more = policy.Compile(next, all)
+		if len(more) == 0 {
+			break
+		}
+		problems = append(slices.Clone(problems), more...)
+	}
+	if len(problems) == 0 {
+		l.compile = nil
+	}
+	if err := l.writeRevision(next); err != nil {
+		return err
+	}
+	l.revision, l.snapshot = next, snap
+	ch.Snapshot, ch.Problems = snap, l.problemsLocked()
+	if l.o.OnChange != nil {
+		l.o.OnChange(ch)
+	}
+	return nil
+}
+
+func withoutFiles(docs []policy.Document, problems []policy.Problem) []policy.Document {
+	bad := map[string]bool{}
+	for _, p := range problems {
+		bad[p.File] = true
+	}
+	return slices.DeleteFunc(slices.Clone(docs), func(d policy.Document) bool { return bad[d.File] })
+}
+
+func (l *Library) revisionFile() string { return filepath.Join(l.o.APIDir, ".revision") }
+
+func (l *Library) readRevision() (uint64, error) {
+	b, err := os.ReadFile(l.revisionFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("documents: %w", err)
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("documents: %s: %w", l.revisionFile(), err)
+	}
+	return n, nil
+}
+
+func (l *Library) writeRevision(n uint64) error {
+	return writeDurably(l.revisionFile(), []byte(strconv.FormatUint(n, 10)+"\n"), 0o600)
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package documents
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// Put adds or replaces the document file name (a base name without directory)
+// of the API. It is durable before it takes effect; a text that does not parse
+// or compile changes nothing and its problems are returned.
+func (l *Library) Put(name, text string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	path := filepath.Join(l.o.APIDir, name)
+	undo, err := l.tryLocked(path, FromAPI, text)
+	if err != nil {
+		return err
+	}
+	if err := writeDurably(path, []byte(text), 0o600); err != nil {
+		undo()
+		return err
+	}
+	return l.commitLocked(Change{Loaded: []string{path}}, undo)
+}
+
+// SetSandbox adds or replaces a document that lives only in memory, for one
+// sandbox. name must be unique to it.
+func (l *Library) SetSandbox(name, text string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	undo, err := l.tryLocked(name, FromSandbox, text)
+	if err != nil {
+		return err
+	}
+	return l.commitLocked(Change{Loaded: []string{name}}, undo)
+}
+
+// Remove takes documents out of force; API files are deleted. Unknown names
+// are no error.
+func (l *Library) Remove(names ...string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ch Change
+	for _, n := range names {
+		for _, key := range []string{n, filepath.Join(l.o.APIDir, n)} {
+			s := l.sources[key]
+			if s == nil || s.origin == FromDirectory {
+				continue
+			}
+			if s.origin == FromAPI {
+				if err := os.Remove(key); err != nil && !os.IsNotExist(err) {
+					return fmt.Errorf("documents: %w", err)
+				}
+			}
+			delete(l.sources, key)
+			ch.Removed = append(ch.Removed, key)
+		}
+	}
+	return l.recompileLocked(ch, false)
+}
+
+// Text returns the text of one file of the API or of a sandbox, "" if there is
+// none.
+func (l *Library) Text(name string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, key := range []string{name, filepath.Join(l.o.APIDir, name)} {
+		if s := l.sources[key]; s != nil {
+			return s.text
+		}
+	}
+	return ""
+}
+
+// tryLocked sets a source if its text is good; undo restores the old one.
+func (l *Library) tryLocked(name string, origin Origin, text string) (undo func(), err error) {
+	if len(text) > MaxFile {
+		return nil, fmt.Errorf("%s: %d bytes exceed the limit of %d", name, len(text), MaxFile)
+	}
+	docs, problems := policy.Parse(name, []byte(text))
+	if len(problems) > 0 {
+		return nil, policy.Problems(problems)
+	}
+	old := l.sources[name]
+	undo = func() {
+		if old == nil {
+			delete(l.sources, name)
+			return
+		}
+		l.sources[name] = old
+	}
+	l.sources[name] = &source{origin: origin, text: text, docs: docs}
+	var all []policy.Document
+	for _, n := range l.namesLocked() {
+		all = append(all, l.sources[n].docs...)
+	}
+	before := len(l.compile)
+	if _, problems := policy.Compile(l.revision+1, all); len(problems) > before {
+		undo()
+		return nil, policy.Problems(problems)
+	}
+	return undo, nil
+}
+
+func (l *Library) commitLocked(ch Change, undo func()) error {
+	if err := l.recompileLocked(ch, false); err != nil {
+		undo()
+		return err
+	}
+	return nil
+}
+
+// writeDurably replaces path atomically and syncs file and directory.
+func writeDurably(path string, data []byte, mode os.FileMode) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return fmt.Errorf("documents: %w", err)
+	}
+	defer os.Remove(tmp.Name()) // fails after the rename: nothing is left
+	if _, err := tmp.Write(data); err != nil {
+		tmp.Close()
+		return fmt.Errorf("documents: %w", err)
+	}
+	if err := tmp.Chmod(mode); err != nil {
+		tmp.Close()
+		return fmt.Errorf("documents: %w", err)
+	}
+	if err := tmp.Sync(); err != nil {
+		tmp.Close()
+		return fmt.Errorf("documents: %w", err)
+	}
+	if err := tmp.Close(); err != nil {
+		return fmt.Errorf("documents: %w", err)
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return fmt.Errorf("documents: %w", err)
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("documents: %w", err)
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gatewayd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/ringfence/ringfence/pkg/gateway"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/pkg/wire"
+)
+
+type order func(p *process, payload []byte, fds []*os.File) ([]byte, []*os.File, error)
+
+// orders is what the keeper may tell the gateway.
+var orders = map[wire.Type]order{
+	wire.TypeConfig:        (*process).onConfig,
+	wire.TypeSnapshot:      (*process).onSnapshot,
+	wire.TypeSecrets:       (*process).onSecrets,
+	wire.TypeNames:         (*process).onNames,
+	wire.TypeSandboxAdd:    (*process).onSandboxAdd,
+	wire.TypeSandboxRemove: (*process).onSandboxRemove,
+	wire.TypeListeners:     (*process).onListeners,
+	wire.TypeSandboxes:     (*process).onSandboxes,
+	wire.TypeDrain:         (*process).onDrain,
+}
+
+var errUnconfigured = errors.New("not configured yet")
+
+func (p *process) handle(_ context.Context, t wire.Type, payload []byte, fds []*os.File) ([]byte, []*os.File, error) {
+	defer wire.CloseAll(fds)
+	o := orders[t]
+	if o == nil {
+		return nil, nil, &wire.ProtocolError{Msg: fmt.Sprintf("unknown message %d", t)}
+	}
+	if t != wire.TypeConfig && p.gateway() == nil {
+		return nil, nil, errUnconfigured
+	}
+	return o(p, payload, fds)
+}
+
+// gateway is nil before the configuration.
+func (p *process) gateway() *gateway.Gateway {
+	select {
+	case <-p.configured:
+		return p.gw
+	default:
+		return nil
+	}
+}
+
+func (p *process) onConfig(_ []byte, fds []*os.File) ([]byte, []*os.File, error) {
+	if len(fds) != 1 {
+		return nil, nil, &wire.ProtocolError{Msg: "configuration without its file"}
+	}
+	return nil, nil, p.configure(fds[0])
+}
+
+func (p *process) onSnapshot(_ []byte, fds []*os.File) ([]byte, []*os.File, error) {
+	if len(fds) != 1 {
+		return nil, nil, &wire.ProtocolError{Msg: "snapshot without its file"}
+	}
+	b, err := wire.ReadSealed(fds[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := policy.UnmarshalSnapshot(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	p.gw.SetSnapshot(s)
+	return nil, nil, nil
+}
+
+func (p *process) onSecrets(_ []byte, fds []*os.File) ([]byte, []*os.File, error) {
+	if len(fds) != 1 {
+		return nil, nil, &wire.ProtocolError{Msg: "secrets without their file"}
+	}
+	b, err := wire.ReadSealed(fds[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	var secrets map[string]string
+	if err := json.Unmarshal(b, &secrets); err != nil {
+		return nil, nil, errors.New("secrets: not a map of strings") // the error's own text could hold a value
+	}
+	p.gw.SetSecrets(secrets)
+	return nil, nil, nil
+}
+
+// pendingNames holds names until their sandbox is added.
+type pendingNames struct {
+	mu sync.Mutex
+	m  map[uint32]map[netip.Addr]string
+}
+
+func (n *pendingNames) add(m wire.Names) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.m == nil {
+		n.m = map[uint32]map[netip.Addr]string{}
+	}
+	if n.m[m.Sandbox] == nil {
+		n.m[m.Sandbox] = map[netip.Addr]string{}
+	}
+	for _, e := range m.Entries {
+		n.m[m.Sandbox][e.Addr] = e.Name
+	}
+}
+
+func (n *pendingNames) take(id uint32) map[netip.Addr]string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := n.m[id]
+	delete(n.m, id)
+	return out
+}
+
+func (p *process) onNames(payload []byte, _ []*os.File) ([]byte, []*os.File, error) {
+	var m wire.Names
+	if err := m.Decode(payload); err != nil {
+		return nil, nil, err
+	}
+	p.pending.add(m)
+	return nil, nil, nil
+}
+
+func (p *process) onSandboxAdd(payload []byte, fds []*os.File) ([]byte, []*os.File, error) {
+	var m wire.SandboxAdd
+	if err := m.Decode(payload); err != nil {
+		return nil, nil, err
+	}
+	if len(fds) != wire.Listeners {
+		return nil, nil, &wire.ProtocolError{Msg: fmt.Sprintf("a sandbox with %d listeners", len(fds))}
+	}
+	names := p.pending.take(m.ID)
+	if p.listeners.has(m.ID) { // a restarted keeper announces what is already served
+		p.gw.AddNames(m.ID, names)
+		return nil, nil, nil
+	}
+	principal, err := scope.ParsePrincipal(m.Scope)
+	if err != nil {
+		return nil, nil, err
+	}
+	sb := gateway.Sandbox{ID: m.ID, Name: m.Name, Principal: principal, Explain: m.Explain, Names: names}
+	if err := openListeners(&sb, fds); err != nil {
+		return nil, nil, err
+	}
+	if err := p.gw.AddSandbox(sb); err != nil {
+		return nil, nil, err
+	}
+	return nil, nil, p.listeners.keep(m.ID, fds)
+}
+
+// openListeners makes sockets of the six descriptors, in the order of
+// wire.SandboxAdd.
+func openListeners(sb *gateway.Sandbox, fds []*os.File) error {
+	for i, dst := range []*net.Listener{&sb.TCP4, &sb.TCP6, &sb.DNSTCP4, &sb.DNSTCP6} {
+		l, err := net.FileListener(fds[i])
+		if err != nil {
+			return fmt.Errorf("listener %d: %w", i, err)
+		}
+		*dst = l
+	}
+	for i, dst := range []**net.UDPConn{&sb.DNSUDP4, &sb.DNSUDP6} {
+		c, err := net.FilePacketConn(fds[4+i])
+		if err != nil {
+			return fmt.Errorf("listener %d: %w", 4+i, err)
+		}
+		u, ok := c.(*net.UDPConn)
+		if !ok {
+			c.Close()
+			return fmt.Errorf("listener %d is not UDP", 4+i)
+		}
+		*dst = u
+	}
+	return nil
+}
+
+// listenerCopies keeps descriptors of every sandbox's listeners, so that a
+// restarted keeper can take them back.
+type listenerCopies struct {
+	mu sync.Mutex
+	m  map[uint32][]*os.File
+}
+
+func (c *listenerCopies) has(id uint32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.m[id] != nil
+}
+
+func (c *listenerCopies) keep(id uint32, fds []*os.File) error {
+	copies := make([]*os.File, 0, len(fds))
+	for _, f := range fds {
+		d, err := duplicate(f)
+		if err != nil {
+			wire.CloseAll(copies)
+			return err
+		}
+		copies = append(copies, d)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m == nil {
+		c.m = map[uint32][]*os.File{}
+	}
+	c.m[id] = copies
+	return nil
+}
+
+// share returns duplicates for a reply, which closes them.
+func (c *listenerCopies) share(id uint32) ([]*os.File, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []*os.File
+	for _, f := range c.m[id] {
+		d, err := duplicate(f)
+		if err != nil {
+			wire.CloseAll(out)
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	if out == nil {
+		return nil, fmt.Errorf("sandbox %d is not served here", id)
+	}
+	return out, nil
+}
+
+func (c *listenerCopies) drop(id uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wire.CloseAll(c.m[id])
+	delete(c.m, id)
+}
+
+func (p *process) onSandboxRemove(payload []byte, _ []*os.File) ([]byte, []*os.File, error) {
+	var id wire.ID
+	if err := id.Decode(payload); err != nil {
+		return nil, nil, err
+	}
+	p.gw.RemoveSandbox(uint32(id))
+	p.listeners.drop(uint32(id))
+	p.pending.take(uint32(id))
+	return nil, nil, nil
+}
+
+func (p *process) onListeners(payload []byte, _ []*os.File) ([]byte, []*os.File, error) {
+	var id wire.ID
+	if err := id.Decode(payload); err != nil {
+		return nil, nil, err
+	}
+	fds, err := p.listeners.share(uint32(id))
+	return nil, fds, err
+}
+
+func (p *process) onSandboxes([]byte, []*os.File) ([]byte, []*os.File, error) {
+	return wire.EncodeIDs(p.gw.Sandboxes()), nil, nil
+}
+
+func (p *process) onDrain([]byte, []*os.File) ([]byte, []*os.File, error) {
+	select {
+	case <-p.drain:
+	default:
+		close(p.drain)
+	}
+	return nil, nil, nil
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/confine"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/workspace"
+)
+
+type finding = workspace.Finding
+
+// handback is what happens to a writable workspace when its sandbox ends.
+type handback struct {
+	root     *os.File
+	sandbox  string
+	baseline *workspace.Baseline
+	binds    []workspace.Guard // open until the mounts are made
+	uids     []uint32          // as whom the sandbox could create files
+	watched  []string          // guarded paths that did not exist before
+}
+
+const baselineFile = "baseline"
+
+// newHandback surveys the workspace before the run; it returns nil for one
+// that the agent cannot write. The baseline is stored in dir for a restarted
+// keeper.
+func newHandback(root *os.File, dir string, uid uint32, p *policy.Profile) (*handback, error) {
+	if p.Workspace != policy.WorkspaceRW {
+		return nil, nil
+	}
+	own, err := dup(root)
+	if err != nil {
+		return nil, err
+	}
+	h := &handback{root: os.NewFile(uintptr(own), "workspace"), sandbox: filepath.Base(dir)}
+	if h.uids, err = fileOwners(h.root, uid); err != nil {
+		h.close()
+		return nil, err
+	}
+	if !p.Git.Protect {
+		return h, nil
+	}
+	if h.baseline, h.binds, err = workspace.Survey(context.Background(), root, workspace.Limits{}); err != nil {
+		h.close()
+		return nil, err
+	}
+	h.guardFiles(p.Files.Guard)
+	b, err := h.baseline.MarshalBinary()
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, baselineFile), b, 0o600)
+	}
+	if err != nil {
+		h.close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// guards are the binds that keep hooks from being replaced while it runs.
+func (h *handback) guards(target string) ([]confine.Bind, error) {
+	if h == nil {
+		return nil, nil
+	}
+	out := make([]confine.Bind, 0, len(h.binds))
+	for _, g := range h.binds {
+		out = append(out, confine.Bind{Source: g.File, Target: path.Join(target, g.Path), ReadOnly: g.ReadOnly})
+	}
+	return out, nil
+}
+
+// run makes the workspace harmless again. Every process of the sandbox is
+// dead.
+func (h *handback) run() ([]finding, error) {
+	defer h.close()
+	findings, err := workspace.HandBack(context.Background(), h.root, workspace.Options{Baseline: h.baseline, Run: h.sandbox, UIDs: h.uids})
+	if err != nil {
+		return findings, fmt.Errorf("hand back the workspace: %w", err)
+	}
+	return append(findings, h.appeared()...), nil
+}
+
+// guardFiles binds the profile's guarded files read-only, and remembers those
+// that do not exist yet.
+func (h *handback) guardFiles(guarded []string) {
+	for _, rel := range guarded {
+		f, err := openBeneath(h.root, rel)
+		if err != nil {
+			h.watched = append(h.watched, rel)
+			continue
+		}
+		st, err := f.Stat()
+		if err != nil || !(st.IsDir() || st.Mode().IsRegular()) {
+			f.Close()
+			continue
+		}
+		h.binds = append(h.binds, workspace.Guard{Path: rel, File: f, Dir: st.IsDir(), ReadOnly: true})
+	}
+}
+
+// appeared reports guarded files that the run made.
+func (h *handback) appeared() []finding {
+	var out []finding
+	for _, rel := range h.watched {
+		f, err := openBeneath(h.root, rel)
+		if err != nil {
+			continue
+		}
+		f.Close()
+		out = append(out, finding{Kind: "guarded-file", Path: rel, Action: "reported",
+			Why: "a file that makes tools on the host run programs appeared during the run"})
+	}
+	return out
+}
+
+// openBeneath opens a path below root that holds no symbolic link.
+func openBeneath(root *os.File, rel string) (*os.File, error) {
+	fd, err := unix.Openat2(int(root.Fd()), rel, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), rel), nil
+}
+
+// fileOwners are the host uids that files of the sandbox can have: its own,
+// and through an idmapped workspace the owner of that directory.
+func fileOwners(root *os.File, uid uint32) ([]uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("workspace: %w", err)
+	}
+	return []uint32{uid, st.Uid}, nil
+}
+
+func (h *handback) close() {
+	if h == nil {
+		return
+	}
+	workspace.CloseGuards(h.binds)
+	h.binds = nil
+	h.root.Close()
+}
+
+// reopenHandback finds the workspace of an adopted sandbox again. The path is
+// the launcher's: it counts only if the same directory is still there.
+func reopenHandback(r Record, dir string) (*handback, error) {
+	b, err := os.ReadFile(filepath.Join(dir, baselineFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil // never writable, or not to be surveyed
+	}
+	if err != nil {
+		return nil, err
+	}
+	h := &handback{sandbox: r.ID, baseline: &workspace.Baseline{}}
+	if err := h.baseline.UnmarshalBinary(b); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(r.Workspace, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("workspace %s: %w", r.Workspace, err)
+	}
+	h.root = os.NewFile(uintptr(fd), "workspace")
+	dev, ino, err := statOf(h.root)
+	if err == nil {
+		h.uids, err = fileOwners(h.root, r.UID)
+	}
+	if err == nil && (dev != r.WorkspaceDev || ino != r.WorkspaceIno) {
+		err = fmt.Errorf("workspace %s: another directory stands there now", r.Workspace)
+	}
+	if err != nil {
+		h.root.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// dup duplicates a descriptor without touching its blocking mode.
+func dup(f *os.File) (int, error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	var derr error
+	if err := rc.Control(func(p uintptr) { fd, derr = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return -1, err
+	}
+	return fd, derr
+}

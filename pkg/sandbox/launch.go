@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/ca"
+	"github.com/ringfence/ringfence/pkg/confine"
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/pkg/wire"
+)
+
+// How long init may take for one step before the launch is given up.
+const initPatience = 20 * time.Second
+
+// User is an unprivileged identity on the host.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32
+	Name     string
+	Home     string
+}
+
+// Request is one launch. The manager takes over the descriptors.
+type Request struct {
+	Principal   scope.Principal
+	Name        string
+	Profile     *policy.Profile
+	Owner       uint32 // uid of the launcher
+	OwnerHome   string // the launcher's home on the host
+	User        *User  // nil: a uid of the sandbox's own
+	RootInside  bool   // uid 0 inside a user namespace, an own uid on the host
+	Argv        []string
+	Environ     []string // the caller's; the profile filters
+	Env         []string // asked for by name; wins
+	Dir         string   // relative to the workspace, or absolute inside
+	Workspace   *os.File
+	WorkspaceAt string // path inside
+	TTY         bool
+	Rows, Cols  uint16
+	Detached    bool
+	Stdio       [3]*os.File
+	Status      *os.File
+	// Prepare is called with the id when policy for this sandbox can be
+	// added, before anything is decided on it. It returns document names to
+	// remember in the record.
+	Prepare func(id string, p scope.Principal) ([]string, error)
+}
+
+// launch is one launch under way.
+type launch struct {
+	m    *Manager
+	r    *Request
+	s    *Sandbox
+	undo []func()
+
+	cgroup *os.File
+	ns     *os.File
+	init   *confine.Init
+	prep   *confine.Prepared
+}
+
+type step struct {
+	name string
+	run  func(*launch, context.Context) error
+}
+
+// steps in order. Each registers what undoes it.
+var steps = []step{
+	{"register", (*launch).register},
+	{"identity", (*launch).identity},
+	{"state directory", (*launch).directory},
+	{"policy", (*launch).policy},
+	{"cgroup and network programs", (*launch).fence},
+	{"clone", (*launch).clone},
+	{"network", (*launch).network},
+	{"gateway", (*launch).gateway},
+	{"file and system call walls", (*launch).plan},
+	{"ringfence-init", (*launch).walls},
+	{"attestation", (*launch).attest},
+	{"start", (*launch).start},
+}
+
+// Launch establishes a sandbox and starts its agent. On error nothing runs
+// and nothing is left behind; the error is a *LaunchError.
+func (m *Manager) Launch(ctx context.Context, r *Request) (*Sandbox, error) {
+	l := &launch{m: m, r: r, s: &Sandbox{m: m, state: Starting, done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}
+	defer l.close()
+	for _, st := range steps {
+		if err := st.run(l, ctx); err != nil {
+			for i := len(l.undo) - 1; i >= 0; i-- {
+				l.undo[i]()
+			}
+			return nil, launchError(st.name, err)
+		}
+	}
+	go l.s.live()
+	return l.s, nil
+}
+
+func launchError(step string, err error) error {
+	var le *LaunchError
+	if errors.As(err, &le) {
+		return le
+	}
+	return &LaunchError{Code: 125, Step: step, Err: err}
+}
+
+// close releases what only the launch itself needed.
+func (l *launch) close() {
+	for _, f := range []*os.File{l.cgroup, l.ns, l.r.Status, l.r.Stdio[0], l.r.Stdio[1], l.r.Stdio[2]} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	if l.prep != nil {
+		l.prep.Close()
+	}
+}
+
+func (l *launch) undoes(f func()) { l.undo = append(l.undo, f) }
+
+func (l *launch) register(context.Context) error {
+	s, r := l.s, l.r
+	s.Record = Record{
+		Name: r.Name, Profile: r.Profile.Name, Explain: r.Profile.Explain, Unix: r.Profile.UnixSockets, Loopback: true,
+		Owner: r.Owner, Argv: r.Argv, Detached: r.Detached, TTY: r.TTY, Created: time.Now().UTC(),
+	}
+	if err := l.m.register(s); err != nil {
+		return err
+	}
+	l.undoes(func() { l.m.unregister(s) })
+	s.Principal = r.Principal
+	s.Principal.Sandbox = s.Record.ID
+	s.Record.Scope = s.Principal.String()
+	if s.Record.Name == "" {
+		s.Record.Name = r.Principal.Agent + "-" + s.Record.ID[:4]
+	}
+	return nil
+}
+
+func (l *launch) identity(context.Context) error {
+	s := l.s
+	if u := l.r.User; u != nil {
+		if u.UID == 0 || u.GID == 0 {
+			return errors.New("no process of a sandbox may have host uid or gid 0")
+		}
+		s.Record.UID = u.UID
+		return nil
+	}
+	uid, err := l.m.o.UIDs.Acquire(s.Record.Number)
+	if err != nil {
+		return err
+	}
+	s.uid, s.Record.UID, s.Record.OwnUID = uid, uid.Value, true
+	l.undoes(uid.Release)
+	return nil
+}
+
+func (l *launch) directory(context.Context) (err error) {
+	s := l.s
+	s.dir = filepath.Join(l.m.o.Dir, s.Record.ID)
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		return err
+	}
+	l.undoes(func() { os.RemoveAll(s.dir) })
+	if s.names, err = OpenNames(filepath.Join(s.dir, "names")); err != nil {
+		return err
+	}
+	l.undoes(func() { s.names.Close() })
+	s.authority, err = ca.New(s.dir, s.Record.ID, time.Now())
+	return err
+}
+
+func (l *launch) policy(context.Context) error {
+	if l.r.Prepare != nil {
+		docs, err := l.r.Prepare(l.s.Record.ID, l.s.Principal)
+		if err != nil {
+			return err
+		}
+		l.s.Record.Documents = docs
+	}
+	l.s.view = l.m.o.Snapshot().View(l.s.Principal)
+	return nil
+}
+
+// fence makes the cgroup and attaches the programs while it is still empty.
+func (l *launch) fence(context.Context) (err error) {
+	s, o := l.s, l.m.o
+	s.Record.Cgroup = filepath.Join(o.CgroupBase, cgroupPrefix+s.Record.ID)
+	if l.cgroup, s.Record.CgroupID, err = makeCgroup(s.Record.Cgroup); err != nil {
+		return err
+	}
+	l.undoes(func() {
+		if err := removeCgroup(s.Record.Cgroup); err != nil {
+			o.Logger.Error("undo of a launch", "error", err)
+		}
+	})
+	if err := l.limits(); err != nil {
+		return err
+	}
+	if s.Record.Unix && !o.UnixHooks && !l.r.Profile.IsOptional(policy.FeatureUnixHooks) {
+		return &LaunchError{Code: 125, Step: "unix sockets", Missing: "cgroup unix socket hooks (kernel 6.7)",
+			Err:    errors.New("the profile allows unix sockets and this kernel cannot watch them"),
+			Remedy: "use a newer kernel, a profile without unixSockets, or list unixHooks under optional"}
+	}
+	if s.table, err = l.m.newTable(); err != nil {
+		return err
+	}
+	l.undoes(func() {
+		if err := l.m.dropTables(s.table); err != nil {
+			o.Logger.Error("undo of a launch", "error", err)
+		}
+	})
+	if err := s.fill(s.table, s.refusal(), s.view); err != nil {
+		return err
+	}
+	if s.fence, err = o.Fence.AttachSandbox(s.Record.Cgroup, s.kernelState()); err != nil {
+		return err
+	}
+	l.undoes(func() {
+		waitEmpty(s.Record.Cgroup)
+		if err := s.fence.Detach(); err != nil {
+			o.Logger.Error("undo of a launch", "error", err)
+		}
+	})
+	return nil
+}
+
+// limits sets what the cgroup controllers of this machine can limit.
+func (l *launch) limits() error {
+	res := l.r.Profile.Resources
+	for _, c := range []struct {
+		file    string
+		value   int64
+		feature string
+	}{{"memory.max", res.Memory, policy.FeatureMemoryLimit}, {"pids.max", res.PIDs, policy.FeaturePIDsLimit}} {
+		if c.value == 0 {
+			continue
+		}
+		have, err := limit(l.s.Record.Cgroup, c.file, c.value)
+		if err != nil {
+			return err
+		}
+		if have {
+			continue
+		}
+		if !l.r.Profile.IsOptional(c.feature) {
+			return &LaunchError{Code: 125, Step: "resource limits", Missing: "cgroup v2 controller for " + c.file,
+				Err:    fmt.Errorf("the profile limits it and the controller is not there"),
+				Remedy: fmt.Sprintf("enable the controller for cgroup v2, or list %s under optional in the profile", c.feature)}
+		}
+		l.s.Record.Degraded = append(l.s.Record.Degraded, c.feature)
+	}
+	return nil
+}
+
+func (s *Sandbox) kernelState() kernel.State {
+	st := kernel.State{Sandbox: s.Record.Number, Policy: s.table, Generation: uint32(s.view.Snapshot().Revision()), Flags: kernel.FlagDNS}
+	if s.Record.Loopback {
+		st.Flags |= kernel.FlagLoopback
+	}
+	if s.Record.Unix {
+		st.Flags |= kernel.FlagUnix
+	}
+	return st
+}
+
+func (l *launch) clone(context.Context) (err error) {
+	s := l.s
+	l.init, err = confine.Start(confine.StartOptions{
+		Init: l.m.o.Init, CgroupFD: int(l.cgroup.Fd()),
+		UserNS: l.r.RootInside, HostUID: s.Record.UID, HostGID: l.hostGID(),
+	})
+	if err != nil {
+		return err
+	}
+	l.undoes(func() {
+		l.init.Conn.Close()
+		_ = l.init.Process.Kill() // an error means that it has ended
+		_, _ = l.init.Process.Wait()
+	})
+	if s.Record.Init, err = ProcessOf(l.init.Process.Pid); err != nil {
+		return err
+	}
+	if s.uid != nil {
+		return s.uid.Bind(s.Record.Init)
+	}
+	return nil
+}
+
+func (l *launch) hostGID() uint32 {
+	if l.r.User != nil {
+		return l.r.User.GID
+	}
+	return l.s.Record.UID
+}
+
+func (l *launch) network(ctx context.Context) (err error) {
+	s := l.s
+	if l.ns, err = os.Open(fmt.Sprintf("/proc/%d/ns/net", l.init.Process.Pid)); err != nil {
+		return err
+	}
+	if err := setUpNetwork(l.ns); err != nil {
+		return err
+	}
+	if s.listeners, err = openListeners(ctx, l.ns); err != nil {
+		return err
+	}
+	l.undoes(s.listeners.Close)
+	return s.steer(l.ns)
+}
+
+func (s *Sandbox) steer(ns *os.File) error {
+	return s.fence.Steer(int(ns.Fd()), kernel.SteerListeners{TCP4: int(s.listeners.TCP4.Fd()), TCP6: int(s.listeners.TCP6.Fd())})
+}
+
+func (l *launch) gateway(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := l.s.announce(ctx, l.m.o.Gateway); err != nil {
+		return fmt.Errorf("the gateway did not take the sandbox: %w", err)
+	}
+	l.undoes(func() { l.s.forget() })
+	return nil
+}
+
+// forget tells the gateway that the sandbox is gone.
+func (s *Sandbox) forget() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if _, _, err := s.m.o.Gateway.Call(ctx, wire.TypeSandboxRemove, wire.ID(s.Record.Number).Encode()); err != nil {
+		s.m.o.Logger.Warn("the gateway was not told about an ended sandbox; a new one will not know it", "sandbox", s.Record.ID, "error", err)
+	}
+}
+
+func (l *launch) walls(context.Context) error {
+	if err := l.prep.Send(l.init.Conn); err != nil {
+		return err
+	}
+	l.s.control = newControl(l.init.Conn)
+	_, err := l.s.control.expect(confine.FrameReady, initPatience)
+	return err
+}
+
+// attest compares what the kernel says about init with what was intended.
+func (l *launch) attest(context.Context) error {
+	if err := l.s.attest(); err != nil {
+		return err
+	}
+	return l.s.Record.save(l.s.dir)
+}
+
+// start makes the launch a fact in the log, then lets the agent go.
+func (l *launch) start(ctx context.Context) error {
+	s := l.s
+	if _, err := l.m.o.Log.Append(ctx, s.startEvent()); err != nil {
+		return fmt.Errorf("the event log does not take the start: %w", err)
+	}
+	if err := s.control.send(confine.Frame{Type: confine.FrameGo}, nil); err != nil {
+		return err
+	}
+	if _, err := s.control.expect(confine.FrameStarted, initPatience); err != nil {
+		return l.failedStart(ctx, err)
+	}
+	s.Record.Started = true
+	if err := s.Record.save(s.dir); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.state = Running
+	s.mu.Unlock()
+	return l.catchUp()
+}
+
+// catchUp applies a policy that came into force while the launch was under way.
+func (l *launch) catchUp() error {
+	snap := l.m.o.Snapshot()
+	if l.s.View().Snapshot().Revision() == snap.Revision() {
+		return nil
+	}
+	old, err := l.s.apply(snap)
+	if err != nil || old == 0 {
+		return err
+	}
+	return l.m.dropTables(old)
+}
+
+func (l *launch) failedStart(ctx context.Context, err error) error {
+	e := l.s.event(event.KindSandboxStop)
+	e.Reason = err.Error()
+	e.Status = 125
+	if le := (*LaunchError)(nil); errors.As(err, &le) {
+		e.Status = uint32(le.Code)
+	}
+	if _, lerr := l.m.o.Log.Append(ctx, e); lerr != nil {
+		return errors.Join(err, lerr)
+	}
+	return err
+}
+
+func (s *Sandbox) event(k event.Kind) *event.Event {
+	return &event.Event{Kind: k, Time: time.Now().UTC(), Source: "keeper", Sandbox: s.Record.ID,
+		Scope: s.Principal.String(), Object: s.Record.Name, Version: s.m.o.Version, UID: s.Record.UID}
+}
+
+func (s *Sandbox) startEvent() *event.Event {
+	e := s.event(event.KindSandboxStart)
+	e.Verdict, e.Activity = event.Observed, "start"
+	e.PID = uint32(s.Record.Init.PID)
+	e.Args = joinArgs(s.Record.Argv)
+	e.Actor = fmt.Sprintf("uid=%d", s.Record.Owner)
+	e.Detail = "profile " + s.Record.Profile
+	return e
+}
+
+func joinArgs(argv []string) string {
+	out := ""
+	for i, a := range argv {
+		if i > 0 {
+			out += " "
+		}
+		out += a
+	}
+	return out
+}
+
+// statOf identifies a directory descriptor.
+func statOf(f *os.File) (dev, ino uint64, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, 0, fmt.Errorf("workspace: %w", err)
+	}
+	return st.Dev, st.Ino, nil
+}

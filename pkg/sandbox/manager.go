@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/wire"
+)
+
+// Fence is what the manager needs of the kernel.
+type Fence interface {
+	AttachSandbox(cgroup string, st kernel.State) (*kernel.Sandbox, error)
+	AdoptSandbox(cgroup string, id uint32) (*kernel.Sandbox, error)
+	PutNames(policy uint32, entries []kernel.NameEntry) error
+	DeleteNames(policy uint32, entries []kernel.NameEntry) error
+	PutCIDRs(policy uint32, entries []kernel.CIDREntry) error
+	DropPolicy(policies ...uint32) error
+}
+
+// Gateway is told which sandboxes there are.
+type Gateway interface {
+	Call(ctx context.Context, t wire.Type, payload []byte, fds ...*os.File) ([]byte, []*os.File, error)
+}
+
+// Log is where the life of sandboxes is recorded.
+type Log interface {
+	Append(ctx context.Context, evs ...*event.Event) (uint64, error)
+}
+
+// Options of a manager.
+type Options struct {
+	Dir        string // one directory per sandbox below it
+	CgroupBase string // one cgroup per sandbox below it
+	Fence      Fence
+	Gateway    Gateway
+	Log        Log
+	UIDs       UIDs
+	Init       *os.File // sealed init binary
+	UnixHooks  bool     // the kernel has the unix socket hooks
+	Snapshot   func() *policy.Snapshot
+	Bundle     []byte // the host's CA bundle, PEM
+	Version    string
+	Logger     *slog.Logger
+	// Ended is called after a sandbox and everything it held are gone.
+	Ended func(*Sandbox)
+}
+
+// Manager owns all sandboxes of one keeper.
+type Manager struct {
+	o Options
+
+	mu       sync.Mutex // guards what follows
+	byNumber map[uint32]*Sandbox
+	byID     map[string]*Sandbox
+	tables   map[uint32]bool // table numbers in use
+	closed   bool
+	wg       sync.WaitGroup // one per living sandbox
+}
+
+// NewManager makes an empty manager. See Adopt for what a former keeper left.
+func NewManager(o Options) (*Manager, error) {
+	for _, d := range []string{o.Dir} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("sandboxes: %w", err)
+		}
+	}
+	return &Manager{o: o, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{}}, nil
+}
+
+// Sandbox returns a living sandbox by number.
+func (m *Manager) Sandbox(number uint32) (*Sandbox, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, ok := m.byNumber[number]
+	return s, ok
+}
+
+// ByID returns a living sandbox.
+func (m *Manager) ByID(id string) (*Sandbox, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, ok := m.byID[id]
+	return s, ok
+}
+
+// List returns the living sandboxes, oldest first.
+func (m *Manager) List() []*Sandbox {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]*Sandbox, 0, len(m.byID))
+	for _, s := range m.byID {
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b *Sandbox) int {
+		return cmp.Or(a.Record.Created.Compare(b.Record.Created), strings.Compare(a.Record.ID, b.Record.ID))
+	})
+	return out
+}
+
+// Contains says whether a cgroup path of the v2 hierarchy (relative to its
+// root, as in /proc/PID/cgroup) lies in a sandbox.
+func (m *Manager) Contains(cgroupRoot, path string) bool {
+	full := filepath.Join(cgroupRoot, path)
+	rel, err := filepath.Rel(m.o.CgroupBase, full)
+	return err == nil && strings.HasPrefix(rel, cgroupPrefix)
+}
+
+const cgroupPrefix = "sb-"
+
+// register gives a new sandbox its number and id.
+func (m *Manager) register(s *Sandbox) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return errors.New("the daemon is stopping")
+	}
+	for range 100 {
+		var b [4]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return err
+		}
+		n := binary.BigEndian.Uint32(b[:])
+		if n == 0 || n > 1<<31 { // the upper half belongs to the node itself
+			continue
+		}
+		if _, taken := m.byNumber[n]; taken {
+			continue
+		}
+		s.Record.Number, s.Record.ID = n, hex.EncodeToString(b[:])
+		m.insertLocked(s)
+		return nil
+	}
+	return errors.New("no free sandbox number")
+}
+
+func (m *Manager) insertLocked(s *Sandbox) {
+	m.byNumber[s.Record.Number], m.byID[s.Record.ID] = s, s
+	m.wg.Add(1)
+}
+
+func (m *Manager) unregister(s *Sandbox) {
+	m.mu.Lock()
+	delete(m.byNumber, s.Record.Number)
+	delete(m.byID, s.Record.ID)
+	m.mu.Unlock()
+	m.wg.Done()
+}
+
+// Announce tells a new gateway about every running sandbox.
+func (m *Manager) Announce(ctx context.Context, p interface {
+	Call(ctx context.Context, t wire.Type, payload []byte, fds ...*os.File) ([]byte, []*os.File, error)
+}) error {
+	for _, s := range m.List() {
+		if s.listeners == nil || s.State() == Stopped {
+			continue
+		}
+		if err := s.announce(ctx, p); err != nil {
+			return fmt.Errorf("sandbox %s: %w", s.Record.ID, err)
+		}
+	}
+	return nil
+}
+
+const namesPerMessage = 200
+
+func (s *Sandbox) announce(ctx context.Context, p Gateway) error {
+	msg := wire.Names{Sandbox: s.Record.Number}
+	flush := func() error {
+		if len(msg.Entries) == 0 {
+			return nil
+		}
+		_, _, err := p.Call(ctx, wire.TypeNames, msg.Encode())
+		msg.Entries = nil
+		return err
+	}
+	for a, n := range s.names.All() {
+		msg.Entries = append(msg.Entries, wire.NameEntry{Addr: a, Name: n})
+		if len(msg.Entries) == namesPerMessage {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	_, _, err := p.Call(ctx, wire.TypeSandboxAdd, s.announcement().Encode(), s.listeners.Files()...)
+	return err
+}
+
+// StopAll stops every sandbox and waits until they are gone.
+func (m *Manager) StopAll(grace time.Duration) {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	for _, s := range m.List() {
+		go s.Stop(grace)
+	}
+	m.wg.Wait()
+}
+
+// Stop asks the agent to end, and after the grace kills everything in the
+// cgroup. It returns at once; see Done.
+func (s *Sandbox) Stop(grace time.Duration) {
+	s.mu.Lock()
+	if s.state == Running {
+		s.state = Stopping
+	}
+	c := s.control
+	s.mu.Unlock()
+	if grace > 0 && c != nil {
+		// A failed send means that init is gone already.
+		_ = c.send(signalFrame(syscall.SIGTERM), nil)
+		select {
+		case <-s.done:
+			return
+		case <-time.After(grace):
+		}
+	}
+	if err := killCgroup(s.Record.Cgroup); err != nil {
+		s.m.o.Logger.Error("kill a sandbox", "sandbox", s.Record.ID, "error", err)
+	}
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Listeners are the sockets through which everything of one sandbox reaches
+// the gateway. The keeper opens them inside the sandbox's network namespace
+// and keeps these copies while the sandbox lives.
+type Listeners struct {
+	TCP4, TCP6       *os.File
+	DNSTCP4, DNSTCP6 *os.File
+	DNSUDP4, DNSUDP6 *os.File
+}
+
+// Files returns the descriptors in the order of wire.SandboxAdd.
+func (l *Listeners) Files() []*os.File {
+	return []*os.File{l.TCP4, l.TCP6, l.DNSTCP4, l.DNSTCP6, l.DNSUDP4, l.DNSUDP6}
+}
+
+// ListenersFrom is the inverse of Files; ok is false unless there are six.
+func ListenersFrom(f []*os.File) (*Listeners, bool) {
+	if len(f) != 6 {
+		return nil, false
+	}
+	return &Listeners{f[0], f[1], f[2], f[3], f[4], f[5]}, true
+}
+
+// Close closes the keeper's copies.
+func (l *Listeners) Close() {
+	for _, f := range l.Files() {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// setUpNetwork prepares a namespace that has nothing but lo: every address is
+// local to it, so that sk_lookup can steer every flow to the gateway, and the
+// preferred source is an address that is not loopback (glibc's AI_ADDRCONFIG
+// wants one).
+func setUpNetwork(ns *os.File) error {
+	h, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("netlink in the sandbox's namespace: %w", err)
+	}
+	defer h.Close()
+	lo, err := h.LinkByIndex(1)
+	if err != nil {
+		return fmt.Errorf("lo: %w", err)
+	}
+	own := OwnAddr.AsSlice()
+	if err := h.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: own, Mask: net.CIDRMask(32, 32)}}); err != nil {
+		return fmt.Errorf("address of lo: %w", err)
+	}
+	if err := h.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("lo up: %w", err)
+	}
+	routes := []netlink.Route{
+		{Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, Src: own},
+		{Dst: &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}},
+	}
+	for i := range routes {
+		r := &routes[i]
+		r.LinkIndex, r.Type, r.Table, r.Scope = lo.Attrs().Index, unix.RTN_LOCAL, unix.RT_TABLE_MAIN, netlink.SCOPE_HOST
+		if err := h.RouteAdd(r); err != nil {
+			return fmt.Errorf("local route %v: %w", r.Dst, err)
+		}
+	}
+	return nil
+}
+
+// openListeners opens the gateway's sockets inside ns.
+func openListeners(ctx context.Context, ns *os.File) (*Listeners, error) {
+	l := &Listeners{}
+	err := inNetwork(ns, func() (err error) {
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false) // MPTCP sockets cannot enter a SOCKMAP
+		tcp := func(network, addr string) *os.File {
+			if err != nil {
+				return nil
+			}
+			var f *os.File
+			f, err = listenTCP(ctx, &lc, network, addr)
+			return f
+		}
+		l.TCP4, l.TCP6 = tcp("tcp4", "127.0.0.1:0"), tcp("tcp6", "[::1]:0")
+		l.DNSTCP4, l.DNSTCP6 = tcp("tcp4", "0.0.0.0:53"), tcp("tcp6", "[::]:53")
+		if err != nil {
+			return err
+		}
+		if l.DNSUDP4, err = listenUDP("udp4", "0.0.0.0:53"); err != nil {
+			return err
+		}
+		l.DNSUDP6, err = listenUDP("udp6", "[::]:53")
+		return err
+	})
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open the gateway's listeners: %w", err)
+	}
+	return l, nil
+}
+
+func listenTCP(ctx context.Context, lc *net.ListenConfig, network, addr string) (*os.File, error) {
+	ln, err := lc.Listen(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	return ln.(*net.TCPListener).File()
+}
+
+// listenUDP opens a UDP socket without SO_REUSEADDR, with which a process of
+// the sandbox could share the port.
+func listenUDP(network, addr string) (*os.File, error) {
+	a, err := net.ResolveUDPAddr(network, addr)
+	if err != nil {
+		return nil, err
+	}
+	c, err := net.ListenUDP(network, a)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.File()
+}
+
+// inNetwork runs fn on a thread that is in the network namespace ns. The
+// thread ends with it if it cannot return home.
+func inNetwork(ns *os.File, fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		home, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", syscall.Gettid()))
+		if err != nil {
+			done <- err
+			return
+		}
+		defer home.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("setns: %w", err)
+			return
+		}
+		err = fn()
+		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
+	}()
+	return <-done
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/ringfence/ringfence/pkg/confine"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/seccomp"
+)
+
+// plan turns the profile and the request into what init applies.
+func (l *launch) plan(context.Context) error {
+	s, r := l.s, l.r
+	filter, err := seccomp.Compile(seccompOptions(r.Profile))
+	if err != nil {
+		return err
+	}
+	listener, err := l.initSocket()
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	in := confine.PlanInput{
+		Walls: wallsOf(r.Profile), SandboxID: s.Record.ID,
+		HostUID: s.Record.UID, HostGID: l.hostGID(),
+		Identity:  confine.Identity{UID: s.Record.UID, GID: l.hostGID()},
+		RealHome:  r.OwnerHome,
+		Workspace: r.Workspace, WorkspaceTarget: r.WorkspaceAt,
+		Argv: r.Argv, Env: environment(r), Dir: r.Dir,
+		CABundle: slices.Concat(l.m.o.Bundle, s.authority.PEM()), CACert: s.authority.PEM(),
+		SeccompFilter: filter, Stdio: r.Stdio, Status: r.Status, Listener: listener,
+		TTY: r.TTY, Rows: r.Rows, Cols: r.Cols,
+	}
+	if in.JavaStore, err = javaStore(in.CABundle); err != nil {
+		return err
+	}
+	if u := r.User; u != nil {
+		in.Identity.Groups = u.Groups
+	}
+	if r.Owner != 0 {
+		in.Caller = &confine.Credential{UID: r.User.UID, GID: r.User.GID, Groups: r.User.Groups}
+	}
+	if r.RootInside {
+		in.Identity = confine.Identity{UserNS: true}
+	}
+	if err := l.openWorkspace(&in); err != nil {
+		return err
+	}
+	if l.prep, err = confine.Plan(in); err != nil {
+		return err
+	}
+	s.Record.Degraded = append(s.Record.Degraded, l.prep.Notes...)
+	return nil
+}
+
+// initSocket is where a restarted keeper finds init again.
+func (l *launch) initSocket() (*os.File, error) {
+	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(l.s.dir, initSocketName), Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false)
+	defer ln.Close()
+	return ln.File()
+}
+
+const initSocketName = "init.sock"
+
+func seccompOptions(p *policy.Profile) seccomp.Options {
+	return seccomp.Options{AllowUnix: p.UnixSockets, AllowMemfd: p.Seccomp.Memfd, AllowNestedFilters: p.Seccomp.Memfd}
+}
+
+func wallsOf(p *policy.Profile) confine.Walls {
+	w := confine.Walls{
+		System: paths(p.Files.Exec), Read: paths(p.Files.Read), Write: paths(p.Files.Write),
+		Guarded:  append(confine.DefaultGuarded(), p.Files.Hide...),
+		TmpBytes: p.Tmp, HomeBytes: p.Home, MinLandlockABI: p.Require.LandlockABI, UnixSockets: p.UnixSockets,
+	}
+	switch p.Workspace {
+	case policy.WorkspaceRO:
+		w.Workspace = confine.WorkspaceReadOnly
+	case policy.WorkspaceRW:
+		w.Workspace = confine.WorkspaceReadWrite
+	}
+	for name, v := range p.Resources.Rlimits {
+		if n, ok := policy.RlimitNumber(name); ok {
+			w.Rlimits = append(w.Rlimits, confine.Rlimit{Resource: n, Value: uint64(v)})
+		}
+	}
+	return w
+}
+
+// paths leaves out optional entries that the host does not have.
+func paths(entries []policy.PathEntry) []string {
+	var out []string
+	for _, e := range entries {
+		if e.Optional && !exists(e.Path) {
+			continue
+		}
+		out = append(out, e.Path)
+	}
+	return out
+}
+
+// environment is what the profile lets through, then what it sets, then what
+// the operator asked for by name.
+func environment(r *Request) []string {
+	env := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	for _, kv := range r.Environ {
+		if k, v, ok := strings.Cut(kv, "="); ok && r.Profile.Env.Passes(k) {
+			env[k] = v
+		}
+	}
+	for k, v := range r.Profile.Env.Set {
+		env[k] = v
+	}
+	for _, kv := range r.Env {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			env[k] = v
+		}
+	}
+	out := make([]string, 0, len(env))
+	for k, v := range env {
+		out = append(out, k+"="+v)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// openWorkspace fills in the workspace, its baseline and the git guards.
+func (l *launch) openWorkspace(in *confine.PlanInput) error {
+	s, r := l.s, l.r
+	if r.Profile.Workspace == policy.WorkspaceNone || r.Profile.Workspace == "" {
+		in.Workspace = nil
+		return nil
+	}
+	if r.Workspace == nil {
+		return errors.New("the profile needs a workspace and none was given")
+	}
+	dev, ino, err := statOf(r.Workspace)
+	if err != nil {
+		return err
+	}
+	s.Record.Workspace, s.Record.WorkspaceDev, s.Record.WorkspaceIno = r.WorkspaceAt, dev, ino
+	if r.Dir == "" || !path.IsAbs(r.Dir) {
+		in.Dir = path.Join(r.WorkspaceAt, r.Dir)
+	}
+	if s.handback, err = newHandback(r.Workspace, s.dir, s.Record.UID, r.Profile); err != nil {
+		return fmt.Errorf("workspace: %w", err)
+	}
+	l.undoes(s.handback.close)
+	binds, err := s.handback.guards(r.WorkspaceAt)
+	if err != nil {
+		return fmt.Errorf("workspace: %w", err)
+	}
+	in.Binds = binds
+	return nil
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+)
+
+// Process names one process beyond the reuse of its pid.
+type Process struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // clock ticks since boot, field 22 of /proc/PID/stat
+}
+
+// ProcessOf reads the start time of a live pid.
+func ProcessOf(pid int) (Process, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return Process{}, err
+	}
+	// The command may hold blanks and parentheses: fields count from the last ')'.
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) < 20 {
+		return Process{}, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	if fields[0][0] == 'Z' || fields[0][0] == 'X' {
+		return Process{}, fmt.Errorf("process %d has ended", pid)
+	}
+	start, err := strconv.ParseUint(string(fields[19]), 10, 64)
+	if err != nil {
+		return Process{}, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+	}
+	return Process{PID: pid, Start: start}, nil
+}
+
+// Alive says whether the process still runs.
+func (p Process) Alive() bool {
+	now, err := ProcessOf(p.PID)
+	return err == nil && now.Start == p.Start
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sandbox is the life of sandboxes: launch, run, adopt after a restart
+// of the keeper, stop, hand the workspace back. It owns each sandbox's cgroup,
+// namespaces, listeners, names and certificate authority.
+package sandbox
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/ca"
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/pkg/wire"
+	"github.com/ringfence/ringfence/pkg/workspace"
+)
+
+// State of a sandbox in its life.
+type State string
+
+const (
+	Starting State = "starting"
+	Running  State = "running"
+	Stopping State = "stopping"
+	Stopped  State = "stopped"
+)
+
+// Exit is how a sandbox ended. Code is as a shell reports it; -1 when it could
+// not be learned (the keeper was away, on kernels before 6.15).
+type Exit struct {
+	Code     int
+	Findings []workspace.Finding
+	At       time.Time
+}
+
+// Sandbox is one living sandbox.
+type Sandbox struct {
+	// Immutable after launch or adoption.
+	Record    Record
+	Principal scope.Principal
+	dir       string
+	m         *Manager
+	names     *Names
+	authority *ca.Authority
+	listeners *Listeners
+	fence     *kernel.Sandbox
+	uid       *UID
+	handback  *handback
+	done      chan struct{} // closed when everything is gone; exit is final then
+
+	mu       sync.Mutex // guards what follows
+	state    State
+	view     *policy.View
+	table    uint32 // which entries of the kernel's tables count; see tables.go
+	control  *control
+	open     map[netip.Addr][]kernel.NameEntry // what the kernel lets through, by virtual address
+	exit     Exit
+	denials  uint64
+	problems []string // layers that no longer hold
+}
+
+// State returns where the sandbox is in its life.
+func (s *Sandbox) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// Done is closed when the sandbox and everything it held are gone.
+func (s *Sandbox) Done() <-chan struct{} { return s.done }
+
+// Exit returns how it ended; valid after Done.
+func (s *Sandbox) Exit() Exit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.exit
+}
+
+// Denials counts what was refused so far.
+func (s *Sandbox) Denials() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.denials
+}
+
+// CountDenial adds n refusals.
+func (s *Sandbox) CountDenial(n uint64) {
+	s.mu.Lock()
+	s.denials += n
+	s.mu.Unlock()
+}
+
+// Problems lists layers that attestation found broken.
+func (s *Sandbox) Problems() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.problems)
+}
+
+// View is the policy in force for this sandbox.
+func (s *Sandbox) View() *policy.View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view
+}
+
+// Name returns the name behind a virtual address of this sandbox.
+func (s *Sandbox) Name(a netip.Addr) string { return s.names.Name(a) }
+
+// Resolve decides what a name means for this sandbox. When policy could let
+// any of its ports through it gets its virtual address, and the kernel knows
+// which ports before the answer is given.
+func (s *Sandbox) Resolve(name string) (wire.ResolveReply, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.view.Name(name)
+	r := wire.ResolveReply{Allowed: d.Resolves, Reason: d.Decision.Reason, ReasonCode: d.Decision.ReasonCode,
+		Rule: d.Decision.Rule.String(), RuleAt: ruleAt(d.Decision.Rule), Revision: d.Decision.Revision}
+	if !d.Resolves {
+		return r, nil
+	}
+	addr, _, err := s.names.Allocate(d.Name)
+	if err != nil {
+		return r, err
+	}
+	r.Addr = addr
+	if _, known := s.open[addr]; known {
+		return r, nil
+	}
+	entries := nameEntries(addr, d)
+	if err := s.m.o.Fence.PutNames(s.table, entries); err != nil {
+		return wire.ResolveReply{}, fmt.Errorf("open %s in the kernel: %w", name, err)
+	}
+	s.open[addr] = entries
+	return r, nil
+}
+
+// nameEntries are the ports of a name that the kernel steers to the gateway.
+func nameEntries(addr netip.Addr, d policy.NameDecision) []kernel.NameEntry {
+	var out []kernel.NameEntry
+	for _, p := range d.Ports {
+		if p.Decision.Allowed {
+			out = append(out, kernel.NameEntry{Addr: addr, Port: p.Port, Proto: uint8(policy.TCP), Rule: p.Decision.Rule.Num})
+		}
+	}
+	return out
+}
+
+func ruleAt(r policy.RuleRef) string {
+	if r.File == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d", r.File, r.Line)
+}
+
+// Leaf signs a certificate for a name that this sandbox may speak to, or, in
+// profiles with explain, for one whose refusal is explained to it.
+func (s *Sandbox) Leaf(name string, point []byte, now time.Time) (leaf, issuer []byte, err error) {
+	if !s.Record.Explain && !s.View().Name(name).Resolves {
+		return nil, nil, fmt.Errorf("policy does not let this sandbox speak to %q", name)
+	}
+	leaf, err = s.authority.Leaf(name, point, now)
+	return leaf, s.authority.DER(), err
+}
+
+// announcement is what the gateway must know.
+func (s *Sandbox) announcement() wire.SandboxAdd {
+	return wire.SandboxAdd{ID: s.Record.Number, Name: s.Record.ID, Scope: s.Principal.String(), Explain: s.Record.Explain}
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// The kernel's tables are keyed by a table number that the state of a sandbox
+// names. A new policy is written whole under a new number, then the state is
+// switched in one atomic step, then the old number is dropped: no call is ever
+// judged on a mix.
+
+// newTable returns a table number that no sandbox uses. The upper half of the
+// range belongs to the node itself.
+func (m *Manager) newTable() (uint32, error) {
+	for range 100 {
+		var b [4]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return 0, err
+		}
+		n := binary.BigEndian.Uint32(b[:]) >> 1
+		m.mu.Lock()
+		taken := n == 0 || m.tables[n]
+		if !taken {
+			m.tables[n] = true
+		}
+		m.mu.Unlock()
+		if !taken {
+			return n, nil
+		}
+	}
+	return 0, errors.New("no free table number")
+}
+
+// dropTables removes the entries of tables that no state names any more.
+func (m *Manager) dropTables(tables ...uint32) error {
+	if len(tables) == 0 {
+		return nil
+	}
+	if err := m.o.Fence.DropPolicy(tables...); err != nil {
+		return fmt.Errorf("drop old policy tables: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range tables {
+		delete(m.tables, t)
+	}
+	return nil
+}
+
+// Apply puts a policy into force in every sandbox. Errors of single sandboxes
+// are joined; the others still change.
+func (m *Manager) Apply(snap *policy.Snapshot) error {
+	var errs []error
+	var old []uint32
+	for _, s := range m.List() {
+		t, err := s.apply(snap)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sandbox %s: %w", s.Record.ID, err))
+			continue
+		}
+		if t != 0 {
+			old = append(old, t)
+		}
+	}
+	return errors.Join(append(errs, m.dropTables(old...))...)
+}
+
+// apply puts a new policy into force and returns the table that is no longer
+// used, 0 if there is none.
+func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != Running && s.state != Starting || s.fence == nil {
+		return 0, nil
+	}
+	view := snap.View(s.Principal)
+	table, err := s.m.newTable()
+	if err != nil {
+		return 0, err
+	}
+	open := map[netip.Addr][]kernel.NameEntry{}
+	put := s.refusal()
+	for addr, name := range s.names.All() {
+		if d := view.Name(name); d.Resolves {
+			open[addr] = nameEntries(addr, d)
+			put = append(put, open[addr]...)
+		}
+	}
+	if err := s.fill(table, put, view); err != nil {
+		return 0, errors.Join(err, s.m.dropTables(table))
+	}
+	st := s.fence.State()
+	old, st.Policy, st.Generation = st.Policy, table, uint32(snap.Revision())
+	if err := s.fence.SetState(st); err != nil {
+		return 0, errors.Join(err, s.m.dropTables(table))
+	}
+	s.view, s.table, s.open = view, table, open
+	return old, nil
+}
+
+// fill writes one whole table.
+func (s *Sandbox) fill(table uint32, names []kernel.NameEntry, view *policy.View) error {
+	if err := s.m.o.Fence.PutNames(table, names); err != nil {
+		return fmt.Errorf("names: %w", err)
+	}
+	if err := s.m.o.Fence.PutCIDRs(table, cidrEntries(view)); err != nil {
+		return fmt.Errorf("address rules: %w", err)
+	}
+	return nil
+}
+
+func cidrEntries(v *policy.View) []kernel.CIDREntry {
+	table := v.CIDRTable()
+	out := make([]kernel.CIDREntry, 0, len(table))
+	for _, e := range table {
+		out = append(out, kernel.CIDREntry{Prefix: e.Prefix, Port: e.Port, Proto: uint8(e.Proto), Allow: e.Allow, Rule: e.Rule.Num})
+	}
+	return out
+}
+
+// refusal opens the refusal address for profiles that explain.
+func (s *Sandbox) refusal() []kernel.NameEntry {
+	if !s.Record.Explain {
+		return nil
+	}
+	return []kernel.NameEntry{
+		{Addr: RefusalAddr, Port: 80, Proto: uint8(policy.TCP)},
+		{Addr: RefusalAddr, Port: 443, Proto: uint8(policy.TCP)},
+	}
+}
