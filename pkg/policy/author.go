@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/ringfence/ringfence/pkg/scope"
+)
+
+// WithRule authors a Policy document that holds one rule for a scope. The text
+// is deterministic and has been parsed back: Document.Raw is what to store.
+// The name says what the rule does; if docs already has a document of that
+// name and scope with other text, a number is added, and one with the same
+// text is returned as it is. ID may be empty ("rule" then). The error lists
+// what is wrong with the rule as [Problems].
+func WithRule(docs []Document, sel scope.Selector, r Rule) (Document, error) {
+	if r.ID == "" {
+		r.ID = "rule"
+	}
+	base := slug(r.Effect.String() + "-" + r.targetText())
+	for n := 1; ; n++ {
+		name := base
+		if n > 1 {
+			name += "-" + strconv.Itoa(n)
+		}
+		text := ruleText(name, sel, r)
+		var taken *Document
+		for i := range docs {
+			if docs[i].Kind == KindPolicy && docs[i].Name == name && docs[i].Scope == sel {
+				taken = &docs[i]
+			}
+		}
+		if taken != nil {
+			if string(taken.Raw) == text {
+				return *taken, nil
+			}
+			continue
+		}
+		parsed, problems := Parse(name+".yaml", []byte(text))
+		if len(problems) > 0 {
+			return Document{}, Problems(problems)
+		}
+		if len(parsed) != 1 {
+			return Document{}, fmt.Errorf("policy: authored text holds %d documents", len(parsed))
+		}
+		return parsed[0], nil
+	}
+}
+
+// NewEgressRule makes the rule of a target such as "api.github.com:443" for
+// WithRule.
+func NewEgressRule(effect Effect, target string) (Rule, error) {
+	t, err := ParseTarget(target)
+	if err != nil {
+		return Rule{}, err
+	}
+	if effect == Allow && t.Port == 0 {
+		with := t
+		with.Port = 443
+		return Rule{}, fmt.Errorf("an allow names its port: %s has none; for example %q", quote(target), with)
+	}
+	if h, ok := providerHostNamed(t.Host); ok {
+		return Rule{}, fmt.Errorf("%s is a host of a model provider and never plain egress: %s", quote(target), providerHint(h))
+	}
+	return Rule{Section: SectionEgress, Effect: effect, Host: t.Host, Prefix: t.Prefix, Port: t.Port}, nil
+}
+
+func (r *Rule) targetText() string {
+	switch r.Section {
+	case SectionInference:
+		return r.Model.String()
+	case SectionTools:
+		return toolSelector(r.Tool)
+	}
+	return Target{Host: r.Host, Prefix: r.Prefix, Port: r.Port}.String()
+}
+
+func ruleText(name string, sel scope.Selector, r Rule) string {
+	var b strings.Builder
+	line := func(key, val string) { fmt.Fprintf(&b, "    %s: %s\n", key, val) }
+	fmt.Fprintf(&b, "apiVersion: %s\nkind: %s\nmetadata:\n  name: %q\nscope: %q\n%s:\n  - id: %q\n", APIVersion, KindPolicy, name, sel, r.Section, r.ID)
+	verb := "deny"
+	if r.Effect == Allow {
+		verb = "allow"
+	}
+	line(verb, strconv.Quote(r.targetText()))
+	if r.For != nil {
+		line("for", strconv.Quote(r.For.String()))
+	}
+	if r.HTTP != nil {
+		b.WriteString("    http:\n")
+		if len(r.HTTP.Methods) > 0 {
+			line("  methods", quoteList(r.HTTP.Methods))
+		}
+		if len(r.HTTP.Paths) > 0 {
+			line("  paths", quoteList(r.HTTP.Paths))
+		}
+	}
+	if len(r.ResolvesTo) > 0 {
+		line("resolvesTo", quoteList(prefixStrings(r.ResolvesTo)))
+	}
+	if r.Mandatory {
+		line("mandatory", "true")
+	}
+	if r.Delegable {
+		line("delegable", "true")
+	}
+	if r.Reason != "" {
+		line("reason", strconv.Quote(r.Reason))
+	}
+	return b.String()
+}
+
+func quoteList(list []string) string {
+	q := make([]string, len(list))
+	for i, s := range list {
+		q[i] = strconv.Quote(s)
+	}
+	return "[" + strings.Join(q, ", ") + "]"
+}
+
+func prefixStrings(list []netip.Prefix) []string {
+	out := make([]string, len(list))
+	for i, p := range list {
+		out[i] = p.String()
+	}
+	return out
+}
+
+// slug makes a document name of any text.
+func slug(s string) string {
+	s = strings.ReplaceAll(s, "*", "any")
+	b := []byte(s)
+	for i, c := range b {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-') {
+			b[i] = '-'
+		}
+	}
+	if len(b) > 100 {
+		b = b[:100]
+	}
+	return string(b)
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/ringfence/ringfence/pkg/scope"
+)
+
+// Remedy is what an operator can do about a refused destination: one command
+// line that would allow it in the principal's own layer, or a sentence that
+// says which rule stands above. It is "" when the destination is allowed, or
+// when nothing would help. With port 0 port 443 is meant. Not for agents: it
+// names rules.
+func (v *View) Remedy(host string, port uint16) string {
+	return v.remedy(Question{Section: SectionEgress, Host: host, Port: port})
+}
+
+// RemedyModel is Remedy for a model.
+func (v *View) RemedyModel(dialect, model string) string {
+	return v.remedy(Question{Section: SectionInference, Dialect: dialect, Model: model})
+}
+
+// RemedyTool is Remedy for a tool that the provider runs.
+func (v *View) RemedyTool(tool string) string {
+	return v.remedy(Question{Section: SectionTools, Tool: tool})
+}
+
+func (v *View) remedy(q Question) string {
+	if q.Section == SectionEgress && q.Port == 0 {
+		q.Port = 443
+	}
+	switch q.Section {
+	case SectionEgress:
+		return v.remedyEgress(q)
+	case SectionInference:
+		if !builtDialect(q.Dialect) || v.Inference(q.Dialect, q.Model).Allowed {
+			return ""
+		}
+		m := v.s.models.match(nil, v, q.Model)
+		hyp := crule{section: SectionInference, name: scope.Exact(q.Model)}
+		return v.try(m, hyp, v.builtin(q.Dialect, q.Model), fmt.Sprintf("add to a Policy document: inference: [{id: ID, allow: %q}]", q.Model))
+	case SectionTools:
+		if v.ProviderTool(q.Tool).Allowed {
+			return ""
+		}
+		m := v.s.tools.match(nil, v, q.Tool)
+		hyp := crule{section: SectionTools, name: scope.Exact(q.Tool)}
+		return v.try(m, hyp, false, fmt.Sprintf("add to a Policy document: tools: [{id: ID, allow: %q}]", toolSelector(hyp.name)))
+	}
+	return ""
+}
+
+func (v *View) remedyEgress(q Question) string {
+	hyp := crule{section: SectionEgress, port: q.Port}
+	if a, err := netip.ParseAddr(q.Host); err == nil {
+		return v.remedyAddr(a, q, hyp)
+	}
+	m, name, prov, ok := v.hostRules(nil, q.Host)
+	switch {
+	case !ok:
+		return ""
+	case prov != nil && !prov.Supported():
+		return fmt.Sprintf("%s is a host of %s, whose dialect this version does not speak: configure a Provider and use its dialect", name, prov.Provider)
+	case prov != nil:
+		if v.opens()[prov.Dialect].Allowed {
+			return ""
+		}
+		return fmt.Sprintf(`%s is a model provider: allow its models with an inference rule, such as inference: [{id: ID, allow: "*"}]`, name)
+	}
+	hyp.host = HostPattern{HostExact, name}
+	if q.Method != "" {
+		if v.HTTP(q.Host, q.Port, q.Method, q.Path).Allowed {
+			return ""
+		}
+		m = v.request(m, q.Port, q.Method, q.Path)
+	} else {
+		if v.Egress(q.Host, q.Port).Allowed {
+			return ""
+		}
+		m, _ = v.filter(m, q.Port, condAll)
+	}
+	return v.try(m, hyp, false, "ringfence allow "+Target{Host: hyp.host, Port: q.Port}.String())
+}
+
+func (v *View) remedyAddr(a netip.Addr, q Question, hyp crule) string {
+	a = JudgedAddr(a)
+	hyp.prefix = netip.PrefixFrom(a, a.BitLen())
+	switch {
+	case a.Zone() != "" || v.Addr(a, q.Port, TCP).Allowed:
+		return ""
+	case virtualRange.Contains(a):
+		return "connect by name: the address is reserved for names"
+	case a.IsLoopback():
+		return "give the host's service a name in a rule with resolvesTo: [127.0.0.1/32]"
+	}
+	m := v.addrRules(v.s.cidrs.match(nil, v, hyp.prefix), hyp.prefix, q.Port)
+	return v.try(m, hyp, false, "ringfence allow "+Target{Prefix: hyp.prefix, Port: q.Port}.String())
+}
+
+// try decides with one more rule that allows exactly this for exactly this
+// principal. When that helps, then says how; otherwise the rule that stands
+// above is named.
+func (v *View) try(m []uint32, hyp crule, builtin bool, then string) string {
+	t := &Snapshot{groups: append(append([]scope.Selector(nil), v.s.groups...), v.p.Selector())}
+	hyp.effect, hyp.level, hyp.group = Allow, v.p.Selector().Level(), uint32(len(v.s.groups))
+	all := make([]uint32, 0, len(m)+1)
+	for _, i := range m {
+		all = append(all, uint32(len(t.rules)))
+		t.rules = append(t.rules, v.s.rules[i])
+	}
+	hyp.spec = t.specificity(&hyp)
+	all = append(all, uint32(len(t.rules)))
+	t.rules = append(t.rules, hyp)
+	o := t.decide(all, builtin)
+	if o.effect == Allow {
+		return then
+	}
+	r := &t.rules[o.winner]
+	where := fmt.Sprintf("%s (%s, scope %s)", r.ref, place(r.ref.File, r.ref.Line), r.ref.Scope)
+	switch {
+	case r.mandatory:
+		return "the mandatory rule " + where + " refuses it; no other rule can allow it"
+	case r.level < hyp.level:
+		return "the rule " + where + " stands above and is not delegable"
+	}
+	return "the rule " + where + " refuses exactly this; change it"
+}
