@@ -195,7 +195,6 @@ func (x *exchange) fillBody() *refusal {
 // drain reads the body in growing steps, each counted before it is taken.
 func (x *exchange) drain() error {
 	rc := http.NewResponseController(x.w)
-	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	limit := x.r.opt.MaxBody
 	if x.in.ContentLength > limit {
 		return errTooLarge
@@ -229,6 +228,7 @@ func (x *exchange) drain() error {
 		}
 		if err == io.EOF {
 			x.body = buf
+			_ = rc.SetReadDeadline(time.Time{})
 			return nil
 		}
 		if err != nil {

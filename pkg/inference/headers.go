@@ -85,13 +85,9 @@ func (x *exchange) addCredential(out http.Header, p *policy.Provider) (secrets [
 	for _, name := range x.d.credentials {
 		out.Del(name)
 	}
-	if p.Secret == "" { // a local model server that asks for no key
-		x.rec.ev.Credential = "none"
-		return nil, nil
-	}
 	var key string
 	var ok bool
-	if x.c.Secrets != nil {
+	if x.c.Secrets != nil && p.Secret != "" {
 		key, ok = x.c.Secrets(p.Secret)
 	}
 	key = strings.TrimSpace(key)

@@ -17,7 +17,6 @@
 package inference
 
 import (
-	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -54,7 +53,7 @@ type Options struct {
 	MaxBuffered int64         // bytes of all request bodies held at once; 0 = DefaultMaxBuffered
 	Idle        time.Duration // longest silence of an upstream; 0 = DefaultIdle
 	BodyIdle    time.Duration // longest silence of a client inside its body; 0 = DefaultBodyIdle
-	Logger      *slog.Logger  // nil discards; no request content is ever logged
+	Version     string        // of the daemon, for events
 }
 
 // Redirector answers model calls. It is safe for concurrent use and keeps no
@@ -79,9 +78,6 @@ func New(o Options) *Redirector {
 	}
 	if o.BodyIdle <= 0 {
 		o.BodyIdle = DefaultBodyIdle
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Redirector{opt: o}
 }
@@ -115,6 +111,7 @@ func (r *Redirector) ServeHTTP(w http.ResponseWriter, req *http.Request, c Call)
 	d := dialectByName(c.Dialect)
 	x := &exchange{r: r, c: &c, d: d, w: w, in: req, start: time.Now()}
 	x.rec = newRecord(&c, req, x.start)
+	x.rec.ev.Version = r.opt.Version
 	defer x.finish()
 	if d == nil {
 		x.d = &openAI

@@ -51,9 +51,7 @@ func (r *record) refused(e *refusal) {
 		r.ev.Reason = e.message
 	}
 	r.ev.Remedy = e.command
-	if e.code == codeUpstream {
-		r.ev.Detail = e.message
-	} else {
+	if e.code != codeUpstream {
 		r.ev.Verdict = event.Denied
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/policy"
 )
@@ -57,6 +58,9 @@ func (e *refusal) text() string {
 // refuse writes the dialect's error and marks the record.
 func (x *exchange) refuse(e *refusal) {
 	x.rec.refused(e)
+	if x.body == nil { // the server reads on what is left of a body: not for ever
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(x.r.opt.BodyIdle))
+	}
 	h := x.w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
