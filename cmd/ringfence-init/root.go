@@ -131,6 +131,7 @@ func newFS(kind string, attr int, opts ...string) (int, error) {
 		return -1, fmt.Errorf("fsopen %s: %w", kind, err)
 	}
 	defer unix.Close(fs)
+	opts = append([]string{"source", kind}, opts...)
 	for i := 0; i+1 < len(opts); i += 2 {
 		if opts[i+1] == "" {
 			err = unix.FsconfigSetFlag(fs, opts[i])
