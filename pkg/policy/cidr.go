@@ -118,6 +118,7 @@ func (v *View) CIDRTable() []CIDREntry {
 	}
 	var out []CIDREntry
 	for port, prefixes := range byPort {
+		prefixes = slices.Clone(prefixes)
 		if port != 0 {
 			prefixes = append(prefixes, byPort[0]...)
 		}
@@ -126,6 +127,12 @@ func (v *View) CIDRTable() []CIDREntry {
 				if s := special[i].prefix; a.Bits() < s.Bits() && a.Contains(s.Addr()) {
 					prefixes = append(prefixes, s)
 				}
+			}
+		}
+		for _, a := range prefixes {
+			if a.Bits() < virtualRange.Bits() && a.Contains(virtualRange.Addr()) {
+				prefixes = append(prefixes, virtualRange)
+				break
 			}
 		}
 		out = append(out, v.cidrGroup(port, prefixes)...)

@@ -41,14 +41,16 @@ func (v *View) remedy(q Question) string {
 		}
 		m := v.s.models.match(nil, v, q.Model)
 		hyp := crule{section: SectionInference, name: scope.Exact(q.Model)}
-		return v.try(m, hyp, v.builtin(q.Dialect, q.Model), fmt.Sprintf("add to a Policy document: inference: [{id: ID, allow: %q}]", q.Model))
+		s, _ := v.try(m, hyp, v.builtin(q.Dialect, q.Model), fmt.Sprintf("add to a Policy document: inference: [{id: ID, allow: %q}]", q.Model))
+		return s
 	case SectionTools:
 		if v.ProviderTool(q.Tool).Allowed {
 			return ""
 		}
 		m := v.s.tools.match(nil, v, q.Tool)
 		hyp := crule{section: SectionTools, name: scope.Exact(q.Tool)}
-		return v.try(m, hyp, false, fmt.Sprintf("add to a Policy document: tools: [{id: ID, allow: %q}]", toolSelector(hyp.name)))
+		s, _ := v.try(m, hyp, false, fmt.Sprintf("add to a Policy document: tools: [{id: ID, allow: %q}]", toolSelector(hyp.name)))
+		return s
 	}
 	return ""
 }
@@ -71,6 +73,7 @@ func (v *View) remedyEgress(q Question) string {
 		return fmt.Sprintf(`%s is a model provider: allow its models with an inference rule, such as inference: [{id: ID, allow: "*"}]`, name)
 	}
 	hyp.host = HostPattern{HostExact, name}
+	then := "ringfence allow " + Target{Host: hyp.host, Port: q.Port}.String()
 	if q.Method != "" {
 		if v.HTTP(q.Host, q.Port, q.Method, q.Path).Allowed {
 			return ""
@@ -80,9 +83,14 @@ func (v *View) remedyEgress(q Question) string {
 		if v.Egress(q.Host, q.Port).Allowed {
 			return ""
 		}
+		open, _ := v.filter(append([]uint32(nil), m...), q.Port, condOpen)
+		if s, ok := v.try(open, hyp, false, then); ok {
+			return s
+		}
 		m, _ = v.filter(m, q.Port, condAll)
 	}
-	return v.try(m, hyp, false, "ringfence allow "+Target{Host: hyp.host, Port: q.Port}.String())
+	s, _ := v.try(m, hyp, false, then)
+	return s
 }
 
 func (v *View) remedyAddr(a netip.Addr, q Question, hyp crule) string {
@@ -97,13 +105,14 @@ func (v *View) remedyAddr(a netip.Addr, q Question, hyp crule) string {
 		return "give the host's service a name in a rule with resolvesTo: [127.0.0.1/32]"
 	}
 	m := v.addrRules(v.s.cidrs.match(nil, v, hyp.prefix), hyp.prefix, q.Port)
-	return v.try(m, hyp, false, "ringfence allow "+Target{Prefix: hyp.prefix, Port: q.Port}.String())
+	s, _ := v.try(m, hyp, false, "ringfence allow "+Target{Prefix: hyp.prefix, Port: q.Port}.String())
+	return s
 }
 
 // try decides with one more rule that allows exactly this for exactly this
-// principal. When that helps, then says how; otherwise the rule that stands
-// above is named.
-func (v *View) try(m []uint32, hyp crule, builtin bool, then string) string {
+// principal. When that helps, ok is true and the answer is then; otherwise the
+// rule that stands above is named.
+func (v *View) try(m []uint32, hyp crule, builtin bool, then string) (answer string, ok bool) {
 	t := &Snapshot{groups: append(append([]scope.Selector(nil), v.s.groups...), v.p.Selector())}
 	hyp.effect, hyp.level, hyp.group = Allow, v.p.Selector().Level(), uint32(len(v.s.groups))
 	all := make([]uint32, 0, len(m)+1)
@@ -116,15 +125,15 @@ func (v *View) try(m []uint32, hyp crule, builtin bool, then string) string {
 	t.rules = append(t.rules, hyp)
 	o := t.decide(all, builtin)
 	if o.effect == Allow {
-		return then
+		return then, true
 	}
 	r := &t.rules[o.winner]
 	where := fmt.Sprintf("%s (%s, scope %s)", r.ref, place(r.ref.File, r.ref.Line), r.ref.Scope)
 	switch {
 	case r.mandatory:
-		return "the mandatory rule " + where + " refuses it; no other rule can allow it"
+		return "the mandatory rule " + where + " refuses it; no other rule can allow it", false
 	case r.level < hyp.level:
-		return "the rule " + where + " stands above and is not delegable"
+		return "the rule " + where + " stands above and is not delegable", false
 	}
-	return "the rule " + where + " refuses exactly this; change it"
+	return "the rule " + where + " refuses exactly this; change it", false
 }
