@@ -137,19 +137,22 @@ func (e *Event) Decides() bool {
 }
 
 // IsDenial says whether the event records that something was refused.
-func (e *Event) IsDenial() bool { return e.Verdict == Denied && e.Decides() }
+func (e *Event) IsDenial() bool { return e.Verdict.denied() && e.Decides() }
+
+// denied is true for every verdict that does not let through.
+func (v Verdict) denied() bool { return v != Allowed && v != Observed }
 
 func always(s Severity) func(Verdict) Severity { return func(Verdict) Severity { return s } }
 
 func lowIfDenied(v Verdict) Severity {
-	if v == Denied {
+	if v.denied() {
 		return SeverityLow
 	}
 	return SeverityInfo
 }
 
 func mediumIfDenied(v Verdict) Severity {
-	if v == Denied {
+	if v.denied() {
 		return SeverityMedium
 	}
 	return SeverityInfo

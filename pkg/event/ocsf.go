@@ -188,7 +188,7 @@ func appendVerdict(j *jsonBuf, e *Event, k *kindSpec) {
 
 // failed decides OCSF status: refused, lost, or answered with an error.
 func (e *Event) failed(k *kindSpec) bool {
-	if k.decides && e.Verdict != Allowed && e.Verdict != Observed {
+	if k.decides && e.Verdict.denied() {
 		return true
 	}
 	switch e.Kind {

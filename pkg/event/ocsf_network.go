@@ -21,14 +21,14 @@ var networkVerbs = verbs{
 }
 
 func networkActivity(e *Event) activity {
-	if e.Verdict == Denied {
+	if e.Verdict.denied() {
 		return activity{5, "Refuse"}
 	}
 	return networkVerbs.find(e.Activity, activity{1, "Open"})
 }
 
 func kernelDenialActivity(e *Event) activity {
-	if e.Verdict == Denied {
+	if e.Verdict.denied() {
 		return activity{5, "Refuse"}
 	}
 	return activity{6, "Traffic"}

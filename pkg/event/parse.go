@@ -32,12 +32,12 @@ type Header struct {
 // Denial says whether the record is about something that was refused.
 func (h *Header) Denial() bool {
 	s := kindTable(h.Kind)
-	return s != nil && s.decides && h.Verdict == Denied
+	return s != nil && s.decides && h.Verdict.denied()
 }
 
 var (
 	markTime   = []byte(`{"time":`)
-	markUID    = []byte(`,"metadata":{"uid":"`)
+	markUID    = []byte(`"uid":`)
 	markMeta   = []byte(`,"metadata":{`)
 	markSeq    = []byte(`"sequence":`)
 	markOwn    = []byte(`"unmapped":{"ringfence":{"kind":"`)
@@ -61,17 +61,15 @@ func PeekOCSF(line []byte) (Header, error) {
 		return h, ErrFormat
 	}
 	h.Time = time.UnixMilli(ms).UTC()
-	if r, ok := bytes.CutPrefix(rest, markUID); ok {
-		id, r, ok := bytes.Cut(r, []byte{'"'})
-		if !ok {
-			return h, ErrFormat
-		}
-		h.ID = string(id)
-		rest = bytes.TrimPrefix(r, []byte{','})
-	} else if rest, ok = bytes.CutPrefix(rest, markMeta); !ok {
+	var err error
+	if rest, ok = bytes.CutPrefix(rest, markMeta); !ok {
 		return h, ErrFormat
 	}
-	if r, ok := bytes.CutPrefix(rest, markSeq); ok {
+	if h.ID, rest, err = cutMember(rest, markUID); err != nil {
+		return h, err
+	}
+	rest = bytes.TrimPrefix(rest, []byte{','})
+	if r, ok := bytes.CutPrefix(rest, markSeq); ok { // absent for a record that is in no log
 		seq, _, ok := cutInt(r)
 		if !ok || seq < 0 {
 			return h, ErrFormat
@@ -96,11 +94,10 @@ func PeekOCSF(line []byte) (Header, error) {
 		return h, errOwnPart
 	}
 	h.Verdict = ParseVerdict(string(verdict))
-	var err error
-	if h.Sandbox, own, err = cutString2(own, markBox); err != nil {
+	if h.Sandbox, own, err = cutMember(own, markBox); err != nil {
 		return h, err
 	}
-	h.Scope, _, err = cutString2(own, markScope)
+	h.Scope, _, err = cutMember(own, markScope)
 	return h, err
 }
 
@@ -113,8 +110,8 @@ func cutInt(b []byte) (int64, []byte, bool) {
 	return v, b[n:], err == nil
 }
 
-// cutString2 reads an optional string member that starts with mark.
-func cutString2(b, mark []byte) (string, []byte, error) {
+// cutMember reads an optional string member that starts with mark.
+func cutMember(b, mark []byte) (string, []byte, error) {
 	r, ok := bytes.CutPrefix(b, mark)
 	if !ok {
 		return "", b, nil
