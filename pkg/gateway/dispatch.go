@@ -286,12 +286,19 @@ func (f *flow) serveHTTP(hc *httpConn, c net.Conn) {
 	}
 }
 
-// ended records a flow that we cut.
+// ended records a flow that we cut. Only a revocation is a denial; the end of
+// the sandbox, of the gateway or of patience is not.
 func (f *flow) ended(code, why string) {
 	ev := f.event(event.KindNetwork)
-	ev.Verdict, ev.ReasonCode, ev.Reason = event.Denied, code, why
+	ev.Activity, ev.ReasonCode, ev.Reason = "reset", code, why
 	if ev.Reason == "" {
 		ev.Reason = "the connection was closed: " + code
+	}
+	switch {
+	case code == codeRevoked:
+		ev.Verdict = event.Denied
+	case ev.Verdict == event.Denied:
+		ev.Verdict = event.Observed // it ended before it was decided
 	}
 	ev.BytesIn, ev.BytesOut = f.in.Load(), f.out.Load()
 	f.ticket.post(ev)

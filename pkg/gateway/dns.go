@@ -308,6 +308,9 @@ func (q *question) record(v verdict) {
 			ev.DstName = q.m.Question[0].Name
 		}
 	}
+	if v.addr.IsValid() && q.qtype == dns.TypeA {
+		ev.PeerAddr = v.addr.String() // the answer
+	}
 	ev.RCode = dns.RcodeToString[v.rcode]
 	switch {
 	case v.observed:

@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/event"
 )
@@ -29,10 +30,29 @@ const (
 func askForDestination(c *net.UDPConn) error {
 	err4 := ipv4.NewPacketConn(c).SetControlMessage(ipv4.FlagDst, true)
 	err6 := ipv6.NewPacketConn(c).SetControlMessage(ipv6.FlagDst, true)
+	if err6 == nil {
+		err6 = freebind6(c)
+	}
 	if err4 != nil && err6 != nil {
 		return fmt.Errorf("gateway: destination addresses of DNS datagrams: %w", err4)
 	}
 	return nil
+}
+
+// freebind6 lets replies over IPv6 come from an address that is local by route
+// only: IPv6, unlike IPv4, wants it on an interface (datagram.c, Linux 4.15).
+func freebind6(c *net.UDPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var serr error
+	if err := raw.Control(func(fd uintptr) {
+		serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
+	}); err != nil {
+		return err
+	}
+	return serr
 }
 
 // replyFrom reads the destination of a datagram and makes the control message

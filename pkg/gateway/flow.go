@@ -149,7 +149,7 @@ func (f *flow) event(kind event.Kind) event.Event {
 	defer f.mu.Unlock()
 	ev.Time, ev.End = f.start.UTC(), ev.Time
 	ev.Duration = time.Since(f.start)
-	ev.Activity = "connect"
+	ev.Activity = "open"
 	ev.DstAddr, ev.DstPort, ev.DstName = f.dst.String(), f.dst.Port(), f.name
 	if a := f.conn.RemoteAddr(); a != nil {
 		ev.SrcAddr = a.String()

@@ -162,6 +162,9 @@ func (x *exchange) forward(t *http.Transport, d policy.Decision) {
 		ErrorLog:      x.g.http.ErrorLog,
 		ModifyResponse: func(resp *http.Response) error {
 			resp.Header.Del("Alt-Svc") // it would point to QUIC, which is closed
+			if resp.StatusCode == http.StatusSwitchingProtocols {
+				x.opened(d)
+			}
 			return nil
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { x.upstreamFailed(fw, err) },
@@ -241,6 +244,18 @@ func (x *exchange) forwarded(fw *forwarding, d policy.Decision) {
 	}
 	x.f.mu.Unlock()
 	x.ticket.post(ev)
+}
+
+// opened tells of a WebSocket before it ends.
+func (x *exchange) opened(d policy.Decision) {
+	t := x.g.rec.reserve(x.f.sb.cfg.ID)
+	if t == nil {
+		return // the one at its end has its place
+	}
+	ev := x.event()
+	applyDecision(&ev, d)
+	ev.Status = http.StatusSwitchingProtocols
+	t.post(ev)
 }
 
 // countedWriter counts an answer. The reverse proxy reaches Flush and Hijack

@@ -23,6 +23,7 @@ type Limits struct {
 	Dial         time.Duration // resolution and connection, default 15 s
 	Keeper       time.Duration // one question to the keeper, default 5 s
 	Flush        time.Duration // handing over the last events at the end, default 5 s
+	TellOpen     time.Duration // after which a relay that is still open gets an event of its own, default 5 s
 	FoldWindow   time.Duration // within which alike events are folded into one, default 5 s
 }
 
@@ -39,6 +40,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Dial, 15*time.Second)
 	def(&l.Keeper, 5*time.Second)
 	def(&l.Flush, 5*time.Second)
+	def(&l.TellOpen, 5*time.Second)
 	def(&l.FoldWindow, 5*time.Second)
 	return l
 }

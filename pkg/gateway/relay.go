@@ -69,6 +69,8 @@ func (f *flow) pipe(e *epoch, up *net.TCPConn, name string) {
 		err error
 	}
 	client := f.conn.TCPConn
+	open := time.AfterFunc(f.sb.g.opt.Limits.TellOpen, f.stillOpen)
+	defer open.Stop()
 	outward := make(chan result, 1)
 	go func() {
 		r := result{err: f.sniff(e, name)}
@@ -78,14 +80,14 @@ func (f *flow) pipe(e *epoch, up *net.TCPConn, name string) {
 		if r.err == nil {
 			r.err = up.CloseWrite()
 		}
+		outward <- r // before the reset below ends the other direction
 		if r.err != nil {
 			reset(up)
 			var bad *badHello
-			if !errors.As(r.err, &bad) { // that one answers with an alert
+			if !errors.As(r.err, &bad) { // that one is answered with an alert
 				reset(client)
 			}
 		}
-		outward <- r
 	}()
 	in, err := client.ReadFrom(up)
 	if err == nil {
@@ -95,7 +97,7 @@ func (f *flow) pipe(e *epoch, up *net.TCPConn, name string) {
 	if err != nil {
 		reset(up)
 		select {
-		case out = <-outward: // it may be sending an alert
+		case out = <-outward: // it is why; a bad hello is answered below
 		default:
 			reset(client)
 			out = <-outward
@@ -105,6 +107,15 @@ func (f *flow) pipe(e *epoch, up *net.TCPConn, name string) {
 	}
 	f.relayed(uint64(in), uint64(out.n), out.err)
 	client.Close()
+}
+
+// stillOpen tells of a relay that lasts, before it ends.
+func (f *flow) stillOpen() {
+	t := f.sb.g.rec.reserve(f.sb.cfg.ID)
+	if t == nil {
+		return // the one at its end has its place
+	}
+	t.post(f.event(event.KindNetwork))
 }
 
 // badHello is a ClientHello that ends a relay after it began.
@@ -161,7 +172,7 @@ func (f *flow) relayed(in, out uint64, err error) {
 		return
 	}
 	ev := f.event(event.KindNetwork)
-	ev.BytesIn, ev.BytesOut = in, out
+	ev.Activity, ev.BytesIn, ev.BytesOut = "close", in, out
 	f.ticket.post(ev)
 }
 
@@ -178,6 +189,7 @@ func (f *flow) dialFailed(err error) {
 		return
 	}
 	ev := f.event(event.KindNetwork)
+	ev.Activity = "fail"
 	ev.ReasonCode, ev.Reason = codeUpstream, "policy allowed it, but the destination did not answer"
 	var unresolved *upstream.ResolveError
 	if errors.As(err, &unresolved) {

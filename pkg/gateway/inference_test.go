@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/inference"
+)
+
+// stubInference answers with what it was told.
+type stubInference struct{}
+
+func (stubInference) ServeHTTP(w http.ResponseWriter, r *http.Request, c inference.Call) {
+	key, ok := c.Secrets("openai")
+	d := c.View.Inference(c.Dialect, "gpt-x")
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{"host": c.Host, "dialect": c.Dialect, "sandbox": c.Sandbox, "scope": c.Scope,
+		"key": key, "has": ok, "allowed": d.Allowed, "proto": r.Proto, "path": r.URL.Path})
+	c.Record(event.Event{Kind: event.KindInference, Time: time.Now(), Verdict: event.Allowed, Layer: "inference", ReasonCode: "rule",
+		Provider: "p", Model: "gpt-x", Status: 200, TokensIn: 3, TokensOut: 5, Credential: "injected"})
+}
+
+func TestProviderHostsGoToInference(t *testing.T) {
+	r := newRig(t, closedPolicy, rigOptions{inference: stubInference{}})
+	r.g.SetSecrets(map[string]string{"openai": "sk-real"})
+	for _, h2 := range []bool{false, true} {
+		resp, err := r.client(r.keeper.ca.pool(), h2).Post("https://api.openai.com/v1/chat/completions", "application/json", strings.NewReader(`{}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got map[string]any
+		if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got["dialect"] != "openai" || got["host"] != "api.openai.com" || got["key"] != "sk-real" || got["sandbox"] != "sbx-1" ||
+			got["allowed"] != true || got["scope"] != "org:local/team:default/agent:test" {
+			t.Errorf("%v", got)
+		}
+	}
+	ev := r.event("call", func(e *event.Event) bool { return e.Kind == event.KindInference })
+	if ev.Sandbox != "sbx-1" || ev.Revision != 1 || ev.Source != "gateway" {
+		t.Errorf("event %+v", ev)
+	}
+	mf, err := r.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]float64{}
+	for _, f := range mf {
+		for _, m := range f.GetMetric() {
+			found[f.GetName()] += m.GetCounter().GetValue()
+		}
+	}
+	if found["ringfence_gateway_inference_tokens_total"] != 16 || found["ringfence_kernel_verdicts_total"] != 7 {
+		t.Errorf("metrics %v", found)
+	}
+}
+
+func TestProviderHostRefusals(t *testing.T) {
+	r := newRig(t, docHead+"inference:\n  - {id: none, deny: \"*\"}\n", rigOptions{inference: stubInference{}, explain: true})
+	resp, err := r.inside(false).Get("https://api.anthropic.com/v1/models")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 403 {
+		t.Errorf("%d %s", resp.StatusCode, b)
+	}
+}
+
+func TestTheRealRedirectorAnswersWithTheTrialProvider(t *testing.T) {
+	r := newRig(t, closedPolicy, rigOptions{})
+	resp, err := r.client(r.keeper.ca.pool(), true).Post("https://api.openai.com/v1/chat/completions", "application/json",
+		strings.NewReader(`{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != 200 || !strings.Contains(string(b), "choices") {
+		t.Errorf("%d %s", resp.StatusCode, b)
+	}
+	r.event("trial call", func(e *event.Event) bool { return e.Kind == event.KindInference && e.Credential == "trial" })
+}
