@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/cmd/ringfence/internal/show"
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+func (a *app) policyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Check and show policy documents",
+		Args:  args(cobra.NoArgs),
+		RunE:  func(*cobra.Command, []string) error { return usagef("name what to do: ringfence policy check|show") },
+	}
+	cmd.AddCommand(a.policyCheckCommand(), a.policyShowCommand())
+	return cmd
+}
+
+func (a *app) policyCheckCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check FILE...",
+		Short: "Report every mistake in documents, with file, line and column",
+		Long: "Report every mistake in policy, profile and provider documents. The files are read\n" +
+			"together, without the daemon; - is standard input. Exit code 1 when there is a mistake.",
+		Example: "  ringfence policy check policy.yaml\n  ringfence policy check -o json /etc/ringfence/policy/*.yaml",
+		Args:    args(cobra.MinimumNArgs(1)),
+		RunE: func(_ *cobra.Command, files []string) error {
+			var docs []policy.Document
+			var problems []policy.Problem
+			for _, name := range files {
+				text, err := a.readDocument(name)
+				if err != nil {
+					return err
+				}
+				d, p := policy.Parse(name, text)
+				docs, problems = append(docs, d...), append(problems, p...)
+			}
+			if len(problems) == 0 {
+				_, problems = policy.Compile(0, docs)
+			}
+			return a.printCheck(api.NewCheckResult(problems), len(docs))
+		},
+	}
+	a.outputFlag(cmd, "table", "json")
+	return cmd
+}
+
+func (a *app) printCheck(res api.CheckResult, docs int) error {
+	if a.json() {
+		if err := show.JSON(a.out, res); err != nil {
+			return err
+		}
+	} else {
+		for _, p := range res.Problems {
+			line := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, p.Msg)
+			if p.Hint != "" {
+				line += " (" + p.Hint + ")"
+			}
+			_, _ = fmt.Fprintln(a.out, show.Text(line, 1000))
+		}
+		if res.OK {
+			_, _ = fmt.Fprintf(a.out, "%d documents, no mistakes\n", docs)
+		}
+	}
+	if !res.OK {
+		return quiet(exitGeneric)
+	}
+	return nil
+}
+
+func (a *app) policyShowCommand() *cobra.Command {
+	var sandbox string
+	cmd := &cobra.Command{
+		Use:     "show",
+		Short:   "Show the documents in force",
+		Long:    "Show the documents in force on the node (root) or for one sandbox.",
+		Example: "  ringfence policy show --sandbox web",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v, err := a.client().Policy(cmd.Context(), sandbox)
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				return show.JSON(a.out, v)
+			}
+			rows := make([][]string, len(v.Documents))
+			for i, d := range v.Documents {
+				rows[i] = []string{d.Kind, d.Name, d.Scope, d.File}
+			}
+			if err := show.Table(a.out, []string{"KIND", "NAME", "SCOPE", "FILE"}, rows); err != nil {
+				return err
+			}
+			_, _ = fmt.Fprintf(a.out, "revision %d\n", v.Revision)
+			for _, p := range v.Problems {
+				_, _ = fmt.Fprintln(a.err, show.Text(fmt.Sprintf("ringfence: not in force: %s:%d:%d: %s", p.File, p.Line, p.Col, p.Msg), 1000))
+			}
+			if len(v.Problems) > 0 {
+				return quiet(exitDegraded)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&sandbox, "sandbox", "", "what this sandbox is under")
+	_ = cmd.RegisterFlagCompletionFunc("sandbox", a.completeSandboxes)
+	a.outputFlag(cmd, "table", "json")
+	return cmd
+}
+
+// maxDocument bounds a profile or policy file.
+const maxDocument = 1 << 20
+
+// readDocument reads a file with the caller's rights; "-" is standard input. A
+// FIFO or device would hang and is refused.
+func (a *app) readDocument(name string) ([]byte, error) {
+	f := a.in
+	if name != "-" {
+		fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: name, Err: err}
+		}
+		f = os.NewFile(uintptr(fd), name)
+		defer f.Close() //nolint:errcheck // only read
+		st, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		if !st.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s is not a regular file", name)
+		}
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxDocument+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxDocument {
+		return nil, fmt.Errorf("%s is over %d bytes", name, maxDocument)
+	}
+	return b, nil
+}
+
+// isFileName tells FILE from NAME in --profile: a path or a YAML file name.
+func isFileName(s string) bool {
+	return strings.ContainsRune(s, '/') || strings.HasSuffix(s, ".yaml") || strings.HasSuffix(s, ".yml")
+}

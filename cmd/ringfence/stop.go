@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringfence/ringfence/cmd/ringfence/internal/show"
+	"github.com/ringfence/ringfence/pkg/api"
+)
+
+func (a *app) stopCommand() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:               "stop SANDBOX...",
+		Short:             "Stop sandboxes",
+		Long:              "Stop sandboxes: TERM for the agent, and after the timeout the end of everything\nin the sandbox. SANDBOX is an id, the beginning of one, or a name.",
+		Example:           "  ringfence stop web\n  ringfence stop --timeout 0s 3f2a",
+		Args:              args(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: a.completeSandboxes,
+		RunE: func(cmd *cobra.Command, refs []string) error {
+			results := make([]api.StopResult, 0, len(refs))
+			var first error
+			for _, ref := range refs {
+				res, err := a.client().Stop(cmd.Context(), ref, timeout)
+				if err != nil {
+					if first != nil {
+						printError(a.err, err, a.json())
+						continue
+					}
+					first = err
+					continue
+				}
+				results = append(results, res)
+				if !a.json() {
+					_, _ = fmt.Fprintln(a.out, show.Text(res.Sandbox.ID, 64))
+					printFindings(a.err, res.Findings)
+				}
+			}
+			if a.json() {
+				if err := show.JSON(a.out, results); err != nil {
+					return err
+				}
+			}
+			return first
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long the agent may take to end by itself")
+	a.outputFlag(cmd, "table", "json")
+	return cmd
+}
+
+// maxFindings is how many findings are listed one by one.
+const maxFindings = 10
+
+// printFindings says what was found in the workspace when it came back.
+func printFindings(w io.Writer, list []api.Finding) {
+	if len(list) == 0 {
+		return
+	}
+	_, _ = fmt.Fprintf(w, "ringfence: %d found in the workspace and made harmless:\n", len(list))
+	for i, f := range list {
+		if i == maxFindings {
+			_, _ = fmt.Fprintf(w, "  ... and %d more\n", len(list)-i)
+			return
+		}
+		_, _ = fmt.Fprintf(w, "  %s: %s (%s)\n", show.Text(f.Path, 200), show.Text(f.What, 200), show.Text(f.Action, 40))
+	}
+}
