@@ -34,7 +34,7 @@ var modes = []struct {
 func outside(t *testing.T, name, arg string) string {
 	t.Helper()
 	cmd := exec.Command(probePath, arg)
-	cmd.Env = []string{"CONFINE_PROBE=" + name}
+	cmd.Env = []string{"CONFINE_PROBE=" + name, "GORACE=atexit_sleep_ms=0"}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("control: %v: %s", err, out)
@@ -44,7 +44,7 @@ func outside(t *testing.T, name, arg string) string {
 
 func inside(t *testing.T, in confine.PlanInput, name, arg string) string {
 	t.Helper()
-	in.Env = append(slices.Clone(in.Env), "CONFINE_PROBE="+name)
+	in.Env = append(slices.Clone(in.Env), "CONFINE_PROBE="+name, "GORACE=atexit_sleep_ms=0")
 	out, code := launch(t, in, probePath, arg).result()
 	if code != 0 {
 		t.Fatalf("probe %s %s ended with %d: %s", name, arg, code, out)
@@ -219,7 +219,7 @@ func TestInitMemory(t *testing.T) {
 	b.recv(b.status)
 	for _, pid := range pidsOf(t, b.cgroup) {
 		cmd := exec.Command(probePath, "/proc/"+pid+"/mem")
-		cmd.Env = []string{"CONFINE_PROBE=rdwr"}
+		cmd.Env = []string{"CONFINE_PROBE=rdwr", "GORACE=atexit_sleep_ms=0"}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: testUID, Gid: testGID}}
 		out, err := cmd.CombinedOutput()
 		if err != nil {

@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -102,38 +100,6 @@ func fsName(fd int) string {
 		}
 	}
 	return "an unknown file system"
-}
-
-// idmapNS returns a user namespace that maps one owner of files to one uid and
-// gid: what belongs to (uid, gid) on disk shows as (toUID, toGID) in a mount
-// with this map, and the other way round; every other owner shows as 65534.
-func idmapNS(uid, gid, toUID, toGID uint32) (*os.File, error) {
-	// The namespace needs a process to be born in. It is stopped by ptrace at
-	// its first instruction and killed: it never runs.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{}
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:                 syscall.CLONE_NEWUSER,
-		UidMappings:                []syscall.SysProcIDMap{{ContainerID: int(uid), HostID: int(toUID), Size: 1}},
-		GidMappings:                []syscall.SysProcIDMap{{ContainerID: int(gid), HostID: int(toGID), Size: 1}},
-		GidMappingsEnableSetgroups: true,
-		Ptrace:                     true,
-		Pdeathsig:                  syscall.SIGKILL,
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("confine: user namespace for the idmapped workspace: %w", err)
-	}
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // "signal: killed" is what we asked for
-	}()
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid))
-	if err != nil {
-		return nil, fmt.Errorf("confine: user namespace for the idmapped workspace: %w", err)
-	}
-	return ns, nil
 }
 
 // openPath opens p with O_PATH, following links, with the caller's rights when

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +27,9 @@ const testUID, testGID = 64321, 64322
 // initPath is the program under test, probePath a copy of this test that any
 // user can run.
 var initPath, probePath string
+
+// idmaps is shared as a keeper's would be.
+var idmaps confine.Idmaps
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv("CONFINE_PROBE"); name != "" {
@@ -56,6 +60,7 @@ func runTests(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "build init: %v\n%s", err, out)
 		return 1
 	}
+	defer idmaps.Close()
 	return m.Run()
 }
 
@@ -151,7 +156,7 @@ func input(tb testing.TB, w world) confine.PlanInput {
 		Walls:     confine.Walls{Workspace: confine.WorkspaceReadWrite, MinLandlockABI: 1, Exec: []string{probePath}, TmpBytes: 64 << 20},
 		SandboxID: "test", Identity: confine.Identity{UID: testUID, GID: testGID}, HostUID: testUID, HostGID: testGID,
 		RealHome: w.home, Workspace: ws, WorkspaceTarget: w.workspace,
-		Env: []string{"PATH=/usr/bin:/bin:/usr/sbin"}, SeccompFilter: allowAll(),
+		Idmaps: &idmaps, Env: []string{"PATH=/usr/bin:/bin:/usr/sbin"}, SeccompFilter: allowAll(),
 		CABundle: []byte("BUNDLE\n"), CACert: []byte("CA\n"),
 	}
 }
@@ -205,8 +210,10 @@ func prepare(tb testing.TB, in confine.PlanInput, argv ...string) *box {
 		tb.Fatal(err)
 	}
 	defer p.Close()
-	bin := initBinary(tb)
-	defer bin.Close()
+	bin, err := initBinary()
+	if err != nil {
+		tb.Fatal(err)
+	}
 	b.init, err = confine.Start(confine.StartOptions{
 		Init: bin, CgroupFD: int(cg.Fd()), UserNS: in.Identity.UserNS, HostUID: in.HostUID, HostGID: in.HostGID, Stderr: os.Stderr,
 	})
@@ -226,14 +233,8 @@ func prepare(tb testing.TB, in confine.PlanInput, argv ...string) *box {
 	return b
 }
 
-func initBinary(tb testing.TB) *os.File {
-	tb.Helper()
-	bin, err := confine.InitBinary(initPath)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return bin
-}
+// initBinary is made once, as by a keeper.
+var initBinary = sync.OnceValues(func() (*os.File, error) { return confine.InitBinary(initPath) })
 
 func (b *box) recv(c *confine.Conn) *confine.Message {
 	b.tb.Helper()

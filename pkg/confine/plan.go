@@ -50,8 +50,8 @@ type planner struct {
 	guarded []string          // paths inside, canonical
 	files   map[string]bool   // targets of our own files
 	seen    map[string]bool   // directories of a private tmpfs already planned
-	maps    map[[2]uint32]*os.File
-	kept    []*os.File // closed when the plan is done
+	maps    Idmaps            // when the caller keeps none
+	kept    []*os.File        // closed when the plan is done
 }
 
 // Plan turns a request into a specification and the descriptors it needs. It
@@ -64,9 +64,9 @@ func Plan(in PlanInput) (*Prepared, error) {
 	}
 	pl := &planner{
 		in: in, p: &Prepared{}, links: map[string]string{}, files: map[string]bool{}, seen: map[string]bool{},
-		maps: map[[2]uint32]*os.File{},
 	}
 	defer func() {
+		pl.maps.Close()
 		for _, f := range pl.kept {
 			f.Close()
 		}

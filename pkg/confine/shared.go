@@ -130,17 +130,11 @@ func (pl *planner) share(f *os.File, target string, readOnly, newArea bool) erro
 
 // idmap returns the map from a directory's owner to the agent.
 func (pl *planner) idmap(uid, gid uint32) (*os.File, error) {
-	owner := [2]uint32{uid, gid}
-	if f := pl.maps[owner]; f != nil {
-		return f, nil
+	maps := pl.in.Idmaps
+	if maps == nil {
+		maps = &pl.maps
 	}
-	f, err := idmapNS(uid, gid, pl.in.HostUID, pl.in.HostGID)
-	if err != nil {
-		return nil, err
-	}
-	pl.maps[owner] = f
-	pl.kept = append(pl.kept, f)
-	return f, nil
+	return maps.get(uid, gid, pl.in.HostUID, pl.in.HostGID)
 }
 
 // keep duplicates f for looking at the host until the plan is done.

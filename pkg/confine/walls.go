@@ -116,6 +116,7 @@ type PlanInput struct {
 	Workspace       *os.File // O_PATH directory; nil only with WorkspaceNone
 	WorkspaceTarget string   // absolute path inside
 	Binds           []Bind
+	Idmaps          *Idmaps // optional: shared by the launches of a keeper
 
 	Argv []string
 	Env  []string // already filtered by the profile; ours are added
@@ -191,7 +192,7 @@ func dupFile(f *os.File) (*os.File, error) {
 
 // under says whether p is dir or lies below it. Both are clean and absolute.
 func under(p, dir string) bool {
-	return p == dir || dir == "/" || strings.HasPrefix(p, dir+"/")
+	return dir == "/" || strings.HasPrefix(p, dir) && (len(p) == len(dir) || p[len(dir)] == '/')
 }
 
 func cleanAbs(p string) bool { return path.IsAbs(p) && path.Clean(p) == p }
