@@ -18,7 +18,8 @@ import (
 // SteerListeners are descriptors of listening TCP sockets in the sandbox's
 // namespace, one per IP version; 0 or below means none, and flows of that
 // version are refused. They must not be MPTCP sockets, which Go makes unless
-// net.ListenConfig.SetMultipathTCP(false). The caller keeps its descriptors.
+// net.ListenConfig.SetMultipathTCP(false). Take them by SyscallConn: File().Fd()
+// would make the listener blocking. The caller keeps its descriptors.
 type SteerListeners struct{ TCP4, TCP6 int }
 
 // steering is the sk_lookup instance of one sandbox.
