@@ -4,11 +4,9 @@ package daemon
 
 import (
 	"net/netip"
-	"net/url"
-	"strconv"
 
-	"github.com/ringfence/ringfence/pkg/documents"
 	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // Numbers of the node itself in the kernel's tables; sandboxes use the lower
@@ -51,8 +49,11 @@ type opening struct {
 // gatewayTable compiles what the gateway's cgroup may connect to. Within a
 // port the kernel takes the longest prefix and looks at port 0 only when the
 // port has no entry, so each port that an exception names repeats the rest.
-func gatewayTable(items []documents.Item, resolvers []netip.AddrPort) []kernel.CIDREntry {
-	open := openings(items)
+func gatewayTable(listed []policy.UpstreamPrefix, resolvers []netip.AddrPort) []kernel.CIDREntry {
+	var open []opening
+	for _, l := range listed {
+		open = append(open, opening{l.Prefix, l.Port, kernel.ProtoTCP})
+	}
 	for _, r := range resolvers {
 		p := netip.PrefixFrom(r.Addr(), r.Addr().BitLen())
 		open = append(open, opening{p, r.Port(), kernel.ProtoUDP}, opening{p, r.Port(), kernel.ProtoTCP})
@@ -91,46 +92,4 @@ func gatewayTable(items []documents.Item, resolvers []netip.AddrPort) []kernel.C
 		out = append(out, kernel.CIDREntry{Prefix: k.prefix, Port: k.port, Proto: k.proto, Allow: allow})
 	}
 	return out
-}
-
-// openings are the private destinations that documents name.
-func openings(items []documents.Item) []opening {
-	var out []opening
-	for _, it := range items {
-		if p := it.Policy; p != nil {
-			for _, r := range p.Egress {
-				for _, pre := range r.ResolvesTo {
-					out = append(out, opening{pre, r.Port, kernel.ProtoTCP})
-				}
-				if r.Prefix.IsValid() && r.Effect != 0 {
-					out = append(out, opening{r.Prefix, r.Port, kernel.ProtoTCP})
-				}
-			}
-		}
-		if p := it.Provider; p != nil {
-			host, port := hostPort(p.BaseURL)
-			if a, err := netip.ParseAddr(host); err == nil {
-				out = append(out, opening{netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), port, kernel.ProtoTCP})
-			}
-			for _, pre := range p.ResolvesTo {
-				out = append(out, opening{pre, port, kernel.ProtoTCP})
-			}
-		}
-	}
-	return out
-}
-
-// hostPort takes a checked base URL apart.
-func hostPort(base string) (string, uint16) {
-	u, err := url.Parse(base)
-	if err != nil {
-		return "", 0
-	}
-	if n, err := strconv.ParseUint(u.Port(), 10, 16); err == nil {
-		return u.Hostname(), uint16(n)
-	}
-	if u.Scheme == "http" {
-		return u.Hostname(), 80
-	}
-	return u.Hostname(), 443
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // Put adds or replaces the document file name (a base name without directory)
@@ -17,7 +18,7 @@ func (l *Library) Put(name, text string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	path := filepath.Join(l.o.APIDir, name)
-	undo, err := l.tryLocked(path, FromAPI, text)
+	undo, err := l.tryLocked(path, FromAPI, text, nil)
 	if err != nil {
 		return err
 	}
@@ -29,11 +30,26 @@ func (l *Library) Put(name, text string) error {
 }
 
 // SetSandbox adds or replaces a document that lives only in memory, for one
-// sandbox. name must be unique to it.
-func (l *Library) SetSandbox(name, text string) error {
+// sandbox: whatever its scope says must cover p, and it counts for p alone, at
+// the level of the sandbox. Only Policy documents can be of one sandbox. name
+// must be unique to it.
+func (l *Library) SetSandbox(name, text string, p scope.Principal) error {
+	only, err := scope.ParseSelector(p.String())
+	if err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	undo, err := l.tryLocked(name, FromSandbox, text)
+	undo, err := l.tryLocked(name, FromSandbox, text, func(d *policy.Document) error {
+		if d.Kind != policy.KindPolicy {
+			return policy.Problem{File: name, Line: d.Line, Col: 1, Msg: fmt.Sprintf("a document of kind %s cannot belong to one sandbox", d.Kind), Hint: "put it into the policy directory"}
+		}
+		if !d.Scope.Matches(p, "", "") {
+			return policy.Problem{File: name, Line: d.Line, Col: 1, Msg: fmt.Sprintf("its scope %q does not cover this sandbox (%s)", d.Scope, p), Hint: "leave scope out, or run with --as"}
+		}
+		d.Scope = only
+		return nil
+	})
 	if err != nil {
 		return err
 	}
@@ -77,14 +93,23 @@ func (l *Library) Text(name string) string {
 	return ""
 }
 
-// tryLocked sets a source if its text is good; undo restores the old one.
-func (l *Library) tryLocked(name string, origin Origin, text string) (undo func(), err error) {
+// tryLocked sets a source if its text is good and adjust, if given, agrees to
+// each document; undo restores the old one.
+func (l *Library) tryLocked(name string, origin Origin, text string, adjust func(*policy.Document) error) (undo func(), err error) {
 	if len(text) > MaxFile {
 		return nil, fmt.Errorf("%s: %d bytes exceed the limit of %d", name, len(text), MaxFile)
 	}
 	docs, problems := policy.Parse(name, []byte(text))
 	if len(problems) > 0 {
 		return nil, policy.Problems(problems)
+	}
+	for i := range docs {
+		if adjust == nil {
+			break
+		}
+		if err := adjust(&docs[i]); err != nil {
+			return nil, err
+		}
 	}
 	old := l.sources[name]
 	undo = func() {
@@ -146,4 +171,16 @@ func writeDurably(path string, data []byte, mode os.FileMode) error {
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// SetMemory adds or replaces a Policy document that is not stored and ends
+// with the process at the latest.
+func (l *Library) SetMemory(name, text string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	undo, err := l.tryLocked(name, FromSandbox, text, nil)
+	if err != nil {
+		return err
+	}
+	return l.commitLocked(Change{Loaded: []string{name}}, undo)
 }

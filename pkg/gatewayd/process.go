@@ -140,7 +140,7 @@ func (p *process) configure(f *os.File) error {
 	if len(c.RootCAs) > 0 && !roots.AppendCertsFromPEM(c.RootCAs) {
 		return errors.New("gateway.rootCAs holds no certificate")
 	}
-	resolver, err := upstream.NewResolver(upstream.ResolverConfig{Resolvers: c.Resolvers, Hosts: c.Hosts})
+	resolver, err := upstream.NewResolver(upstream.ResolverConfig{Servers: c.Resolvers, Hosts: c.Hosts})
 	if err != nil {
 		return err
 	}

@@ -36,10 +36,10 @@ type GatewayOptions struct {
 	Dir      string   // root-only directory for its socket and pid
 	CgroupFD *os.File // its cgroup, where its connect programs are attached
 	UID, GID uint32
-	Filter   *os.File     // sealed seccomp filter
-	Metrics  *os.File     // listening socket
-	Config   any          // marshalled to JSON for the gateway
-	Handler  wire.Handler // Desk.Handle
+	Filter   *os.File                 // sealed seccomp filter
+	Metrics  func() (*os.File, error) // opens the listening socket of a new process
+	Config   any                      // marshalled to JSON for the gateway
+	Handler  wire.Handler             // Desk.Handle
 	// Feed hands a new connection everything the gateway must know, before it
 	// counts as ready.
 	Feed   func(ctx context.Context, p *wire.Peer) error
@@ -219,12 +219,18 @@ func (g *Gateway) start() (conn *wire.Conn, wait func(), err error) {
 		return nil, nil, err
 	}
 	defer again.Close()
+	metrics, err := g.o.Metrics()
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	defer metrics.Close()
 	cmd := exec.Command(g.o.Binary, "gateway")
 	cmd.Args[0] = "ringfenced"
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8"}
 	cmd.Dir = "/"
 	cmd.Stderr = os.Stderr
-	cmd.ExtraFiles = []*os.File{theirs, again, g.o.Metrics, g.o.Filter}
+	cmd.ExtraFiles = []*os.File{theirs, again, metrics, g.o.Filter}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setsid:      true,
 		Credential:  &syscall.Credential{Uid: g.o.UID, Gid: g.o.GID},

@@ -169,7 +169,7 @@ func (m *Manager) discard(s *Sandbox) {
 		if s.fence != nil {
 			errs = append(errs, s.fence.Detach(), m.dropTables(s.fence.State().Policy))
 		}
-		errs = append(errs, removeCgroup(s.Record.Cgroup))
+		errs = append(errs, RemoveCgroup(s.Record.Cgroup))
 	}
 	if s.listeners != nil {
 		s.listeners.Close()

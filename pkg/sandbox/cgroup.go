@@ -87,9 +87,9 @@ func cgroupPIDs(path string) ([]int, error) {
 	return out, nil
 }
 
-// removeCgroup kills what is left and removes the cgroup and those made below
+// RemoveCgroup kills what is left and removes the cgroup and those made below
 // it. The kernel needs a moment to let go of the last process.
-func removeCgroup(path string) error {
+func RemoveCgroup(path string) error {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		if err := killCgroup(path); err != nil {

@@ -53,6 +53,9 @@ type Request struct {
 	Detached    bool
 	Stdio       [3]*os.File
 	Status      *os.File
+	// KeepOutput, for a detached sandbox, starts a holder of its output and
+	// returns what the sandbox writes to.
+	KeepOutput func(id string) (*os.File, error)
 	// Prepare is called with the id when policy for this sandbox can be
 	// added, before anything is decided on it. It returns document names to
 	// remember in the record.
@@ -85,6 +88,7 @@ var steps = []step{
 	{"policy", (*launch).policy},
 	{"cgroup and network programs", (*launch).fence},
 	{"clone", (*launch).clone},
+	{"output", (*launch).output},
 	{"network", (*launch).network},
 	{"gateway", (*launch).gateway},
 	{"file and system call walls", (*launch).plan},
@@ -204,7 +208,7 @@ func (l *launch) fence(context.Context) (err error) {
 		return err
 	}
 	l.undoes(func() {
-		if err := removeCgroup(s.Record.Cgroup); err != nil {
+		if err := RemoveCgroup(s.Record.Cgroup); err != nil {
 			o.Logger.Error("undo of a launch", "error", err)
 		}
 	})
@@ -298,6 +302,24 @@ func (l *launch) clone(context.Context) (err error) {
 	if s.uid != nil {
 		return s.uid.Bind(s.Record.Init)
 	}
+	return nil
+}
+
+// output gives a detached sandbox something to write to.
+func (l *launch) output(context.Context) error {
+	if l.r.KeepOutput == nil {
+		return nil
+	}
+	w, err := l.r.KeepOutput(l.s.Record.ID)
+	if err != nil {
+		return err
+	}
+	again, err := dup(w)
+	if err != nil {
+		w.Close()
+		return err
+	}
+	l.r.Stdio[1], l.r.Stdio[2] = w, os.NewFile(uintptr(again), "output")
 	return nil
 }
 

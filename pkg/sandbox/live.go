@@ -95,7 +95,7 @@ func (s *Sandbox) teardown(code int) {
 		s.listeners.Close()
 	}
 	var errs []error
-	errs = append(errs, s.fence.Detach(), s.m.dropTables(s.table), removeCgroup(s.Record.Cgroup))
+	errs = append(errs, s.fence.Detach(), s.m.dropTables(s.table), RemoveCgroup(s.Record.Cgroup))
 	exit := Exit{Code: code, At: time.Now().UTC()}
 	if s.handback != nil {
 		findings, err := s.handback.run()

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command ringfenced is the node agent. Run as it stands it is the keeper:
+// root, without a network, owner of the kernel state. With `gateway` it is the
+// unprivileged process that the keeper starts to meet the bytes of sandboxes.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/ringfence/ringfence/pkg/daemon"
+	"github.com/ringfence/ringfence/pkg/gatewayd"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	var err error
+	switch {
+	case len(args) == 1 && args[0] == "gateway":
+		err = gateway(log.With("process", "gateway"))
+	case len(args) == 2 && args[0] == "hold-output":
+		err = holdOutput(args[1])
+	default:
+		err = keeper(args, log)
+	}
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.As(err, new(usageError)):
+		fmt.Fprintln(os.Stderr, "ringfenced:", err)
+		return 2
+	}
+	fmt.Fprintln(os.Stderr, "ringfenced:", err)
+	return 1
+}
+
+type usageError struct{ error }
+
+// gateway ends with its keeper's word, not with signals of a terminal.
+func gateway(log *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
+	return gatewayd.Main(ctx, log)
+}
+
+func holdOutput(limit string) error {
+	n, err := strconv.ParseInt(limit, 10, 64)
+	if err != nil {
+		return usageError{err}
+	}
+	return daemon.HoldOutput(n)
+}
+
+func keeper(args []string, log *slog.Logger) error {
+	fs := flag.NewFlagSet("ringfenced", flag.ContinueOnError)
+	var (
+		file      = fs.String("config", "", "configuration `FILE`")
+		runDir    = fs.String("run-dir", "", "`DIR` of sockets and running sandboxes")
+		stateDir  = fs.String("state-dir", "", "`DIR` of the event log, secrets and documents of the API")
+		policyDir = fs.String("policy-dir", "", "`DIR` of policy documents, watched")
+		socket    = fs.String("socket", "", "`PATH` of the operator API")
+		show      = fs.Bool("version", false, "print the version")
+	)
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return usageError{err}
+	}
+	if fs.NArg() > 0 {
+		return usageError{fmt.Errorf("unexpected argument %q", fs.Arg(0))}
+	}
+	if *show {
+		fmt.Println("ringfenced", version)
+		return nil
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cfg := daemon.Default()
+	if *file != "" {
+		if err := cfg.ReadConfig(*file); err != nil {
+			return usageError{err}
+		}
+	}
+	for _, o := range []struct{ flag, field *string }{{runDir, &cfg.RunDir}, {stateDir, &cfg.StateDir}, {policyDir, &cfg.PolicyDir}, {socket, &cfg.Socket}} {
+		if *o.flag != "" {
+			*o.field = *o.flag
+		}
+	}
+	if err := cfg.Complete(exe); err != nil {
+		return usageError{err}
+	}
+	d, err := daemon.New(cfg, version, exe, log)
+	if err != nil {
+		return err
+	}
+	return serve(d)
+}
+
+// serve runs until SIGINT, which stops every sandbox too, or SIGTERM, which
+// leaves running sandboxes to the next daemon.
+func serve(d *daemon.Daemon) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var stopSandboxes atomic.Bool
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGHUP)
+	go func() {
+		if s := <-signals; s == syscall.SIGINT {
+			stopSandboxes.Store(true)
+		}
+		cancel()
+	}()
+	return d.Run(ctx, stopSandboxes.Load)
+}

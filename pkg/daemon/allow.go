@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+	"github.com/ringfence/ringfence/pkg/scope"
+)
+
+// maxGrant bounds `allow --for`.
+const maxGrant = 30 * 24 * time.Hour
+
+// enforceTime bounds how long an operator waits for a change to be in force.
+const enforceTime = 10 * time.Second
+
+// onceTime is how long a rule for one connection waits for it.
+const onceTime = 10 * time.Minute
+
+// Allow adds one rule as a document of its own.
+func (b *backend) Allow(ctx context.Context, c *api.Caller, r *api.AllowRequest) (api.AllowResult, error) {
+	d := b.d
+	rule, err := policy.NewEgressRule(policy.Allow, r.Destination)
+	if err != nil {
+		return api.AllowResult{}, api.Errorf(api.CodeBadRequest, "%v", err)
+	}
+	var s *sandbox.Sandbox
+	sel, err := b.allowScope(r, &s)
+	if err != nil {
+		return api.AllowResult{}, err
+	}
+	rule.ID = "allow"
+	rule.Reason = fmt.Sprintf("ringfence allow by uid %d", c.UID)
+	var docs []policy.Document
+	for _, it := range d.library.Items() {
+		docs = append(docs, it.Document)
+	}
+	doc, err := policy.WithRule(docs, sel, rule)
+	if err != nil {
+		return api.AllowResult{}, api.Errorf(api.CodeBadRequest, "%v", err)
+	}
+	res := api.AllowResult{Rule: string(doc.Raw), Document: doc.Name, Scope: sel.String(), Sandbox: r.Sandbox}
+	if err := d.grant(r, s, &doc, &res); err != nil {
+		return res, api.Errorf(api.CodeBadRequest, "%v", err)
+	}
+	res.Revision = d.library.Snapshot().Revision()
+	wctx, cancel := context.WithTimeout(ctx, enforceTime)
+	defer cancel()
+	if err := d.policy.wait(wctx, res.Revision); err != nil {
+		return res, api.Errorf(api.CodeUnavailable, "%v", err)
+	}
+	d.judge(rule, sel, s, &res)
+	return res, nil
+}
+
+// allowScope is for whom the rule is written.
+func (b *backend) allowScope(r *api.AllowRequest, s **sandbox.Sandbox) (scope.Selector, error) {
+	text := r.Scope
+	if r.Sandbox != "" {
+		sb, err := b.living(r.Sandbox)
+		if err != nil {
+			return scope.Selector{}, err
+		}
+		if r.OnlyOwner != nil && sb.Record.Owner != *r.OnlyOwner {
+			return scope.Selector{}, api.Errorf(api.CodeDenied, "sandbox %s is not yours", r.Sandbox)
+		}
+		*s, text = sb, sb.Principal.String()
+	} else if r.OnlyOwner != nil {
+		return scope.Selector{}, api.Errorf(api.CodeDenied, "only root writes rules for a scope; name one of your sandboxes with --sandbox")
+	}
+	if text == "" {
+		text = api.DefaultScope
+	}
+	sel, err := scope.ParseSelector(text)
+	if err != nil {
+		return sel, api.Errorf(api.CodeBadRequest, "scope %q: %v", text, err)
+	}
+	return sel, nil
+}
+
+// grant puts the document where its life says. Only what must outlive the
+// daemon is stored; a rule with an end is not, so that a restart can only
+// close it early.
+func (d *Daemon) grant(r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Document, res *api.AllowResult) error {
+	name := doc.Name
+	if s != nil {
+		name = "sandbox:" + s.Record.ID + "/" + doc.Name
+	}
+	switch r.Mode {
+	case api.AllowAlways:
+		if s != nil {
+			return fmt.Errorf("a sandbox does not last for ever: leave --always out, or allow it for a scope")
+		}
+		return d.library.Put("allow-"+doc.Name+".yaml", string(doc.Raw))
+	case api.AllowSandbox, "":
+		if s == nil {
+			return fmt.Errorf("name a sandbox with --sandbox, or say --once, --for or --always")
+		}
+		return d.library.SetSandbox(name, string(doc.Raw), s.Principal)
+	case api.AllowOnce:
+		return d.grantFor(name+once+random(), doc, s, onceTime, res)
+	case api.AllowFor:
+		life := time.Duration(r.For)
+		if life <= 0 || life > maxGrant {
+			return fmt.Errorf("--for %s: between a moment and %s", life, maxGrant)
+		}
+		return d.grantFor(name+"#until-"+random(), doc, s, life, res)
+	}
+	return fmt.Errorf("unknown mode %q", r.Mode)
+}
+
+// once marks documents that end with the first connection they allow.
+const once = "#once-"
+
+func random() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand, Go 1.24)
+	return hex.EncodeToString(b[:])
+}
+
+func (d *Daemon) grantFor(name string, doc *policy.Document, s *sandbox.Sandbox, life time.Duration, res *api.AllowResult) error {
+	text := strings.Replace(string(doc.Raw), doc.Name, grantName(name), 1)
+	var err error
+	if s != nil {
+		err = d.library.SetSandbox(name, text, s.Principal)
+	} else {
+		err = d.library.SetMemory(name, text)
+	}
+	if err != nil {
+		return err
+	}
+	end := time.Now().Add(life)
+	res.Expires, res.Rule, res.Document = &end, text, grantName(name)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.grants[name] = time.AfterFunc(life, func() { d.revoke(name) })
+	return nil
+}
+
+// grantName is the document's name inside the text: unique, so that events
+// tell which grant it was.
+func grantName(file string) string {
+	i := strings.LastIndexByte(file, '/')
+	return strings.ReplaceAll(file[i+1:], "#", ".")
+}
+
+// revoke ends a grant; one that has ended already is no error.
+func (d *Daemon) revoke(name string) {
+	d.mu.Lock()
+	if t := d.grants[name]; t != nil {
+		t.Stop()
+		delete(d.grants, name)
+	}
+	d.mu.Unlock()
+	if err := d.library.Remove(name); err != nil {
+		d.logger.Error("a grant could not be taken back", "document", name, "error", err)
+	}
+}
+
+// gatewaySaid ends grants for one connection when the gateway reports it.
+func (d *Daemon) gatewaySaid(e *event.Event) {
+	if e.Verdict != event.Allowed {
+		if e.Verdict == event.Denied {
+			if s, ok := d.sandboxes.ByID(e.Sandbox); ok {
+				s.CountDenial(max(e.Count, 1))
+			}
+		}
+		return
+	}
+	doc, _, _ := strings.Cut(e.Rule, "/")
+	if !strings.Contains(doc, grantName(once)) {
+		return
+	}
+	d.mu.Lock()
+	var name string
+	for n := range d.grants {
+		if grantName(n) == doc {
+			name = n
+		}
+	}
+	d.mu.Unlock()
+	if name != "" {
+		go d.revoke(name)
+	}
+}
+
+// judge says whether the rule does what was wanted.
+func (d *Daemon) judge(rule policy.Rule, sel scope.Selector, s *sandbox.Sandbox, res *api.AllowResult) {
+	if s == nil {
+		res.Effective = true
+		res.Note = "a rule of a layer above can still deny it; `ringfence allow` for one sandbox checks that"
+		return
+	}
+	dec := s.View().Egress(rule.Host.String(), rule.Port)
+	if rule.Prefix.IsValid() {
+		dec = s.View().Addr(rule.Prefix.Addr(), rule.Port, policy.TCP)
+	}
+	res.Effective = dec.Allowed
+	if !dec.Allowed {
+		res.Note = dec.Reason
+		if dec.Rule.String() != "" {
+			res.Note += " (rule " + dec.Rule.String() + ")"
+		}
+	}
+}

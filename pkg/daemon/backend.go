@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+)
+
+// backend does what operators ask; see api.Backend.
+type backend struct{ d *Daemon }
+
+var _ api.Backend = (*backend)(nil)
+
+// maxEnded is how many ended sandboxes are still listed.
+const maxEnded = 256
+
+// endedFor is how long an ended sandbox is still listed.
+const endedFor = time.Hour
+
+type endedSandbox struct {
+	view api.Sandbox
+	log  string // path of its kept output, "" if none
+}
+
+func (b *backend) InSandbox(_ context.Context, c *api.Caller) (bool, error) {
+	if c.Cgroup == "" {
+		return true, nil
+	}
+	return b.d.sandboxes.Contains(b.d.cgroupRoot, c.Cgroup), nil
+}
+
+func (b *backend) Version(context.Context) (api.VersionInfo, error) {
+	return api.VersionInfo{Version: b.d.version, API: api.Version, Go: runtime.Version(), Kernel: kernelRelease()}, nil
+}
+
+func (b *backend) Status(context.Context) (api.Status, error) {
+	d := b.d
+	st := d.log.Stats()
+	parts := []api.Part{{Name: "kernel", State: api.Enforced}, {Name: "gateway", State: api.Enforced}, {Name: "audit", State: api.Enforced}, {Name: "policy", State: api.Enforced}}
+	if err := d.gwFence.Attested(); err != nil {
+		parts[0] = api.Part{Name: "kernel", State: api.Unenforced, Detail: err.Error()}
+	}
+	if !d.gateway.Ready() {
+		parts[1] = api.Part{Name: "gateway", State: api.Degraded, Detail: "not running: sandboxes reach nothing until it is back"}
+	}
+	if st.Full {
+		parts[2] = api.Part{Name: "audit", State: api.Degraded, Detail: "no space for the event log", Remedy: "free space in " + d.cfg.StateDir}
+	}
+	if ps := d.library.Problems(); len(ps) > 0 {
+		parts[3] = api.Part{Name: "policy", State: api.Degraded, Detail: fmt.Sprintf("%d mistakes, first: %s", len(ps), ps[0].Error()), Remedy: "ringfence policy check FILE"}
+	}
+	d.mu.Lock()
+	secrets := slices.Clone(d.loaded)
+	d.mu.Unlock()
+	for _, s := range secrets {
+		parts = append(parts, api.Part{Name: "secret", State: api.Degraded, Detail: s, Remedy: "ringfence provider add NAME --key-env VAR"})
+	}
+	out := api.Status{Version: d.version, Started: d.started, State: worst(parts), Revision: d.library.Snapshot().Revision(), Sandboxes: len(d.sandboxes.List()), Parts: parts}
+	out.Counters = map[string]uint64{"events": st.Delivered}
+	for reason, n := range st.Dropped {
+		out.Counters["events_lost_"+reason] = n
+	}
+	return out, nil
+}
+
+func worst(parts []api.Part) string {
+	state := api.Enforced
+	for _, p := range parts {
+		if p.State == api.Unenforced {
+			return api.Unenforced
+		}
+		if p.State != api.Enforced {
+			state = api.Degraded
+		}
+	}
+	return state
+}
+
+func (b *backend) Sandboxes(context.Context) ([]api.Sandbox, error) {
+	var out []api.Sandbox
+	for _, s := range b.d.sandboxes.List() {
+		out = append(out, describe(s))
+	}
+	b.d.mu.Lock()
+	defer b.d.mu.Unlock()
+	for _, e := range b.d.ended {
+		out = append(out, e.view)
+	}
+	slices.SortStableFunc(out, func(x, y api.Sandbox) int { return x.Created.Compare(y.Created) })
+	return out, nil
+}
+
+// describe is what operators see of a living sandbox.
+func describe(s *sandbox.Sandbox) api.Sandbox {
+	r := &s.Record
+	v := api.Sandbox{
+		ID: r.ID, Name: r.Name, Scope: r.Scope, Profile: r.Profile, State: string(s.State()), Enforcement: api.Enforced,
+		Owner: r.Owner, UID: r.UID, PID: r.Init.PID, Argv: r.Argv, Workspace: r.Workspace, Detached: r.Detached, TTY: r.TTY,
+		Created: r.Created, Denials: s.Denials(), Revision: s.View().Snapshot().Revision(),
+	}
+	for _, name := range []string{"network", "files", "system calls", "identity"} {
+		v.Parts = append(v.Parts, api.Part{Name: name, State: api.Enforced})
+	}
+	for _, note := range r.Degraded {
+		v.Parts = append(v.Parts, api.Part{Name: note, State: api.Degraded, Detail: "not available on this machine; the profile tolerates it"})
+	}
+	for _, p := range s.Problems() {
+		v.Parts = append(v.Parts, api.Part{Name: "attestation", State: api.Unenforced, Detail: p})
+	}
+	v.Enforcement = worst(v.Parts)
+	return v
+}
+
+// sandboxEnded keeps an ended sandbox listed for a while.
+func (d *Daemon) sandboxEnded(s *sandbox.Sandbox) {
+	v := describe(s)
+	x := s.Exit()
+	v.State, v.PID, v.Ended = api.StateStopped, 0, &x.At
+	if x.Code >= 0 {
+		v.ExitCode = &x.Code
+	}
+	log := ""
+	if s.Record.Detached {
+		log = d.outputPath(s.Record.ID)
+	}
+	d.dropSandboxDocuments(s)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = append(d.ended, endedSandbox{v, log})
+	d.ended = slices.DeleteFunc(d.ended, func(e endedSandbox) bool { return time.Since(*e.view.Ended) > endedFor })
+	if n := len(d.ended); n > maxEnded {
+		d.ended = slices.Clone(d.ended[n-maxEnded:])
+	}
+}
+
+func (b *backend) Owner(_ context.Context, id string) (uint32, string, bool) {
+	if s, ok := b.d.sandboxes.ByID(id); ok {
+		return s.Record.Owner, s.Record.Scope, true
+	}
+	b.d.mu.Lock()
+	defer b.d.mu.Unlock()
+	for _, e := range b.d.ended {
+		if e.view.ID == id {
+			return e.view.Owner, e.view.Scope, true
+		}
+	}
+	return 0, "", false
+}
+
+func (b *backend) living(id string) (*sandbox.Sandbox, error) {
+	s, ok := b.d.sandboxes.ByID(id)
+	if !ok {
+		return nil, api.Errorf(api.CodeConflict, "sandbox %s has ended", id)
+	}
+	return s, nil
+}
+
+func (b *backend) Stop(ctx context.Context, _ *api.Caller, id string, timeout time.Duration) (api.StopResult, error) {
+	s, err := b.living(id)
+	if err != nil {
+		return api.StopResult{}, err
+	}
+	go s.Stop(timeout)
+	select {
+	case <-s.Done():
+	case <-ctx.Done():
+		return api.StopResult{}, ctx.Err()
+	}
+	res := api.StopResult{Sandbox: describe(s), Findings: findings(s.Exit())}
+	x := s.Exit()
+	res.Sandbox.State, res.Sandbox.PID, res.Sandbox.Ended = api.StateStopped, 0, &x.At
+	if x.Code >= 0 {
+		res.Sandbox.ExitCode = &x.Code
+	}
+	return res, nil
+}
+
+func findings(x sandbox.Exit) []api.Finding {
+	out := make([]api.Finding, 0, len(x.Findings))
+	for _, f := range x.Findings {
+		what := f.Why
+		if f.Key != "" {
+			what = f.Key + ": " + what
+		}
+		out = append(out, api.Finding{Path: f.Path, What: what, Action: f.Action})
+	}
+	return out
+}
+
+func (d *Daemon) outputPath(id string) string {
+	return filepath.Join(d.cfg.StateDir, "output", id+".log")
+}
+
+// Log returns kept output, of living and of ended sandboxes.
+func (b *backend) Log(ctx context.Context, id string, follow bool) (io.ReadCloser, error) {
+	s, alive := b.d.sandboxes.ByID(id)
+	if alive && !s.Record.Detached {
+		return nil, api.Errorf(api.CodeConflict, "sandbox %s runs in the foreground: its output went to whoever started it", id)
+	}
+	var done <-chan struct{}
+	if alive {
+		done = s.Done()
+	}
+	return openOutput(ctx, b.d.outputPath(id), follow && alive, done)
+}
+
+// recordOperator writes what an operator did, or was refused, to the log.
+func (d *Daemon) recordOperator(c *api.Caller, method, path string, err error) {
+	e := &event.Event{Kind: event.KindOperator, Time: time.Now().UTC(), Source: "keeper", Verdict: event.Allowed,
+		Activity: method, Object: path, Actor: "uid=" + strconv.FormatUint(uint64(c.UID), 10), UID: c.UID, PID: uint32(c.PID), Version: d.version}
+	e.Reason = "done"
+	if err != nil {
+		e.Verdict, e.Reason, e.ReasonCode = event.Denied, err.Error(), string(api.CodeOf(err))
+	}
+	d.log.Post(e)
+}

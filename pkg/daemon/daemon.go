@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/audit"
+	"github.com/ringfence/ringfence/pkg/confine"
+	"github.com/ringfence/ringfence/pkg/documents"
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/gatewayd"
+	"github.com/ringfence/ringfence/pkg/keeper"
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+	"github.com/ringfence/ringfence/pkg/seccomp"
+	"github.com/ringfence/ringfence/pkg/wire"
+)
+
+// Daemon is one running keeper.
+type Daemon struct {
+	cfg        Config
+	logger     *slog.Logger
+	version    string
+	executable string
+	started    time.Time
+
+	runLock    *os.File
+	cgroupRoot string
+	cgroupBase string
+	resolvers  []netip.AddrPort
+
+	log       *audit.Log
+	fence     *kernel.Fence
+	library   *documents.Library
+	secrets   *Secrets
+	sandboxes *sandbox.Manager
+	gateway   *keeper.Gateway
+	gwFence   *kernel.Sandbox
+	gwCgroup  *os.File
+	initFile  *os.File
+	filter    *os.File
+	policy    *policyFeed
+
+	mu      sync.Mutex // guards what follows
+	ended   []endedSandbox
+	grants  map[string]*time.Timer // documents that expire
+	tables  int                    // which of the gateway's two tables is in use
+	loaded  []string               // problems of the secrets, for status
+	adopted bool                   // what a former daemon left was taken over
+}
+
+// New checks what must be there and opens everything, without starting it.
+func New(cfg Config, version, executable string, logger *slog.Logger) (d *Daemon, err error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("ringfenced must run as root: it owns cgroups, namespaces and BPF programs")
+	}
+	d = &Daemon{cfg: cfg, version: version, executable: executable, logger: logger, started: time.Now(),
+		grants: map[string]*time.Timer{}, policy: newPolicyFeed()}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.openGateway} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func (d *Daemon) openRun() (err error) {
+	if d.runLock, err = lockRun(d.cfg.RunDir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(d.cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	if d.cgroupRoot, d.cgroupBase, err = cgroupBase(d.cfg.RunDir); err != nil {
+		return err
+	}
+	if d.initFile, err = confine.InitBinary(d.cfg.InitPath); err != nil {
+		return fmt.Errorf("%w (build it with `make build`, or set initPath)", err)
+	}
+	d.resolvers, err = resolvers(d.cfg.Gateway.Resolvers)
+	return err
+}
+
+// resolvers are the configured ones or those of resolv.conf.
+func resolvers(configured []string) ([]netip.AddrPort, error) {
+	var out []netip.AddrPort
+	for _, r := range configured {
+		ap, err := netip.ParseAddrPort(r)
+		if err != nil {
+			return nil, fmt.Errorf("resolver %q: %w", r, err)
+		}
+		out = append(out, ap)
+	}
+	if len(out) > 0 {
+		return out, nil
+	}
+	f, err := os.Open("/etc/resolv.conf")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		w := strings.Fields(sc.Text())
+		if len(w) < 2 || w[0] != "nameserver" {
+			continue
+		}
+		if a, err := netip.ParseAddr(w[1]); err == nil {
+			out = append(out, netip.AddrPortFrom(a, 53))
+		}
+	}
+	return out, nil
+}
+
+func (d *Daemon) openLog() (err error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	id, err := nodeID(d.cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	d.log, err = audit.Open(audit.Options{
+		Dir: filepath.Join(d.cfg.StateDir, "events"), SegmentBytes: d.cfg.Audit.SegmentBytes, MaxBytes: d.cfg.Audit.MaxBytes,
+		Node: event.Node{UID: id, Hostname: host, Version: d.version, Kernel: kernelRelease()}, Logger: d.logger,
+	})
+	if err != nil {
+		return fmt.Errorf("event log: %w", err)
+	}
+	return nil
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// nodeID is a random name given to the node once.
+func nodeID(stateDir string) (string, error) {
+	path := filepath.Join(stateDir, "node-id")
+	b, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(b)), nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("node id: %w", err)
+	}
+	u, err := os.ReadFile("/proc/sys/kernel/random/uuid")
+	if err != nil {
+		return "", fmt.Errorf("node id: %w", err)
+	}
+	if err := os.WriteFile(path, u, 0o644); err != nil {
+		return "", fmt.Errorf("node id: %w", err)
+	}
+	return strings.TrimSpace(string(u)), nil
+}
+
+func (d *Daemon) openFence() (err error) {
+	d.fence, err = kernel.Open(kernel.Options{PinDir: filepath.Join(d.cfg.RunDir, "bpf"), Logger: d.logger})
+	if err != nil {
+		return fmt.Errorf("network programs: %w (`ringfence doctor` says what this kernel lacks)", err)
+	}
+	return nil
+}
+
+func (d *Daemon) openDocuments() (err error) {
+	if d.secrets, err = OpenSecrets(filepath.Join(d.cfg.StateDir, "secrets")); err != nil {
+		return err
+	}
+	d.library, err = documents.Open(documents.Options{
+		Dir: d.cfg.PolicyDir, APIDir: filepath.Join(d.cfg.StateDir, "documents"), Logger: d.logger, OnChange: d.policy.put,
+	})
+	return err
+}
+
+func (d *Daemon) openSandboxes() error {
+	bundle, err := hostBundle()
+	if err != nil {
+		return fmt.Errorf("host CA bundle: %w", err)
+	}
+	hooks := map[kernel.Hook]bool{}
+	for _, h := range d.fence.Hooks() {
+		hooks[h] = true
+	}
+	d.sandboxes, err = sandbox.NewManager(sandbox.Options{
+		Dir: filepath.Join(d.cfg.RunDir, "sandboxes"), CgroupBase: d.cgroupBase, Fence: d.fence, Gateway: gatewayRef{d}, Log: d.log,
+		UIDs: sandbox.UIDs{Dir: d.cfg.LockDir, Range: sandbox.UIDRange(d.cfg.UIDRange)}, Init: d.initFile,
+		UnixHooks: hooks[kernel.HookConnectUnix] && hooks[kernel.HookSendmsgUnix],
+		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger, Ended: d.sandboxEnded,
+	})
+	return err
+}
+
+// gatewayRef lets the manager call a gateway that is made after it.
+type gatewayRef struct{ d *Daemon }
+
+func (g gatewayRef) Call(ctx context.Context, t wire.Type, payload []byte, fds ...*os.File) ([]byte, []*os.File, error) {
+	return g.d.gateway.Call(ctx, t, payload, fds...)
+}
+
+func (d *Daemon) openGateway() (err error) {
+	dir := filepath.Join(d.cfg.RunDir, "gateway")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	if err := d.fenceGateway(); err != nil {
+		return err
+	}
+	code, err := seccomp.Compile(seccomp.Strict())
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	if d.filter, err = wire.Seal("gateway-filter", code); err != nil {
+		return err
+	}
+	conf, err := d.gatewayConfig()
+	if err != nil {
+		return err
+	}
+	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Now: time.Now}
+	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
+		Binary: d.executable, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
+		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics.Listen) }, Config: conf, Handler: desk.Handle, Feed: d.feed, Logger: d.logger, Changed: d.daemonEvent,
+	})
+	return nil
+}
+
+func (d *Daemon) gatewayConfig() (*gatewayd.Config, error) {
+	c := &gatewayd.Config{Hosts: d.cfg.Gateway.Hosts, Version: d.version}
+	for _, r := range d.resolvers {
+		c.Resolvers = append(c.Resolvers, r.String())
+	}
+	if p := d.cfg.Gateway.RootCAs; p != "" {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return nil, fmt.Errorf("gateway.rootCAs: %w", err)
+		}
+		c.RootCAs = b
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("own addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() {
+			c.OwnAddrs = append(c.OwnAddrs, p.Addr())
+		}
+	}
+	return c, nil
+}
+
+// fenceGateway puts the gateway's cgroup behind the same programs.
+func (d *Daemon) fenceGateway() (err error) {
+	path := filepath.Join(d.cgroupBase, "gateway")
+	err = os.Mkdir(path, 0o755)
+	switch {
+	case err == nil:
+		d.gwFence, err = d.attachGateway(path)
+	case errors.Is(err, os.ErrExist):
+		if d.gwFence, err = d.fence.AdoptSandbox(path, gatewayNumber); err != nil {
+			d.logger.Warn("the gateway's cgroup cannot be adopted; it is made again", "error", err)
+			d.gwFence, err = d.remakeGateway(path)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("gateway cgroup: %w", err)
+	}
+	if d.gwFence.State().Policy == gatewayTableB {
+		d.tables = 1
+	}
+	d.gwCgroup, err = os.Open(path)
+	return err
+}
+
+func (d *Daemon) attachGateway(path string) (*kernel.Sandbox, error) {
+	table := gatewayTable(d.library.Snapshot().UpstreamPrefixes(), d.resolvers)
+	if err := d.fence.DropPolicy(gatewayTableA, gatewayTableB); err != nil {
+		return nil, err
+	}
+	if err := d.fence.PutCIDRs(gatewayTableA, table); err != nil {
+		return nil, err
+	}
+	return d.fence.AttachSandbox(path, kernel.State{Sandbox: gatewayNumber, Policy: gatewayTableA, Flags: kernel.FlagGateway})
+}
+
+func (d *Daemon) remakeGateway(path string) (*kernel.Sandbox, error) {
+	if err := sandbox.RemoveCgroup(path); err != nil {
+		return nil, err
+	}
+	if err := d.fence.Forget(gatewayNumber); err != nil {
+		d.logger.Warn("old pins of the gateway", "error", err)
+	}
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return nil, err
+	}
+	return d.attachGateway(path)
+}
+
+// openGatewayTable switches the gateway's cgroup to a new policy.
+func (d *Daemon) openGatewayTable(snap *policy.Snapshot) error {
+	next := []uint32{gatewayTableB, gatewayTableA}[d.tables]
+	if err := d.fence.DropPolicy(next); err != nil {
+		return err
+	}
+	if err := d.fence.PutCIDRs(next, gatewayTable(snap.UpstreamPrefixes(), d.resolvers)); err != nil {
+		return err
+	}
+	st := d.gwFence.State()
+	st.Policy, st.Generation = next, uint32(snap.Revision())
+	if err := d.gwFence.SetState(st); err != nil {
+		return err
+	}
+	d.tables = 1 - d.tables
+	return nil
+}
+
+// listenMetrics opens the socket on which the gateway serves /metrics.
+func listenMetrics(where string) (*os.File, error) {
+	network, addr := "tcp", where
+	if p, ok := strings.CutPrefix(where, "unix:"); ok {
+		network, addr = "unix", p
+		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	} else if ap, err := netip.ParseAddrPort(where); err != nil || !ap.Addr().IsLoopback() {
+		return nil, fmt.Errorf("metrics.listen %q: only unix:/PATH or a loopback ip:port", where)
+	}
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	defer l.Close()
+	type filer interface{ File() (*os.File, error) }
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+		if err := os.Chmod(addr, 0o660); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return l.(filer).File()
+}
+
+// groupID looks a group up; -1 when there is none, which admits root alone.
+func groupID(name string) int {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return -1
+	}
+	n, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// feed tells a new gateway everything: policy, secrets, sandboxes.
+func (d *Daemon) feed(ctx context.Context, p *wire.Peer) error {
+	if err := d.sendSecrets(ctx, p); err != nil {
+		return err
+	}
+	if err := sendSnapshot(ctx, p, d.library.Snapshot()); err != nil {
+		return err
+	}
+	if err := d.adoptOnce(ctx, p); err != nil {
+		return err
+	}
+	return d.sandboxes.Announce(ctx, p)
+}
+
+type caller interface {
+	Call(ctx context.Context, t wire.Type, payload []byte, fds ...*os.File) ([]byte, []*os.File, error)
+}
+
+func sendSnapshot(ctx context.Context, p caller, s *policy.Snapshot) error {
+	b, err := s.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	f, err := wire.Seal("snapshot", b)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, _, err := p.Call(ctx, wire.TypeSnapshot, nil, f); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	return nil
+}
+
+func (d *Daemon) sendSecrets(ctx context.Context, p caller) error {
+	var names []string
+	for _, pr := range d.library.Snapshot().Providers() {
+		if pr.Secret != "" {
+			names = append(names, pr.Secret)
+		}
+	}
+	body, problems := d.secrets.Sealed(names)
+	var said []string
+	for _, err := range problems {
+		said = append(said, err.Error())
+		d.logger.Warn("provider secret", "error", err)
+	}
+	d.mu.Lock()
+	d.loaded = said
+	d.mu.Unlock()
+	f, err := wire.Seal("secrets", body)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, _, err := p.Call(ctx, wire.TypeSecrets, nil, f); err != nil {
+		return fmt.Errorf("secrets: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/confine"
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/seccomp"
+)
+
+// Doctor really tries what sandboxes need.
+func (b *backend) Doctor(context.Context) (api.DoctorReport, error) {
+	rep := Examine()
+	d := b.d
+	rep.Checks = append(rep.Checks, d.checkGateway(), d.checkDisk())
+	for _, p := range d.library.Problems() {
+		rep.Checks = append(rep.Checks, api.Check{Name: "policy", Detail: p.Error(), Remedy: "ringfence policy check " + p.File})
+	}
+	rep.OK = allOK(rep.Checks)
+	return rep, nil
+}
+
+// Examine checks the machine; it needs root but no running daemon.
+func Examine() api.DoctorReport {
+	var checks []api.Check
+	for _, f := range kernel.Probe() {
+		checks = append(checks, api.Check{Name: f.Name, OK: f.Have, Optional: f.Need != kernel.NeedRequired, Need: f.Kernel, Detail: f.Detail, Remedy: f.Remedy})
+	}
+	checks = append(checks, checkLandlock(), checkSeccomp(), checkIdmap())
+	return api.DoctorReport{OK: allOK(checks), Checks: checks}
+}
+
+func allOK(checks []api.Check) bool {
+	for _, c := range checks {
+		if !c.OK && !c.Optional {
+			return false
+		}
+	}
+	return true
+}
+
+// leastLandlock is what the shipped profiles require.
+const leastLandlock = 2
+
+func checkLandlock() api.Check {
+	abi := confine.LandlockABI()
+	c := api.Check{Name: "landlock", OK: abi >= leastLandlock, Have: fmt.Sprintf("ABI %d", abi), Need: fmt.Sprintf("ABI %d (Linux 5.19)", leastLandlock), Detail: "files of a sandbox"}
+	if !c.OK {
+		c.Remedy = "boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in the lsm= list"
+	}
+	return c
+}
+
+func checkSeccomp() api.Check {
+	c := api.Check{Name: "seccomp", OK: true, Have: "filter mode", Detail: "system calls of a sandbox"}
+	if _, err := seccomp.Compile(seccomp.Strict()); err != nil {
+		return api.Check{Name: "seccomp", Detail: err.Error(), Remedy: "install libseccomp 2.5 or newer"}
+	}
+	if err := unix.Prctl(unix.PR_GET_SECCOMP, 0, 0, 0, 0); err != nil {
+		return api.Check{Name: "seccomp", Detail: err.Error(), Remedy: "boot a kernel with CONFIG_SECCOMP_FILTER"}
+	}
+	return c
+}
+
+// checkIdmap only says whether the kernel knows the call; whether the file
+// system of a workspace does is found out at launch.
+func checkIdmap() api.Check {
+	c := api.Check{Name: "idmapped mounts", OK: true, Optional: true, Need: "Linux 5.12", Detail: "workspaces of sandboxes that root launches"}
+	err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP})
+	if err == unix.ENOSYS {
+		c.OK, c.Remedy = false, "use Linux 5.12 or newer, or launch as an ordinary user"
+	}
+	return c
+}
+
+func (d *Daemon) checkGateway() api.Check {
+	c := api.Check{Name: "gateway", OK: d.gateway.Ready(), Detail: "the process that meets the bytes of sandboxes"}
+	if !c.OK {
+		c.Remedy = "read the daemon's own log: it says why the gateway does not start"
+	}
+	return c
+}
+
+// leastDisk is when doctor begins to warn.
+const leastDisk = 256 << 20
+
+func (d *Daemon) checkDisk() api.Check {
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.cfg.StateDir, &st); err != nil {
+		return api.Check{Name: "disk", Detail: err.Error(), Remedy: "check " + d.cfg.StateDir}
+	}
+	free := int64(st.Bavail) * st.Bsize
+	c := api.Check{Name: "disk", OK: free > leastDisk, Have: fmt.Sprintf("%d MiB free", free>>20), Need: fmt.Sprintf("%d MiB", leastDisk>>20), Detail: "event log in " + d.cfg.StateDir}
+	if !c.OK {
+		c.Remedy = "free space: when the disk is full, new work is refused"
+	}
+	return c
+}

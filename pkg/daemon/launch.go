@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/profiles"
+)
+
+// Launch establishes a sandbox.
+func (b *backend) Launch(ctx context.Context, c *api.Caller, r *api.LaunchRequest, f *api.Files) (api.Session, error) {
+	s, err := b.launch(ctx, c, r, f)
+	if err != nil {
+		f.Close()
+		return nil, launchFailure(err)
+	}
+	return &session{s: s}, nil
+}
+
+func (b *backend) launch(ctx context.Context, c *api.Caller, r *api.LaunchRequest, f *api.Files) (*sandbox.Sandbox, error) {
+	profile, err := b.d.profile(r.Profile)
+	if err != nil {
+		return nil, err
+	}
+	if r.TTY && !profile.Terminal {
+		return nil, &sandbox.LaunchError{Code: 125, Step: "terminal", Err: fmt.Errorf("profile %s gives no terminal", profile.Name),
+			Missing: "terminal: true in the profile", Remedy: "run with input and output redirected, or use another profile"}
+	}
+	principal, err := principalOf(r)
+	if err != nil {
+		return nil, err
+	}
+	q := &sandbox.Request{
+		Principal: principal, Name: r.Name, Profile: profile, Owner: c.UID, Argv: r.Argv, Environ: r.Environ, Env: r.Env, Dir: r.Dir,
+		Workspace: f.Workspace, WorkspaceAt: r.WorkspacePath, TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Detached: r.Detach,
+		Stdio: f.Stdio, Status: f.Status,
+	}
+	setIdentity(q, c, r.Identity)
+	if err := b.stdio(q); err != nil {
+		return nil, err
+	}
+	q.Prepare = func(id string, p scope.Principal) ([]string, error) {
+		return b.d.addSandboxDocuments(id, p, r.Policies)
+	}
+	s, err := b.d.sandboxes.Launch(ctx, q)
+	*f = api.Files{} // the manager has closed what it was given
+	if f2 := q.Workspace; f2 != nil {
+		f2.Close()
+	}
+	return s, err
+}
+
+// setIdentity: root without a wish gets a uid of the sandbox's own, root that
+// asks for uid 0 gets it inside only, everybody else is somebody unprivileged.
+func setIdentity(q *sandbox.Request, c *api.Caller, id *api.Identity) {
+	switch {
+	case id == nil:
+		q.OwnerHome = "/root"
+	case id.UID == 0:
+		q.RootInside, q.OwnerHome = true, "/root"
+	default:
+		q.User = &sandbox.User{UID: id.UID, GID: id.GID, Groups: id.Groups, Name: id.Name, Home: id.Home}
+		q.OwnerHome = id.Home
+	}
+}
+
+// stdio gives a detached sandbox /dev/null and a holder for its output.
+func (b *backend) stdio(q *sandbox.Request) error {
+	if !q.Detached {
+		return nil
+	}
+	q.KeepOutput = b.d.startHolder
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	q.Stdio[0] = null
+	return nil
+}
+
+// profile finds a profile: a text that the caller read, one of the policy
+// directory, or one that ships.
+func (d *Daemon) profile(doc api.Document) (*policy.Profile, error) {
+	file, text := doc.File, []byte(doc.Text)
+	if doc.Text == "" {
+		name := doc.Name
+		if name == "" {
+			name = profiles.Default
+		}
+		if p, ok := d.library.Snapshot().Profile(name); ok {
+			return p, nil
+		}
+		var err error
+		if file, text, err = d.profileText(name); err != nil {
+			return nil, err
+		}
+	}
+	docs, problems := policy.Parse(file, text)
+	if len(problems) > 0 {
+		return nil, policy.Problems(problems)
+	}
+	for _, p := range docs {
+		if p.Kind == policy.KindProfile {
+			return p.Profile, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: no document of kind Profile", file)
+}
+
+func (d *Daemon) profileText(name string) (string, []byte, error) {
+	if strings.ContainsAny(name, "/\x00") || strings.HasPrefix(name, ".") {
+		return "", nil, fmt.Errorf("profile name %q", name)
+	}
+	file := filepath.Join(d.cfg.ProfileDir, name+".yaml")
+	if b, err := os.ReadFile(file); err == nil {
+		return file, b, nil
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return "", nil, err
+	}
+	file, b, err := profiles.Read(name)
+	if err != nil {
+		return "", nil, fmt.Errorf("no profile named %q: shipped are %s; a path to a file works too", name, strings.Join(profiles.Names(), ", "))
+	}
+	return file, b, nil
+}
+
+// principalOf is who the sandbox runs as in policy.
+func principalOf(r *api.LaunchRequest) (scope.Principal, error) {
+	agent := agentName(r.Argv[0])
+	if r.Scope == "" {
+		return scope.ParsePrincipal(api.DefaultScope + "/agent:" + agent)
+	}
+	p, err := scope.ParsePrincipal(r.Scope)
+	if err != nil {
+		return p, err
+	}
+	if p.Agent == "" {
+		p.Agent = agent
+	}
+	return p, nil
+}
+
+// agentName makes a selector value of a command's name.
+func agentName(argv0 string) string {
+	var b strings.Builder
+	for _, c := range []byte(path.Base(argv0)) {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_.@-", c) >= 0 {
+			b.WriteByte(c)
+			continue
+		}
+		fmt.Fprintf(&b, "%%%02X", c)
+	}
+	return b.String()
+}
+
+// launchFailure gives every failed launch its exit code and remedy.
+func launchFailure(err error) error {
+	var le *sandbox.LaunchError
+	if errors.As(err, &le) {
+		return &api.LaunchFailure{Code: le.Code, Message: le.Error(), Missing: le.Missing, Remedy: le.Remedy}
+	}
+	var ae *api.Error
+	if errors.As(err, &ae) {
+		return &api.LaunchFailure{Code: 125, Message: ae.Error(), Remedy: ae.Remedy}
+	}
+	return &api.LaunchFailure{Code: 125, Message: err.Error()}
+}
+
+// session is one launch that the API waits for.
+type session struct{ s *sandbox.Sandbox }
+
+func (s *session) ID() string { return s.s.Record.ID }
+
+func (s *session) Wait(ctx context.Context) (api.Exit, error) {
+	select {
+	case <-s.s.Done():
+	case <-ctx.Done():
+		return api.Exit{}, ctx.Err()
+	}
+	x := s.s.Exit()
+	return api.Exit{Code: x.Code, Denials: s.s.Denials(), Findings: findings(x)}, nil
+}
+
+// Exec runs one more program in a sandbox.
+func (b *backend) Exec(ctx context.Context, _ *api.Caller, id string, r *api.ExecRequest, f *api.Files) (api.Session, error) {
+	defer f.Close()
+	s, err := b.living(id)
+	if err != nil {
+		return nil, launchFailure(err)
+	}
+	p, err := s.Exec(ctx, &sandbox.ExecRequest{Argv: r.Argv, Env: r.Env, Dir: r.Dir, TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Stdio: f.Stdio, Status: f.Status})
+	if err != nil {
+		return nil, launchFailure(err)
+	}
+	return &execSession{id: id, p: p}, nil
+}
+
+type execSession struct {
+	id string
+	p  *sandbox.ExecProcess
+}
+
+func (s *execSession) ID() string { return s.id }
+
+func (s *execSession) Wait(ctx context.Context) (api.Exit, error) {
+	code, err := s.p.Wait(ctx)
+	return api.Exit{Code: code}, err
+}
+
+// Documents of one sandbox. They are stored beside its record, so that a
+// restarted daemon enforces the same.
+
+type storedDocument struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+}
+
+const storedDocuments = "documents.json"
+
+func (d *Daemon) sandboxDir(id string) string { return filepath.Join(d.cfg.RunDir, "sandboxes", id) }
+
+func (d *Daemon) addSandboxDocuments(id string, p scope.Principal, docs []api.Document) ([]string, error) {
+	var stored []storedDocument
+	for i, doc := range docs {
+		stored = append(stored, storedDocument{Name: fmt.Sprintf("sandbox:%s/%d-%s", id, i, filepath.Base(doc.File)), Text: doc.Text})
+	}
+	return d.setSandboxDocuments(id, p, stored)
+}
+
+func (d *Daemon) setSandboxDocuments(id string, p scope.Principal, docs []storedDocument) ([]string, error) {
+	if len(docs) == 0 {
+		return nil, nil
+	}
+	b, err := json.Marshal(docs)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(d.sandboxDir(id), storedDocuments), b, 0o600); err != nil {
+		return nil, fmt.Errorf("policy of the sandbox: %w", err)
+	}
+	var names []string
+	for _, doc := range docs {
+		if err := d.library.SetSandbox(doc.Name, doc.Text, p); err != nil {
+			return nil, errors.Join(err, d.library.Remove(names...))
+		}
+		names = append(names, doc.Name)
+	}
+	return names, nil
+}
+
+func (d *Daemon) restoreDocuments(lo sandbox.Leftover) error {
+	b, err := os.ReadFile(filepath.Join(d.sandboxDir(lo.Record.ID), storedDocuments))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var docs []storedDocument
+	if err := json.Unmarshal(b, &docs); err != nil {
+		return err
+	}
+	p, err := scope.ParsePrincipal(lo.Record.Scope)
+	if err != nil {
+		return err
+	}
+	_, err = d.setSandboxDocuments(lo.Record.ID, p, docs)
+	return err
+}
+
+// dropSandboxDocuments forgets the policy of an ended sandbox.
+func (d *Daemon) dropSandboxDocuments(s *sandbox.Sandbox) {
+	prefix := "sandbox:" + s.Record.ID + "/"
+	var names []string
+	for _, it := range d.library.Items() {
+		if strings.HasPrefix(it.File, prefix) {
+			names = append(names, it.File)
+		}
+	}
+	if err := d.library.Remove(names...); err != nil {
+		d.logger.Error("policy of an ended sandbox", "sandbox", s.Record.ID, "error", err)
+	}
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// knownProviders fill what `provider add` leaves out.
+var knownProviders = map[string]struct{ dialect, baseURL string }{
+	"openai":    {policy.DialectOpenAI, "https://api.openai.com"},
+	"anthropic": {policy.DialectAnthropic, "https://api.anthropic.com"},
+}
+
+func (b *backend) Providers(context.Context) ([]api.Provider, error) {
+	var out []api.Provider
+	for _, p := range b.d.library.Snapshot().Providers() {
+		out = append(out, b.d.describeProvider(&p))
+	}
+	return out, nil
+}
+
+func (d *Daemon) describeProvider(p *policy.Provider) api.Provider {
+	v := api.Provider{Name: p.Name, Dialect: p.Dialect, BaseURL: p.BaseURL, Credential: p.Credential, Secret: p.Secret, Source: p.File}
+	v.HasSecret = p.Secret != "" && d.secrets.Has(p.Secret)
+	for _, m := range p.Models {
+		v.Models = append(v.Models, m.Match.String())
+	}
+	return v
+}
+
+// AddProvider stores the key first, so that the document never names a secret
+// that is not there.
+func (b *backend) AddProvider(ctx context.Context, _ *api.Caller, r *api.ProviderRequest) (api.Provider, error) {
+	d := b.d
+	known, ok := knownProviders[r.Name]
+	if r.Dialect == "" {
+		r.Dialect = known.dialect
+	}
+	if r.BaseURL == "" {
+		r.BaseURL = known.baseURL
+	}
+	if r.Dialect == "" || r.BaseURL == "" {
+		if !ok {
+			return api.Provider{}, api.Errorf(api.CodeBadRequest, "provider %q is not one that Ringfence knows: say --dialect (openai or anthropic) and --base-url", r.Name)
+		}
+	}
+	if r.Credential == "" {
+		r.Credential = policy.CredentialInject
+	}
+	file := "provider-" + r.Name + ".yaml"
+	text := providerText(r)
+	docs, problems := policy.Parse(file, []byte(text))
+	if len(problems) > 0 || len(docs) != 1 {
+		return api.Provider{}, api.Errorf(api.CodeBadRequest, "%v", policy.Problems(problems))
+	}
+	if r.Credential == policy.CredentialInject {
+		if err := d.secrets.Put(r.Name, []byte(r.Key)); err != nil {
+			return api.Provider{}, api.Errorf(api.CodeBadRequest, "%v", err)
+		}
+	}
+	if err := d.library.Put(file, text); err != nil {
+		return api.Provider{}, api.Errorf(api.CodeConflict, "%v", err)
+	}
+	if err := d.sendSecrets(ctx, d.gateway); err != nil { // a new key under an old document
+		return api.Provider{}, api.Errorf(api.CodeUnavailable, "stored, but the gateway does not have the key yet: %v", err)
+	}
+	wctx, cancel := context.WithTimeout(ctx, enforceTime)
+	defer cancel()
+	if err := d.policy.wait(wctx, d.library.Snapshot().Revision()); err != nil {
+		return api.Provider{}, api.Errorf(api.CodeUnavailable, "%v", err)
+	}
+	return d.describeProvider(docs[0].Provider), nil
+}
+
+func providerText(r *api.ProviderRequest) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: %s\nkind: %s\nmetadata: {name: %s}\ndialect: %s\nbaseURL: %s\ncredential: %s\n",
+		policy.APIVersion, policy.KindProvider, strconv.Quote(r.Name), strconv.Quote(r.Dialect), strconv.Quote(r.BaseURL), strconv.Quote(r.Credential))
+	if r.Credential == policy.CredentialInject {
+		fmt.Fprintf(&b, "secret: %s\n", strconv.Quote(r.Name))
+	}
+	if len(r.Models) > 0 {
+		b.WriteString("models:\n")
+		for _, m := range r.Models {
+			fmt.Fprintf(&b, "  - {match: %s}\n", strconv.Quote(m))
+		}
+	}
+	if len(r.ResolvesTo) > 0 {
+		b.WriteString("resolvesTo:\n")
+		for _, p := range r.ResolvesTo {
+			fmt.Fprintf(&b, "  - %s\n", strconv.Quote(p))
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/audit"
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/pkg/wire"
+)
+
+// Events yields records of the log.
+func (b *backend) Events(ctx context.Context, q api.EventQuery) iter.Seq2[api.EventRecord, error] {
+	return func(yield func(api.EventRecord, error) bool) {
+		var about string
+		match := func(h *event.Header) bool { about = h.Sandbox; return true }
+		n := 0
+		for r, err := range b.d.log.Read(ctx, audit.Query{Since: q.Since, Sandbox: q.Sandbox, DeniedOnly: q.Denied, Follow: q.Follow, Match: match}) {
+			if err != nil {
+				yield(api.EventRecord{}, err)
+				return
+			}
+			if !yield(api.EventRecord{Seq: r.Seq, Sandbox: strings.Clone(about), Line: r.Line}, nil) {
+				return
+			}
+			if n++; q.Limit > 0 && n >= q.Limit {
+				return
+			}
+		}
+	}
+}
+
+// Explain looks one event up and asks the policy of now about it.
+func (b *backend) Explain(_ context.Context, id string) (api.Explanation, error) {
+	line, err := b.d.log.Get(id)
+	if errors.Is(err, audit.ErrNotFound) {
+		return api.Explanation{}, api.Errorf(api.CodeNotFound, "no event %q: take the id from `ringfence events -o json` (metadata.uid) or the number in the compact list", id)
+	}
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	e, err := event.ParseOCSF(line)
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	x := api.Explanation{ID: e.ID, Sandbox: e.Sandbox, Scope: e.Scope, Verdict: verdictName(e.Verdict), Summary: e.Message(),
+		Layer: e.Layer, Rule: e.Rule, RuleAt: e.RuleAt, Revision: e.Revision, Remedy: e.Remedy, Event: line}
+	b.explainNow(&e, &x)
+	return x, nil
+}
+
+func verdictName(v event.Verdict) string {
+	switch v {
+	case event.Allowed:
+		return "allowed"
+	case event.Observed:
+		return "observed"
+	}
+	return "denied"
+}
+
+// explainNow adds what the policy in force says of the same request.
+func (b *backend) explainNow(e *event.Event, x *api.Explanation) {
+	q, ok := question(e)
+	if !ok {
+		return
+	}
+	p, err := scope.ParsePrincipal(e.Scope)
+	if err != nil {
+		return
+	}
+	now := b.d.library.Snapshot().View(p).Explain(q)
+	if now.Nearest != nil {
+		x.Nearest = now.Nearest.Rule.String() + ": " + now.Nearest.Why
+	}
+	if x.Remedy == "" {
+		x.Remedy = now.Remedy
+	}
+	if now.Decision.Allowed != (e.Verdict == event.Allowed) || now.Decision.Rule.String() != e.Rule {
+		x.Now = fmt.Sprintf("revision %d: %s", now.Decision.Revision, now.Decision.Reason)
+	}
+}
+
+// question is what was asked, if policy can be asked again.
+func question(e *event.Event) (policy.Question, bool) {
+	switch e.Kind {
+	case event.KindInference:
+		return policy.Question{Section: policy.SectionInference, Dialect: e.Provider, Model: e.Model}, e.Model != ""
+	case event.KindNetwork, event.KindHTTP, event.KindDNS:
+	default:
+		return policy.Question{}, false
+	}
+	q := policy.Question{Section: policy.SectionEgress, Host: e.DstName, Port: e.DstPort, Method: e.Method}
+	if e.DstName == "" {
+		ap, err := netip.ParseAddrPort(e.DstAddr)
+		if err != nil {
+			return q, false
+		}
+		q.Host, q.Port = ap.Addr().String(), ap.Port()
+	}
+	return q, true
+}
+
+func (b *backend) CheckPolicy(_ context.Context, docs []api.Document) (api.CheckResult, error) {
+	var all []policy.Document
+	var problems []policy.Problem
+	for _, d := range docs {
+		parsed, ps := policy.Parse(d.File, []byte(d.Text))
+		problems = append(problems, ps...)
+		all = append(all, parsed...)
+	}
+	if len(problems) == 0 {
+		_, problems = policy.Compile(1, all)
+	}
+	return api.NewCheckResult(problems), nil
+}
+
+func (b *backend) Policy(_ context.Context, id string) (api.PolicyView, error) {
+	var s *sandbox.Sandbox
+	if id != "" {
+		var err error
+		if s, err = b.living(id); err != nil {
+			return api.PolicyView{}, err
+		}
+	}
+	v := api.PolicyView{Revision: b.d.library.Snapshot().Revision(), Documents: []api.PolicyDocument{}}
+	for _, it := range b.d.library.Items() {
+		if s != nil && !it.Scope.Matches(s.Principal, "", "") {
+			continue
+		}
+		v.Documents = append(v.Documents, api.PolicyDocument{Kind: it.Kind, Name: it.Name, Scope: it.Scope.String(), File: it.File, Text: string(it.Raw)})
+	}
+	if s == nil {
+		v.Problems = api.NewCheckResult(b.d.library.Problems()).Problems
+	}
+	return v, nil
+}
+
+func (b *backend) VerifyAudit(context.Context) (api.AuditReport, error) {
+	dir := filepath.Join(b.d.cfg.StateDir, "events")
+	r, err := audit.Verify(dir)
+	if err != nil {
+		return api.AuditReport{}, err
+	}
+	return api.NewAuditReport(dir, r), nil
+}
+
+// counters are the keeper's samples for /metrics.
+func (d *Daemon) counters() []wire.Counter {
+	var out []wire.Counter
+	add := func(name string, v float64, labels ...string) {
+		out = append(out, wire.Counter{Name: name, Labels: labels, Value: v})
+	}
+	if vs, err := d.fence.Verdicts(); err == nil {
+		for _, v := range vs {
+			verdict := "denied"
+			if v.Allowed {
+				verdict = "allowed"
+			}
+			add("ringfence_kernel_verdicts_total", float64(v.Count), v.Hook.String(), verdict, v.Reason.String())
+		}
+	}
+	if rs, err := d.fence.Losses(); err == nil {
+		for _, r := range rs {
+			add("ringfence_kernel_records_total", float64(r.Kept), r.Ring.String(), "kept")
+			add("ringfence_kernel_records_total", float64(r.Full), r.Ring.String(), "full")
+			add("ringfence_kernel_records_total", float64(r.Throttled), r.Ring.String(), "throttled")
+		}
+	}
+	st := d.log.Stats()
+	add("ringfence_events_produced_total", float64(st.Produced))
+	add("ringfence_events_delivered_total", float64(st.Delivered))
+	for reason, n := range st.Dropped {
+		add("ringfence_events_dropped_total", float64(n), reason)
+	}
+	add("ringfence_sandboxes", float64(len(d.sandboxes.List())))
+	add("ringfence_policy_revision", float64(d.library.Snapshot().Revision()))
+	add("ringfence_policy_problems", float64(len(d.library.Problems())))
+	return out
+}

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+	"github.com/ringfence/ringfence/pkg/wire"
+)
+
+// AttestEvery is how often the walls of every sandbox are compared with what
+// was intended.
+const AttestEvery = time.Minute
+
+// Run serves until ctx ends. With stopSandboxes (or when there are none) it
+// then removes everything; otherwise sandboxes and the gateway live on behind
+// their pinned programs for the next daemon to adopt.
+func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
+	work, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	d.daemonEvent("start", "ringfenced "+d.version)
+	gwDone := make(chan struct{})
+	gctx, stopGateway := context.WithCancel(context.Background())
+	go func() { defer close(gwDone); _ = d.gateway.Run(gctx, d.gateway.Reconnect()) }() // it returns nil only
+	wg.Go(func() { d.readRecords(work) })
+	wg.Go(func() { d.enforce(work) })
+	wg.Go(func() { d.sandboxes.Attest(work, AttestEvery) })
+	wg.Go(func() {
+		if err := d.library.Watch(work); err != nil {
+			d.logger.Error("the policy directory is not watched; changes there need a restart", "error", err)
+		}
+	})
+	err := d.serve(ctx)
+	stop := stopSandboxes() || len(d.sandboxes.List()) == 0
+	if stop {
+		d.sandboxes.StopAll(2 * time.Second)
+	}
+	d.daemonEvent("stop", "ringfenced "+d.version)
+	stopGateway()
+	<-gwDone
+	if stop {
+		d.gateway.Kill()
+	}
+	time.Sleep(20 * time.Millisecond) // last records of the kernel's rings
+	cancel()
+	wg.Wait()
+	if stop {
+		err = errors.Join(err, d.remove())
+	}
+	d.close()
+	return err
+}
+
+// serve opens the operator API once the gateway is there and serves it.
+func (d *Daemon) serve(ctx context.Context) error {
+	if err := d.awaitGateway(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	srv, err := api.NewServer(api.Options{Backend: &backend{d}, Logger: d.logger, OperatorGID: groupID(d.cfg.Group), Audit: d.recordOperator})
+	if err != nil {
+		return err
+	}
+	l, err := d.listenAPI()
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	d.notify("READY=1")
+	d.logger.Info("ready", "socket", d.cfg.Socket, "policy", d.cfg.PolicyDir, "state", d.cfg.StateDir)
+	select {
+	case <-ctx.Done():
+	case err = <-done:
+	}
+	d.notify("STOPPING=1")
+	sctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	return errors.Join(err, srv.Close(sctx))
+}
+
+func (d *Daemon) awaitGateway(ctx context.Context) error {
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	for !d.gateway.Ready() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline.C:
+			return errors.New("the gateway did not become ready within 30 s; its own messages above say why")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) listenAPI() (*net.UnixListener, error) {
+	if err := os.Remove(d.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(d.cfg.Socket), 0o711); err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: d.cfg.Socket, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	mode, gid := os.FileMode(0o600), groupID(d.cfg.Group)
+	if gid > 0 {
+		mode = 0o660
+		if err := os.Chown(d.cfg.Socket, 0, gid); err != nil {
+			return nil, fmt.Errorf("socket: %w", err)
+		}
+	}
+	if err := os.Chmod(d.cfg.Socket, mode); err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	return l, nil
+}
+
+// notify tells systemd, if it runs us (sd_notify(3)).
+func (d *Daemon) notify(state string) {
+	addr := os.Getenv("NOTIFY_SOCKET")
+	if addr == "" {
+		return
+	}
+	c, err := net.Dial("unixgram", addr)
+	if err != nil {
+		d.logger.Warn("sd_notify", "error", err)
+		return
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte(state)); err != nil {
+		d.logger.Warn("sd_notify", "error", err)
+	}
+}
+
+// adoptOnce takes over what a former daemon left, the first time a gateway is
+// fed: the gateway may hold the listeners.
+func (d *Daemon) adoptOnce(ctx context.Context, p *wire.Peer) error {
+	d.mu.Lock()
+	done := d.adopted
+	d.mu.Unlock()
+	if done {
+		return nil
+	}
+	left, err := d.sandboxes.Leftovers()
+	if err != nil {
+		return err
+	}
+	for _, lo := range left {
+		if err := d.restoreDocuments(lo); err != nil {
+			d.logger.Error("policy of a sandbox", "sandbox", lo.Record.ID, "error", err)
+		}
+		ok, err := d.sandboxes.Adopt(ctx, lo, func(n uint32) *sandbox.Listeners { return takeListeners(ctx, p, n) })
+		switch {
+		case err != nil:
+			d.logger.Error("a sandbox could not be adopted and was stopped", "sandbox", lo.Record.ID, "error", err)
+			d.daemonEvent("adopt-failed", fmt.Sprintf("sandbox %s: %v", lo.Record.ID, err))
+		case ok:
+			d.daemonEvent("adopt", "sandbox "+lo.Record.ID)
+		}
+	}
+	d.mu.Lock()
+	d.adopted = true
+	d.mu.Unlock()
+	return nil
+}
+
+// takeListeners asks the gateway for the listeners it still holds.
+func takeListeners(ctx context.Context, p *wire.Peer, number uint32) *sandbox.Listeners {
+	_, fds, err := p.Call(ctx, wire.TypeListeners, wire.ID(number).Encode())
+	if err != nil {
+		return nil // a new gateway holds none
+	}
+	l, ok := sandbox.ListenersFrom(fds)
+	if !ok {
+		wire.CloseAll(fds)
+		return nil
+	}
+	return l
+}
+
+// readRecords turns the kernel's records into events.
+func (d *Daemon) readRecords(ctx context.Context) {
+	if err := d.fence.Records(ctx, d.record); err != nil {
+		d.logger.Error("kernel records are no longer read; enforcement goes on", "error", err)
+		d.append(&event.Event{Kind: event.KindLoss, Time: time.Now().UTC(), Source: "keeper", Activity: "reader",
+			Reason: "the reader of kernel records failed: " + err.Error(), Severity: event.SeverityHigh, Version: d.version})
+	}
+}
+
+// daemonEvent records the life of the daemon and its gateway.
+func (d *Daemon) daemonEvent(what, detail string) {
+	d.append(&event.Event{Kind: event.KindDaemon, Time: time.Now().UTC(), Source: "keeper", Verdict: event.Observed,
+		Activity: what, Object: "ringfenced", Detail: detail, Reason: detail, Version: d.version})
+}
+
+// append makes an event durable; a log that refuses is told to the logger.
+func (d *Daemon) append(e *event.Event) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := d.log.Append(ctx, e); err != nil {
+		d.logger.Error("event not recorded", "kind", e.Kind.String(), "error", err)
+	}
+}
+
+// remove takes away everything that would outlive the daemon.
+func (d *Daemon) remove() error {
+	var errs []error
+	errs = append(errs, d.gwFence.Detach(), d.fence.DropPolicy(gatewayTableA, gatewayTableB))
+	errs = append(errs, sandbox.RemoveCgroup(filepath.Join(d.cgroupBase, "gateway")), sandbox.RemoveCgroup(d.cgroupBase))
+	errs = append(errs, d.fence.Remove())
+	d.fence = nil
+	for _, p := range []string{d.cfg.Socket, filepath.Join(d.cfg.RunDir, "metrics.sock")} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, os.RemoveAll(filepath.Join(d.cfg.RunDir, "gateway")), os.RemoveAll(filepath.Join(d.cfg.RunDir, "sandboxes")))
+	return errors.Join(errs...)
+}
+
+// close gives up descriptors; pins stay unless remove was called.
+func (d *Daemon) close() {
+	if d.fence != nil {
+		if err := d.fence.Close(); err != nil {
+			d.logger.Warn("close", "error", err)
+		}
+	}
+	if d.log != nil {
+		if err := d.log.Close(); err != nil {
+			d.logger.Error("close the event log", "error", err)
+		}
+	}
+	for _, f := range []*os.File{d.initFile, d.filter, d.gwCgroup, d.runLock} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
