@@ -127,6 +127,9 @@ func (a *app) outputFlag(cmd *cobra.Command, formats ...string) {
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	inner := cmd.Args
 	cmd.Args = func(c *cobra.Command, list []string) error {
+		if !c.Flags().Changed("output") {
+			a.output = formats[0] // the field is every command's
+		}
 		for _, f := range formats {
 			if a.output == f {
 				if inner == nil {

@@ -112,7 +112,7 @@ func asPeer(t *testing.T, socket string, uid, gid uint32, groups []uint32, cgrou
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{peerEnv + "=" + socket}
+	cmd.Env = []string{peerEnv + "=" + socket, "GORACE=atexit_sleep_ms=0"}
 	cmd.Dir = "/"
 	cmd.Stdin = bytes.NewReader(in)
 	cmd.Stderr = os.Stderr
