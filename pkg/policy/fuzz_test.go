@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/ringfence/ringfence/pkg/scope"
+)
+
+func FuzzParse(f *testing.F) {
+	files, _ := filepath.Glob("../../profiles/*.yaml")
+	for _, file := range append(files, "testdata/golden.yaml") {
+		if b, err := os.ReadFile(file); err == nil {
+			f.Add(b)
+		}
+	}
+	f.Add([]byte(egressDoc(`{id: a, allow: "*.x.org:443", http: {methods: [GET], paths: ["/a/**"]}, resolvesTo: [10.0.0.0/8], for: "team:x"}`)))
+	f.Add([]byte(head + "inference:\n  - {id: a, allow: 'claude-*', delegable: true}\ntools:\n  - {id: b, match: 'server:provider/tool:x', action: block}\n"))
+	f.Add([]byte(providerHead + "dialect: openai\nbaseURL: https://x.org/v1\nsecret: k\nmodels: [{match: a, upstream: b}]\n"))
+	f.Add([]byte("a: &a [*a]\n"))
+	f.Add([]byte("---\n--- x\n...\n---"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		docs, problems := Parse("f", in)
+		for _, p := range problems {
+			if p.Line < 1 || p.Col < 1 || p.Msg == "" {
+				t.Fatalf("problem without place: %+v", p)
+			}
+		}
+		s, _ := Compile(1, docs)
+		exercise(t, s)
+		b, err := s.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := UnmarshalSnapshot(b); err != nil {
+			t.Fatalf("what Parse accepts does not travel: %v", err)
+		}
+	})
+}
+
+// exercise asks a snapshot a bit of everything.
+func exercise(t *testing.T, s *Snapshot) {
+	for _, p := range []scope.Principal{bot, {}} {
+		v := s.View(p)
+		nd := v.Name("a.x.org")
+		v.Name("api.openai.com")
+		v.Egress("a.x.org", 443)
+		v.Opaque("a.x.org", 443)
+		v.HTTP("a.x.org", 443, "GET", "/a/b")
+		v.Inference(DialectOpenAI, "gpt-4")
+		v.ProviderTool("web_search")
+		v.AddrDenied(netip.MustParseAddr("10.0.0.1"))
+		v.CIDRTable()
+		v.Explain(Question{Section: SectionEgress, Host: "a.x.org", Port: 443})
+		if nd.Resolves != (len(nd.Ports) > 0) {
+			t.Fatalf("%+v", nd)
+		}
+	}
+	s.UpstreamPrefixes()
+	s.ProviderHosts()
+}
+
+func FuzzUnmarshalSnapshot(f *testing.F) {
+	for seed := range uint64(8) {
+		g := newGen(seed)
+		s, _ := Compile(7, append(g.docs(scope.LevelSandbox, false), g.doc(scope.LevelOrg, 9, true)))
+		b, err := s.MarshalBinary()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte(snapshotMagic))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if s, err := UnmarshalSnapshot(in); err == nil {
+			exercise(t, s)
+		}
+	})
+}
+
+func FuzzHostPattern(f *testing.F) {
+	for _, s := range []string{"x.org", "*.x.org", "**.x.org", "**", "127.1", "bücher.de", "xn--bcher-kva.de", "１.２"} {
+		f.Add(s, "a.x.org")
+	}
+	f.Fuzz(func(t *testing.T, pattern, host string) {
+		name, ok := CanonicalHost(host)
+		if ok {
+			if again, ok := CanonicalHost(name); !ok || again != name {
+				t.Fatalf("%q: canonical form %q is not canonical", host, name)
+			}
+			if _, err := netip.ParseAddr(name); err == nil {
+				t.Fatalf("an address %q passes as a name", name)
+			}
+		}
+		p, err := ParseHostPattern(pattern)
+		if err != nil {
+			return
+		}
+		if q, err := ParseHostPattern(p.String()); err != nil || q != p {
+			t.Fatalf("%q -> %q -> %+v, %v", pattern, p, q, err)
+		}
+		if ok && p.Matches(name) != oracleHost(p.String(), name) {
+			t.Fatalf("%s matches %q: %v", p, name, p.Matches(name))
+		}
+		if ok && p.Matches(name) != p.Contains(HostPattern{HostExact, name}) {
+			t.Fatalf("%s: Matches and Contains disagree on %q", p, name)
+		}
+	})
+}
+
+func FuzzTarget(f *testing.F) {
+	for _, s := range []string{"x.org:443", "10.0.0.0/8:443", "[2001:db8::/32]:443", "2001:db8::1", "::/0", "[::1]"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		v, err := ParseTarget(in)
+		if err != nil {
+			return
+		}
+		if v.Prefix.IsValid() == (v.Host.Kind != HostNone) {
+			t.Fatalf("%q: %+v has not one target", in, v)
+		}
+		if w, err := ParseTarget(v.String()); err != nil || w != v {
+			t.Fatalf("%q -> %q -> %+v, %v", in, v, w, err)
+		}
+	})
+}
+
+func FuzzPath(f *testing.F) {
+	f.Add("/a/**", "/a/b?c")
+	f.Add("/*/x*y", "/%61/xzy")
+	f.Fuzz(func(t *testing.T, pattern, path string) {
+		c, ok := canonicalPath(path)
+		if ok {
+			if again, ok := canonicalPath(c); !ok || again != c {
+				t.Fatalf("%q: canonical form %q is not canonical", path, c)
+			}
+		}
+		if p, err := parsePath(pattern); err == nil && ok {
+			matchPath(p, c)
+			if q, err := parsePath(p); err != nil || q != p {
+				t.Fatalf("%q -> %q -> %q, %v", pattern, p, q, err)
+			}
+		}
+	})
+}
