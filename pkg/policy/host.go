@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -88,6 +89,7 @@ var (
 	errHostLong    = errors.New("the host is longer than 253 characters")
 	errHostLabel   = errors.New("the host has an empty label or one longer than 63 characters")
 	errHostSpelled = errors.New("the host is an address in disguise (its last label is a number)")
+	errHostUpper   = errors.New("the host has upper-case letters")
 	errHostChar    = errors.New("the host has a character that host names cannot have")
 	errHostIDN     = errors.New("the host is not a valid internationalised name")
 )
@@ -96,14 +98,15 @@ var (
 // whether it is one that can be decided on. Only ASCII; the case is folded and
 // one trailing dot removed. It allocates only when the case must be folded.
 func lookupHost(host string) (string, bool) {
-	host = strings.TrimSuffix(host, ".")
-	for i := 0; i < len(host); i++ {
-		if c := host[i]; c >= 'A' && c <= 'Z' {
-			host = strings.ToLower(host)
-			break
-		}
+	if n := len(host) - 1; n >= 0 && host[n] == '.' {
+		host = host[:n]
 	}
-	return host, checkASCIIHost(host) == nil
+	err := checkASCIIHost(host)
+	if err == errHostUpper {
+		host = strings.ToLower(host)
+		err = checkASCIIHost(host)
+	}
+	return host, err == nil
 }
 
 // CanonicalHost is the form of a host name from the wire that policy decides
@@ -112,6 +115,19 @@ func lookupHost(host string) (string, bool) {
 // whose last label is a number (127.1, 0x7f000001).
 func CanonicalHost(host string) (name string, ok bool) { return lookupHost(host) }
 
+// hostBytes classifies bytes of canonical names: 1 = may be in a label, 2 = a
+// digit, 3 = upper case, 4 = a dot, 0 = anything else.
+var hostBytes = func() (t [256]byte) {
+	for c := 'a'; c <= 'z'; c++ {
+		t[c], t[c-'a'+'A'] = 1, 3
+	}
+	for c := '0'; c <= '9'; c++ {
+		t[c] = 2
+	}
+	t['-'], t['_'], t['.'] = 1, 1, 4
+	return t
+}()
+
 func checkASCIIHost(host string) error {
 	if host == "" {
 		return errHostEmpty
@@ -119,22 +135,27 @@ func checkASCIIHost(host string) error {
 	if len(host) > 253 {
 		return errHostLong
 	}
-	start := 0
-	for i := 0; i <= len(host); i++ {
-		if i < len(host) && host[i] != '.' {
-			if c := host[i]; !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
-				return errHostChar
+	start, digits := 0, true
+	for i := 0; i < len(host); i++ {
+		switch hostBytes[host[i]] {
+		case 1:
+			digits = false
+		case 2:
+		case 3:
+			return errHostUpper
+		case 4:
+			if n := i - start; n == 0 || n > 63 {
+				return errHostLabel
 			}
-			continue
-		}
-		if n := i - start; n == 0 || n > 63 {
-			return errHostLabel
-		}
-		if i < len(host) {
-			start = i + 1
+			start, digits = i+1, true
+		default:
+			return errHostChar
 		}
 	}
-	if numericLabel(host[start:]) {
+	if n := len(host) - start; n == 0 || n > 63 {
+		return errHostLabel
+	}
+	if digits || host[start] == '0' && numericLabel(host[start:]) {
 		return errHostSpelled
 	}
 	return nil
@@ -181,6 +202,9 @@ var idnaProfile = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.CheckJoine
 // documentHost is the canonical form of a name in a document, where U-labels
 // are welcome.
 func documentHost(host string) (string, error) {
+	if !utf8.ValidString(host) {
+		return "", errHostIDN
+	}
 	ascii := true
 	for i := 0; i < len(host); i++ {
 		if host[i] >= 0x80 {
@@ -190,6 +214,10 @@ func documentHost(host string) (string, error) {
 	if !ascii || strings.Contains(strings.ToLower(host), "xn--") {
 		a, err := idnaProfile.ToASCII(host)
 		if err != nil {
+			return "", errHostIDN
+		}
+		// A name that does not read back to itself is none that can be asked for.
+		if b, err := idnaProfile.ToASCII(a); err != nil || b != a {
 			return "", errHostIDN
 		}
 		host = a

@@ -64,8 +64,11 @@ func (h *HTTPMatch) match(method, path string, canonical bool) truth {
 // segments, dot segments, an escaped "/", "\", "%" or ";", control characters, a raw
 // backslash, a broken escape. It allocates only when something is escaped.
 func canonicalPath(path string) (p string, ok bool) {
-	if i := strings.IndexAny(path, "?#"); i >= 0 {
-		path = path[:i]
+	for i := 0; i < len(path); i++ {
+		if path[i] == '?' || path[i] == '#' {
+			path = path[:i]
+			break
+		}
 	}
 	if path == "" || path[0] != '/' {
 		return path, false
@@ -133,6 +136,9 @@ func decodeUnreserved(path string) (string, bool) {
 // matchPath matches a canonical path. Patterns were checked by parsePath.
 func matchPath(pattern, path string) bool {
 	if base, deep := strings.CutSuffix(pattern, "/**"); deep {
+		if strings.IndexByte(base, '*') < 0 {
+			return strings.HasPrefix(path, base) && (len(path) == len(base) || path[len(base)] == '/')
+		}
 		// Either all of path, or one of its prefixes that ends at a "/".
 		if globMatch(base, path) {
 			return true
