@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/ringfence/ringfence/pkg/daemon"
+	"github.com/ringfence/ringfence/pkg/denialreader"
 	"github.com/ringfence/ringfence/pkg/gatewayd"
 )
 
@@ -29,15 +30,18 @@ func main() {
 }
 
 func run(args []string) int {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	var level slog.LevelVar // info
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
 	var err error
 	switch {
 	case len(args) == 1 && args[0] == "gateway":
 		err = gateway(log.With("process", "gateway"))
+	case len(args) == 1 && args[0] == "read-denials":
+		err = denialreader.Main(context.Background(), log.With("process", "denial-reader"))
 	case len(args) == 2 && args[0] == "hold-output":
 		err = holdOutput(args[1])
 	default:
-		err = keeper(args, log)
+		err = keeper(args, log, &level)
 	}
 	switch {
 	case err == nil:
@@ -70,7 +74,7 @@ func holdOutput(limit string) error {
 	return daemon.HoldOutput(n)
 }
 
-func keeper(args []string, log *slog.Logger) error {
+func keeper(args []string, log *slog.Logger, level *slog.LevelVar) error {
 	fs := flag.NewFlagSet("ringfenced", flag.ContinueOnError)
 	var (
 		file      = fs.String("config", "", "configuration `FILE`")
@@ -80,6 +84,7 @@ func keeper(args []string, log *slog.Logger) error {
 		socket    = fs.String("socket", "", "`PATH` of the operator API")
 		show      = fs.Bool("version", false, "print the version")
 	)
+	fs.TextVar(level, "log-level", level, "`LEVEL` of the daemon's own messages: debug, info, warn or error")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err

@@ -4,8 +4,6 @@ package daemon
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -97,15 +95,8 @@ func (d *Daemon) explainDenial(e *event.Event, s *sandbox.Sandbox, v *kernel.Ver
 		return
 	}
 	if v.Proto == uint16(kernel.ProtoTCP) {
-		e.Remedy = allowCommand(host, v.Dst.Port(), s)
+		e.Remedy = s.View().Remedy(host, v.Dst.Port())
 	}
-}
-
-func allowCommand(host string, port uint16, s *sandbox.Sandbox) string {
-	if a, err := netip.ParseAddr(host); err == nil && a.Is6() && !a.Is4In6() {
-		host = "[" + host + "]"
-	}
-	return fmt.Sprintf("ringfence allow %s:%d --sandbox %s", host, port, s.Record.ID)
 }
 
 func ruleAt(file string, line int) string {
@@ -176,9 +167,4 @@ func (d *Daemon) recordExit(x *kernel.Exit) {
 		e.Duration = x.Time.Sub(x.Started)
 	}
 	d.log.Post(e)
-}
-
-// joinHostPort is for destinations that are names or addresses.
-func joinHostPort(host string, port uint16) string {
-	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }

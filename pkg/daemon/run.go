@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
@@ -35,6 +36,8 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	wg.Go(func() { d.readRecords(work) })
 	wg.Go(func() { d.enforce(work) })
 	wg.Go(func() { d.sandboxes.Attest(work, AttestEvery) })
+	restoreAudit := d.readDenials(work, &wg)
+	defer restoreAudit()
 	wg.Go(func() {
 		if err := d.library.Watch(work); err != nil {
 			d.logger.Error("the policy directory is not watched; changes there need a restart", "error", err)
@@ -229,7 +232,12 @@ func (d *Daemon) remove() error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, os.RemoveAll(filepath.Join(d.cfg.RunDir, "gateway")), os.RemoveAll(filepath.Join(d.cfg.RunDir, "sandboxes")))
+	for _, name := range []string{"gateway", "sandboxes", "bpf", "lock"} {
+		errs = append(errs, os.RemoveAll(filepath.Join(d.cfg.RunDir, name)))
+	}
+	if err := os.Remove(d.cfg.RunDir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EBUSY) {
+		errs = append(errs, err) // somebody else's files, or a mount of systemd's, stay
+	}
 	return errors.Join(errs...)
 }
 

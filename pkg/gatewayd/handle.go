@@ -12,6 +12,8 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ringfence/ringfence/pkg/gateway"
 	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/scope"
@@ -274,4 +276,21 @@ func (p *process) onDrain([]byte, []*os.File) ([]byte, []*os.File, error) {
 		close(p.drain)
 	}
 	return nil, nil, nil
+}
+
+// duplicate makes another descriptor of the same socket.
+func duplicate(f *os.File) (*os.File, error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var derr error
+	if err := rc.Control(func(p uintptr) { fd, derr = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if derr != nil {
+		return nil, fmt.Errorf("duplicate a descriptor: %w", derr)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"time"
@@ -23,11 +24,10 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/gateway"
 	"github.com/ringfence/ringfence/pkg/gateway/upstream"
+	"github.com/ringfence/ringfence/pkg/harden"
 	"github.com/ringfence/ringfence/pkg/inference"
 	"github.com/ringfence/ringfence/pkg/keeper"
 	"github.com/ringfence/ringfence/pkg/wire"
-
-	"net/http"
 )
 
 // Config travels as JSON in the keeper's first message.
@@ -39,6 +39,12 @@ type Config struct {
 	Version   string                  `json:"version"`
 }
 
+// readable is what resolving names and verifying upstreams reads.
+var readable = harden.Files{
+	Dirs:  []string{"/etc/ssl", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/etc/pki", "/usr/share/zoneinfo"},
+	Files: []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services"},
+}
+
 // Main runs the process until the keeper says drain or a signal ends ctx. It
 // returns an error when the process could not confine itself: then it has
 // served nothing.
@@ -47,7 +53,7 @@ func Main(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := confineSelf(fds.filter, log); err != nil {
+	if err := harden.Process(fds.filter, readable, log); err != nil {
 		return fmt.Errorf("the gateway could not confine itself: %w", err)
 	}
 	p := &process{log: log, link: newLink(), drain: make(chan struct{}), configured: make(chan struct{})}

@@ -103,7 +103,10 @@ func (m *Manager) Launch(ctx context.Context, r *Request) (*Sandbox, error) {
 	l := &launch{m: m, r: r, s: &Sandbox{m: m, state: Starting, done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}
 	defer l.close()
 	for _, st := range steps {
-		if err := st.run(l, ctx); err != nil {
+		began := time.Now()
+		err := st.run(l, ctx)
+		m.o.Logger.Debug("launch", "step", st.name, "took", time.Since(began))
+		if err != nil {
 			for i := len(l.undo) - 1; i >= 0; i-- {
 				l.undo[i]()
 			}

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package gatewayd
+// Package harden lets an unprivileged process of Ringfence give up what it does
+// not need: files, new system calls, core dumps, being looked at.
+package harden
 
 import (
 	"errors"
@@ -16,17 +18,19 @@ import (
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
-// readable is what resolving names and verifying upstreams reads.
-var (
-	readableDirs  = []string{"/etc/ssl", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/etc/pki", "/usr/share/zoneinfo"}
-	readableFiles = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services"}
-)
+// Files is what a process may still read. Missing ones are skipped.
+type Files struct {
+	Dirs  []string
+	Files []string
+}
 
-// confineSelf gives up everything that the data path does not need. The
-// process has no capabilities and its own uid already.
-func confineSelf(filter *os.File, log *slog.Logger) error {
+// Process confines the calling process, all threads: not dumpable, no core
+// files, Landlock for everything but read, and the system call filter (an
+// array of struct sock_filter in a sealed file, which is closed). The process
+// must have its own uid and no capabilities already.
+func Process(filter *os.File, read Files, log *slog.Logger) error {
 	if os.Getuid() == 0 || os.Geteuid() == 0 {
-		return errors.New("the gateway must not run as root")
+		return errors.New("this process must not run as root")
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("PR_SET_DUMPABLE: %w", err)
@@ -34,25 +38,25 @@ func confineSelf(filter *os.File, log *slog.Logger) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("RLIMIT_CORE: %w", err)
 	}
-	if err := restrictFiles(log); err != nil {
+	if err := restrictFiles(read, log); err != nil {
 		return err
 	}
 	return loadFilter(filter)
 }
 
-// restrictFiles allows reading what readable names, and nothing else: no
+// restrictFiles allows reading what read names, and nothing else: no
 // write, no execution (Landlock, Linux 5.13). A kernel without it leaves the
 // uid alone to guard files, which is logged.
-func restrictFiles(log *slog.Logger) error {
+func restrictFiles(read Files, log *slog.Logger) error {
 	abi, err := llsys.LandlockGetABIVersion()
 	if err != nil || abi < 1 {
-		log.Warn("no Landlock on this kernel: the gateway's files are guarded by its uid alone")
+		log.Warn("no Landlock on this kernel: files are guarded from this process by its uid alone")
 		return nil
 	}
 	cfg := landlock.V5.BestEffort()
 	rules := []landlock.Rule{
-		landlock.RODirs(readableDirs...).IgnoreIfMissing(),
-		landlock.ROFiles(readableFiles...).IgnoreIfMissing(),
+		landlock.RODirs(read.Dirs...).IgnoreIfMissing(),
+		landlock.ROFiles(read.Files...).IgnoreIfMissing(),
 	}
 	if err := cfg.RestrictPaths(rules...); err != nil {
 		return fmt.Errorf("landlock: %w", err)
@@ -81,21 +85,4 @@ func loadFilter(f *os.File) error {
 		return fmt.Errorf("seccomp: thread %d: %w", r, errno)
 	}
 	return nil
-}
-
-// duplicate makes another descriptor of the same socket.
-func duplicate(f *os.File) (*os.File, error) {
-	rc, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	fd := -1
-	var derr error
-	if err := rc.Control(func(p uintptr) { fd, derr = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
-		return nil, err
-	}
-	if derr != nil {
-		return nil, fmt.Errorf("duplicate a descriptor: %w", derr)
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
 }

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/audit/landlock"
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/keeper"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+)
+
+// readDenials starts the reader of file denials, if the operator turned it on
+// with audit.landlock. The returned function puts the machine's audit state
+// back.
+func (d *Daemon) readDenials(ctx context.Context, wg *sync.WaitGroup) (restore func()) {
+	if !d.cfg.Audit.Landlock {
+		return func() {}
+	}
+	f, undo, err := landlock.OpenSocket(true)
+	if err != nil {
+		d.logger.Error("file denials are not recorded", "error", err)
+		d.daemonEvent("degraded", "audit.landlock is set, but the kernel's audit log cannot be read: "+err.Error())
+		return func() {}
+	}
+	d.daemonEvent("audit-enabled", "the kernel's audit log is read for file denials (audit.landlock)")
+	wg.Go(func() {
+		defer f.Close()
+		keeper.RunReader(ctx, keeper.ReaderOptions{
+			Binary: d.executable, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
+			Filter: d.filter, Audit: f, Take: d.takeDenial, Now: time.Now, Logger: d.logger,
+		})
+	})
+	return func() {
+		if err := undo(); err != nil {
+			d.logger.Error("restore the machine's audit state", "error", err)
+		}
+	}
+}
+
+// takeDenial finds the sandbox of a file denial by the process that made the
+// Landlock domain: ringfence-init, or a program below it that confined itself
+// further. Denials of others on the machine are not ours to record.
+func (d *Daemon) takeDenial(e *event.Event) {
+	if e.Kind == event.KindLoss {
+		d.log.Post(e)
+		return
+	}
+	s := d.sandboxOf(int(e.PID))
+	if s == nil {
+		return
+	}
+	e.Sandbox, e.Scope = s.Record.ID, s.Principal.String()
+	e.Version = d.version
+	s.CountDenial(max(e.Count, 1))
+	d.log.Post(e)
+}
+
+func (d *Daemon) sandboxOf(pid int) *sandbox.Sandbox {
+	for _, s := range d.sandboxes.List() {
+		if s.Record.Init.PID == pid {
+			return s
+		}
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(b)) {
+		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		for _, s := range d.sandboxes.List() {
+			if own := strings.TrimPrefix(s.Record.Cgroup, d.cgroupRoot); path == own || strings.HasPrefix(path, own+"/") {
+				return s
+			}
+		}
+	}
+	return nil
+}
