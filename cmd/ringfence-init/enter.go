@@ -47,12 +47,39 @@ func enter(spec *confine.Spec, fds []*os.File) error {
 // left at that: raising needs a right that the keeper may not have.
 func setRlimits(limits []confine.Rlimit) error {
 	for _, l := range limits {
+		if ofChildren(l) {
+			continue
+		}
 		var have syscall.Rlimit
 		if err := syscall.Getrlimit(l.Resource, &have); err != nil {
 			return fmt.Errorf("resource limit %d: %w", l.Resource, err)
 		}
 		v := min(l.Value, have.Max)
 		if err := syscall.Setrlimit(l.Resource, &syscall.Rlimit{Cur: v, Max: v}); err != nil {
+			return fmt.Errorf("resource limit %d: %w", l.Resource, err)
+		}
+	}
+	return nil
+}
+
+// ofChildren says that a limit would stop this program itself, whose runtime
+// reserves address space generously; it is set on what we start.
+func ofChildren(l confine.Rlimit) bool {
+	return l.Resource == unix.RLIMIT_AS || l.Resource == unix.RLIMIT_DATA
+}
+
+// limitChild sets those. The child is at its first instructions.
+func limitChild(pid int, limits []confine.Rlimit) error {
+	for _, l := range limits {
+		if !ofChildren(l) {
+			continue
+		}
+		var have unix.Rlimit
+		if err := unix.Prlimit(pid, l.Resource, nil, &have); err != nil {
+			return fmt.Errorf("resource limit %d: %w", l.Resource, err)
+		}
+		v := min(l.Value, have.Max)
+		if err := unix.Prlimit(pid, l.Resource, &unix.Rlimit{Cur: v, Max: v}, nil); err != nil {
 			return fmt.Errorf("resource limit %d: %w", l.Resource, err)
 		}
 	}

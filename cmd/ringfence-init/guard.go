@@ -140,17 +140,12 @@ func (g *guard) reap(options int) (unix.WaitStatus, bool) {
 	}
 }
 
-// end kills and reaps what the agent left, then reports its status.
+// end kills what the agent left and reports its status. The kernel reaps: it
+// lets PID 1 go only when its namespace is empty, so whoever waits for init
+// knows that nothing runs any more.
 func (g *guard) end(ws unix.WaitStatus) int {
-	for {
-		// ESRCH: nobody is left. Fork races are caught by the next round.
-		if err := unix.Kill(-1, unix.SIGKILL); err != nil {
-			break
-		}
-		if _, err := unix.Wait4(-1, nil, 0, nil); err == unix.ECHILD {
-			break
-		}
-	}
+	// ESRCH: nobody is left.
+	_ = unix.Kill(-1, unix.SIGKILL)
 	for _, p := range g.procs {
 		g.exited(p, unix.WaitStatus(unix.SIGKILL))
 	}

@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"unsafe"
 
 	"github.com/ringfence/ringfence/pkg/confine"
 	"golang.org/x/sys/unix"
@@ -36,6 +37,8 @@ const (
 	// exitSetup is init's own exit status when nothing was started.
 	exitSetup = 125
 )
+
+var processName = [...]byte{'r', 'i', 'n', 'g', 'f', 'e', 'n', 'c', 'e', '-', 'i', 'n', 'i', 't', 0}
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "guard" {
@@ -81,6 +84,8 @@ func build(m *confine.Message) error {
 // guardMain is the second run; arg is the descriptor of the specification.
 func guardMain(arg string) int {
 	catchSignals()
+	// A readable name for ps; the memfd's would be shown otherwise.
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&processName[0])), 0, 0, 0)
 	fd, err := strconv.Atoi(arg)
 	if err != nil {
 		return exitSetup

@@ -60,6 +60,11 @@ func (g *guard) start(p *process, spec *confine.Spec, files map[int]*os.File) (i
 	if err != nil {
 		return execError(file, err)
 	}
+	// ESRCH: it has ended already.
+	if err := limitChild(pid, g.spec.Rlimits); err != nil && !errors.Is(err, unix.ESRCH) {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		return exitSetup, err
+	}
 	p.pid = pid
 	g.procs[pid] = p
 	f := confine.Frame{Type: confine.FrameStarted, Seq: p.seq, Pid: int32(pid)}

@@ -87,7 +87,15 @@ func (b *builder) symlink(m *confine.Mount) error {
 		return err
 	}
 	defer unix.Close(up)
-	return unix.Symlinkat(m.Data, up, path.Base(m.Target))
+	err = unix.Symlinkat(m.Data, up, path.Base(m.Target))
+	if errors.Is(err, unix.EEXIST) {
+		// A directory of the host that brings its own link, such as /var/run.
+		var st unix.Stat_t
+		if unix.Fstatat(up, path.Base(m.Target), &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return nil
+		}
+	}
+	return err
 }
 
 // file makes a regular file, or binds one over what an earlier mount shows.

@@ -103,7 +103,7 @@ func (pl *planner) guard(p string) error {
 	a := pl.area(p)
 	for _, b := range pl.areas {
 		if under(b.at, p) {
-			pl.p.Notes = append(pl.p.Notes, fmt.Sprintf("guarded path %s is not hidden: the profile shows %s", p, b.at))
+			pl.note("guarded path %s is not hidden: the profile shows %s", p, b.at)
 			return nil
 		}
 	}
@@ -198,6 +198,9 @@ func statBeneath(dir *os.File, rel string) (*unix.Stat_t, error) {
 // planRules turns the areas into Landlock rules. Landlock has no exceptions, so
 // a read-only directory with guarded paths in it is granted child by child.
 func (pl *planner) planRules() error {
+	if pl.in.Walls.UnixSockets && LandlockABI() < 9 {
+		pl.note("unix sockets that host programs keep inside the workspace can be reached (needs Landlock ABI 9, Linux 7.1)")
+	}
 	ll := &pl.p.Spec.Landlock
 	ll.MinABI = max(1, pl.in.Walls.MinLandlockABI)
 	ll.Rules = append(ll.Rules, LandlockRule{Path: "/", Access: "list"})

@@ -335,3 +335,17 @@ func cpu(b *testing.B) time.Duration {
 	}
 	return time.Duration(sum)
 }
+
+func TestResourceLimits(t *testing.T) {
+	needRoot(t)
+	in := input(t, newWorld(t))
+	in.Walls.Rlimits = []confine.Rlimit{
+		{Resource: unix.RLIMIT_NOFILE, Value: 256}, {Resource: unix.RLIMIT_CORE, Value: 1 << 20},
+		{Resource: unix.RLIMIT_AS, Value: 1 << 30}, {Resource: unix.RLIMIT_NPROC, Value: 1<<64 - 1},
+	}
+	// The limit on address space lands right after exec, hence the pause.
+	out, code := sh(t, in, "sleep 0.2; ulimit -n; ulimit -Hn; ulimit -c; ulimit -Hc; ulimit -v; ulimit -Hv")
+	if want := "256\n256\n0\n0\n1048576\n1048576"; code != 0 || out != want {
+		t.Errorf("status %d, limits %q, want %q", code, out, want)
+	}
+}

@@ -132,7 +132,11 @@ func (pl *planner) planSystem() error {
 	if system == nil {
 		system = defaultSystem
 	}
-	for _, p := range system {
+	for _, name := range system {
+		p, err := pl.expandHome(name)
+		if err != nil {
+			return err
+		}
 		if !cleanAbs(p) || p == "/" || under(p, "/proc") || under(p, "/sys") || under(p, "/dev") {
 			return fmt.Errorf("%w: %q cannot be a system directory", ErrPlan, p)
 		}
@@ -152,11 +156,38 @@ func (pl *planner) planSystem() error {
 			pl.mount(Mount{Kind: MountSymlink, Target: p, Data: to})
 			continue
 		}
-		if err := pl.bindHost(p, p, nil, p != "/etc"); err != nil {
+		if pl.shown(p) {
+			continue
+		}
+		// Even a system directory is opened as the caller: the list may come
+		// from the caller's own profile.
+		err = pl.bindHost(p, p, pl.in.Caller, p != "/etc")
+		if errors.Is(err, fs.ErrPermission) {
+			pl.note("%s is left out: the caller may not read it", p)
+			continue
+		}
+		if err != nil {
 			return err
+		}
+		if rest, ok := strings.CutPrefix(name, "~/"); ok {
+			pl.homeLink(rest, p)
 		}
 	}
 	return nil
+}
+
+// shown says whether an earlier system directory holds p.
+func (pl *planner) shown(p string) bool {
+	for _, a := range pl.areas {
+		if under(p, a.at) {
+			return true
+		}
+	}
+	return false
+}
+
+func (pl *planner) note(format string, args ...any) {
+	pl.p.Notes = append(pl.p.Notes, fmt.Sprintf(format, args...))
 }
 
 // bindHost shows the host's path p read-only at target, opened with the rights

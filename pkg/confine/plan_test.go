@@ -181,3 +181,40 @@ func TestEnvironment(t *testing.T) {
 		}
 	}
 }
+
+// TestSystemDirectoriesAreTheCallersToo: a profile's list is no way around.
+func TestSystemDirectoriesAreTheCallersToo(t *testing.T) {
+	needRoot(t)
+	in := planInput(t)
+	closed := filepath.Join(in.RealHome, "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	in.Walls.System = append(confine.DefaultSystem(), closed)
+	shows := func() bool {
+		p, err := confine.Plan(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		return slices.ContainsFunc(p.Spec.Mounts, func(m confine.Mount) bool { return m.Target == closed })
+	}
+	if !shows() {
+		t.Error("root itself (control) does not see the directory")
+	}
+	in.Identity = confine.Identity{UID: 1000, GID: 1000}
+	in.HostUID, in.HostGID, in.Caller = 1000, 1000, &confine.Credential{UID: 1000, GID: 1000}
+	if shows() {
+		t.Error("an unprivileged caller sees root's directory")
+	}
+}
+
+func TestVarOfTheHost(t *testing.T) {
+	needRoot(t)
+	in := input(t, newWorld(t))
+	in.Walls.Read = []string{"/var"}
+	out, code := sh(t, in, `test -d /var/lib/dpkg || test -d /var/lib; touch /var/tmp/x && echo private; touch /var/x || echo read-only`)
+	if code != 0 || !strings.Contains(out, "private") || !strings.Contains(out, "read-only") {
+		t.Errorf("status %d:\n%s", code, out)
+	}
+}

@@ -68,7 +68,7 @@ func Start(o StartOptions) (*Init, error) {
 	}
 	p, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", fd), []string{"ringfence-init"}, &os.ProcAttr{
 		Dir:   "/",
-		Env:   []string{"GOMAXPROCS=1"},
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off"}, // the first run only builds, then replaces itself
 		Files: []*os.File{null, null, stderr, peer, o.Init},
 		Sys:   attr,
 	})

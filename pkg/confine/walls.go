@@ -38,7 +38,7 @@ const (
 // absolute or begin with "~/", which means the caller's real home
 // (PlanInput.RealHome); globs (path.Match) are allowed in Guarded only.
 type Walls struct {
-	System  []string // read-only and executable; nil = DefaultSystem; missing ones are skipped
+	System  []string // read-only and executable; nil = DefaultSystem; missing or unreadable ones are skipped
 	Read    []string // further read-only, not executable; must exist
 	Exec    []string // further read-only, executable; must exist
 	Write   []string // further writable directories; must exist
@@ -51,9 +51,11 @@ type Walls struct {
 	TmpBytes  int64 // size of /tmp, /var/tmp and /dev/shm each; 0 = 512 MiB
 	HomeBytes int64 // size of the private home; 0 = 512 MiB
 
-	Rlimits        []Rlimit // RLIMIT_CORE is always 0
-	MinLandlockABI int      // below it the launch is refused; at least 1
-	Hostname       string   // "" = ringfence
+	// Rlimits hold for init too, except RLIMIT_AS and RLIMIT_DATA, which are set
+	// on each started process right after its exec. RLIMIT_CORE is always 0.
+	Rlimits        []Rlimit
+	MinLandlockABI int    // below it the launch is refused; at least 1
+	Hostname       string // "" = ringfence
 }
 
 // DefaultSystem lists what makes up an operating system's programs.
