@@ -163,6 +163,7 @@ func (x *exchange) forward(t *http.Transport, d policy.Decision) {
 		ModifyResponse: func(resp *http.Response) error {
 			resp.Header.Del("Alt-Svc") // it would point to QUIC, which is closed
 			if resp.StatusCode == http.StatusSwitchingProtocols {
+				fw.status = resp.StatusCode
 				x.opened(d)
 			}
 			return nil

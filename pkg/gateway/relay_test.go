@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -261,4 +262,75 @@ func TestLiteralAddresses(t *testing.T) {
 			return e.DstAddr == addr && e.Verdict == event.Denied && e.ReasonCode == code
 		})
 	}
+}
+
+func TestLiteralAddressByAddressRule(t *testing.T) {
+	var own netip.Addr
+	ifs, _ := net.InterfaceAddrs()
+	for _, i := range ifs {
+		if p, err := netip.ParsePrefix(i.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+			own = p.Addr()
+		}
+	}
+	if !own.IsValid() {
+		t.Skip("no interface with an IPv4 address besides lo")
+	}
+	l, err := net.Listen("tcp", netip.AddrPortFrom(own, 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	doc := fmt.Sprintf("%segress:\n  - {id: lit, allow: \"%s/32:%d\"}\n", docHead, own, port)
+	serve := func(c net.Conn) { _, _ = io.WriteString(c, "hello"); _, _ = io.Copy(io.Discard, c); c.Close() }
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(c)
+		}
+	}()
+	connect := func(r *rig, first string) (string, error) {
+		r.ns.do(func() { // the steering stands for this port too
+			if extra, err := net.Listen("tcp4", netip.AddrPortFrom(own, port).String()); err == nil {
+				go func() {
+					if c, err := extra.Accept(); err == nil {
+						r.g.sandboxes[1].serveConn(c.(*net.TCPConn))
+					}
+					extra.Close()
+				}()
+			}
+		})
+		c, err := r.ns.dial("tcp", netip.AddrPortFrom(own, port).String())
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+		if first != "" {
+			err := tls.Client(c, &tls.Config{ServerName: first, InsecureSkipVerify: true}).HandshakeContext(context.Background())
+			return "", err
+		}
+		_ = c.(*net.TCPConn).CloseWrite()
+		b, err := io.ReadAll(c)
+		return string(b), err
+	}
+	r := newRig(t, doc, rigOptions{})
+	if got, err := connect(r, ""); got != "hello" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	r.event("literal", func(e *event.Event) bool {
+		return e.Verdict == event.Allowed && e.DstName == "" && e.Rule == "test/lit"
+	})
+	if _, err := connect(r, "api.openai.com"); err == nil {
+		t.Error("a provider was reached by address")
+	}
+	r.denied(codeSNIMismatch)
+	guarded := newRig(t, doc, rigOptions{own: []netip.Addr{own}})
+	if got, err := connect(guarded, ""); err == nil {
+		t.Errorf("the node's own address was reached: %q", got)
+	}
+	guarded.denied("host-address")
 }

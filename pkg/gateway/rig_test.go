@@ -130,7 +130,7 @@ func listenPorts(tb testing.TB, n *namespace, network, host string, ports ...int
 				select {
 				case m.conns <- c:
 				case <-m.closed:
-					c.Close()
+					reset(c.(*net.TCPConn)) // as the kernel does with the backlog
 				}
 			}
 		}()

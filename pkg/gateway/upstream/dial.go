@@ -138,7 +138,7 @@ func (d *Dialer) judgeOne(t *Target, a netip.Addr) error {
 		}
 	}
 	class := Classify(judged)
-	if class == Public && slices.Contains(d.own, judged) {
+	if class != Loopback && slices.Contains(d.own, judged) {
 		class = Host
 	}
 	if t.Judged && class != Host && class != Virtual && class != Multicast && class != Invalid {
