@@ -68,7 +68,7 @@ func (s *Sandbox) checkLink(h hookInfo) LinkStatus {
 		return st
 	}
 	switch id := linkCgroup(l); {
-	case id == 0:
+	case id == 0, !s.cg.alive():
 		st.Detail = "the cgroup was removed"
 	case id != s.cg.id:
 		st.Detail = fmt.Sprintf("attached to cgroup %d instead of %d", id, s.cg.id)

@@ -5,6 +5,7 @@ package kernel
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -112,6 +113,36 @@ func (c *cgroupDir) populated() (bool, error) {
 		return false, fmt.Errorf("read cgroup.events: %w", err)
 	}
 	return bytes.Contains(b, []byte("populated 1")), nil
+}
+
+// alive reports whether the cgroup was not removed.
+func (c *cgroupDir) alive() bool {
+	_, err := os.Stat(filepath.Join(c.path(), "cgroup.events"))
+	return err == nil
+}
+
+// cgroupExists asks for a cgroup by its id. Links tell the same, but only some
+// time after the cgroup was removed.
+func cgroupExists(id uint64) (bool, error) {
+	root, err := CgroupRoot()
+	if err != nil {
+		return false, err
+	}
+	dir, err := os.Open(root)
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	const fileidKernfs = 0xfe // FILEID_KERNFS of linux/exportfs.h, since 5.5
+	handle := unix.NewFileHandle(fileidKernfs, binary.NativeEndian.AppendUint64(nil, id))
+	fd, err := unix.OpenByHandleAt(int(dir.Fd()), handle, unix.O_PATH)
+	if errors.Is(err, unix.ESTALE) || errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up cgroup %d: %w", id, err)
+	}
+	return true, unix.Close(fd)
 }
 
 func (c *cgroupDir) close() error { return c.file.Close() }

@@ -5,6 +5,7 @@ package kernel
 import (
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -85,6 +86,10 @@ func TestDenied(t *testing.T) {
 	}
 	defer abstract.Close()
 
+	if err := r.ns.do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0) }); err != nil {
+		t.Fatal(err)
+	}
+
 	tests := []struct {
 		name    string
 		try     attempt
@@ -120,6 +125,8 @@ func TestDenied(t *testing.T) {
 		{"raw with own header", attempt{Op: "raw-hdrincl", Addr: "8.8.8.8:0"}, unix.EPERM, HookSockCreate, ReasonRaw, "", 0},
 		{"MPTCP", attempt{Op: "mptcp", Addr: "203.0.113.5:443"}, unix.EPROTONOSUPPORT, HookSockCreate, ReasonMPTCP, "", 0},
 		{"UDP-Lite", attempt{Op: "udplite", Addr: "127.0.0.1:9"}, unix.EPROTONOSUPPORT, HookSockCreate, ReasonProtocol, "", 0},
+		{"SCTP", attempt{Op: "sctp", Addr: "127.0.0.1:9"}, unix.EPROTONOSUPPORT, HookSockCreate, ReasonProtocol, "", 0},
+		{"ping socket", attempt{Op: "ping", Addr: "127.0.0.1:0"}, unix.EPROTONOSUPPORT, HookSockCreate, ReasonProtocol, "", 0},
 		{"unix stream by path", attempt{Op: "unix", Addr: stream.Addr().String()}, unix.EACCES, HookConnectUnix, ReasonUnix, "", 0},
 		{"unix stream, abstract", attempt{Op: "unix", Addr: "@ringfence-kernel-test"}, unix.EACCES, HookConnectUnix, ReasonUnix, "", 0},
 		{"unix stream, dotted path", attempt{Op: "unix", Addr: dir + "/../" + filepath.Base(dir) + "/s"}, unix.EACCES, HookConnectUnix, ReasonUnix, "", 0},
@@ -128,7 +135,7 @@ func TestDenied(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			needHook(t, r.fence, tt.hook)
-			if got := r.out.try(tt.try); got.Errno == unix.EPROTONOSUPPORT || got.Errno == unix.ENOPROTOOPT {
+			if got := r.out.try(tt.try); got.Errno == unix.EPROTONOSUPPORT || got.Errno == unix.ESOCKTNOSUPPORT || got.Errno == unix.ENOPROTOOPT {
 				t.Skipf("this kernel has no such protocol: %v", got.Errno)
 			} else if got.Errno != tt.control {
 				t.Fatalf("control outside: %s: %v", got.Step, got.Errno)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -333,3 +334,27 @@ func find[T Record](t testing.TB, c *collector, what string, ok func(T) bool) T 
 }
 
 func itoa(n uint32) string { return fmt.Sprint(n) }
+
+// eventually repeats a connection until its server is there.
+func eventually(try func() result) result {
+	var r result
+	for range 200 {
+		if r = try(); r.Errno != unix.ECONNREFUSED {
+			return r
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return r
+}
+
+func allowTCP(prefix string) CIDREntry {
+	return CIDREntry{Prefix: netip.MustParsePrefix(prefix), Proto: ProtoTCP, Allow: true, Rule: 1}
+}
+
+// atLeast compares kernel releases by their first two numbers.
+func atLeast(release, version string) bool {
+	var a, b, c, d int
+	fmt.Sscanf(release, "%d.%d", &a, &b)
+	fmt.Sscanf(version, "%d.%d", &c, &d)
+	return a > c || a == c && b >= d
+}

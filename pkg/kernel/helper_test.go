@@ -124,6 +124,8 @@ func (a attempt) dispatch() result {
 			return fail("exec", err)
 		}
 		return result{Reply: fmt.Sprint(c.Process.Pid, " ", c.ProcessState.ExitCode())}
+	case "serve":
+		return a.serve()
 	case "flood-connect":
 		return a.flood()
 	}
@@ -320,6 +322,31 @@ func (a attempt) loopback() result {
 		return fail("write", err)
 	}
 	return receive(c)
+}
+
+// serve accepts one connection and answers it.
+func (a attempt) serve() result {
+	sa, family := sockaddr(a.Addr)
+	srv, err := unix.Socket(family, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return fail("socket", err)
+	}
+	defer unix.Close(srv)
+	if err := unix.Bind(srv, sa); err != nil {
+		return fail("bind", err)
+	}
+	if err := unix.Listen(srv, 1); err != nil {
+		return fail("listen", err)
+	}
+	n, _, err := unix.Accept(srv)
+	if err != nil {
+		return fail("accept", err)
+	}
+	defer unix.Close(n)
+	if _, err := unix.Write(n, []byte("served")); err != nil {
+		return fail("write", err)
+	}
+	return result{}
 }
 
 func unixAddr(s string) *unix.SockaddrUnix { return &unix.SockaddrUnix{Name: s} }

@@ -258,7 +258,7 @@ func (s *Sandbox) release() error {
 }
 
 // Forget removes what is pinned for a sandbox whose cgroup is gone, so that it
-// cannot be adopted. It fails with ErrPopulated if a link still has a cgroup.
+// cannot be adopted. While the cgroup exists it fails with ErrPopulated.
 func (f *Fence) Forget(id uint32) error {
 	dir := filepath.Join(f.dir, "sandbox", strconv.FormatUint(uint64(id), 10))
 	for _, h := range hooks {
@@ -271,7 +271,12 @@ func (f *Fence) Forget(id uint32) error {
 		}
 		cg := linkCgroup(l)
 		l.Close()
-		if cg != 0 {
+		if cg == 0 {
+			continue
+		}
+		if there, err := cgroupExists(cg); err != nil {
+			return fmt.Errorf("forget sandbox %d: %w", id, err)
+		} else if there {
 			return fmt.Errorf("forget sandbox %d: cgroup %d still exists: %w", id, cg, ErrPopulated)
 		}
 	}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestExecAndExit(t *testing.T) {
+	r := newRig(t, 0)
+	got := r.in.try(attempt{Op: "exec", Addr: "exec /bin/sh -c 'exit 7' padding " + strings.Repeat("x", 400)})
+	var pid, code int
+	if _, err := fmt.Sscan(got.Reply, &pid, &code); err != nil || code != 7 {
+		t.Fatalf("%+v: %v", got, err)
+	}
+	e := find(t, r.recs, "exec", func(e *Exec) bool { return int(e.PID) == pid && len(e.Args) > 2 && e.Args[2] == "exit 7" })
+	if e.Sandbox != testSandbox || e.Filename != "/bin/sh" || e.UID != uint32(os.Geteuid()) || !e.ArgsCut {
+		t.Errorf("exec %+v", e)
+	}
+	if len(e.Ancestors) < 2 || int(e.Ancestors[0].PID) != got.PID || int(e.Ancestors[1].PID) != os.Getpid() || e.Ancestors[1].Comm == "" {
+		t.Errorf("ancestors %+v, want %d, %d ...", e.Ancestors, got.PID, os.Getpid())
+	}
+	x := find(t, r.recs, "exit", func(x *Exit) bool { return int(x.PID) == pid })
+	if !x.Status.Exited() || x.Status.ExitStatus() != 7 || int(x.PPID) != got.PID || x.Started.After(x.Time) {
+		t.Errorf("exit %+v", x)
+	}
+	if d := time.Since(x.Time); d < 0 || d > time.Minute {
+		t.Errorf("exit at %v", x.Time)
+	}
+	// The control: the same outside is not recorded.
+	got = r.out.try(attempt{Op: "exec", Addr: "exit 7"})
+	r.in.try(attempt{Op: "exec", Addr: "exit 8"})
+	find(t, r.recs, "exit 8", func(x *Exit) bool { return x.Status.ExitStatus() == 8 })
+	fmt.Sscan(got.Reply, &pid, &code)
+	for _, rec := range r.recs.all() {
+		if e, ok := rec.(*Exec); ok && int(e.PID) == pid {
+			t.Errorf("recorded a process outside: %+v", e)
+		}
+	}
+}
+
+// What is produced is delivered or counted as lost, to the last record.
+func TestEveryRecordIsAccounted(t *testing.T) {
+	r := newRig(t, FlagDNS)
+	const n = 20000
+	before := losses(t, r.fence)
+	got := r.in.try(attempt{Op: "flood-connect", Addr: "8.8.8.8:443", N: n})
+	if got.Reply != fmt.Sprint(n) {
+		t.Fatalf("%+v", got)
+	}
+	got = r.in.try(attempt{Op: "flood-connect", Addr: "8.8.8.8:53", N: n})
+	if got.Reply != "0" {
+		t.Fatalf("%+v", got)
+	}
+	after := losses(t, r.fence)
+	for ring, allowed := range map[Ring]bool{RingDenials: false, RingFlows: true} {
+		c := RingCounters{Kept: after[ring].Kept - before[ring].Kept, Full: after[ring].Full - before[ring].Full, Throttled: after[ring].Throttled - before[ring].Throttled}
+		if c.Produced() != n {
+			t.Errorf("%v: produced %d of %d: %+v", ring, c.Produced(), n, c)
+		}
+		if c.Throttled == 0 {
+			t.Errorf("%v: a flood was not throttled: %+v", ring, c)
+		}
+		var delivered, suppressed uint64
+		for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline) && delivered < c.Kept; time.Sleep(10 * time.Millisecond) {
+			delivered, suppressed = 0, 0
+			for _, rec := range r.recs.all() {
+				if v, ok := rec.(*Verdict); ok && v.Allowed == allowed && v.Hook == HookConnect4 {
+					delivered++
+					suppressed += uint64(v.Suppressed)
+				}
+			}
+		}
+		if delivered != c.Kept {
+			t.Errorf("%v: delivered %d, kept %d", ring, delivered, c.Kept)
+		}
+		if suppressed > c.Throttled {
+			t.Errorf("%v: records tell of %d suppressed, counters of %d", ring, suppressed, c.Throttled)
+		}
+	}
+	var denied uint64
+	counts, err := r.fence.Verdicts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range counts {
+		if v.Hook == HookConnect4 && !v.Allowed && v.Reason == ReasonNoRule {
+			denied += v.Count
+		}
+	}
+	if denied != n {
+		t.Errorf("counted %d denials of %d", denied, n)
+	}
+}
+
+// A full ring loses records, counts them, and changes no verdict.
+func TestFullRingStillDenies(t *testing.T) {
+	needRoot(t)
+	f, err := Open(Options{PinDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler), DenialRing: uint32(os.Getpagesize())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Remove()
+	cgroup := newCgroup(t)
+	box, err := f.AttachSandbox(cgroup, State{Sandbox: testSandbox, Policy: testPolicy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := newNamespace(t).spawn(t, cgroup)
+	if got := in.try(attempt{Op: "flood-connect", Addr: "8.8.8.8:443", N: 500}); got.Reply != "500" {
+		t.Errorf("%+v", got)
+	}
+	if c := losses(t, f)[RingDenials]; c.Full == 0 || c.Produced() != 500 {
+		t.Errorf("%+v", c)
+	}
+	in.end()
+	if err := detachSoon(box); err != nil {
+		t.Error(err)
+	}
+}
+
+func losses(t *testing.T, f *Fence) map[Ring]RingCounters {
+	t.Helper()
+	cs, err := f.Losses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make(map[Ring]RingCounters)
+	for _, c := range cs {
+		out[c.Ring] = c
+	}
+	return out
+}
+
+func TestDecodeRefusesShortRecords(t *testing.T) {
+	var clock bootClock
+	for n := range 200 {
+		b := make([]byte, n)
+		if n > 16 {
+			b[16] = byte(n % 5)
+		}
+		if rec, err := decode(b, &clock); err == nil && n < 56 {
+			t.Errorf("%d bytes: %+v", n, rec)
+		}
+	}
+}
+
+func TestEmbedded(t *testing.T) {
+	for in, want := range map[string]string{
+		"1.2.3.4": "1.2.3.4", "::ffff:1.2.3.4": "1.2.3.4", "64:ff9b::102:304": "1.2.3.4", "2002:102:304:5::6": "1.2.3.4",
+		"64:ff9b:1::102:304": "64:ff9b:1::102:304", "2003:102:304::": "2003:102:304::", "::1": "::1",
+	} {
+		if got := Embedded(netip.MustParseAddr(in)); got.String() != want {
+			t.Errorf("Embedded(%s) = %v, want %s", in, got, want)
+		}
+	}
+}
