@@ -20,7 +20,7 @@ const tornBound = 8 << 20
 type tail struct {
 	last    link  // last good record; seq 0 if none
 	good    int64 // offset behind the last good record before any bad line
-	damaged bool  // a bad line with good records behind it
+	damaged bool  // a changed record, or a bad line with good records behind it
 	bad     string
 }
 
@@ -48,6 +48,8 @@ func scan(f File, s segment) (tail, error) {
 		case err != nil && !broken:
 			broken, t.bad = true, fmt.Sprintf("offset %d: %v", ln.start, err)
 			holes = bytes.IndexByte(ln.text, 0) >= 0
+			// A whole record with a wrong hash is not what a crash leaves.
+			t.damaged = ln.ended && !holes && errors.Is(err, errSum)
 		case err != nil:
 			holes = holes || bytes.IndexByte(ln.text, 0) >= 0
 		case broken:
@@ -116,7 +118,7 @@ func (l *Log) recoverSegment(n int) (done bool, err error) {
 	}
 	last := n == len(w.segs)-1
 	if t.damaged || (!last && t.bad != "") {
-		return l.sealDamaged(*s, t)
+		return l.sealDamaged(n, t)
 	}
 	if t.good < s.size {
 		if err := l.cutTail(f, s, t); err != nil {
@@ -134,17 +136,21 @@ func (l *Log) recoverSegment(n int) (done bool, err error) {
 }
 
 // sealDamaged leaves a damaged segment as it is and continues the chain behind
-// its last good record in a new segment.
-func (l *Log) sealDamaged(s segment, t tail) (bool, error) {
-	l.log.Error("audit segment is damaged", "segment", s.name(), "at", t.bad)
-	if t.last.seq == 0 {
-		return false, fmt.Errorf("audit: segment %s holds no good record (%s): move the directory away to start a new log", s.name(), t.bad)
-	}
-	l.chain, l.w.next, l.w.prev = t.last.chain, t.last.seq+1, t.last.hash
+// its last good record, or that of the segment before it, in a new segment.
+func (l *Log) sealDamaged(n int, t tail) (done bool, err error) {
+	name := l.w.segs[n].name()
+	l.log.Error("audit segment is damaged", "segment", name, "at", t.bad)
 	l.own = append(l.own, event.Event{
-		Kind: event.KindTamper, Source: "keeper", Activity: "audit log damaged", Object: s.name(), Layer: "audit", Time: l.opt.Now(),
+		Kind: event.KindTamper, Source: "keeper", Activity: "audit log damaged", Object: name, Layer: "audit", Time: l.opt.Now(),
 		ReasonCode: "log-damaged", Reason: "a segment of the audit log holds a bad record", Detail: t.bad,
 	})
+	if t.last.seq == 0 {
+		if n == 0 {
+			return false, fmt.Errorf("audit: segment %s holds no good record (%s): move the directory away to start a new log", name, t.bad)
+		}
+		return false, nil
+	}
+	l.chain, l.w.next, l.w.prev = t.last.chain, t.last.seq+1, t.last.hash
 	return true, nil
 }
 
