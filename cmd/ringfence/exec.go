@@ -14,6 +14,7 @@ import (
 func (a *app) execCommand() *cobra.Command {
 	var env []string
 	var dir string
+	var noTerminal bool
 	cmd := &cobra.Command{
 		Use:               "exec [flags] SANDBOX -- COMMAND [ARG...]",
 		Short:             "Run one more program in a sandbox",
@@ -31,22 +32,23 @@ func (a *app) execCommand() *cobra.Command {
 			if len(argv) == 0 {
 				return nothingRan(usagef("no command was given"))
 			}
-			return nothingRan(a.exec(cmd.Context(), ref, &api.ExecRequest{Argv: argv, Dir: dir}, env))
+			return nothingRan(a.exec(cmd.Context(), ref, &api.ExecRequest{Argv: argv, Dir: dir}, env, noTerminal))
 		},
 	}
 	f := cmd.Flags()
 	f.SetInterspersed(false)
 	f.StringArrayVarP(&env, "env", "e", nil, "pass K=V, or K with its value here (repeatable)")
 	f.StringVar(&dir, "dir", "", "working directory inside (default: as the agent's)")
+	f.BoolVarP(&noTerminal, "no-terminal", "T", false, "give it pipes even if this is a terminal")
 	return cmd
 }
 
-func (a *app) exec(ctx context.Context, ref string, req *api.ExecRequest, env []string) error {
+func (a *app) exec(ctx context.Context, ref string, req *api.ExecRequest, env []string, noTerminal bool) error {
 	var err error
 	if req.Env, err = explicitEnv(env); err != nil {
 		return err
 	}
-	stdio, err := attach.Open(a.in, a.out, a.err)
+	stdio, err := attach.Open(a.in, a.out, a.err, !noTerminal)
 	if err != nil {
 		return err
 	}

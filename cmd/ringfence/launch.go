@@ -205,11 +205,19 @@ func principal(as string, argv []string) (string, error) {
 	return p.String(), nil
 }
 
-// identity resolves --user. Without it the daemon decides: a caller that is
-// not root runs as itself, root gets a uid of the sandbox's own.
+// identity resolves --user. Without it a caller that is not root runs as
+// itself (the daemon takes ids and groups from the socket, only the name and
+// the home directory from here), and root gets a uid of the sandbox's own.
 func identity(name string) (*api.Identity, error) {
 	if name == "" {
-		return nil, nil //nolint:nilnil // "no choice" is a value here
+		if os.Geteuid() == 0 {
+			return nil, nil //nolint:nilnil // "no choice" is a value here
+		}
+		name = strconv.Itoa(os.Geteuid())
+		if _, err := user.LookupId(name); err != nil { // a uid without a name
+			home, _ := os.UserHomeDir()
+			return &api.Identity{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Home: home}, nil
+		}
 	}
 	u, err := user.Lookup(name)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"regexp"
 	"strconv"
 	"strings"
@@ -91,21 +90,13 @@ func fold(list []refusal, e *event.Event) []refusal {
 // nothing that a shell expands, whatever a sandbox put into a host name.
 var safeCommand = regexp.MustCompile(`^ringfence [A-Za-z0-9._:@/=,%\[\] -]+$`)
 
-// safeHost is a host name or address that may stand in such a command.
-var safeHost = regexp.MustCompile(`^[A-Za-z0-9._:-]+$`)
-
-// remedy is the one command that would allow what e was about, "" when there
-// is none. The sandbox is gone by then: the command names its scope.
+// remedy is what would allow what e was about: one command, or a sentence; ""
+// when there is nothing. The sandbox is gone by then, so a command that names
+// no target gets its scope.
 func remedy(e *event.Event) string {
 	cmd := e.Remedy
-	if cmd == "" && e.Kind == event.KindNetwork && e.Proto == "tcp" && e.DstPort != 0 {
-		host := e.DstName
-		if host == "" {
-			host, _, _ = net.SplitHostPort(e.DstAddr)
-		}
-		if safeHost.MatchString(host) {
-			cmd = "ringfence allow " + net.JoinHostPort(host, strconv.Itoa(int(e.DstPort)))
-		}
+	if !strings.HasPrefix(cmd, "ringfence ") {
+		return cmd
 	}
 	if strings.HasPrefix(cmd, "ringfence allow ") && !strings.Contains(cmd, " --") && e.Scope != "" {
 		scope, _, _ := strings.Cut(e.Scope, "/sandbox:")

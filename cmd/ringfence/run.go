@@ -18,7 +18,7 @@ import (
 type runFlags struct {
 	profile, as, workspace, user, name string
 	policies, env                      []string
-	detach, quiet                      bool
+	detach, quiet, noTerminal          bool
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -51,6 +51,7 @@ func (a *app) runCommand() *cobra.Command {
 	fl.StringVar(&f.name, "name", "", "a name for ps, stop and logs")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background and print the id")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "do not list at the end what was refused")
+	fl.BoolVarP(&f.noTerminal, "no-terminal", "T", false, "give it pipes even if this is a terminal")
 	_ = cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"default", "coding", "strict"}, cobra.ShellCompDirectiveDefault))
 	return cmd
 }
@@ -83,7 +84,7 @@ func (a *app) run(ctx context.Context, f runFlags, argv []string) error {
 		}
 		return a.outcome(r)
 	}
-	stdio, err := attach.Open(a.in, a.out, a.err)
+	stdio, err := attach.Open(a.in, a.out, a.err, !f.noTerminal)
 	if err != nil {
 		return err
 	}

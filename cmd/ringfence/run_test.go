@@ -22,6 +22,9 @@ import (
 	"github.com/ringfence/ringfence/pkg/event"
 )
 
+// exitGraceForTest is more than the tool waits for the daemon's word.
+const exitGraceForTest = 5 * time.Second
+
 var deniedEventForGolden = []byte(`{"not":"ours\u001b"}`)
 
 func TestStandardDescriptors(t *testing.T) {
@@ -243,6 +246,10 @@ func TestHostileInit(t *testing.T) {
 			}
 			_ = c.Send(confine.Frame{Type: confine.FrameExited, Status: 6}, nil)
 		}, 6},
+		{"an end that is none", func(c *confine.Conn) {
+			_ = c.Send(confine.Frame{Type: confine.FrameExited, Status: 5}, nil)
+			time.Sleep(exitGraceForTest)
+		}, 5},
 		{"no frame at all", func(c *confine.Conn) {
 			rc, _ := c.SyscallConn()
 			_ = rc.Write(func(fd uintptr) bool { _, _ = unix.Write(int(fd), []byte("hello")); return true })
@@ -253,6 +260,9 @@ func TestHostileInit(t *testing.T) {
 			n := startNode(t)
 			n.set(func() { n.hostile = tt.init })
 			r := finish(t, tool(t, n.socket, "run", "--", "x"))
+			if tt.name == "an end that is none" && !strings.Contains(r.errOut, "ringfence stop b0a1c2d3") {
+				t.Errorf("nothing said: %q", r.errOut)
+			}
 			if r.code != tt.code || strings.Contains(r.errOut, "\x1b") {
 				t.Errorf("%d %q, want %d", r.code, r.errOut, tt.code)
 			}
@@ -267,6 +277,7 @@ func TestRefusalsAreListed(t *testing.T) {
 	events := [][]byte{
 		deniedLine(t, dns), deniedLine(t, dns), deniedLine(t, conn), deniedLine(t, conn), deniedLine(t, dns),
 		deniedLine(t, event.Event{Kind: event.KindNetwork, Proto: "tcp", DstAddr: "192.0.2.7:22", DstPort: 22, Reason: "no rule allows it"}),
+		deniedLine(t, event.Event{Kind: event.KindInference, Provider: "openai", Model: "gpt-x", Reason: "no rule allows it", Remedy: `add to a Policy document: inference: [{id: ID, allow: "gpt-x"}]`}),
 		deniedLine(t, event.Event{Kind: event.KindFile, Activity: "open", Path: "/etc/shadow\x1b[2J", Reason: "not in the profile"}),
 		deniedLine(t, event.Event{Kind: event.KindNetwork, Proto: "tcp", DstName: "x$(reboot).example", DstPort: 443, Reason: "r", Remedy: "ringfence allow x$(reboot).example:443"}),
 	}

@@ -192,12 +192,6 @@ func (f *fake) Doctor(context.Context) (DoctorReport, error) {
 
 func (f *fake) VerifyAudit(context.Context) (AuditReport, error) { return AuditReport{OK: true}, nil }
 
-func (f *fake) called() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return append([]string(nil), f.calls...)
-}
-
 // serve runs a server for b on a socket that everybody may connect to.
 func serve(t *testing.T, b Backend, o Options) (socket string) {
 	t.Helper()

@@ -36,6 +36,7 @@ type session struct {
 	launched *api.Launched
 	status   *confine.Conn
 	stdio    *Stdio
+	forward  chan syscall.Signal // to init, which may not read
 
 	id         string
 	started    bool
@@ -67,7 +68,9 @@ type frameEvent struct {
 // abandons the launch. Wait closes launched and status.
 func Wait(launched *api.Launched, status *confine.Conn, stdio *Stdio, signals <-chan os.Signal) Result {
 	s := &session{launched: launched, status: status, stdio: stdio}
+	s.forward = make(chan syscall.Signal, 8)
 	stop := make(chan struct{})
+	go s.sendSignals(stop)
 	frames, statuses := make(chan frameEvent), make(chan statusEvent)
 	go readFrames(launched, frames, stop)
 	go readStatus(status, statuses, stop)
@@ -119,6 +122,20 @@ func readStatus(c *confine.Conn, out chan<- statusEvent, stop <-chan struct{}) {
 			return
 		}
 		if err != nil {
+			return
+		}
+	}
+}
+
+// sendSignals is apart from Wait, for a sandbox that does not read blocks it.
+func (s *session) sendSignals(stop <-chan struct{}) {
+	for {
+		select {
+		case n := <-s.forward:
+			if s.status.Send(confine.Frame{Type: confine.FrameSignal, Status: int32(n)}, nil) != nil {
+				return // it is closed
+			}
+		case <-stop:
 			return
 		}
 	}
@@ -189,9 +206,10 @@ func (s *session) onSignal(sig os.Signal) {
 	case s.id == "" && !s.started:
 		s.signal = n
 	case !s.statusGone:
-		_ = s.status.SetDeadline(time.Time{})
-		if err := s.status.Send(confine.Frame{Type: confine.FrameSignal, Status: int32(n)}, nil); err != nil {
-			s.note = "the signal could not be delivered: " + show.Text(err.Error(), 200)
+		select {
+		case s.forward <- n:
+		default:
+			s.note = "the sandbox does not take signals; end it with: ringfence stop " + show.Text(s.id, 64)
 		}
 	}
 }

@@ -35,10 +35,11 @@ type Stdio struct {
 	term   *terminal // nil without
 }
 
-// Open decides by what in, out and errOut are. They stay the caller's.
-func Open(in, out, errOut *os.File) (*Stdio, error) {
+// Open decides by what in, out and errOut are. They stay the caller's. Without
+// terminal the program gets none even if all three are one.
+func Open(in, out, errOut *os.File, terminal bool) (*Stdio, error) {
 	s := &Stdio{own: [3]*os.File{in, out, errOut}}
-	if isTerminal(in) && isTerminal(out) && isTerminal(errOut) {
+	if terminal && isTerminal(in) && isTerminal(out) && isTerminal(errOut) {
 		t, err := newTerminal(in, out)
 		if err != nil {
 			return nil, err
@@ -164,7 +165,13 @@ type relay struct {
 	input bool
 	wake  int // eventfd that ends an input relay
 	done  chan struct{}
-	moved atomic.Int64
+	moved progress
+}
+
+// progress is how far an output copy is.
+type progress struct {
+	bytes   atomic.Int64
+	writing atomic.Bool // the caller's side does not take it yet
 }
 
 func (r *relay) run() {
@@ -199,13 +206,16 @@ func (r *relay) stop() {
 }
 
 // copyCounting copies until either side ends.
-func copyCounting(dst io.Writer, src io.Reader, moved *atomic.Int64) {
+func copyCounting(dst io.Writer, src io.Reader, p *progress) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := src.Read(buf)
 		if n > 0 {
-			moved.Add(int64(n))
-			if _, werr := dst.Write(buf[:n]); werr != nil {
+			p.writing.Store(true)
+			_, werr := dst.Write(buf[:n])
+			p.bytes.Add(int64(n))
+			p.writing.Store(false)
+			if werr != nil {
 				return
 			}
 		}
@@ -215,22 +225,21 @@ func copyCounting(dst io.Writer, src io.Reader, moved *atomic.Int64) {
 	}
 }
 
-// waitIdle waits until done, or nothing moved for drainIdle, or drainMax.
-func waitIdle(done <-chan struct{}, moved *atomic.Int64) {
-	end := time.After(drainMax)
-	for last := moved.Load(); ; {
+// waitIdle waits until done, or nothing came for drainIdle, or drainMax. While
+// the caller's side holds up what came (a stopped terminal, a pager), it waits.
+func waitIdle(done <-chan struct{}, p *progress) {
+	end := time.Now().Add(drainMax)
+	for last := p.bytes.Load(); ; {
 		select {
 		case <-done:
 			return
-		case <-end:
-			return
 		case <-time.After(drainIdle):
-			now := moved.Load()
-			if now == last {
-				return
-			}
-			last = now
 		}
+		now := p.bytes.Load()
+		if !p.writing.Load() && (now == last || time.Now().After(end)) {
+			return
+		}
+		last = now
 	}
 }
 

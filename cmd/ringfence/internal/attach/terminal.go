@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -24,7 +23,7 @@ type terminal struct {
 	old    *term.State
 	master *os.File
 	done   chan struct{} // output copy has ended; nil before attach
-	moved  atomic.Int64
+	moved  progress
 }
 
 func newTerminal(in, out *os.File) (*terminal, error) {
