@@ -119,7 +119,7 @@ func oracleHost(pattern, host string) bool {
 	case "*":
 		return len(hl) == len(pl) && strings.Join(hl[1:], ".") == strings.Join(pl[1:], ".")
 	}
-	return "" != pattern && pattern == host
+	return pattern != "" && pattern == host
 }
 
 // oracleHolds: a contains b by field and syntax.

@@ -328,7 +328,7 @@ egress:
 
 func TestViewsAreCachedAndBounded(t *testing.T) {
 	s := compileAll(t, nil)
-	if s.View(bot) != s.View(bot) {
+	if first := s.View(bot); first != s.View(bot) {
 		t.Error("not cached")
 	}
 	for i := range maxViews + 10 {
