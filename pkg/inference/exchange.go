@@ -303,40 +303,45 @@ func (x *exchange) topLevel() *refusal {
 	var ref *refusal
 	t := &x.tape
 	t.children(0, func(c uint32) bool {
-		key := t.key(c)
-		for _, k := range judgedKeys {
-			if key != k && strings.EqualFold(key, k) {
-				ref = invalid(http.StatusBadRequest, "body", "the key "+quote(key)+" is a variant of "+quote(k), "Use the documented spelling")
-				return false
-			}
+		key := t.folded(c)
+		if has(judgedKeys, key) && t.key(c) != string(key) {
+			ref = invalid(http.StatusBadRequest, "body", "the key "+quote(t.key(c))+" is a variant of "+quote(string(key)), "Use the documented spelling")
+			return false
 		}
-		switch key {
-		case "model":
-			name, ok := t.text(c)
-			if !ok || !modelName(name) {
-				ref = invalid(http.StatusBadRequest, "model", "the model is not a plain name", "Name one model as a string")
-				ref.param = "model"
-				return false
-			}
-			x.asked.model, x.asked.modelNode = name, c
-		case "stream":
-			switch t.nodes[c].kind {
-			case kindTrue:
-				x.asked.stream = true
-			case kindFalse, kindNull:
-			default:
-				ref = invalid(http.StatusBadRequest, "body", `"stream" is not a boolean`, "Use true or false")
-				ref.param = "stream"
-				return false
-			}
-		case "stream_options":
-			if i, ok := t.member(c, "include_usage"); ok {
-				x.asked.includeUsage = t.nodes[i].kind == kindTrue
-			}
-		}
-		return true
+		ref = x.takeKey(string(key), c)
+		return ref == nil
 	})
 	return ref
+}
+
+// takeKey takes one judged member out of the body.
+func (x *exchange) takeKey(key string, c uint32) *refusal {
+	t := &x.tape
+	switch key {
+	case "model":
+		name, ok := t.text(c)
+		if !ok || !modelName(name) {
+			ref := invalid(http.StatusBadRequest, "model", "the model is not a plain name", "Name one model as a string")
+			ref.param = "model"
+			return ref
+		}
+		x.asked.model, x.asked.modelNode = name, c
+	case "stream":
+		switch t.nodes[c].kind {
+		case kindTrue:
+			x.asked.stream = true
+		case kindFalse, kindNull:
+		default:
+			ref := invalid(http.StatusBadRequest, "body", `"stream" is not a boolean`, "Use true or false")
+			ref.param = "stream"
+			return ref
+		}
+	case "stream_options":
+		if i, ok := t.member(c, "include_usage"); ok {
+			x.asked.includeUsage = t.nodes[i].kind == kindTrue
+		}
+	}
+	return nil
 }
 
 // modelName says whether s can be a model's name: printable ASCII without

@@ -220,3 +220,6 @@ func holds(r doubles.Received, text string) string {
 	}
 	return ""
 }
+
+// doublesCut breaks an answer off after two events.
+var doublesCut = doubles.Fault{CutAfter: 2}

@@ -3,6 +3,7 @@
 package inference
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 )
@@ -47,25 +48,33 @@ const maxFindings = 32
 func inspect(t *tape, r *toolRules) []finding {
 	w := walker{t: t, r: r}
 	t.children(0, func(c uint32) bool {
-		key := t.key(c)
-		n := &t.nodes[c]
-		low := strings.ToLower(key)
-		if slices.Contains(r.never, low) && n.kind != kindNull {
+		n, low := &t.nodes[c], t.folded(c)
+		if has(r.never, low) && n.kind != kindNull {
+			key := string(low)
 			w.found = append(w.found, finding{never: true, what: "the field " + quote(key), param: key})
 			return false
 		}
-		if low == "metadata" {
+		if string(low) == "metadata" {
 			return true
 		}
-		for _, f := range r.fields {
-			if low == f.match && isSet(t, c, f.tool) {
-				w.add(f.tool, "the field "+quote(key), key)
+		for i := range r.fields {
+			if f := &r.fields[i]; f.match == string(low) && isSet(t, c, f.tool) {
+				w.add(f.tool, "the field "+quote(f.match), f.match)
 			}
 		}
 		w.member(0, c, low)
 		return true
 	})
 	return w.found
+}
+
+func has(list []string, key []byte) bool {
+	for _, s := range list {
+		if s == string(key) {
+			return true
+		}
+	}
+	return false
 }
 
 // isSet says whether a member really asks for something. A stored prompt is an
@@ -102,31 +111,30 @@ func (w *walker) add(tool, what, param string) {
 	w.found = append(w.found, finding{tool: tool, what: what, param: param})
 }
 
-// member judges member c of object parent; low is its key in lower case.
-func (w *walker) member(parent, c uint32, low string) {
+// member judges member c of object parent; low is its folded key.
+func (w *walker) member(parent, c uint32, low []byte) {
 	t := w.t
 	switch {
-	case slices.Contains(w.r.opaque, low):
+	case has(w.r.opaque, low):
 		return
-	case low == "tools":
-		if slices.Contains(w.r.listings, w.typeOf(parent)) {
-			return
+	case string(low) == "tools":
+		if !slices.Contains(w.r.listings, w.typeOf(parent)) {
+			w.tools(c)
 		}
-		w.tools(c)
 		return
-	case low == "input" && parent != 0 && slices.Contains(w.r.opaqueIn, w.typeOf(parent)):
+	case string(low) == "input" && parent != 0 && slices.Contains(w.r.opaqueIn, w.typeOf(parent)):
 		return
-	case strings.HasSuffix(low, "_url") || strings.HasSuffix(low, "_urls"):
-		w.url(c, low)
-	case low == "file_id" || low == "file_ids" || low == "vector_store_ids":
+	case bytes.HasSuffix(low, []byte("_url")), bytes.HasSuffix(low, []byte("_urls")):
+		w.url(c, string(low))
+	case string(low) == "file_id", string(low) == "file_ids", string(low) == "vector_store_ids":
 		if isSet(t, c, "") {
-			w.add("file_id", "the field "+quote(low)+", a file stored at the provider,", low)
+			w.add("file_id", "the field "+quote(string(low))+", a file stored at the provider,", string(low))
 		}
-	case low == "file_data":
+	case string(low) == "file_data":
 		if s, ok := t.text(c); ok && !dataURL(s) && strings.Contains(s[:min(len(s), 64)], "://") {
-			w.add("file_url", "a URL in "+quote(low), low)
+			w.add("file_url", "a URL in \"file_data\"", "file_data")
 		}
-	case low == "source" && w.r.sources && t.nodes[c].kind == kindObject:
+	case string(low) == "source" && w.r.sources && t.nodes[c].kind == kindObject:
 		w.source(parent, c)
 	}
 	w.value(c)
@@ -145,9 +153,7 @@ func (w *walker) value(i uint32) {
 			}
 		}
 		t.children(i, func(c uint32) bool {
-			if low := strings.ToLower(t.key(c)); low != "type" {
-				w.member(i, c, low)
-			}
+			w.member(i, c, t.folded(c))
 			return true
 		})
 	case kindArray:

@@ -212,7 +212,9 @@ func TestBodiesHeldAreBounded(t *testing.T) {
 func TestDeniedModel(t *testing.T) {
 	f := newFence(t, setup{view: view{deniedModel: "big"}})
 	resp, body := f.chat(`{"model":"big","messages":[]}`)
-	var e struct{ Error struct{ Message, Type, Code, Param string } }
+	var e struct {
+		Error struct{ Message, Type, Code, Param string }
+	}
 	if err := json.Unmarshal([]byte(body), &e); err != nil {
 		t.Fatal(err)
 	}

@@ -320,14 +320,13 @@ const smallObject = 12
 
 func (k *keySet) add(obj, child uint32) error {
 	t := k.t
-	dup := &syntaxError{int(t.nodes[child].keyStart), "duplicate key " + quote(t.key(child))}
 	if k.n++; k.n > maxKeys {
 		return &syntaxError{int(t.nodes[child].keyStart), errTooMany.Error()}
 	}
 	if k.names == nil && k.n <= smallObject {
 		for i := obj + 1; i < child; i = t.nodes[i].next {
 			if t.sameKey(i, child) {
-				return dup
+				return t.duplicate(child)
 			}
 		}
 		return nil
@@ -338,11 +337,16 @@ func (k *keySet) add(obj, child uint32) error {
 			k.names[t.key(i)] = struct{}{}
 		}
 	}
-	if _, ok := k.names[t.key(child)]; ok {
-		return dup
+	name := t.key(child)
+	if _, ok := k.names[name]; ok {
+		return t.duplicate(child)
 	}
-	k.names[t.key(child)] = struct{}{}
+	k.names[name] = struct{}{}
 	return nil
+}
+
+func (t *tape) duplicate(child uint32) error {
+	return &syntaxError{int(t.nodes[child].keyStart), "duplicate key " + quote(t.key(child))}
 }
 
 func (t *tape) sameKey(a, b uint32) bool {
@@ -362,15 +366,44 @@ func (t *tape) key(i uint32) string {
 	return unescape(t.src[n.keyStart-1 : n.keyEnd+1])
 }
 
-// keyIs says whether member i is called name, in any letter case: some servers
-// fold case, so a variant must never be overlooked.
-func (t *tape) keyIs(i uint32, name string) bool {
+// folded returns the key of member i with letter case removed, as servers that
+// ignore case compare it: a variant must never be overlooked. The result may
+// alias the source.
+func (t *tape) folded(i uint32) []byte {
 	n := &t.nodes[i]
-	if !n.keyEscaped && n.keyEnd-n.keyStart < uint32(len(name)) {
-		return false
+	raw := t.src[n.keyStart:n.keyEnd]
+	if !n.keyEscaped {
+		plain := true
+		for _, c := range raw {
+			if c >= 'A' && c <= 'Z' || c >= 0x80 {
+				plain = false
+				break
+			}
+		}
+		if plain {
+			return raw
+		}
 	}
-	return strings.EqualFold(t.key(i), name)
+	return []byte(strings.Map(foldRune, t.key(i)))
 }
+
+// foldRune maps the letters that Unicode's simple folding takes for ASCII ones,
+// the long s and the Kelvin sign among them, to the lower case ASCII letter.
+func foldRune(r rune) rune {
+	switch {
+	case r >= 'A' && r <= 'Z':
+		return r + 'a' - 'A'
+	case r == '\u017f':
+		return 's'
+	case r == '\u212a':
+		return 'k'
+	}
+	return r
+}
+
+// keyIs says whether member i is called name (ASCII, lower case), in any
+// letter case.
+func (t *tape) keyIs(i uint32, name string) bool { return string(t.folded(i)) == name }
 
 // text returns the decoded string value of i, and whether i is a string.
 func (t *tape) text(i uint32) (string, bool) {

@@ -153,11 +153,10 @@ func (s *sseReader) line() {
 }
 
 func lineLen(b []byte) int {
-	if i := bytes.IndexByte(b, '\n'); i >= 0 {
-		b = b[:i]
-	}
-	if i := bytes.IndexByte(b, '\r'); i >= 0 {
-		b = b[:i]
+	for i, c := range b {
+		if c == '\n' || c == '\r' {
+			return i
+		}
 	}
 	return len(b)
 }
@@ -239,14 +238,14 @@ func (j *jsonUsage) str(b []byte) int {
 		j.part(b[:1])
 		return 1
 	}
-	n := bytes.IndexByte(b, '"')
-	if n < 0 {
-		n = len(b)
+	n := 0
+	for n < len(b) && b[n] != '"' && b[n] != '\\' {
+		n++
 	}
-	if k := bytes.IndexByte(b[:n], '\\'); k >= 0 {
-		j.part(b[:k+1])
+	if n < len(b) && b[n] == '\\' {
+		j.part(b[:n+1])
 		j.escape = true
-		return k + 1
+		return n + 1
 	}
 	j.part(b[:n])
 	if n == len(b) {
