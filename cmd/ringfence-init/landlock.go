@@ -42,7 +42,7 @@ var accessNames = map[string]landlock.AccessFSSet{
 func restrictFiles(spec confine.Landlock) error {
 	abi := confine.LandlockABI()
 	if abi < max(1, spec.MinABI) {
-		return fmt.Errorf("landlock: the kernel has ABI %d, the profile requires %d: use a newer kernel, or boot with lsm=landlock,...", abi, max(1, spec.MinABI))
+		return fmt.Errorf("landlock: the kernel has ABI %d, the profile requires %d: use a newer kernel, or boot with lsm=landlock in front of its list", abi, max(1, spec.MinABI))
 	}
 	cfg, err := fileConfig(abi)
 	if err != nil {

@@ -97,18 +97,18 @@ func TestGuardedPathsAreDecoys(t *testing.T) {
 	w := newWorld(t)
 	// Readable by everyone on the host, so that only the walls can refuse it.
 	in := input(t, w)
-	in.Walls.Guarded = []string{"~/.ssh/id_rsa", "/etc/issue", "/run/docker.sock", "/var/run/docker.sock", "/usr/share/common-licenses"}
+	in.Walls.Guarded = []string{"~/.ssh/id_rsa", "/etc/issue", "/etc/ssl", "/etc/ssl/certs", "/usr/bin/true", "/run/docker.sock", "/var/run/docker.sock", "/usr/share/common-licenses"}
 	out, _ := sh(t, in, `
-		for f in ~/.ssh/id_rsa `+w.key+` /etc/issue /run/docker.sock /var/run/docker.sock; do
+		for f in ~/.ssh/id_rsa `+w.key+` /etc/issue /usr/bin/true /run/docker.sock /var/run/docker.sock; do
 			stat -L -c '%n %s %a' $f; cat $f && echo READ $f; done
-		ls /usr/share/common-licenses; cat /etc/debian_version >/dev/null && echo sibling readable
+		ls /usr/share/common-licenses; ls /etc/ssl; cat /etc/debian_version >/dev/null && echo sibling readable
 		cat /usr/bin/env > /dev/null && echo program readable; chmod 600 ~/.ssh/id_rsa; mv ~/.ssh/id_rsa /tmp/x; cat /tmp/x`)
-	for _, want := range []string{"/etc/issue 0 444", w.key + " 0 444", "/run/docker.sock 0 444", "sibling readable", "program readable"} {
+	for _, want := range []string{"/etc/issue 0 444", "/usr/bin/true 0 444", w.key + " 0 444", "/run/docker.sock 0 444", "sibling readable", "program readable"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
 	}
-	if strings.Contains(out, "READ ") || strings.Contains(out, "REAL KEY") || strings.Contains(out, "GPL") {
+	if strings.Contains(out, "READ ") || strings.Contains(out, "REAL KEY") || strings.Contains(out, "GPL") || strings.Contains(out, "openssl.cnf") {
 		t.Errorf("a guarded path was readable:\n%s", out)
 	}
 }

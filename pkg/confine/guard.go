@@ -92,13 +92,37 @@ func (pl *planner) isGuarded(p string) bool {
 			return true
 		}
 	}
+	for _, g := range pl.elsewhere {
+		if under(p, g) {
+			return true
+		}
+	}
 	return false
+}
+
+// moveDecoy puts the decoy of p below GuardDir and a link to it at p, so that
+// everything around p can be granted with one rule.
+func (pl *planner) moveDecoy(p string, isDir bool) {
+	if isDir {
+		pl.mount(Mount{Kind: MountDir, Target: GuardDir + p, Mode: 0o555})
+		pl.guarded = append(pl.guarded, GuardDir+p)
+	} else {
+		pl.decoy(GuardDir+p, 0o444)
+	}
+	pl.privateDirs(path.Dir(p))
+	pl.etcDir(path.Dir(p))
+	pl.mount(Mount{Kind: MountSymlink, Target: p, Data: GuardDir + p})
+	pl.files[p] = true
+	pl.elsewhere = append(pl.elsewhere, p)
 }
 
 func (pl *planner) guard(p string) error {
 	p = pl.canon(p)
 	if pl.isGuarded(p) || pl.files[p] {
 		return nil
+	}
+	if under("/etc/ringfence", p) {
+		return fmt.Errorf("%w: %s cannot be guarded: the sandbox's certificates are there", ErrPlan, p)
 	}
 	a := pl.area(p)
 	for _, b := range pl.areas {
@@ -113,10 +137,7 @@ func (pl *planner) guard(p string) error {
 	case regionRoot:
 		pl.decoy(p, 0o444)
 	case regionTmpfs:
-		pl.decoy(GuardDir+p, 0o444)
-		pl.privateDirs(path.Dir(p))
-		pl.mount(Mount{Kind: MountSymlink, Target: p, Data: GuardDir + p})
-		pl.files[p] = true
+		pl.moveDecoy(p, false)
 	case regionHost, regionOverlay, regionShared:
 		return pl.guardHost(p, a)
 	}
@@ -151,8 +172,9 @@ func (pl *planner) guardHost(p string, a area) error {
 	case err != nil:
 		return fmt.Errorf("confine: guarded path %s: %w", p, err)
 	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFLNK:
+	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	switch {
+	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
 		if a.kind == regionShared {
 			return nil
 		}
@@ -161,7 +183,9 @@ func (pl *planner) guardHost(p string, a area) error {
 			return nil
 		}
 		return pl.guard(to)
-	case unix.S_IFDIR:
+	case a.kind == regionOverlay:
+		pl.moveDecoy(p, isDir)
+	case isDir:
 		if mode != 0 {
 			mode = 0o555
 		}

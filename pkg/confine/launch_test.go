@@ -109,13 +109,12 @@ func allowAll() []byte {
 
 // box is one sandbox with the tool's end of its status socket.
 type box struct {
-	tb      testing.TB
-	init    *confine.Init
-	status  *confine.Conn
-	stdout  *os.File
-	cgroup  string
-	waited  bool
-	closers []io.Closer
+	tb     testing.TB
+	init   *confine.Init
+	status *confine.Conn
+	stdout *os.File
+	cgroup string
+	waited bool
 }
 
 // world is a directory of the host that a test plays in: a workspace and a

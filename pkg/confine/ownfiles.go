@@ -88,19 +88,30 @@ rpc: files
 `
 
 func (pl *planner) ownFile(p, data string) {
+	if pl.isGuarded(p) {
+		return // the profile wants a decoy there
+	}
 	pl.etcDir(path.Dir(p))
 	pl.files[p] = true
 	pl.mount(Mount{Kind: MountFile, Target: p, Mode: 0o644, Data: data})
 }
 
-// etcDir makes a directory that the overlay's lower side may lack.
+// etcDir makes a directory on the upper side of the overlay, which the lower
+// side may lack. Where it exists it keeps its mode: the upper side's would
+// replace it.
 func (pl *planner) etcDir(dir string) {
 	if dir == "/etc" || !under(dir, "/etc") || pl.seen[dir] {
 		return
 	}
 	pl.seen[dir] = true
 	pl.etcDir(path.Dir(dir))
-	pl.mount(Mount{Kind: MountDir, Target: dir, Mode: 0o755})
+	var mode uint32 = 0o755
+	if a := pl.area(dir); a.kind == regionOverlay && dir != "/etc/ringfence" {
+		if st, err := statBeneath(a.host, strings.TrimPrefix(dir, a.at)); err == nil {
+			mode = st.Mode & 0o777
+		}
+	}
+	pl.mount(Mount{Kind: MountDir, Target: dir, Mode: mode})
 }
 
 // planBundle shows one copy of the bundle and links every known place to it.
@@ -111,7 +122,7 @@ func (pl *planner) planBundle() {
 		if !ok && i < 2 {
 			at, ok = pl.linkFree(p)
 		}
-		if !ok || pl.files[at] {
+		if !ok || pl.files[at] || pl.isGuarded(at) {
 			continue
 		}
 		switch pl.area(at).kind {

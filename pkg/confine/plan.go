@@ -47,11 +47,13 @@ type planner struct {
 	p       *Prepared
 	areas   []area
 	links   map[string]string // symbolic links of the view: target -> where it points
-	guarded []string          // paths inside, canonical
-	files   map[string]bool   // targets of our own files
-	seen    map[string]bool   // directories of a private tmpfs already planned
-	maps    Idmaps            // when the caller keeps none
-	kept    []*os.File        // closed when the plan is done
+	guarded []string          // decoys, which no rule may grant
+	// elsewhere are guarded paths that are links to a decoy below GuardDir.
+	elsewhere []string
+	files     map[string]bool // targets of our own files
+	seen      map[string]bool // directories of a private tmpfs already planned
+	maps      Idmaps          // when the caller keeps none
+	kept      []*os.File      // closed when the plan is done
 }
 
 // Plan turns a request into a specification and the descriptors it needs. It
