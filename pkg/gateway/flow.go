@@ -55,8 +55,7 @@ func newFlow(sb *sandbox, c *net.TCPConn, dst netip.AddrPort, t *ticket) *flow {
 	return f
 }
 
-// set records how the flow is treated. It is false when the flow was killed or
-// policy changed so that it is no longer allowed.
+// set records how the flow is treated, for the next policy revision.
 func (f *flow) set(name string, r route) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,14 +106,14 @@ func (f *flow) wasKilled() (code, why string) {
 	return f.killed, f.why
 }
 
-// silentSince is how long no byte has passed; only relays are timed here.
+// silentSince is how long no byte has passed.
 func (f *flow) silentSince(now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.upstream == nil {
-		return 0
+	n := f.in.Load() + f.out.Load()
+	if f.upstream != nil {
+		n = tcpBytes(f.conn.TCPConn) + tcpBytes(f.upstream)
 	}
-	n := tcpBytes(f.conn.TCPConn) + tcpBytes(f.upstream)
 	if n != f.seen {
 		f.seen, f.since = n, now
 	}

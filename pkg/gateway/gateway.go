@@ -266,7 +266,11 @@ func (g *Gateway) Drain(ctx context.Context) {
 	for _, sb := range all {
 		sb.closeListeners()
 	}
-	go func() { _ = g.http.Shutdown(ctx) }() // idle connections end, HTTP/2 clients are told to go away
+	shut := make(chan struct{})
+	go func() { // idle connections end, HTTP/2 clients are told to go away
+		defer close(shut)
+		_ = g.http.Shutdown(ctx)
+	}()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for g.conns.Load() > 0 && ctx.Err() == nil {
@@ -276,6 +280,7 @@ func (g *Gateway) Drain(ctx context.Context) {
 		}
 	}
 	g.cancel()
+	<-shut
 }
 
 // AddSandbox starts to serve a sandbox. It takes the listeners even when it

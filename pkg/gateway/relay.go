@@ -27,6 +27,10 @@ import (
 //     a hello, with a matching outer name, is terminated with the sandbox's own
 //     CA: GREASE costs nothing then, and a client that meant it finds its ECH
 //     rejected and gives up. On other ports it is refused.
+//
+// What a pass-through cannot see is inside the encryption: a Host header that
+// names another site of the same front end (domain fronting), or a second
+// ClientHello after a HelloRetryRequest. A rule with http: terminates and sees.
 func (f *flow) relay(e *epoch, t upstream.Target, name string) {
 	if name != "" && t.Port == 443 {
 		hello, ok := f.hello()

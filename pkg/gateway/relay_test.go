@@ -280,8 +280,8 @@ func TestLiteralAddressByAddressRule(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-	doc := fmt.Sprintf("%segress:\n  - {id: lit, allow: \"%s/32:%d\"}\n", docHead, own, port)
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	doc := fmt.Sprintf("%segress:\n  - {id: lit, allow: \"%s/32:%d\"}\n", docHead, own, at.Port())
 	serve := func(c net.Conn) { _, _ = io.WriteString(c, "hello"); _, _ = io.Copy(io.Discard, c); c.Close() }
 	go func() {
 		for {
@@ -292,45 +292,53 @@ func TestLiteralAddressByAddressRule(t *testing.T) {
 			go serve(c)
 		}
 	}()
-	connect := func(r *rig, first string) (string, error) {
-		r.ns.do(func() { // the steering stands for this port too
-			if extra, err := net.Listen("tcp4", netip.AddrPortFrom(own, port).String()); err == nil {
-				go func() {
-					if c, err := extra.Accept(); err == nil {
-						r.g.sandboxes[1].serveConn(c.(*net.TCPConn))
-					}
-					extra.Close()
-				}()
-			}
-		})
-		c, err := r.ns.dial("tcp", netip.AddrPortFrom(own, port).String())
-		if err != nil {
-			return "", err
-		}
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(3 * time.Second))
-		if first != "" {
-			err := tls.Client(c, &tls.Config{ServerName: first, InsecureSkipVerify: true}).HandshakeContext(context.Background())
-			return "", err
-		}
-		_ = c.(*net.TCPConn).CloseWrite()
-		b, err := io.ReadAll(c)
-		return string(b), err
-	}
 	r := newRig(t, doc, rigOptions{})
-	if got, err := connect(r, ""); got != "hello" || err != nil {
+	if got, err := r.literal(at, ""); got != "hello" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 	r.event("literal", func(e *event.Event) bool {
 		return e.Verdict == event.Allowed && e.DstName == "" && e.Rule == "test/lit"
 	})
-	if _, err := connect(r, "api.openai.com"); err == nil {
+	if _, err := r.literal(at, "api.openai.com"); err == nil {
 		t.Error("a provider was reached by address")
 	}
 	r.denied(codeSNIMismatch)
 	guarded := newRig(t, doc, rigOptions{own: []netip.Addr{own}})
-	if got, err := connect(guarded, ""); err == nil {
+	if got, err := guarded.literal(at, ""); err == nil {
 		t.Errorf("the node's own address was reached: %q", got)
 	}
 	guarded.denied("host-address")
+}
+
+// literal connects to an address as a sandbox does, by TLS when sni is set, and
+// reads to the end. A listener for this one address stands for the steering.
+func (r *rig) literal(at netip.AddrPort, sni string) (string, error) {
+	r.tb.Helper()
+	r.g.mu.Lock()
+	sb := r.g.sandboxes[1]
+	r.g.mu.Unlock()
+	var l net.Listener
+	var err error
+	r.ns.do(func() { l, err = net.Listen("tcp4", at.String()) })
+	if err != nil {
+		r.tb.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			sb.serveConn(c.(*net.TCPConn))
+		}
+	}()
+	c, err := r.ns.dial("tcp", at.String())
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	if sni != "" {
+		return "", tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true}).HandshakeContext(context.Background())
+	}
+	_ = c.(*net.TCPConn).CloseWrite()
+	b, err := io.ReadAll(c)
+	return string(b), err
 }

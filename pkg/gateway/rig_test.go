@@ -5,19 +5,14 @@ package gateway
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +20,6 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/event"
@@ -33,189 +27,6 @@ import (
 	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/scope"
 )
-
-// namespace is a network namespace as a sandbox has it: only lo, and a route
-// that makes every address local. Its functions run on one thread inside it.
-type namespace struct{ jobs chan func() }
-
-func newNamespace(tb testing.TB) *namespace {
-	tb.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("RINGFENCE_CI") == "1" {
-			tb.Fatal("network namespaces need root")
-		}
-		tb.Skip("network namespaces need root")
-	}
-	n := &namespace{jobs: make(chan func())}
-	ready := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the namespace
-		ready <- setUpNamespace()
-		for f := range n.jobs {
-			f()
-		}
-	}()
-	if err := <-ready; err != nil {
-		tb.Fatalf("network namespace: %v", err)
-	}
-	tb.Cleanup(func() { close(n.jobs) })
-	return n
-}
-
-func setUpNamespace() error {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return err
-	}
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
-		return err
-	}
-	self, _ := netlink.ParseAddr("198.18.0.1/32")
-	if err := netlink.AddrAdd(lo, self); err != nil {
-		return err
-	}
-	_, all4, _ := net.ParseCIDR("0.0.0.0/0")
-	_, all6, _ := net.ParseCIDR("::/0")
-	for _, r := range []*netlink.Route{
-		{LinkIndex: lo.Attrs().Index, Dst: all4, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST, Src: self.IP},
-		{LinkIndex: lo.Attrs().Index, Dst: all6, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL},
-	} {
-		if err := netlink.RouteAdd(r); err != nil {
-			return fmt.Errorf("route %v: %w", r.Dst, err)
-		}
-	}
-	return nil
-}
-
-// do runs f inside.
-func (n *namespace) do(f func()) {
-	done := make(chan struct{})
-	n.jobs <- func() { defer close(done); f() }
-	<-done
-}
-
-func (n *namespace) dial(network, addr string) (c net.Conn, err error) {
-	n.do(func() { c, err = net.DialTimeout(network, addr, 3*time.Second) })
-	return c, err
-}
-
-// manyPorts stands for the listener that sk_lookup steers every port to.
-type manyPorts struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-	all    []net.Listener
-}
-
-func listenPorts(tb testing.TB, n *namespace, network, host string, ports ...int) *manyPorts {
-	tb.Helper()
-	m := &manyPorts{conns: make(chan net.Conn), closed: make(chan struct{})}
-	for _, p := range ports {
-		var l net.Listener
-		var err error
-		n.do(func() { l, err = net.Listen(network, net.JoinHostPort(host, fmt.Sprint(p))) })
-		if err != nil {
-			tb.Fatal(err)
-		}
-		m.all = append(m.all, l)
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				select {
-				case m.conns <- c:
-				case <-m.closed:
-					reset(c.(*net.TCPConn)) // as the kernel does with the backlog
-				}
-			}
-		}()
-	}
-	return m
-}
-
-func (m *manyPorts) Accept() (net.Conn, error) {
-	select {
-	case c := <-m.conns:
-		return c, nil
-	case <-m.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (m *manyPorts) Close() error {
-	m.once.Do(func() {
-		close(m.closed)
-		for _, l := range m.all {
-			l.Close()
-		}
-	})
-	return nil
-}
-
-func (m *manyPorts) Addr() net.Addr { return m.all[0].Addr() }
-
-// testCA signs whatever it is asked to.
-type testCA struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-}
-
-func newTestCA(tb testing.TB, name string) *testCA {
-	tb.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return &testCA{key, cert}
-}
-
-func (c *testCA) sign(name string, pub *ecdsa.PublicKey) ([]byte, error) {
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		return nil, err
-	}
-	tmpl := &x509.Certificate{SerialNumber: serial, DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-	return x509.CreateCertificate(rand.Reader, tmpl, c.cert, pub, c.key)
-}
-
-func (c *testCA) pool() *x509.CertPool {
-	p := x509.NewCertPool()
-	p.AddCert(c.cert)
-	return p
-}
-
-func (c *testCA) server(tb testing.TB, names ...string) *tls.Config {
-	tb.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	cfg := &tls.Config{}
-	for _, n := range names {
-		der, err := c.sign(n, &key.PublicKey)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		cfg.Certificates = append(cfg.Certificates, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
-	}
-	return cfg
-}
 
 // fakeKeeper decides on the same snapshot and keeps what it was told.
 type fakeKeeper struct {

@@ -163,7 +163,7 @@ func (sb *sandbox) untrack(f *flow) {
 	}
 }
 
-// sweep closes relays that have been silent for too long.
+// sweep closes connections that have been silent for too long.
 func (sb *sandbox) sweep() {
 	every := max(sb.g.opt.Limits.RelayIdle/20, 10*time.Millisecond)
 	tick := time.NewTicker(every)
