@@ -58,7 +58,19 @@ func psRow(b api.Sandbox, now time.Time) []string {
 	if b.PID > 0 {
 		pid = strconv.Itoa(b.PID)
 	}
-	return []string{b.ID, b.Name, b.Scope, b.Profile, state, show.Age(now.Sub(b.Created)), pid, fence(b)}
+	scope, _, _ := strings.Cut(b.Scope, "/sandbox:") // the id has its own column
+	return []string{b.ID, b.Name, scope, b.Profile, state, show.Age(now.Sub(b.Created)), pid, fence(b)}
+}
+
+// maxPartName keeps a row readable; the whole name is in -o json.
+const maxPartName = 32
+
+func shortName(s string) string {
+	s, _, _ = strings.Cut(s, " (")
+	if len(s) > maxPartName {
+		s = strings.ToValidUTF8(s[:maxPartName], "") + "..."
+	}
+	return s
 }
 
 // fence is the enforcement with the parts that are not up. No word from the
@@ -71,7 +83,7 @@ func fence(b api.Sandbox) string {
 	var missing []string
 	for _, p := range b.Parts {
 		if p.State != api.Enforced {
-			missing = append(missing, p.Name)
+			missing = append(missing, shortName(p.Name))
 		}
 	}
 	if len(missing) > 0 {

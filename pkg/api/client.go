@@ -109,7 +109,7 @@ func (c *Client) request(ctx context.Context, method, path string, body any) (*h
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close() //nolint:errcheck // only read
-		return nil, readError(resp)
+		return nil, c.readError(resp)
 	}
 	return resp, nil
 }
@@ -133,11 +133,11 @@ func (c *Client) transportError(err error) error {
 
 // readError reads the Error of a response; anything else that answers on the
 // socket is reported as such.
-func readError(resp *http.Response) error {
+func (c *Client) readError(resp *http.Response) error {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, MaxFrame))
 	e := new(Error)
 	if err != nil || json.Unmarshal(b, e) != nil || e.Message == "" {
-		return Errorf(CodeInternal, "the daemon answered %s without saying why", resp.Status)
+		return Errorf(CodeInternal, "%s answers, but not as ringfenced does (%s)", c.socket, resp.Status).WithRemedy("name the daemon's socket with --socket or " + SocketEnv)
 	}
 	return e
 }

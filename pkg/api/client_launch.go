@@ -90,7 +90,7 @@ func (c *Client) upgrade(ctx context.Context, path string, body any, f *Files) (
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		defer resp.Body.Close() //nolint:errcheck // only read
-		return nil, readError(resp)
+		return nil, c.readError(resp)
 	}
 	if err := sendFiles(conn, f); err != nil {
 		return nil, c.transportError(err)
