@@ -33,8 +33,10 @@ type memFS struct {
 type inode struct {
 	data   []byte // as programs see it
 	synced []byte // as the disk has it for certain
-	// pending says that the file was written or cut since the last sync.
+	// pending says that the file was written or cut since the last sync; high is
+	// what it was at the last write since then, which may be on the disk.
 	pending bool
+	high    []byte
 }
 
 func newMemFS() *memFS { return &memFS{names: map[string]*inode{}, durable: map[string]*inode{}} }
@@ -171,7 +173,7 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 		f.n.data = append(f.n.data, make([]byte, need-len(f.n.data))...)
 	}
 	copy(f.n.data[off:], b)
-	f.n.pending = true
+	f.n.pending, f.n.high = true, bytes.Clone(f.n.data)
 	return len(b), err
 }
 
@@ -203,7 +205,7 @@ func (f *memFile) Sync() error {
 		return err
 	}
 	f.n.synced = bytes.Clone(f.n.data)
-	f.n.pending = false
+	f.n.pending, f.n.high = false, nil
 	return nil
 }
 
@@ -254,7 +256,10 @@ func tear(r *rand.Rand, n *inode, hole bool) []byte {
 		return n.synced
 	}
 	if len(n.data) <= len(n.synced) { // a cut that may not have happened
-		if r.IntN(2) == 0 {
+		switch {
+		case n.high != nil && r.IntN(2) == 0:
+			return n.high
+		case r.IntN(2) == 0:
 			return n.data
 		}
 		return n.synced
