@@ -102,6 +102,7 @@ func socketRules(o Options) []Rule {
 			{Arg: 1, Name: "type", Op: NotIn, Mask: sockTypeBit, Values: []uint64{unix.SOCK_STREAM, unix.SOCK_DGRAM}, Text: "STREAM, DGRAM"}},
 			syscall.EPERM, "raw and packet sockets forge headers; AF_INET with SOCK_PACKET is a packet socket"},
 		{"sockets", []string{"socket"}, []Cond{inet,
+			{Arg: 1, Name: "type", Op: In, Mask: sockTypeBit, Values: []uint64{unix.SOCK_STREAM, unix.SOCK_DGRAM}, Text: "STREAM, DGRAM"},
 			{Arg: 2, Name: "protocol", Op: NotIn, Mask: all64, Values: []uint64{0, unix.IPPROTO_TCP, unix.IPPROTO_UDP}, Text: "0, TCP, UDP"}},
 			syscall.EPROTONOSUPPORT, "MPTCP, SCTP, SMC, UDP-Lite, ping ... pass by rules made for TCP and UDP"},
 		{"sockets", []string{"socket"}, []Cond{eq32(0, "family", "NETLINK", unix.AF_NETLINK),

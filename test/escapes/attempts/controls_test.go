@@ -12,12 +12,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
+	"github.com/ringfence/ringfence/pkg/seccomp"
 	"github.com/ringfence/ringfence/test/escapes/world"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -175,6 +178,37 @@ func control(t *testing.T, w *world.World, a *Attempt) {
 	if a.As == asUser {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user}
 	}
+	r := result(t, cmd)
+	if !r.OK {
+		t.Errorf("as %s: %s %s (%s)", a.As, r.Errno, r.Detail, a.Control)
+	}
+	if r.OK && leavesTraces(a) && !noticed(w) {
+		t.Errorf("the world outside did not notice")
+	}
+	if a.Layer == "seccomp" {
+		filtered(t, w, a)
+	}
+}
+
+// filtered makes the attempt again, as root and with every capability, under
+// nothing but the filter: so it is the filter that refuses.
+func filtered(t *testing.T, w *world.World, a *Attempt) {
+	if err := w.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	replace := map[string]string{"pid": "1"}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", append([]string{os.Getenv(programEnv), a.Name}, w.Args(replace)...)...)
+	cmd.Env = append(os.Environ(), stageEnv+"=filter")
+	cmd.Dir = w.Params["ws"]
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	r := result(t, cmd)
+	if r.OK || !slices.Contains(a.Expect.Errnos, r.Errno) {
+		t.Errorf("under the filter: ok=%v %s %s, want one of %v", r.OK, r.Errno, r.Detail, a.Expect.Errnos)
+	}
+}
+
+func result(t *testing.T, cmd *exec.Cmd) (r Result) {
+	t.Helper()
 	dir, err := os.Open("/usr/bin")
 	if err != nil {
 		t.Fatal(err)
@@ -182,16 +216,32 @@ func control(t *testing.T, w *world.World, a *Attempt) {
 	defer dir.Close()
 	cmd.ExtraFiles = []*os.File{6: dir} // descriptor 9
 	out, err := cmd.CombinedOutput()
-	var r Result
 	if err != nil || json.Unmarshal(out, &r) != nil {
 		t.Fatalf("%v: %q", err, out)
 	}
-	if !r.OK {
-		t.Errorf("as %s: %s %s (%s)", a.As, r.Errno, r.Detail, a.Control)
+	return r
+}
+
+// TestMain is also the loader of the filter.
+func TestMain(m *testing.M) {
+	if os.Getenv(stageEnv) != "filter" {
+		os.Exit(m.Run())
 	}
-	if r.OK && leavesTraces(a) && !noticed(w) {
-		t.Errorf("the world outside did not notice")
+	runtime.LockOSThread()
+	check(loadFilter())
+	check(syscall.Exec(os.Args[1], os.Args[1:], os.Environ()))
+}
+
+func loadFilter() error {
+	prog, err := seccomp.Compile(seccomp.Coding())
+	if err != nil {
+		return err
 	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	f := unix.SockFprog{Len: uint16(len(prog) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&prog[0]))}
+	return sys(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&f)))
 }
 
 // leavesTraces says whether the world can see that an attempt succeeded.
