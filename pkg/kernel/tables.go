@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/bpf"
 )
@@ -202,6 +203,7 @@ func updateEach[K, V any](m *ebpf.Map, keys []K, vals []V) error {
 	return nil
 }
 
+// deleteAll goes one by one: batches stop at the first key that is gone.
 func deleteAll[K any](m *ebpf.Map, keys []K) error {
 	for i := range keys {
 		if err := m.Delete(&keys[i]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -212,7 +214,40 @@ func deleteAll[K any](m *ebpf.Map, keys []K) error {
 }
 
 // keysWhere collects keys first: deleting while walking restarts the walk.
+// Entries that come and go meanwhile may be missed.
 func keysWhere[K, V any](m *ebpf.Map, want func(*K, *V) bool) ([]K, error) {
+	out, err := keysByBatch(m, want)
+	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.ENOSPC) {
+		// No batches for this map type, or a hash bucket larger than ours.
+		return keysByOne(m, want)
+	}
+	return out, err
+}
+
+func keysByBatch[K, V any](m *ebpf.Map, want func(*K, *V) bool) ([]K, error) {
+	var (
+		out    []K
+		cursor ebpf.MapBatchCursor
+		keys   = make([]K, batchSize)
+		vals   = make([]V, batchSize)
+	)
+	for {
+		n, err := m.BatchLookup(&cursor, keys, vals, nil)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil, err
+		}
+		for i := range n {
+			if want(&keys[i], &vals[i]) {
+				out = append(out, keys[i])
+			}
+		}
+		if err != nil {
+			return out, nil // the end
+		}
+	}
+}
+
+func keysByOne[K, V any](m *ebpf.Map, want func(*K, *V) bool) ([]K, error) {
 	var (
 		out []K
 		k   K

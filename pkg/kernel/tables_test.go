@@ -73,11 +73,11 @@ func TestPoliciesDoNotMix(t *testing.T) {
 func TestNamesInBatches(t *testing.T) {
 	f := newFence(t)
 	var entries []NameEntry
-	for a := virtualRange.Addr(); len(entries) < 10000; a = a.Next() {
+	for a := virtualRange.Addr(); len(entries) < 5000; a = a.Next() {
 		entries = append(entries, NameEntry{Addr: a, Port: 443, Proto: ProtoTCP, Rule: 1})
 	}
 	var cidrs []CIDREntry
-	for i := range 10000 {
+	for i := range 5000 {
 		p := netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256))
 		cidrs = append(cidrs, CIDREntry{Prefix: p, Port: 443, Proto: ProtoTCP, Allow: true, Rule: 1})
 	}
@@ -89,7 +89,7 @@ func TestNamesInBatches(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if u := usage(t, f); u.Names != 30000 || u.CIDRs != 30000 {
+	if u := usage(t, f); u.Names != 15000 || u.CIDRs != 15000 {
 		t.Errorf("%+v", u)
 	}
 	if err := f.DeleteNames(1, entries[:10]); err != nil {
@@ -101,8 +101,32 @@ func TestNamesInBatches(t *testing.T) {
 	if err := f.DropPolicy(2, 3); err != nil {
 		t.Fatal(err)
 	}
-	if u := usage(t, f); u.Names != 9980 || u.CIDRs != 10000 {
+	if u := usage(t, f); u.Names != 4980 || u.CIDRs != 5000 {
 		t.Errorf("%+v", u)
+	}
+}
+
+// Walking by batches and one by one finds the same.
+func TestKeysWhere(t *testing.T) {
+	f := newFence(t)
+	var cidrs []CIDREntry
+	for i := range 1000 {
+		cidrs = append(cidrs, CIDREntry{Prefix: netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)), Proto: ProtoTCP, Allow: i%2 == 0})
+	}
+	if err := f.PutCIDRs(9, cidrs); err != nil {
+		t.Fatal(err)
+	}
+	odd := func(_ *bpf.FenceRfCidrKey, v *bpf.FenceRfCidrValue) bool { return v.Allow == 0 }
+	a, err := keysWhere(f.maps.Cidrs, odd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := keysByOne(f.maps.Cidrs, odd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(a) != 500 || len(b) != 500 {
+		t.Errorf("%d by batches, %d one by one", len(a), len(b))
 	}
 }
 
