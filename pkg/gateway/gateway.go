@@ -84,7 +84,8 @@ type Resolution struct {
 	Revision   uint64
 }
 
-// Counter is one sample of the keeper for /metrics. Labels are "key=value".
+// Counter is one sample of the keeper for /metrics: a row of the table in
+// package metrics, with the label values in the order of that row.
 type Counter struct {
 	Name   string
 	Labels []string
@@ -135,7 +136,7 @@ type Gateway struct {
 	log     *slog.Logger
 	dialer  *upstream.Dialer
 	rec     *recorder
-	metrics *metrics
+	metrics *counters
 	key     *ecdsa.PrivateKey // of every leaf; lives as long as the process
 	http    *http.Server
 	handoff *handoff
@@ -173,7 +174,7 @@ func New(o Options) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway: leaf key: %w", err)
 	}
-	m, err := newMetrics(o.Registerer, o.Keeper)
+	m, err := newCounters(o.Registerer, o.Keeper)
 	if err != nil {
 		return nil, fmt.Errorf("gateway: metrics: %w", err)
 	}

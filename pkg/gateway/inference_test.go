@@ -59,7 +59,7 @@ func TestProviderHostsGoToInference(t *testing.T) {
 			found[f.GetName()] += m.GetCounter().GetValue()
 		}
 	}
-	if found["ringfence_gateway_inference_tokens_total"] != 16 || found["ringfence_kernel_verdicts_total"] != 7 {
+	if found["ringfence_inference_tokens_total"] != 16 || found["ringfence_bpf_verdicts_total"] != 7 || found["ringfence_metrics_rejected_total"] != 1 {
 		t.Errorf("metrics %v", found)
 	}
 }

@@ -4,55 +4,62 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/metrics"
 )
 
-// metrics are the gateway's counters. Label values come from fixed sets: no
-// name, path or model that a sandbox chooses becomes a label.
-type metrics struct {
+// counters are the gateway's own metrics. Names and labels are those of the
+// table in package metrics, where it has them. Label values come from small
+// fixed sets: no name, path or model that a sandbox chooses becomes a label.
+type counters struct {
 	active     prometheus.Gauge
+	accepted   prometheus.Counter
 	unrecorded prometheus.Counter
 	pending    func() float64
 
-	verdicts  *prometheus.CounterVec // layer, verdict, reason
-	bytes     *prometheus.CounterVec // direction
-	responses *prometheus.CounterVec // code class
-	dns       *prometheus.CounterVec // rcode
-	calls     *prometheus.CounterVec // provider, status class, credential
-	tokens    *prometheus.CounterVec // provider, type
-	latency   *prometheus.HistogramVec
+	egress   *prometheus.CounterVec // verdict, reason
+	dns      *prometheus.CounterVec // verdict, type
+	http     *prometheus.CounterVec // verdict, status
+	bytes    *prometheus.CounterVec // direction
+	calls    *prometheus.CounterVec // provider, verdict, status
+	tokens   *prometheus.CounterVec // provider, type
+	duration *prometheus.CounterVec // provider
 }
 
-func newMetrics(reg prometheus.Registerer, k Keeper) (*metrics, error) {
-	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "ringfence", Subsystem: "gateway", Name: name, Help: help}, labels)
+func newCounters(reg prometheus.Registerer, k Keeper) (*counters, error) {
+	opts := func(name, help string) prometheus.CounterOpts {
+		if m, ok := metrics.Find(name); ok {
+			help = m.Help
+		}
+		return prometheus.CounterOpts{Name: name, Help: help}
 	}
-	m := &metrics{
-		active: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "ringfence", Subsystem: "gateway", Name: "connections_active",
-			Help: "Connections of sandboxes being served."}),
-		unrecorded: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "ringfence", Subsystem: "gateway", Name: "refused_event_buffer_total",
-			Help: "Connections, questions and requests refused because the event buffer was full."}),
-		verdicts:  counter("verdicts_total", "Decisions by layer, verdict and reason code.", "layer", "verdict", "reason"),
-		bytes:     counter("bytes_total", "Bytes of finished connections and requests; in is towards the sandbox.", "direction"),
-		responses: counter("http_responses_total", "Answers to inspected HTTP requests by status class.", "class"),
-		dns:       counter("dns_answers_total", "DNS answers by response code.", "rcode"),
-		calls:     counter("inference_calls_total", "Model calls by provider, status class and credential mode.", "provider", "class", "credential"),
-		tokens:    counter("inference_tokens_total", "Tokens of model calls.", "provider", "type"),
-		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "ringfence", Subsystem: "gateway", Name: "inference_duration_seconds",
-			Help: "Duration of model calls.", Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300}}, []string{"provider"}),
+	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(opts(name, help), labels)
+	}
+	m := &counters{
+		active:     prometheus.NewGauge(prometheus.GaugeOpts(opts("ringfence_gateway_connections", ""))),
+		accepted:   prometheus.NewCounter(opts("ringfence_gateway_connections_total", "")),
+		unrecorded: prometheus.NewCounter(opts("ringfence_gateway_refused_event_buffer_total", "Connections, questions and requests refused because the event buffer was full.")),
+		egress:     vec("ringfence_egress_verdicts_total", "", "verdict", "reason"),
+		dns:        vec("ringfence_dns_questions_total", "", "verdict", "type"),
+		http:       vec("ringfence_http_requests_total", "", "verdict", "status"),
+		bytes:      vec("ringfence_gateway_bytes_total", "Bytes of finished connections and requests; in is towards the sandbox.", "direction"),
+		calls:      vec("ringfence_inference_requests_total", "", "provider", "verdict", "status"),
+		tokens:     vec("ringfence_inference_tokens_total", "", "provider", "type"),
+		duration:   vec("ringfence_inference_duration_seconds_total", "", "provider"),
 	}
 	if reg == nil {
 		return m, nil
 	}
-	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "ringfence", Subsystem: "gateway", Name: "events_pending",
-		Help: "Places taken in the event buffer."}, func() float64 { return m.pending() })
-	for _, c := range []prometheus.Collector{m.active, m.unrecorded, m.verdicts, m.bytes, m.responses, m.dns, m.calls, m.tokens, m.latency,
+	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringfence_gateway_events_pending", Help: "Places taken in the gateway's event buffer."},
+		func() float64 { return m.pending() })
+	for _, c := range []prometheus.Collector{m.active, m.accepted, m.unrecorded, m.egress, m.dns, m.http, m.bytes, m.calls, m.tokens, m.duration,
 		pending, &keeperCollector{keeper: k}} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -62,25 +69,24 @@ func newMetrics(reg prometheus.Registerer, k Keeper) (*metrics, error) {
 }
 
 // observe counts what an event tells.
-func (m *metrics) observe(ev *event.Event) {
-	switch ev.Kind {
-	case event.KindNetwork, event.KindHTTP, event.KindDNS, event.KindInference:
-	default:
-		return
-	}
-	m.verdicts.WithLabelValues(ev.Layer, verdictLabel(ev.Verdict), ev.ReasonCode).Inc()
+func (m *counters) observe(ev *event.Event) {
+	v := verdictLabel(ev.Verdict)
 	switch ev.Kind {
 	case event.KindDNS:
-		m.dns.WithLabelValues(ev.RCode).Inc()
+		m.dns.WithLabelValues(v, queryLabel(ev.QueryType)).Inc()
 		return
+	case event.KindNetwork:
+		m.egress.WithLabelValues(v, ev.ReasonCode).Inc()
 	case event.KindHTTP:
-		m.responses.WithLabelValues(statusClass(ev.Status)).Inc()
+		m.http.WithLabelValues(v, statusClass(ev.Status)).Inc()
 	case event.KindInference:
-		m.calls.WithLabelValues(ev.Provider, statusClass(ev.Status), ev.Credential).Inc()
+		m.calls.WithLabelValues(ev.Provider, v, statusClass(ev.Status)).Inc()
 		m.tokens.WithLabelValues(ev.Provider, "input").Add(float64(ev.TokensIn))
 		m.tokens.WithLabelValues(ev.Provider, "output").Add(float64(ev.TokensOut))
 		m.tokens.WithLabelValues(ev.Provider, "cached").Add(float64(ev.TokensCached))
-		m.latency.WithLabelValues(ev.Provider).Observe(ev.Duration.Seconds())
+		m.duration.WithLabelValues(ev.Provider).Add(max(0, ev.Duration.Seconds()))
+	default:
+		return
 	}
 	m.bytes.WithLabelValues("in").Add(float64(ev.BytesIn))
 	m.bytes.WithLabelValues("out").Add(float64(ev.BytesOut))
@@ -96,6 +102,13 @@ func verdictLabel(v event.Verdict) string {
 	return "denied"
 }
 
+func queryLabel(t string) string {
+	if slices.Contains([]string{"A", "AAAA", "HTTPS", "SVCB", "PTR", "TXT", "SRV", "MX"}, t) {
+		return t
+	}
+	return metrics.Other
+}
+
 func statusClass(s uint32) string {
 	if s < 100 || s > 599 {
 		return "none"
@@ -104,15 +117,15 @@ func statusClass(s uint32) string {
 }
 
 // keeperCollector adds the keeper's counters to each scrape. It describes
-// nothing, which makes it an unchecked collector: the keeper's set of counters
-// is its own affair.
+// nothing, which makes it an unchecked collector. What is not in the table of
+// package metrics, or has other labels there, is counted as rejected.
 type keeperCollector struct{ keeper Keeper }
 
 // Describe implements prometheus.Collector.
 func (*keeperCollector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector. A keeper that does not answer shows
-// as ringfence_keeper_up 0.
+// as ringfence_up 0.
 func (c *keeperCollector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -121,21 +134,29 @@ func (c *keeperCollector) Collect(out chan<- prometheus.Metric) {
 	if err != nil {
 		up = 0
 	}
-	out <- prometheus.MustNewConstMetric(prometheus.NewDesc("ringfence_keeper_up", "Whether the keeper answered this scrape.", nil, nil),
-		prometheus.GaugeValue, up)
+	all := []metrics.Counter{{Name: "ringfence_up", Value: up}}
 	for _, s := range list {
-		var names, values []string
-		for _, l := range s.Labels {
-			k, v, _ := strings.Cut(l, "=")
-			names, values = append(names, k), append(values, v)
+		all = append(all, metrics.Counter(s))
+	}
+	for _, s := range metrics.Bound(all) {
+		row, ok := metrics.Find(s.Name)
+		if !ok || ownMetric(s.Name) {
+			continue
 		}
-		kind := prometheus.GaugeValue
-		if strings.HasSuffix(s.Name, "_total") {
-			kind = prometheus.CounterValue
+		kind := prometheus.CounterValue
+		if row.Type == metrics.GaugeType {
+			kind = prometheus.GaugeValue
 		}
-		m, err := prometheus.NewConstMetric(prometheus.NewDesc(s.Name, "Reported by the keeper.", names, nil), kind, s.Value, values...)
+		m, err := prometheus.NewConstMetric(prometheus.NewDesc(row.Name, row.Help, row.Labels, nil), kind, s.Value, s.Labels...)
 		if err == nil {
 			out <- m
 		}
 	}
+}
+
+// ownMetric tells whether the gateway counts a metric itself.
+func ownMetric(name string) bool {
+	return slices.Contains([]string{"ringfence_gateway_connections", "ringfence_gateway_connections_total", "ringfence_egress_verdicts_total",
+		"ringfence_dns_questions_total", "ringfence_http_requests_total", "ringfence_inference_requests_total",
+		"ringfence_inference_tokens_total", "ringfence_inference_duration_seconds_total"}, name)
 }

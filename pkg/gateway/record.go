@@ -22,7 +22,7 @@ type recorder struct {
 	capacity   int
 	perSandbox int
 	window     time.Duration
-	metrics    *metrics
+	metrics    *counters
 	log        *slog.Logger
 	kick       chan struct{}
 
@@ -65,7 +65,7 @@ const (
 	appendBatch = 256
 )
 
-func newRecorder(k Keeper, l Limits, m *metrics, log *slog.Logger) *recorder {
+func newRecorder(k Keeper, l Limits, m *counters, log *slog.Logger) *recorder {
 	return &recorder{keeper: k, capacity: l.Events, perSandbox: max(1, l.Events/8), window: l.FoldWindow,
 		metrics: m, log: log, kick: make(chan struct{}, 1), bySandbox: map[uint32]int{}, folds: map[foldKey]*fold{}}
 }

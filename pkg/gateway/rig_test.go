@@ -89,7 +89,7 @@ func (k *fakeKeeper) Append(_ context.Context, evs []event.Event) error {
 }
 
 func (k *fakeKeeper) Counters(context.Context) ([]Counter, error) {
-	return []Counter{{Name: "ringfence_kernel_verdicts_total", Labels: []string{"verdict=denied"}, Value: 7}}, nil
+	return []Counter{{Name: "ringfence_bpf_verdicts_total", Labels: []string{"connect4", "denied", "no-rule"}, Value: 7}, {Name: "ringfence_made_up", Value: 1}}, nil
 }
 
 func (k *fakeKeeper) setDown(down bool) {

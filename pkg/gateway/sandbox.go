@@ -150,6 +150,7 @@ func (sb *sandbox) track(f *flow) (code string, ok bool) {
 	sb.flows[f] = struct{}{}
 	sb.g.conns.Add(1)
 	sb.g.metrics.active.Inc()
+	sb.g.metrics.accepted.Inc()
 	return "", true
 }
 
