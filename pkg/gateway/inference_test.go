@@ -5,6 +5,7 @@ package gateway
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -89,4 +90,43 @@ func TestTheRealRedirectorAnswersWithTheTrialProvider(t *testing.T) {
 		t.Errorf("%d %s", resp.StatusCode, b)
 	}
 	r.event("trial call", func(e *event.Event) bool { return e.Kind == event.KindInference && e.Credential == "trial" })
+}
+
+func TestProviderAtALiteralAddressGetsTheRealKey(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan string, 8)
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		b, _ := io.ReadAll(req.Body)
+		got <- req.Header.Get("Authorization") + " " + req.URL.Path + " " + string(b)
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"id":"x","object":"chat.completion","model":"gpt-4o","choices":[],"usage":{"prompt_tokens":4,"completion_tokens":2,"total_tokens":6}}`)
+	})}
+	go func() { _ = srv.Serve(l) }()
+	defer srv.Close()
+	doc := "apiVersion: ringfence.dev/v1\nkind: Provider\nmetadata: {name: double}\nscope: org:local\ndialect: openai\nbaseURL: http://" +
+		l.Addr().String() + "/v1\nsecret: openai\ncredential: inject\n"
+	r := newRig(t, doc, rigOptions{})
+	r.g.SetSecrets(map[string]string{"openai": "sk-real"})
+	body := `{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"unknown":1}`
+	req, _ := http.NewRequest("POST", "https://api.openai.com/v1/chat/completions", strings.NewReader(body))
+	req.Header.Set("Authorization", "Bearer placeholder")
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := r.client(r.keeper.ca.pool(), true).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 200 {
+		t.Fatalf("%d %s", resp.StatusCode, b)
+	}
+	if seen := <-got; seen != "Bearer sk-real /v1/chat/completions "+body {
+		t.Errorf("the provider saw %q", seen)
+	}
+	ev := r.event("call", func(e *event.Event) bool { return e.Kind == event.KindInference })
+	if ev.Credential != "injected" || ev.TokensIn != 4 || ev.TokensOut != 2 || ev.Provider != "double" {
+		t.Errorf("event %+v", ev)
+	}
 }

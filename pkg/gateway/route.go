@@ -66,14 +66,20 @@ func (e *epoch) close() {
 }
 
 // provider is the transport to a provider: its document says which private
-// addresses its host may have.
+// addresses its host may have. An address in the base URL admits itself.
 func (e *epoch) provider(p *policy.Provider) http.RoundTripper {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	t := e.providers[p.Name]
 	if t == nil {
 		admit := p.ResolvesTo
-		t = e.sb.g.newTransport(e.dialer(func(string, uint16) []netip.Prefix { return admit }), true)
+		t = e.sb.g.newTransport(e.dialer(func(host string, _ uint16) []netip.Prefix {
+			if a, err := netip.ParseAddr(host); err == nil {
+				a = upstream.Judged(a)
+				return append(admit[:len(admit):len(admit)], netip.PrefixFrom(a, a.BitLen()))
+			}
+			return admit
+		}), true)
 		e.providers[p.Name] = t
 	}
 	return t
