@@ -33,7 +33,8 @@ type builder struct {
 // buildRoot replaces the process's root by the one in spec. The old root is
 // gone when it returns without error.
 func buildRoot(spec *confine.Spec, fds []*os.File) error {
-	unix.Umask(0)
+	unix.Umask(0) // modes below are meant as written
+	defer unix.Umask(0o022)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}

@@ -116,22 +116,22 @@ func keeper(args []string, log *slog.Logger, level *slog.LevelVar) error {
 	if err := cfg.Complete(exe); err != nil {
 		return usageError{err}
 	}
-	d, err := daemon.New(cfg, version, exe, log)
-	if err != nil {
-		return err
-	}
-	return serve(d)
+	return serve(func() (*daemon.Daemon, error) { return daemon.New(cfg, version, exe, log) })
 }
 
 // serve runs until SIGINT, which stops every sandbox too, or SIGTERM, which
 // leaves running sandboxes to the next daemon.
-func serve(d *daemon.Daemon) error {
+func serve(open func() (*daemon.Daemon, error)) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var stopSandboxes atomic.Bool
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGHUP)
+	d, err := open()
+	if err != nil {
+		return err
+	}
 	go func() {
 		if s := <-signals; s == syscall.SIGINT {
 			stopSandboxes.Store(true)

@@ -35,9 +35,9 @@ func lockRun(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// instance is the name of this daemon's cgroup: several daemons of one machine
+// Instance is the name of this daemon's cgroup: several daemons of one machine
 // differ by their run directory.
-func instance(runDir string) string {
+func Instance(runDir string) string {
 	if runDir == Default().RunDir {
 		return "ringfence"
 	}
@@ -51,7 +51,7 @@ func cgroupBase(runDir string) (root, base string, err error) {
 	if root, err = kernel.CgroupRoot(); err != nil {
 		return "", "", err
 	}
-	base = filepath.Join(root, instance(runDir))
+	base = filepath.Join(root, Instance(runDir))
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return "", "", fmt.Errorf("cgroup: %w", err)
 	}

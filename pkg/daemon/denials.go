@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/audit/landlock"
+	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/keeper"
 	"github.com/ringfence/ringfence/pkg/sandbox"
@@ -58,6 +59,9 @@ func (d *Daemon) takeDenial(e *event.Event) {
 	}
 	e.Sandbox, e.Scope = s.Record.ID, s.Principal.String()
 	e.Version = d.version
+	if real, ok := strings.CutPrefix(e.Path, confine.GuardDir+"/"); ok {
+		e.Path = "/" + real // a decoy stands for the guarded path
+	}
 	s.CountDenial(max(e.Count, 1))
 	d.log.Post(e)
 }

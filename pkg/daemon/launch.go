@@ -185,7 +185,7 @@ func (s *session) ID() string { return s.s.Record.ID }
 
 func (s *session) Wait(ctx context.Context) (api.Exit, error) {
 	select {
-	case <-s.s.Done():
+	case <-s.s.Ended():
 	case <-ctx.Done():
 		return api.Exit{}, ctx.Err()
 	}

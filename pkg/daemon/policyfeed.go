@@ -11,6 +11,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/documents"
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // policyFeed carries changes of the documents to where they are enforced.
@@ -118,7 +119,7 @@ func (d *Daemon) recordPolicy(c documents.Change) {
 		e.Activity, e.Severity = "refuse", event.SeverityMedium
 		e.Verdict = event.Denied
 		e.Reason = fmt.Sprintf("%d mistakes; the last good form of these documents stays in force", len(c.Problems))
-		e.Detail = c.Problems[0].Error()
+		e.Detail = policy.Problems(c.Problems).Error()
 	}
 	d.append(e)
 }

@@ -49,7 +49,7 @@ func (m *Manager) Leftovers() ([]Leftover, error) {
 // opened again in the namespace that init holds. A sandbox whose init is gone,
 // or whose agent was never let go, is cleaned up instead (ok is false).
 func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint32) *Listeners) (ok bool, err error) {
-	s := &Sandbox{m: m, Record: lo.Record, dir: lo.dir, state: Running, done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}
+	s := &Sandbox{m: m, Record: lo.Record, dir: lo.dir, state: Running, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}
 	if !s.Record.Started || !s.Record.Init.Alive() {
 		m.discard(s)
 		return false, nil

@@ -100,7 +100,7 @@ var steps = []step{
 // Launch establishes a sandbox and starts its agent. On error nothing runs
 // and nothing is left behind; the error is a *LaunchError.
 func (m *Manager) Launch(ctx context.Context, r *Request) (*Sandbox, error) {
-	l := &launch{m: m, r: r, s: &Sandbox{m: m, state: Starting, done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}
+	l := &launch{m: m, r: r, s: &Sandbox{m: m, state: Starting, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}
 	defer l.close()
 	for _, st := range steps {
 		began := time.Now()

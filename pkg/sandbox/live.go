@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -90,12 +92,7 @@ func (s *Sandbox) teardown(code int) {
 		log.Error("kill the rest of the sandbox", "error", err)
 	}
 	waitEmpty(s.Record.Cgroup)
-	s.forget()
-	if s.listeners != nil {
-		s.listeners.Close()
-	}
 	var errs []error
-	errs = append(errs, s.fence.Detach(), s.m.dropTables(s.table), RemoveCgroup(s.Record.Cgroup))
 	exit := Exit{Code: code, At: time.Now().UTC()}
 	if s.handback != nil {
 		findings, err := s.handback.run()
@@ -103,7 +100,13 @@ func (s *Sandbox) teardown(code int) {
 		errs = append(errs, err)
 		s.recordFindings(findings)
 	}
-	errs = append(errs, s.names.Close())
+	s.forget() // the gateway hands over what it has recorded of this sandbox
+	s.mu.Lock()
+	s.exit = exit
+	s.mu.Unlock()
+	close(s.ended)
+	s.listeners.Close()
+	errs = append(errs, s.fence.Detach(), s.m.dropTables(s.table), RemoveCgroup(s.Record.Cgroup), s.names.Close())
 	s.uid.Release()
 	errs = append(errs, os.RemoveAll(s.dir))
 	if err := errors.Join(errs...); err != nil {
@@ -111,7 +114,7 @@ func (s *Sandbox) teardown(code int) {
 	}
 	s.recordStop(code, errors.Join(errs...))
 	s.mu.Lock()
-	s.state, s.exit = Stopped, exit
+	s.state = Stopped
 	s.mu.Unlock()
 	if s.m.o.Ended != nil {
 		s.m.o.Ended(s)
@@ -181,7 +184,11 @@ func (s *Sandbox) Exec(ctx context.Context, r *ExecRequest) (*ExecProcess, error
 	if st != Running || c == nil {
 		return nil, &LaunchError{Code: 125, Step: "exec", Err: fmt.Errorf("the sandbox is %s", st)}
 	}
-	spec := &confine.Spec{SandboxID: s.Record.ID, Argv: r.Argv, Env: r.Env, Dir: r.Dir, TTY: r.TTY, Rows: r.Rows, Cols: r.Cols,
+	dir := r.Dir
+	if dir == "" {
+		dir = s.Record.Dir
+	}
+	spec := &confine.Spec{SandboxID: s.Record.ID, Argv: r.Argv, Env: mergeEnv(s.Record.Env, r.Env), Dir: dir, TTY: r.TTY, Rows: r.Rows, Cols: r.Cols,
 		SeccompFD: -1, StdioFDs: [3]int{-1, -1, -1}, StatusFD: -1, ListenFD: -1}
 	var fds []*os.File
 	for i, f := range r.Stdio {
@@ -195,6 +202,20 @@ func (s *Sandbox) Exec(ctx context.Context, r *ExecRequest) (*ExecProcess, error
 		fds = append(fds, r.Status)
 	}
 	return c.exec(ctx, spec, fds)
+}
+
+// mergeEnv lets later settings win.
+func mergeEnv(base, more []string) []string {
+	set := map[string]bool{}
+	for _, kv := range more {
+		k, _, _ := strings.Cut(kv, "=")
+		set[k] = true
+	}
+	out := slices.DeleteFunc(slices.Clone(base), func(kv string) bool {
+		k, _, _ := strings.Cut(kv, "=")
+		return set[k]
+	})
+	return append(out, more...)
 }
 
 // ExecRequest is one more program in a sandbox. Descriptors stay with the

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/policy"
@@ -65,7 +66,8 @@ type Options struct {
 
 // Manager owns all sandboxes of one keeper.
 type Manager struct {
-	o Options
+	o      Options
+	idmaps *confine.Idmaps
 
 	mu       sync.Mutex // guards what follows
 	byNumber map[uint32]*Sandbox
@@ -82,7 +84,7 @@ func NewManager(o Options) (*Manager, error) {
 			return nil, fmt.Errorf("sandboxes: %w", err)
 		}
 	}
-	return &Manager{o: o, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{}}, nil
+	return &Manager{o: o, idmaps: &confine.Idmaps{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{}}, nil
 }
 
 // Sandbox returns a living sandbox by number.

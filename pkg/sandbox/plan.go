@@ -39,7 +39,7 @@ func (l *launch) plan(context.Context) error {
 		Argv: r.Argv, Env: environment(r), Dir: r.Dir,
 		CABundle: slices.Concat(l.m.o.Bundle, s.authority.PEM()), CACert: s.authority.PEM(),
 		SeccompFilter: filter, Stdio: r.Stdio, Status: r.Status, Listener: listener,
-		TTY: r.TTY, Rows: r.Rows, Cols: r.Cols,
+		TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Idmaps: l.m.idmaps,
 	}
 	if in.JavaStore, err = javaStore(in.CABundle); err != nil {
 		return err
@@ -60,6 +60,7 @@ func (l *launch) plan(context.Context) error {
 		return err
 	}
 	s.Record.Degraded = append(s.Record.Degraded, l.prep.Notes...)
+	s.Record.Env, s.Record.Dir = l.prep.Spec.Env, l.prep.Spec.Dir
 	return nil
 }
 
@@ -82,7 +83,8 @@ func seccompOptions(p *policy.Profile) seccomp.Options {
 
 func wallsOf(p *policy.Profile) confine.Walls {
 	w := confine.Walls{
-		System: paths(p.Files.Exec), Read: paths(p.Files.Read), Write: paths(p.Files.Write),
+		System: optionalPaths(p.Files.Exec), Exec: requiredPaths(p.Files.Exec),
+		Read: paths(p.Files.Read), Write: paths(p.Files.Write),
 		Guarded:  append(confine.DefaultGuarded(), p.Files.Hide...),
 		TmpBytes: p.Tmp, HomeBytes: p.Home, MinLandlockABI: p.Require.LandlockABI, UnixSockets: p.UnixSockets,
 	}
@@ -98,6 +100,14 @@ func wallsOf(p *policy.Profile) confine.Walls {
 		}
 	}
 	return w
+}
+
+func requiredPaths(entries []policy.PathEntry) []string {
+	return paths(slices.DeleteFunc(slices.Clone(entries), func(e policy.PathEntry) bool { return e.Optional }))
+}
+
+func optionalPaths(entries []policy.PathEntry) []string {
+	return paths(slices.DeleteFunc(slices.Clone(entries), func(e policy.PathEntry) bool { return !e.Optional }))
 }
 
 // paths leaves out optional entries that the host does not have.

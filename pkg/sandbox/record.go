@@ -26,6 +26,8 @@ type Record struct {
 	UID      uint32   `json:"uid"`      // host uid it runs as
 	OwnUID   bool     `json:"ownUid"`   // UID comes from the range and is given back
 	Argv     []string `json:"argv"`
+	Env      []string `json:"env"` // the agent's, for further programs
+	Dir      string   `json:"dir"` // likewise
 	Detached bool     `json:"detached"`
 	TTY      bool     `json:"tty"`
 

@@ -51,7 +51,8 @@ type Sandbox struct {
 	fence     *kernel.Sandbox
 	uid       *UID
 	handback  *handback
-	done      chan struct{} // closed when everything is gone; exit is final then
+	ended     chan struct{} // closed when no process is left and the workspace was handed back; exit is final then
+	done      chan struct{} // closed when everything is gone
 
 	mu       sync.Mutex // guards what follows
 	state    State
@@ -74,7 +75,11 @@ func (s *Sandbox) State() State {
 // Done is closed when the sandbox and everything it held are gone.
 func (s *Sandbox) Done() <-chan struct{} { return s.done }
 
-// Exit returns how it ended; valid after Done.
+// Ended is closed when no process is left and the workspace was handed back;
+// what the sandbox held in the kernel is removed after that.
+func (s *Sandbox) Ended() <-chan struct{} { return s.ended }
+
+// Exit returns how it ended; valid after Ended.
 func (s *Sandbox) Exit() Exit {
 	s.mu.Lock()
 	defer s.mu.Unlock()
