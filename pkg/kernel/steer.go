@@ -9,10 +9,9 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
-
-	"github.com/ringfence/ringfence/bpf"
 )
 
 // SteerListeners are descriptors of listening TCP sockets in the sandbox's
@@ -53,12 +52,12 @@ func (s *Sandbox) Steer(netnsFD int, l SteerListeners) error {
 }
 
 func (s *Sandbox) newSteeringLocked(netnsFD int, l SteerListeners) (_ *steering, err error) {
-	var objs bpf.SteerObjects
-	if err := s.fence.steer.Copy().LoadAndAssign(&objs, nil); err != nil {
+	listeners, prog, err := loadSteer(s.fence.steer)
+	if err != nil {
 		return nil, err
 	}
-	defer objs.RfSteer.Close() // the link holds it
-	st := &steering{listeners: objs.Listeners}
+	defer prog.Close() // the link holds it
+	st := &steering{listeners: listeners}
 	defer func() {
 		if err != nil {
 			os.Remove(filepath.Join(s.dir, pinListeners))
@@ -71,7 +70,7 @@ func (s *Sandbox) newSteeringLocked(netnsFD int, l SteerListeners) (_ *steering,
 	if err := st.listeners.Pin(filepath.Join(s.dir, pinListeners)); err != nil {
 		return nil, err
 	}
-	lnk, err := link.AttachNetNs(netnsFD, objs.RfSteer)
+	lnk, err := link.AttachNetNs(netnsFD, prog)
 	if err != nil {
 		return nil, fmt.Errorf("attach to namespace: %w", err)
 	}
@@ -80,6 +79,37 @@ func (s *Sandbox) newSteeringLocked(netnsFD int, l SteerListeners) (_ *steering,
 		return nil, err
 	}
 	return st, nil
+}
+
+// loadSteer makes one instance: its SOCKMAP and the program over it. It loads
+// the bare instructions without their type information, which the program does
+// not need and which costs 20 ms per load.
+func loadSteer(spec *ebpf.CollectionSpec) (*ebpf.Map, *ebpf.Program, error) {
+	const mapName, progName = "listeners", "rf_steer"
+	ms, ps := spec.Maps[mapName].Copy(), spec.Programs[progName].Copy()
+	ms.Key, ms.Value = nil, nil
+	m, err := ebpf.NewMap(ms)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listeners: %w", err)
+	}
+	for i := range ps.Instructions {
+		ins := &ps.Instructions[i]
+		ref := ins.Reference()
+		ins.Metadata = asm.Metadata{}
+		if ref != mapName {
+			continue
+		}
+		if err := ins.AssociateMap(m); err != nil {
+			m.Close()
+			return nil, nil, fmt.Errorf("listeners: %w", err)
+		}
+	}
+	prog, err := ebpf.NewProgram(ps)
+	if err != nil {
+		m.Close()
+		return nil, nil, err
+	}
+	return m, prog, nil
 }
 
 // set stores the listeners by their slots in steer.bpf.c.

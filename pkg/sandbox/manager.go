@@ -23,6 +23,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/seccomp"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
@@ -68,11 +69,13 @@ type Options struct {
 type Manager struct {
 	o      Options
 	idmaps *confine.Idmaps
+	java   *trustStore
 
 	mu       sync.Mutex // guards what follows
 	byNumber map[uint32]*Sandbox
 	byID     map[string]*Sandbox
 	tables   map[uint32]bool // table numbers in use
+	filters  map[seccomp.Options][]byte
 	closed   bool
 	wg       sync.WaitGroup // one per living sandbox
 }
@@ -84,7 +87,8 @@ func NewManager(o Options) (*Manager, error) {
 			return nil, fmt.Errorf("sandboxes: %w", err)
 		}
 	}
-	return &Manager{o: o, idmaps: &confine.Idmaps{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{}}, nil
+	return &Manager{o: o, idmaps: &confine.Idmaps{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{},
+		filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
 // Sandbox returns a living sandbox by number.

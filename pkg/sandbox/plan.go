@@ -21,7 +21,7 @@ import (
 // plan turns the profile and the request into what init applies.
 func (l *launch) plan(context.Context) error {
 	s, r := l.s, l.r
-	filter, err := seccomp.Compile(seccompOptions(r.Profile))
+	filter, err := l.m.filter(seccompOptions(r.Profile))
 	if err != nil {
 		return err
 	}
@@ -41,9 +41,7 @@ func (l *launch) plan(context.Context) error {
 		SeccompFilter: filter, Stdio: r.Stdio, Status: r.Status, Listener: listener,
 		TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Idmaps: l.m.idmaps,
 	}
-	if in.JavaStore, err = javaStore(in.CABundle); err != nil {
-		return err
-	}
+	in.JavaStore = l.m.java.with(s.authority.DER())
 	if u := r.User; u != nil {
 		in.Identity.Groups = u.Groups
 	}
@@ -76,6 +74,20 @@ func (l *launch) initSocket() (*os.File, error) {
 }
 
 const initSocketName = "init.sock"
+
+// filter compiles each system call filter once.
+func (m *Manager) filter(o seccomp.Options) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.filters[o]; f != nil {
+		return f, nil
+	}
+	f, err := seccomp.Compile(o)
+	if err == nil {
+		m.filters[o] = f
+	}
+	return f, err
+}
 
 func seccompOptions(p *policy.Profile) seccomp.Options {
 	return seccomp.Options{AllowUnix: p.UnixSockets, AllowMemfd: p.Seccomp.Memfd, AllowNestedFilters: p.Seccomp.Memfd}
