@@ -126,7 +126,7 @@ func checkAll(t *testing.T, prog []byte, rules []Rule, tgt target) {
 		conditional := slices.ContainsFunc(rules, func(r Rule) bool { return slices.Contains(r.Calls, name) && len(r.When) > 0 })
 		rounds := 20
 		if conditional {
-			rounds = 20000
+			rounds = 3000
 		}
 		for range rounds {
 			var args [6]uint64

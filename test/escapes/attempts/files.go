@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -185,6 +186,8 @@ func writeAttempts() []*Attempt {
 	}
 	for _, a := range out {
 		switch a.Name {
+		case "bind-socket":
+			a.Expect = errnos(append(slices.Clone(unseen.Errnos), "EAFNOSUPPORT")...)
 		case "open-write", "truncate", "rename-over", "unlink", "create":
 			a.Event = "file?"
 		}

@@ -33,7 +33,8 @@ type Expect struct {
 	// Errnos: one of these. "none" = no error, but no effect either.
 	Errnos []string `json:"errnos,omitempty"`
 	// Contained: the attempt succeeds inside and must change nothing on the
-	// host, during the run or after it.
+	// host, during the run or after it. With Errnos as well, either is right:
+	// profiles differ.
 	Contained bool `json:"contained,omitempty"`
 }
 

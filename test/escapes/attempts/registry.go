@@ -14,7 +14,6 @@ const (
 const (
 	rootInside = "root-inside"  // uid 0 in a user namespace
 	unixOpen   = "unix-sockets" // a profile that allows unix sockets
-	readWrite  = "workspace-rw"
 	readOnly   = "workspace-ro"
 )
 
