@@ -17,7 +17,6 @@ import (
 	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/sandbox"
 	"github.com/ringfence/ringfence/pkg/scope"
-	"github.com/ringfence/ringfence/pkg/wire"
 )
 
 // Events yields records of the log.
@@ -154,38 +153,4 @@ func (b *backend) VerifyAudit(context.Context) (api.AuditReport, error) {
 		return api.AuditReport{}, err
 	}
 	return api.NewAuditReport(dir, r), nil
-}
-
-// counters are the keeper's samples for /metrics.
-func (d *Daemon) counters() []wire.Counter {
-	var out []wire.Counter
-	add := func(name string, v float64, labels ...string) {
-		out = append(out, wire.Counter{Name: name, Labels: labels, Value: v})
-	}
-	if vs, err := d.fence.Verdicts(); err == nil {
-		for _, v := range vs {
-			verdict := "denied"
-			if v.Allowed {
-				verdict = "allowed"
-			}
-			add("ringfence_kernel_verdicts_total", float64(v.Count), v.Hook.String(), verdict, v.Reason.String())
-		}
-	}
-	if rs, err := d.fence.Losses(); err == nil {
-		for _, r := range rs {
-			add("ringfence_kernel_records_total", float64(r.Kept), r.Ring.String(), "kept")
-			add("ringfence_kernel_records_total", float64(r.Full), r.Ring.String(), "full")
-			add("ringfence_kernel_records_total", float64(r.Throttled), r.Ring.String(), "throttled")
-		}
-	}
-	st := d.log.Stats()
-	add("ringfence_events_produced_total", float64(st.Produced))
-	add("ringfence_events_delivered_total", float64(st.Delivered))
-	for reason, n := range st.Dropped {
-		add("ringfence_events_dropped_total", float64(n), reason)
-	}
-	add("ringfence_sandboxes", float64(len(d.sandboxes.List())))
-	add("ringfence_policy_revision", float64(d.library.Snapshot().Revision()))
-	add("ringfence_policy_problems", float64(len(d.library.Problems())))
-	return out
 }
