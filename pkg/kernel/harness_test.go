@@ -227,7 +227,8 @@ type child struct {
 func (ns *namespace) spawn(t testing.TB, cgroup string) *child {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperEnv+"=1")
+	// The runtime's preemption signals would interrupt blocking calls.
+	cmd.Env = append(os.Environ(), helperEnv+"=1", "GODEBUG=asyncpreemptoff=1")
 	cmd.Stderr = os.Stderr
 	if cgroup != "" {
 		dir, err := os.Open(cgroup)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/ringfence/ringfence/bpf"
@@ -21,6 +22,7 @@ type loader struct {
 	digest         string // of the code and of what the kernel made us switch on
 	mapDir         string // "" means nothing is pinned
 	shared         map[string]*ebpf.Map
+	kernelTypes    *btf.Spec // parsed once, when the first program is loaded
 }
 
 // newLoader fits the embedded objects to the kernel and to the options. With
@@ -123,7 +125,16 @@ func (l *loader) program(dir, pin string, from *ebpf.CollectionSpec, name string
 			replace[mapName] = m
 		}
 	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replace})
+	if l.kernelTypes == nil {
+		var err error
+		if l.kernelTypes, err = btf.LoadKernelSpec(); err != nil {
+			return nil, err
+		}
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		Programs:        ebpf.ProgramOptions{KernelTypes: l.kernelTypes},
+		MapReplacements: replace,
+	})
 	if err != nil {
 		return nil, clarify(err, from.Programs[name].AttachType)
 	}
