@@ -349,7 +349,7 @@ func (l *launch) network(ctx context.Context) (err error) {
 }
 
 func (s *Sandbox) steer(ns *os.File) error {
-	return s.fence.Steer(int(ns.Fd()), kernel.SteerListeners{TCP4: int(s.listeners.TCP4.Fd()), TCP6: int(s.listeners.TCP6.Fd())})
+	return s.fence.Steer(int(ns.Fd()), kernel.SteerListeners{TCP4: rawFD(s.listeners.TCP4), TCP6: rawFD(s.listeners.TCP6)})
 }
 
 func (l *launch) gateway(ctx context.Context) error {

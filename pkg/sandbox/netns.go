@@ -161,3 +161,13 @@ func inNetwork(ns *os.File, fn func() error) error {
 	}()
 	return <-done
 }
+
+// rawFD is f.Fd() without its side effect: that would make the socket, which
+// the gateway shares, blocking. -1 for a closed file.
+func rawFD(f *os.File) int {
+	fd := -1
+	if rc, err := f.SyscallConn(); err == nil {
+		_ = rc.Control(func(p uintptr) { fd = int(p) }) // a closed file leaves -1
+	}
+	return fd
+}
