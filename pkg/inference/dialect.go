@@ -2,7 +2,10 @@
 
 package inference
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+)
 
 // dialects is the registration table: a new dialect is a new file and one
 // line here. It is data and never changes at run time.
@@ -51,4 +54,9 @@ func dialectByName(name string) *dialect {
 		}
 	}
 	return nil
+}
+
+// addCommand is how an operator adds a provider of the dialect.
+func (d *dialect) addCommand() string {
+	return "ringfence provider add " + d.name + " --key-env " + strings.ToUpper(d.name) + "_API_KEY"
 }

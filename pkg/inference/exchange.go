@@ -153,7 +153,7 @@ func (x *exchange) decideTools() *refusal {
 // readBody reads the request body within its bounds.
 func (x *exchange) readBody() *refusal {
 	if !x.route.body {
-		if x.in.ContentLength > 0 || len(x.in.TransferEncoding) > 0 {
+		if x.in.ContentLength != 0 || len(x.in.TransferEncoding) > 0 {
 			return invalid(http.StatusBadRequest, "body", x.route.method+" "+x.route.path+" takes no body", "Leave it out")
 		}
 		return nil
@@ -172,8 +172,10 @@ func (x *exchange) readBody() *refusal {
 	return x.fillBody()
 }
 
-var errBusy = errors.New("busy")
-var errTooLarge = errors.New("too large")
+var (
+	errBusy     = errors.New("busy")
+	errTooLarge = errors.New("too large")
+)
 
 func (x *exchange) fillBody() *refusal {
 	err := x.drain()
@@ -185,12 +187,20 @@ func (x *exchange) fillBody() *refusal {
 		return invalid(http.StatusRequestEntityTooLarge, "body-size", "the body is larger than "+
 			strconv.FormatInt(x.r.opt.MaxBody>>20, 10)+" MiB", "Send less at once")
 	case errors.Is(err, errBusy):
-		return &refusal{status: http.StatusServiceUnavailable, code: codeBusy, reason: "busy",
-			message: "the gateway holds as many request bodies as it may", remedy: "Try again"}
+		return busy()
 	default:
 		return invalid(http.StatusBadRequest, "body", "the body broke off", "Send it again")
 	}
 }
+
+func busy() *refusal {
+	return &refusal{status: http.StatusServiceUnavailable, code: codeBusy, reason: "busy",
+		message: "the gateway holds as many request bodies as it may", remedy: "Try again"}
+}
+
+// nodeCost is what one value on the tape is counted as, in bytes: the node and
+// its share of the sets that find duplicate keys.
+const nodeCost = 128
 
 // drain reads the body in growing steps, each counted before it is taken.
 func (x *exchange) drain() error {
@@ -267,8 +277,11 @@ func putNodes(n []node) {
 
 // parseBody parses the body and takes out what is judged.
 func (x *exchange) parseBody() *refusal {
-	t, err := parse(x.body, (*nodePool.Get().(*[]node))[:0])
+	t, err := parse(x.body, (*nodePool.Get().(*[]node))[:0], func(n int) bool { return x.hold(int64(n) * nodeCost) })
 	x.tape = t
+	if errors.Is(err, errBusy) {
+		return busy()
+	}
 	if err != nil {
 		return invalid(http.StatusBadRequest, "body", "the body is not strict JSON: "+err.Error(), "Send one JSON object, each key once")
 	}

@@ -122,46 +122,53 @@ func TestStreamPassesEventByEventAndIsMetered(t *testing.T) {
 		{"responses", openAIHost, "/v1/responses", `{"model":"m","stream":true,"input":"hi"}`, false},
 		{"messages", claudeHost, "/v1/messages?beta=true", `{"model":"m","stream":true,"max_tokens":5,"messages":[]}`, false},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			f := newFence(t, setup{})
-			direct := directAnswer(t, f.double, c.host, c.path, c.body)
-			f.double.Reset()
-			f.double.Fail(doubles.Fault{Gap: 30 * time.Millisecond})
-			resp, err := f.try("POST", "https://"+c.host+c.path, c.body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = resp.Body.Close() }()
-			var got strings.Builder
-			var reads int
-			buf := make([]byte, 64<<10)
-			for {
-				n, err := resp.Body.Read(buf)
-				got.Write(buf[:n])
-				if n > 0 {
-					reads++
-				}
-				if err != nil {
-					break
-				}
-			}
-			if got.String() != direct {
-				t.Errorf("stream changed:\n%q\n%q", got.String(), direct)
-			}
-			if reads < 4 {
-				t.Errorf("stream came in %d pieces: it was buffered", reads)
-			}
-			ev := f.event()
-			if !ev.Stream || ev.Estimated != c.estimated {
-				t.Errorf("event %+v", ev)
-			}
-			if !c.estimated && (ev.TokensIn != 11 || ev.TokensOut != 7 || ev.TokensCached != 3) {
-				t.Errorf("tokens %d %d %d", ev.TokensIn, ev.TokensOut, ev.TokensCached)
-			}
-			if c.estimated && (ev.TokensIn < 4 || ev.TokensOut < 4) {
-				t.Errorf("estimate %d %d", ev.TokensIn, ev.TokensOut)
-			}
-		})
+		for _, h2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/h2=%v", c.name, h2), func(t *testing.T) { stream(t, h2, c.host, c.path, c.body, c.estimated) })
+		}
+	}
+}
+
+func stream(t *testing.T, h2 bool, host, path, body string, estimated bool) {
+	f := newFence(t, setup{h2: h2})
+	direct := directAnswer(t, f.double, host, path, body)
+	f.double.Reset()
+	f.double.Fail(doubles.Fault{Gap: 30 * time.Millisecond})
+	resp, err := f.try("POST", "https://"+host+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if h2 != (resp.ProtoMajor == 2) {
+		t.Errorf("protocol %s", resp.Proto)
+	}
+	var got strings.Builder
+	var reads int
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := resp.Body.Read(buf)
+		got.Write(buf[:n])
+		if n > 0 {
+			reads++
+		}
+		if err != nil {
+			break
+		}
+	}
+	if got.String() != direct {
+		t.Errorf("stream changed:\n%q\n%q", got.String(), direct)
+	}
+	if reads < 4 {
+		t.Errorf("stream came in %d pieces: it was buffered", reads)
+	}
+	ev := f.event()
+	if !ev.Stream || ev.Estimated != estimated {
+		t.Errorf("event %+v", ev)
+	}
+	if !estimated && (ev.TokensIn != 11 || ev.TokensOut != 7 || ev.TokensCached != 3) {
+		t.Errorf("tokens %d %d %d", ev.TokensIn, ev.TokensOut, ev.TokensCached)
+	}
+	if estimated && (ev.TokensIn < 4 || ev.TokensOut < 4) {
+		t.Errorf("estimate %d %d", ev.TokensIn, ev.TokensOut)
 	}
 }
 
@@ -297,7 +304,13 @@ func TestBrokenDocumentIsCut(t *testing.T) {
 }
 
 func TestClientThatGoesAwayCancelsTheProvider(t *testing.T) {
-	f := newFence(t, setup{})
+	for _, h2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("h2=%v", h2), func(t *testing.T) { clientGone(t, h2) })
+	}
+}
+
+func clientGone(t *testing.T, h2 bool) {
+	f := newFence(t, setup{h2: h2})
 	f.double.Text = strings.Repeat("word ", 200)
 	f.double.Fail(doubles.Fault{Gap: 20 * time.Millisecond})
 	resp, err := f.try("POST", "https://"+claudeHost+"/v1/messages", `{"model":"m","stream":true,"max_tokens":5,"messages":[]}`)

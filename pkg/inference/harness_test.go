@@ -69,6 +69,7 @@ type setup struct {
 	opt    inference.Options
 	view   view
 	trial  bool
+	h2     bool // the sandbox speaks HTTP/2
 	change func(p *policy.Provider)
 	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -124,7 +125,7 @@ func newFence(t *testing.T, s setup) *fence {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}, DisableCompression: true,
+	in := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}, DisableCompression: true, ForceAttemptHTTP2: s.h2,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, gate.Addr.String())
 		}}

@@ -94,7 +94,7 @@ func (x *exchange) addCredential(out http.Header, p *policy.Provider) (secrets [
 	if !ok || key == "" || !headerSafe(key) {
 		return nil, &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "secret",
 			message: "the secret that provider " + quote(p.Name) + " names is missing or unusable",
-			remedy:  "The operator can store it with: ringfence provider add " + x.d.name + " --key-env " + strings.ToUpper(x.d.name) + "_API_KEY"}
+			remedy:  "The operator can store it with: " + x.d.addCommand(), command: x.d.addCommand()}
 	}
 	x.d.inject(out, key)
 	return []string{key}, nil

@@ -97,6 +97,7 @@ type walker struct {
 	t     *tape
 	r     *toolRules
 	found []finding
+	refs  bool // inside tool_choice: tools are named, not defined
 }
 
 func (w *walker) add(tool, what, param string) {
@@ -136,6 +137,10 @@ func (w *walker) member(parent, c uint32, low []byte) {
 		}
 	case string(low) == "source" && w.r.sources && t.nodes[c].kind == kindObject:
 		w.source(parent, c)
+	}
+	if string(low) == "tool_choice" && parent == 0 {
+		w.refs = true
+		defer func() { w.refs = false }()
 	}
 	w.value(c)
 }
@@ -222,7 +227,7 @@ func (w *walker) toolType(obj uint32, typ string, strict bool) {
 		if !glob(r.match, low) {
 			continue
 		}
-		if r.tool == "" || r.tool == "shell" && w.localShell(obj) {
+		if r.tool == "" || r.tool == "shell" && (w.refs || w.localShell(obj)) {
 			return
 		}
 		w.add(r.tool, "the tool "+quote(typ), "tools")

@@ -112,7 +112,7 @@ func TestOnlyTheTableOfPathsPasses(t *testing.T) {
 }
 
 func TestMalformedBodiesAreRefused(t *testing.T) {
-	f := newFence(t, setup{opt: inference.Options{MaxBody: 1 << 20}})
+	f := newFence(t, setup{opt: inference.Options{MaxBody: 2 << 20}})
 	var zipped bytes.Buffer
 	z := gzip.NewWriter(&zipped)
 	_, _ = z.Write([]byte(simple))
@@ -152,8 +152,8 @@ func TestMalformedBodiesAreRefused(t *testing.T) {
 		{"single quotes", `{'model':'m'}`, nil, 400},
 		{"raw control character", "{\"model\":\"m\",\"x\":\"\x01\"}", nil, 400},
 		{"cut", `{"model":"m"`, nil, 400},
-		{"too many values", `{"model":"m","x":[` + strings.Repeat("0,", 1<<19-1) + `0]}`, nil, 413},
-		{"too large", `{"model":"m","x":"` + strings.Repeat("a", 1<<20) + `"}`, nil, 413},
+		{"too many values", `{"model":"m","x":[` + strings.Repeat("0,", 1<<19) + `0]}`, nil, 400},
+		{"too large", `{"model":"m","x":"` + strings.Repeat("a", 2<<20) + `"}`, nil, 413},
 		{"compressed", zipped.String(), []string{"Content-Encoding", "gzip"}, 415},
 		{"not JSON by its type", simple, []string{"Content-Type", "text/plain"}, 415},
 		{"multipart", simple, []string{"Content-Type", "multipart/form-data; boundary=x"}, 415},
@@ -195,10 +195,15 @@ func TestBodyThatStalls(t *testing.T) {
 }
 
 func TestBodiesHeldAreBounded(t *testing.T) {
-	f := newFence(t, setup{opt: inference.Options{MaxBuffered: 64 << 10}})
+	f := newFence(t, setup{opt: inference.Options{MaxBuffered: 96 << 10}})
 	big := `{"model":"m","x":"` + strings.Repeat("a", 100<<10) + `"}`
 	if resp, body := f.chat(big); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	f.event()
+	f.call.Sandbox = "sb2"
+	if resp, body := f.chat(`{"model":"m","x":[` + strings.Repeat("0,", 20<<10) + `0]}`); resp.StatusCode != 503 {
+		t.Errorf("many values: %d %s", resp.StatusCode, body)
 	}
 	f.event()
 	for range 50 { // what was held is given back

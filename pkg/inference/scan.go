@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -15,7 +16,7 @@ import (
 // send and keep the tape of a hostile one small.
 const (
 	maxDepth = 128
-	maxNodes = 1 << 20
+	maxNodes = 1 << 19
 	maxKeys  = 1 << 16 // in one object
 )
 
@@ -60,8 +61,10 @@ func (e *syntaxError) Error() string { return fmt.Sprintf("%s at byte %d", e.msg
 var errTooMany = errors.New("it holds too many values")
 
 // parse reads src as one strict RFC 8259 document: valid UTF-8, no duplicate
-// keys in any object, bounded depth and number of values. nodes is reused.
-func parse(src []byte, nodes []node) (tape, error) {
+// keys in any object, bounded depth and number of values. nodes is reused; room
+// is asked before the tape grows by n values (nil: there is always room), and
+// when it says no the error is errBusy.
+func parse(src []byte, nodes []node, room func(n int) bool) (tape, error) {
 	t := tape{src: src, nodes: nodes[:0]}
 	if uint64(len(src)) > 1<<31 {
 		return t, &syntaxError{0, "too long"}
@@ -69,7 +72,7 @@ func parse(src []byte, nodes []node) (tape, error) {
 	if !utf8.Valid(src) {
 		return t, &syntaxError{invalidAt(src), "invalid UTF-8"}
 	}
-	p := parser{t: &t}
+	p := parser{t: &t, room: room}
 	pos, err := p.value(p.space(0), 0)
 	if err != nil {
 		return t, err
@@ -91,7 +94,20 @@ func invalidAt(b []byte) int {
 	return len(b)
 }
 
-type parser struct{ t *tape }
+type parser struct {
+	t    *tape
+	room func(n int) bool
+}
+
+// grow makes room for more nodes.
+func (p *parser) grow() error {
+	n := max(64, cap(p.t.nodes))
+	if p.room != nil && !p.room(n) {
+		return errBusy
+	}
+	p.t.nodes = slices.Grow(p.t.nodes, n)
+	return nil
+}
 
 func (p *parser) space(i int) int {
 	for i < len(p.t.src) {
@@ -115,6 +131,11 @@ func (p *parser) value(i, depth int) (int, error) {
 	}
 	if i >= len(p.t.src) {
 		return i, &syntaxError{i, "unexpected end"}
+	}
+	if len(p.t.nodes) == cap(p.t.nodes) {
+		if err := p.grow(); err != nil {
+			return i, err
+		}
 	}
 	at := len(p.t.nodes)
 	p.t.nodes = append(p.t.nodes, node{start: uint32(i)})

@@ -18,7 +18,7 @@ func FuzzScanAndPatch(f *testing.F) {
 		f.Add([]byte(s), "vendor/Model-1")
 	}
 	f.Fuzz(func(t *testing.T, src []byte, name string) {
-		tp, err := parse(src, nil)
+		tp, err := parse(src, nil, nil)
 		if err != nil {
 			return
 		}
@@ -43,7 +43,7 @@ func FuzzScanAndPatch(f *testing.F) {
 		if !bytes.HasPrefix(out, src[:n.start]) || !bytes.HasSuffix(out, tail) {
 			t.Fatalf("bytes around the model changed: %q -> %q", src, out)
 		}
-		again, err := parse(out, nil)
+		again, err := parse(out, nil, nil)
 		if err != nil {
 			t.Fatalf("patched document does not parse: %v: %q", err, out)
 		}
@@ -60,7 +60,7 @@ func FuzzScanAndPatch(f *testing.F) {
 func TestScanAgreesWithEncodingJSON(t *testing.T) {
 	for _, s := range []string{`1`, `-1.5E-3`, `01`, `1.`, `.5`, `-`, `1e`, `"a`, `"\x"`, `"\u12g4"`, "\"\t\"", `tru`, `nul`, `[1,]`, `[,1]`, `{"a"}`, `{"a":}`,
 		`{a:1}`, `{"a":1 "b":2}`, `[1 2]`, `[`, `{`, ` [ ] `, `{"a":[{}]}`, `"\u00e9\ud83d\ude00"`, `nullx`} {
-		_, err := parse([]byte(s), nil)
+		_, err := parse([]byte(s), nil, nil)
 		if want := json.Valid([]byte(s)); (err == nil) != want {
 			t.Errorf("%s: %v, encoding/json says valid=%v", s, err, want)
 		}
@@ -105,7 +105,7 @@ func BenchmarkJudge(b *testing.B) {
 	b.ReportAllocs()
 	nodes := make([]node, 0, 256)
 	for b.Loop() {
-		t, err := parse(body, nodes)
+		t, err := parse(body, nodes, nil)
 		if err != nil || len(inspect(&t, &openAIRules)) != 0 {
 			b.Fatal(err)
 		}

@@ -23,7 +23,7 @@ const (
 func (x *exchange) trialText() string {
 	return "This is Ringfence's built-in trial provider. No model was called: this node has no provider for the " + x.d.name +
 		" API yet. Your request was taken at " + x.c.Host + ", judged by policy, and answered here without leaving the host. " +
-		"To use a real model, the operator runs: ringfence provider add " + x.d.name + " --key-env " + strings.ToUpper(x.d.name) + "_API_KEY"
+		"To use a real model, the operator runs: " + x.d.addCommand()
 }
 
 // trialResponse makes the trial provider's answer in the shape of an upstream
@@ -32,7 +32,7 @@ func (x *exchange) trialResponse() (*http.Response, *refusal) {
 	if x.route.trial == nil {
 		return nil, &refusal{status: http.StatusNotImplemented, code: codeConfig, reason: "trial",
 			message: "no provider for the " + x.d.name + " API is configured, and the built-in trial provider does not do " + x.route.method + " " + x.route.path,
-			remedy:  "The operator can add one: ringfence provider add " + x.d.name + " --key-env " + strings.ToUpper(x.d.name) + "_API_KEY"}
+			remedy:  "The operator can add one: " + x.d.addCommand(), command: x.d.addCommand()}
 	}
 	body := x.route.trial(x)
 	resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}}
