@@ -113,15 +113,7 @@ func newFence(t *testing.T, s setup) *fence {
 			defer f.mu.Unlock()
 			f.events = append(f.events, e)
 		}}
-	red := inference.New(s.opt)
-	gate, err := ca.Serve(nil, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		c := f.call
-		c.Host, c.Dialect = req.Host, "openai"
-		if req.Host == claudeHost {
-			c.Dialect = "anthropic"
-		}
-		red.ServeHTTP(w, req, c)
-	}), openAIHost, claudeHost)
+	gate, err := ca.Serve(nil, f.handler(s.opt), openAIHost, claudeHost)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +129,19 @@ func newFence(t *testing.T, s setup) *fence {
 		_ = up.Close()
 	})
 	return f
+}
+
+// handler hands requests to a Redirector as the gateway does.
+func (f *fence) handler(o inference.Options) http.Handler {
+	red := inference.New(o)
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		c := f.call
+		c.Host, c.Dialect = req.Host, "openai"
+		if req.Host == claudeHost {
+			c.Dialect = "anthropic"
+		}
+		red.ServeHTTP(w, req, c)
+	})
 }
 
 // ask sends one request to a host with the placeholder credential.
@@ -221,6 +226,3 @@ func holds(r doubles.Received, text string) string {
 	}
 	return ""
 }
-
-// doublesCut breaks an answer off after two events.
-var doublesCut = doubles.Fault{CutAfter: 2}

@@ -47,8 +47,13 @@ func (r *record) refused(e *refusal) {
 	} else {
 		r.ev.ReasonCode = e.reason
 	}
-	if r.ev.Reason == "" || e.decision == nil {
+	switch {
+	case e.decision == nil, e.decision.Rule == (policy.RuleRef{}):
+		r.ev.Reason = e.message // it names what was asked for, which "no rule" does not
+	case r.ev.Reason == "":
 		r.ev.Reason = e.message
+	default:
+		r.ev.Detail = e.message
 	}
 	r.ev.Remedy = e.command
 	if e.code != codeUpstream {

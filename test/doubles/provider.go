@@ -135,9 +135,9 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 // answer is one answer being written.
 type answer struct {
-	text, model, id string
-	stream, usage   bool
-	reqUsage        bool
+	text, model   string
+	stream, usage bool
+	reqUsage      bool // the client asked for usage in the stream
 }
 
 func (p *Provider) answer(w http.ResponseWriter, req *http.Request, rec Received, f Fault) {
