@@ -32,13 +32,11 @@ var _ gateway.Keeper = (*link)(nil)
 
 func newLink() *link { return &link{up: make(chan struct{})} }
 
-const inflight = 64
-
 func (l *link) run(ctx context.Context, first *wire.Conn, again *net.UnixListener, h wire.Handler, log *slog.Logger) {
 	stop := context.AfterFunc(ctx, func() { again.Close() })
 	defer stop()
 	for conn := first; ; {
-		peer := wire.NewPeer(conn, h, inflight)
+		peer := wire.NewPeer(conn, h, wire.Inflight)
 		l.set(peer)
 		err := peer.Serve(ctx)
 		l.set(nil)

@@ -27,9 +27,6 @@ const (
 	FDSeccomp   = 6 // sealed file with the gateway's own system call filter
 )
 
-// inflight bounds the questions of the gateway under way at once.
-const inflight = 64
-
 // GatewayOptions say how the gateway process is run.
 type GatewayOptions struct {
 	Binary   string   // path of ringfenced
@@ -149,7 +146,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (g *Gateway) serve(ctx context.Context, conn *wire.Conn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	peer := wire.NewPeer(conn, g.o.Handler, inflight)
+	peer := wire.NewPeer(conn, g.o.Handler, wire.Inflight)
 	fed := make(chan error, 1)
 	go func() {
 		err := g.feed(ctx, peer)

@@ -13,7 +13,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,8 +45,9 @@ type Message struct {
 
 // Conn is one end of the socket. Send is safe for concurrent use, Recv is not.
 type Conn struct {
-	c  *net.UnixConn
-	mu sync.Mutex // serialises senders: one packet, one sendmsg
+	c        *net.UnixConn
+	patience time.Duration // SendPatience
+	mu       sync.Mutex    // serialises senders: one packet, one sendmsg
 }
 
 // Pair makes a connected pair of SEQPACKET sockets. The second end is returned
@@ -76,11 +79,11 @@ func FromFile(f *os.File) (*Conn, error) {
 		c.Close()
 		return nil, errors.New("wire: not a unix socket")
 	}
-	return &Conn{c: uc}, nil
+	return FromUnix(uc), nil
 }
 
 // FromUnix wraps an accepted or dialled SEQPACKET connection.
-func FromUnix(c *net.UnixConn) *Conn { return &Conn{c: c} }
+func FromUnix(c *net.UnixConn) *Conn { return &Conn{c: c, patience: SendPatience} }
 
 // Close closes the socket; a blocked Recv returns.
 func (c *Conn) Close() error { return c.c.Close() }
@@ -104,16 +107,48 @@ func (c *Conn) Send(m Message) error {
 	if len(m.FDs) > 0 {
 		ints := make([]int, len(m.FDs))
 		for i, f := range m.FDs {
-			ints[i] = int(f.Fd())
+			n, err := rawFD(f)
+			if err != nil {
+				return err
+			}
+			ints[i] = n
 		}
 		oob = unix.UnixRights(ints...)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, _, err := c.c.WriteMsgUnix(buf, oob, nil); err != nil {
+	err := c.c.SetWriteDeadline(time.Now().Add(c.patience))
+	if err == nil {
+		_, _, err = c.c.WriteMsgUnix(buf, oob, nil)
+	}
+	runtime.KeepAlive(m.FDs)
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.c.Close() // nothing may wait behind a peer that does not read
+		}
 		return fmt.Errorf("wire: send: %w", err)
 	}
 	return nil
+}
+
+// SendPatience is how long a peer may leave its end of the socket full. Then
+// the connection is closed: a peer that stopped reading must not hold whoever
+// has something to tell it.
+const SendPatience = 20 * time.Second
+
+// rawFD is f.Fd() without its side effect on the blocking mode, which all
+// holders of a socket share: a listener that a running gateway accepts on must
+// stay non-blocking.
+func rawFD(f *os.File) (int, error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return -1, fmt.Errorf("wire: descriptor of %s: %w", f.Name(), err)
+	}
+	n := -1
+	if err := rc.Control(func(fd uintptr) { n = int(fd) }); err != nil {
+		return -1, fmt.Errorf("wire: descriptor of %s: %w", f.Name(), err)
+	}
+	return n, nil
 }
 
 func flags(m Message) byte {

@@ -3,9 +3,11 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,16 +27,29 @@ func Seal(name string, data []byte) (*os.File, error) {
 		f.Close()
 		return nil, fmt.Errorf("memfd %s: %w", name, err)
 	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals|unix.F_SEAL_SEAL); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("memfd %s: seal: %w", name, err)
 	}
 	return f, nil
 }
 
-// ReadSealed reads the whole of a sealed file, whatever its offset is.
+// seals make what was read stay what it is: the size cannot change between
+// looking at it and reading.
+const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+
+// ReadSealed reads the whole of a sealed file, whatever its offset is. A file
+// that is not sealed is refused.
 func ReadSealed(f *os.File) ([]byte, error) {
+	fd, err := rawFD(f)
+	if err != nil {
+		return nil, err
+	}
+	have, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	runtime.KeepAlive(f)
+	if err != nil || have&seals != seals {
+		return nil, errors.New("not a sealed file")
+	}
 	st, err := f.Stat()
 	if err != nil {
 		return nil, err

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// coded is any message of the protocol.
+type coded interface {
+	Decode(b []byte) error
+	encode() []byte
+}
+
+func (m *ResolveRequest) encode() []byte { return m.Encode() }
+func (m *ResolveReply) encode() []byte   { return m.Encode() }
+func (m *LeafRequest) encode() []byte    { return m.Encode() }
+func (m *LeafReply) encode() []byte      { return m.Encode() }
+func (m *Names) encode() []byte          { return m.Encode() }
+func (m *SandboxAdd) encode() []byte     { return m.Encode() }
+func (m *ID) encode() []byte             { return m.Encode() }
+
+// examples hold every message once.
+func examples() []coded {
+	id := ID(7)
+	return []coded{
+		&ResolveRequest{Sandbox: 1, Name: "api.example.com"},
+		&ResolveReply{Allowed: true, Addr: netip.MustParseAddr("198.18.1.0"), Rule: "a/b", RuleAt: "f:1", Revision: 9},
+		&ResolveReply{Exhausted: true, Reason: "no", ReasonCode: "names-exhausted"},
+		&LeafRequest{Sandbox: 2, Name: "x", Point: bytes.Repeat([]byte{4}, MaxPoint)},
+		&LeafReply{Leaf: []byte{1}, CA: []byte{2, 3}},
+		&Names{Sandbox: 3, Entries: []NameEntry{{netip.MustParseAddr("198.18.1.1"), "a"}, {netip.MustParseAddr("::1"), "b"}}},
+		&SandboxAdd{ID: 4, Name: "n", Scope: "org:a/team:b/agent:c", Explain: true},
+		&id,
+	}
+}
+
+func fresh(m coded) coded { return reflect.New(reflect.TypeOf(m).Elem()).Interface().(coded) }
+
+func TestMessagesReadBackAsWritten(t *testing.T) {
+	for _, m := range examples() {
+		b := m.encode()
+		got := fresh(m)
+		if err := got.Decode(b); err != nil || !reflect.DeepEqual(got, m) {
+			t.Errorf("%T: %+v, %v; want %+v", m, got, err, m)
+		}
+		for n := range b {
+			if err := fresh(m).Decode(b[:n]); !errors.As(err, new(*ProtocolError)) {
+				t.Errorf("%T cut at %d of %d: %v", m, n, len(b), err)
+			}
+		}
+		if err := fresh(m).Decode(append(b, 0)); !errors.As(err, new(*ProtocolError)) {
+			t.Errorf("%T with a byte too many: %v", m, err)
+		}
+	}
+}
+
+func TestBoundsOfFields(t *testing.T) {
+	long := strings.Repeat("x", MaxName+1)
+	var e Encoder
+	e.U32(1)
+	e.Str(long, len(long))
+	if err := new(ResolveRequest).Decode(e.B); err == nil {
+		t.Error("a name over the limit was taken")
+	}
+	if q := (ResolveRequest{Name: long}); q.Encode() != nil && new(ResolveRequest).Decode(q.Encode()) != nil {
+		t.Error("our own encoder broke the bound")
+	}
+	e = Encoder{}
+	e.Bytes([]byte{1, 2, 3}, 16)
+	if d := NewDecoder(e.B); d.Addr().IsValid() || d.Err() == nil {
+		t.Error("an address of three bytes was taken")
+	}
+	if d := NewDecoder([]byte{2}); d.Bool() || d.Err() == nil {
+		t.Error("a boolean of 2 was taken")
+	}
+	d := NewDecoder(nil)
+	if d.U64() != 0 || d.U8() != 0 || d.Str(9) != "" || d.Err() == nil {
+		t.Error("reading past the end gave a value")
+	}
+}
+
+func TestCountersAndIDs(t *testing.T) {
+	in := []Counter{{"a_total", []string{"x", "y"}, 7}, {"b", nil, 0}}
+	if out, err := DecodeCounters(EncodeCounters(in)); err != nil || !reflect.DeepEqual(in, out) {
+		t.Errorf("%v, %v", out, err)
+	}
+	ids := []uint32{1, 1 << 31, 0}
+	if out, err := DecodeIDs(EncodeIDs(ids)); err != nil || !reflect.DeepEqual(ids, out) {
+		t.Errorf("%v, %v", out, err)
+	}
+}
+
+// Whatever comes in, decoding ends in an error or in a value that encodes to
+// the same bytes: there is one form of each message.
+func FuzzMessages(f *testing.F) {
+	for i, m := range examples() {
+		f.Add(uint8(i), m.encode())
+	}
+	f.Add(uint8(5), []byte{0, 0, 0, 0, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, which uint8, b []byte) {
+		all := examples()
+		m := fresh(all[int(which)%len(all)])
+		if err := m.Decode(b); err != nil {
+			if !errors.As(err, new(*ProtocolError)) {
+				t.Errorf("%T: %v is no protocol error", m, err)
+			}
+			return
+		}
+		if again := m.encode(); !bytes.Equal(again, b) {
+			t.Errorf("%T: %x was read as %+v, which is written %x", m, b, m, again)
+		}
+	})
+}
+
+func FuzzLists(f *testing.F) {
+	f.Add(EncodeCounters([]Counter{{"a", []string{"b"}, 1}}))
+	f.Add(EncodeIDs([]uint32{1, 2}))
+	f.Add([]byte{0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if cs, err := DecodeCounters(b); err == nil && len(cs) > len(b) {
+			t.Errorf("%d counters out of %d bytes", len(cs), len(b))
+		}
+		if ids, err := DecodeIDs(b); err == nil && !bytes.Equal(EncodeIDs(ids), b) {
+			t.Errorf("%x was read as %v", b, ids)
+		}
+	})
+}
+
+func FuzzHeader(f *testing.F) {
+	f.Add(header(1, 0, 0, 1))
+	f.Add(append(header(255, 3, 3, ^uint64(0)), "abc"...))
+	f.Add(header(1, 0, ^uint32(0), 1))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := decodeHeader(b)
+		if err != nil {
+			if !errors.As(err, new(*ProtocolError)) {
+				t.Errorf("%v is no protocol error", err)
+			}
+			return
+		}
+		if m.Type == 0 || len(m.Payload) > MaxPayload || len(m.Payload) != len(b)-headerLen || m.Failed && !m.Reply {
+			t.Errorf("%x was taken as %+v", b, m)
+		}
+	})
+}
