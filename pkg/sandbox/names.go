@@ -115,6 +115,14 @@ func (n *Names) Allocate(name string) (addr netip.Addr, fresh bool, err error) {
 	return a, true, nil
 }
 
+// Has says whether a name has its address already.
+func (n *Names) Has(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, ok := n.byName[name]
+	return ok
+}
+
 // Name returns the name behind a virtual address, "" if there is none.
 func (n *Names) Name(a netip.Addr) string {
 	n.mu.Lock()

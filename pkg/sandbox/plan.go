@@ -36,7 +36,7 @@ func (l *launch) plan(context.Context) error {
 		Identity:  confine.Identity{UID: s.Record.UID, GID: l.hostGID()},
 		RealHome:  r.OwnerHome,
 		Workspace: r.Workspace, WorkspaceTarget: r.WorkspaceAt,
-		Argv: r.Argv, Env: environment(r), Dir: r.Dir,
+		Argv: r.Argv, Env: environment(r, s.View()), Dir: r.Dir,
 		CABundle: slices.Concat(l.m.o.Bundle, s.authority.PEM()), CACert: s.authority.PEM(),
 		SeccompFilter: filter, Stdio: r.Stdio, Status: r.Status, Listener: listener,
 		TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Idmaps: l.m.idmaps,
@@ -136,7 +136,10 @@ func paths(entries []policy.PathEntry) []string {
 
 // environment is what the profile lets through, then what it sets, then what
 // the operator asked for by name.
-func environment(r *Request) []string {
+//
+// A placeholder key is left out where the provider forwards the agent's own
+// credential: it would be sent in its place.
+func environment(r *Request, view *policy.View) []string {
 	env := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	for _, kv := range r.Environ {
 		if k, v, ok := strings.Cut(kv, "="); ok && r.Profile.Env.Passes(k) {
@@ -144,6 +147,11 @@ func environment(r *Request) []string {
 		}
 	}
 	for k, v := range r.Profile.Env.Set {
+		if d := keyVariables[k]; d != "" && v == placeholder {
+			if p, ok := view.Provider(d); ok && p.Credential == policy.CredentialPassthrough {
+				continue
+			}
+		}
 		env[k] = v
 	}
 	for _, kv := range r.Env {
@@ -158,6 +166,12 @@ func environment(r *Request) []string {
 	slices.Sort(out)
 	return out
 }
+
+// placeholder is what shipped profiles set key variables to.
+const placeholder = "ringfence-placeholder"
+
+// keyVariables are the variables in which SDKs look for a key, by dialect.
+var keyVariables = map[string]string{"OPENAI_API_KEY": policy.DialectOpenAI, "ANTHROPIC_API_KEY": policy.DialectAnthropic}
 
 // openWorkspace fills in the workspace, its baseline and the git guards.
 func (l *launch) openWorkspace(in *confine.PlanInput) error {

@@ -63,6 +63,8 @@ type Sandbox struct {
 	exit     Exit
 	denials  uint64
 	problems []string // layers that no longer hold
+
+	wildcards wildcardBudget
 }
 
 // State returns where the sandbox is in its life.
@@ -128,6 +130,11 @@ func (s *Sandbox) Resolve(name string) (wire.ResolveReply, error) {
 		Rule: d.Decision.Rule.String(), RuleAt: ruleAt(d.Decision.Rule), Revision: d.Decision.Revision}
 	if !d.Resolves {
 		return r, nil
+	}
+	if d.Wildcard && !s.names.Has(d.Name) {
+		if why := s.wildcards.spend(d.Name, time.Now()); why != "" {
+			return wire.ResolveReply{Reason: why, ReasonCode: "wildcard-budget", Rule: r.Rule, RuleAt: r.RuleAt, Revision: r.Revision}, nil
+		}
 	}
 	addr, _, err := s.names.Allocate(d.Name)
 	if err != nil {
