@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/ringfence/ringfence/pkg/api"
@@ -47,14 +48,22 @@ func (b *backend) launch(ctx context.Context, c *api.Caller, r *api.LaunchReques
 		Workspace: f.Workspace, WorkspaceAt: r.WorkspacePath, TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Detached: r.Detach,
 		Stdio: f.Stdio, Status: f.Status,
 	}
-	setIdentity(q, c, r.Identity)
+	if err := setIdentity(q, r.Identity, groupID(b.d.cfg.Group)); err != nil {
+		return nil, err
+	}
 	if err := b.stdio(q); err != nil {
 		return nil, err
 	}
-	q.Prepare = func(id string, p scope.Principal) ([]string, error) {
+	var id string
+	q.Prepare = func(given string, p scope.Principal) ([]string, error) {
+		id = given
 		return b.d.addSandboxDocuments(id, p, r.Policies)
 	}
 	s, err := b.d.sandboxes.Launch(ctx, q)
+	if err != nil && id != "" {
+		b.d.dropSandboxDocuments(id)
+		b.d.removeOutput(b.d.outputPath(id))
+	}
 	*f = api.Files{} // the manager has closed what it was given
 	if f2 := q.Workspace; f2 != nil {
 		f2.Close()
@@ -64,16 +73,23 @@ func (b *backend) launch(ctx context.Context, c *api.Caller, r *api.LaunchReques
 
 // setIdentity: root without a wish gets a uid of the sandbox's own, root that
 // asks for uid 0 gets it inside only, everybody else is somebody unprivileged.
-func setIdentity(q *sandbox.Request, c *api.Caller, id *api.Identity) {
+// The operators' group never goes in.
+func setIdentity(q *sandbox.Request, id *api.Identity, operators int) error {
 	switch {
 	case id == nil:
 		q.OwnerHome = "/root"
+		return nil
 	case id.UID == 0:
 		q.RootInside, q.OwnerHome = true, "/root"
-	default:
-		q.User = &sandbox.User{UID: id.UID, GID: id.GID, Groups: id.Groups, Name: id.Name, Home: id.Home}
-		q.OwnerHome = id.Home
+		return nil
+	case int(id.GID) == operators:
+		return &sandbox.LaunchError{Code: 125, Step: "identity", Err: errors.New("the primary group is the operators' group, which no sandbox may have"),
+			Remedy: "use another primary group: newgrp, or usermod -g"}
 	}
+	groups := slices.DeleteFunc(slices.Clone(id.Groups), func(g uint32) bool { return int(g) == operators || g == 0 })
+	q.User = &sandbox.User{UID: id.UID, GID: id.GID, Groups: groups, Name: id.Name, Home: id.Home}
+	q.OwnerHome = id.Home
+	return nil
 }
 
 // stdio gives a detached sandbox /dev/null and a holder for its output.
@@ -281,8 +297,8 @@ func (d *Daemon) restoreDocuments(lo sandbox.Leftover) error {
 }
 
 // dropSandboxDocuments forgets the policy of an ended sandbox.
-func (d *Daemon) dropSandboxDocuments(s *sandbox.Sandbox) {
-	prefix := "sandbox:" + s.Record.ID + "/"
+func (d *Daemon) dropSandboxDocuments(id string) {
+	prefix := "sandbox:" + id + "/"
 	var names []string
 	for _, it := range d.library.Items() {
 		if strings.HasPrefix(it.File, prefix) {
@@ -290,6 +306,6 @@ func (d *Daemon) dropSandboxDocuments(s *sandbox.Sandbox) {
 		}
 	}
 	if err := d.library.Remove(names...); err != nil {
-		d.logger.Error("policy of an ended sandbox", "sandbox", s.Record.ID, "error", err)
+		d.logger.Error("policy of an ended sandbox", "sandbox", id, "error", err)
 	}
 }
