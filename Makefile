@@ -1,15 +1,79 @@
 # SPDX-License-Identifier: Apache-2.0
-GO      ?= go
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -X main.version=$(VERSION)
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -X main.version=$(VERSION)
+PREFIX   ?= /usr/local
+ETC      ?= /etc/ringfence
+DEV      ?= /run/ringfence-dev
+FUZZTIME ?= 30s
+BENCH    ?= .
 
+.DEFAULT_GOAL := help
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: quickstart
+quickstart: deps build ## as root: install what is missing, build, run the demo agent, show what happened
+	$(GO) run ./tools/quickstart
+
+.PHONY: deps
+deps: ## install from apt what building needs, if it is not there
+	@tools/deps.sh build
+
+.PHONY: deps-test
+deps-test: ## install from apt what building, testing and generating need
+	@tools/deps.sh build test generate
 
 .PHONY: build
 build: ## build ringfence, ringfenced and ringfence-init into bin/
+	@tools/deps.sh --check build || { echo "run: make deps" >&2; exit 1; }
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ringfence ./cmd/ringfence
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ringfenced ./cmd/ringfenced
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ringfence-init ./cmd/ringfence-init
+
+.PHONY: generate
+generate: ## rebuild the kernel programs' bindings (needs clang 14)
+	@tools/deps.sh --check generate || { echo "run: make deps-test" >&2; exit 1; }
+	$(GO) generate ./bpf
+
+.PHONY: docs
+docs: build ## regenerate the reference pages in docs/reference
+	$(GO) run ./tools/gendocs -bin bin -out docs/reference
+
+.PHONY: test
+test: ## the whole test suite (root; RINGFENCE_CI=1 turns missing things into failures)
+	@tools/deps.sh --check build || { echo "run: make deps" >&2; exit 1; }
+	@tools/deps.sh --check test || { echo "the tests that need these are skipped; to install them run: make deps-test" >&2; [ -z "$$RINGFENCE_CI" ]; }
+	@[ "$$(id -u)" = 0 ] || { echo "not root: everything that needs the kernel is skipped" >&2; [ -z "$$RINGFENCE_CI" ]; }
+	@$(GO) run ./tools/testsum -race '2:./bpf/... ./cmd/... ./pkg/... ./profiles/... ./tools/...' '1:./test/...'
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (30s)
+	@GO='$(GO)' tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: bench
+bench: ## the benchmarks; BENCH=PATTERN chooses
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 60m ./pkg/kernel/... ./pkg/policy/... ./pkg/gateway/... ./pkg/inference/... $(if $(wildcard test/bench),./test/bench/...)
+
+.PHONY: lint
+lint: ## formatting, vet, staticcheck, licence lines, file sizes
+	@GO='$(GO)' tools/lint.sh
+
+.PHONY: start
+start: build ## run a daemon from this checkout in the background, below DEV
+	@tools/daemon.sh start $(DEV)
+
+.PHONY: stop
+stop: ## stop it, and its sandboxes
+	@tools/daemon.sh stop $(DEV)
+
+.PHONY: install
+install: build ## programs to PREFIX/bin, empty policy and profile directories to ETC
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(ETC)/policy $(DESTDIR)$(ETC)/profiles
+	install -m 0755 bin/ringfence bin/ringfenced bin/ringfence-init $(DESTDIR)$(PREFIX)/bin
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Installs from apt what a job needs and this machine lacks.
+#
+#   tools/deps.sh build             what `make build` needs besides Go
+#   tools/deps.sh generate          clang and friends, for `make generate`
+#   tools/deps.sh test              the programs that tests run
+#   tools/deps.sh --check JOB...    install nothing; say what is missing, exit 1
+set -euo pipefail
+
+check=no
+if [ "${1:-}" = --check ]; then
+	check=yes
+	shift
+fi
+
+missing=()
+
+# need PACKAGE TEST...: the package is missing when the test fails.
+need() {
+	local package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+has() { command -v "$1"; }
+any() { compgen -G "$1"; }
+
+for job in "$@"; do
+	case $job in
+	build)
+		need gcc has gcc
+		need libc6-dev test -e /usr/include/stdio.h
+		need pkg-config has pkg-config
+		need libseccomp-dev pkg-config --exists libseccomp
+		need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
+		;;
+	generate)
+		need clang has clang
+		need llvm has llvm-strip
+		need libbpf-dev test -e /usr/include/bpf/bpf_helpers.h
+		need linux-libc-dev test -e /usr/include/linux/bpf.h
+		;;
+	test)
+		for p in curl git openssl python3; do need "$p" has "$p"; done
+		need bubblewrap has bwrap
+		need postgresql any '/usr/lib/postgresql/*/bin/initdb'
+		need postgresql-client has psql
+		need nodejs has node
+		need npm has npm
+		need procps has ps
+		need iproute2 has ip
+		;;
+	*)
+		echo "tools/deps.sh: unknown job '$job'; jobs are build, generate and test" >&2
+		exit 2
+		;;
+	esac
+done
+
+[ ${#missing[@]} -gt 0 ] || exit 0
+if [ "$check" = yes ]; then
+	echo "missing: ${missing[*]}" >&2
+	exit 1
+fi
+if ! has apt-get >/dev/null; then
+	echo "tools/deps.sh: this machine has no apt; install what these Debian packages hold: ${missing[*]}" >&2
+	exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+	echo "tools/deps.sh: run as root, or install first: apt-get install ${missing[*]}" >&2
+	exit 1
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+retry() {
+	local i
+	for i in 1 2 3 4; do
+		"$@" && return 0
+		echo "tools/deps.sh: attempt $i of '$*' failed" >&2
+		sleep $((i * 5))
+	done
+	return 1
+}
+echo "installing: ${missing[*]}"
+retry apt-get update -qq
+retry apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
