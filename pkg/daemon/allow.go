@@ -105,7 +105,7 @@ func (d *Daemon) grant(r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Docu
 		if s == nil {
 			return fmt.Errorf("name a sandbox with --sandbox, or say --once, --for or --always")
 		}
-		return d.library.SetSandbox(name, string(doc.Raw), s.Principal)
+		return d.addSandboxDocument(s, name, string(doc.Raw))
 	case api.AllowOnce:
 		return d.grantFor(name+once+random(), doc, s, onceTime, res)
 	case api.AllowFor:

@@ -4,12 +4,15 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
@@ -124,6 +127,10 @@ func describe(s *sandbox.Sandbox) api.Sandbox {
 
 // sandboxEnded keeps an ended sandbox listed for a while.
 func (d *Daemon) sandboxEnded(s *sandbox.Sandbox) {
+	d.dropSandboxDocuments(s.Record.ID)
+	if !s.Record.Started { // what is left of a launch that a former daemon did not finish
+		return
+	}
 	v := describe(s)
 	x := s.Exit()
 	v.State, v.PID, v.Ended = api.StateStopped, 0, &x.At
@@ -134,13 +141,45 @@ func (d *Daemon) sandboxEnded(s *sandbox.Sandbox) {
 	if s.Record.Detached {
 		log = d.outputPath(s.Record.ID)
 	}
-	d.dropSandboxDocuments(s)
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.ended = append(d.ended, endedSandbox{v, log})
-	d.ended = slices.DeleteFunc(d.ended, func(e endedSandbox) bool { return time.Since(*e.view.Ended) > endedFor })
-	if n := len(d.ended); n > maxEnded {
-		d.ended = slices.Clone(d.ended[n-maxEnded:])
+	all := append(d.ended, endedSandbox{v, log})
+	first := 0 // the oldest that is still listed
+	for first < len(all) && (len(all)-first > maxEnded || time.Since(*all[first].view.Ended) > endedFor) {
+		first++
+	}
+	gone := all[:first]
+	d.ended = slices.Clone(all[first:])
+	d.mu.Unlock()
+	for _, e := range gone {
+		d.removeOutput(e.log)
+	}
+}
+
+// removeOutput deletes the kept output of a sandbox that nobody can ask for any
+// more.
+func (d *Daemon) removeOutput(path string) {
+	if path == "" {
+		return
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		d.logger.Warn("kept output", "error", err)
+	}
+}
+
+// pruneOutput deletes what a former daemon kept and this one does not list.
+func (d *Daemon) pruneOutput() {
+	entries, err := os.ReadDir(filepath.Dir(d.outputPath("x")))
+	if err != nil {
+		return // nothing was kept
+	}
+	for _, e := range entries {
+		id, _ := strings.CutSuffix(e.Name(), ".log")
+		if _, _, known := (&backend{d}).Owner(context.Background(), id); known {
+			continue
+		}
+		if st, err := e.Info(); err == nil && time.Since(st.ModTime()) > endedFor {
+			d.removeOutput(d.outputPath(id))
+		}
 	}
 }
 

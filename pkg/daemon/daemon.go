@@ -58,12 +58,20 @@ type Daemon struct {
 	filter    *os.File
 	policy    *policyFeed
 
-	mu      sync.Mutex // guards what follows
-	ended   []endedSandbox
-	grants  map[string]*time.Timer // documents that expire
-	tables  int                    // which of the gateway's two tables is in use
-	loaded  []string               // problems of the secrets, for status
-	adopted bool                   // what a former daemon left was taken over
+	storing sync.Mutex // one change of a living sandbox's own documents at a time
+
+	mu     sync.Mutex // guards what follows
+	ended  []endedSandbox
+	grants map[string]*time.Timer // documents that expire
+	tables int                    // which of the gateway's two tables is in use
+	loaded []string               // problems of the secrets, for status
+	fed    uint64                 // policy revision that the present gateway was fed with
+
+	// Used while a gateway is fed, one at a time.
+	restored   bool             // the policy of sandboxes that a former daemon left is in the library
+	unrestored map[string]error // except of these
+
+	adopted chan struct{} // closed when what a former daemon left was taken over
 }
 
 // New checks what must be there and opens everything, without starting it.
@@ -72,7 +80,7 @@ func New(cfg Config, version, executable string, logger *slog.Logger) (d *Daemon
 		return nil, errors.New("ringfenced must run as root: it owns cgroups, namespaces and BPF programs")
 	}
 	d = &Daemon{cfg: cfg, version: version, executable: executable, logger: logger, started: time.Now(),
-		grants: map[string]*time.Timer{}, policy: newPolicyFeed()}
+		grants: map[string]*time.Timer{}, policy: newPolicyFeed(), adopted: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -248,7 +256,7 @@ func (d *Daemon) openGateway() (err error) {
 	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Now: time.Now}
 	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
 		Binary: d.executable, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
-		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics.Listen) }, Config: conf, Handler: desk.Handle, Feed: d.feed, Logger: d.logger, Changed: d.daemonEvent,
+		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics.Listen) }, Config: conf, Handler: desk.Handle, Feed: d.feed, Ready: d.policy.again, Logger: d.logger, Changed: d.daemonEvent,
 	})
 	return nil
 }
@@ -383,12 +391,19 @@ func groupID(name string) int {
 
 // feed tells a new gateway everything: policy, secrets, sandboxes.
 func (d *Daemon) feed(ctx context.Context, p *wire.Peer) error {
+	if err := d.restoreOnce(); err != nil {
+		return err
+	}
 	if err := d.sendSecrets(ctx, p); err != nil {
 		return err
 	}
-	if err := sendSnapshot(ctx, p, d.library.Snapshot()); err != nil {
+	snap := d.library.Snapshot()
+	if err := sendSnapshot(ctx, p, snap); err != nil {
 		return err
 	}
+	d.mu.Lock()
+	d.fed = snap.Revision()
+	d.mu.Unlock()
 	if err := d.adoptOnce(ctx, p); err != nil {
 		return err
 	}

@@ -263,7 +263,12 @@ func (d *Daemon) setSandboxDocuments(id string, p scope.Principal, docs []stored
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(d.sandboxDir(id), storedDocuments), b, 0o600); err != nil {
+	path := filepath.Join(d.sandboxDir(id), storedDocuments)
+	err = os.WriteFile(path+".new", b, 0o600)
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("policy of the sandbox: %w", err)
 	}
 	var names []string
@@ -276,16 +281,33 @@ func (d *Daemon) setSandboxDocuments(id string, p scope.Principal, docs []stored
 	return names, nil
 }
 
-func (d *Daemon) restoreDocuments(lo sandbox.Leftover) error {
-	b, err := os.ReadFile(filepath.Join(d.sandboxDir(lo.Record.ID), storedDocuments))
+func (d *Daemon) storedDocuments(id string) (docs []storedDocument, err error) {
+	b, err := os.ReadFile(filepath.Join(d.sandboxDir(id), storedDocuments))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var docs []storedDocument
-	if err := json.Unmarshal(b, &docs); err != nil {
+	return docs, json.Unmarshal(b, &docs)
+}
+
+// addSandboxDocument adds one to a living sandbox.
+func (d *Daemon) addSandboxDocument(s *sandbox.Sandbox, name, text string) error {
+	d.storing.Lock()
+	defer d.storing.Unlock()
+	docs, err := d.storedDocuments(s.Record.ID)
+	if err != nil {
+		return fmt.Errorf("policy of the sandbox: %w", err)
+	}
+	docs = slices.DeleteFunc(docs, func(o storedDocument) bool { return o.Name == name })
+	_, err = d.setSandboxDocuments(s.Record.ID, s.Principal, append(docs, storedDocument{name, text}))
+	return err
+}
+
+func (d *Daemon) restoreDocuments(lo sandbox.Leftover) error {
+	docs, err := d.storedDocuments(lo.Record.ID)
+	if err != nil || len(docs) == 0 {
 		return err
 	}
 	p, err := scope.ParsePrincipal(lo.Record.Scope)

@@ -21,6 +21,7 @@ type policyFeed struct {
 
 	mu      sync.Mutex // guards what follows
 	pending []documents.Change
+	repeat  bool // a new gateway is ready
 	applied uint64
 	changed chan struct{} // closed and replaced whenever applied grows
 }
@@ -40,12 +41,24 @@ func (f *policyFeed) put(c documents.Change) {
 	}
 }
 
-func (f *policyFeed) take() []documents.Change {
+// again makes the enforcer tell the gateway what is in force: one that has
+// just become ready may have been told an older revision.
+func (f *policyFeed) again() {
+	f.mu.Lock()
+	f.repeat = true
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *policyFeed) take() (changes []documents.Change, repeat bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := f.pending
-	f.pending = nil
-	return out
+	changes, repeat = f.pending, f.repeat
+	f.pending, f.repeat = nil, false
+	return changes, repeat
 }
 
 func (f *policyFeed) done(revision uint64) {
@@ -82,16 +95,22 @@ func (d *Daemon) enforce(ctx context.Context) {
 			return
 		case <-d.policy.wake:
 		}
-		changes := d.policy.take()
-		if len(changes) == 0 {
+		changes, repeat := d.policy.take()
+		snap := d.library.Snapshot()
+		d.mu.Lock()
+		missed := repeat && d.fed != snap.Revision()
+		d.mu.Unlock()
+		if len(changes) == 0 && !missed {
 			continue
 		}
-		snap := changes[len(changes)-1].Snapshot
-		if err := d.sandboxes.Apply(snap); err != nil {
-			d.logger.Error("policy in the kernel", "error", err)
-		}
-		if err := d.openGatewayTable(snap); err != nil {
-			d.logger.Error("policy of the gateway's cgroup", "error", err)
+		if len(changes) > 0 {
+			snap = changes[len(changes)-1].Snapshot
+			if err := d.sandboxes.Apply(snap); err != nil {
+				d.logger.Error("policy in the kernel", "error", err)
+			}
+			if err := d.openGatewayTable(snap); err != nil {
+				d.logger.Error("policy of the gateway's cgroup", "error", err)
+			}
 		}
 		if d.gateway.Ready() { // a new gateway gets the snapshot when it is fed
 			gctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -106,7 +125,9 @@ func (d *Daemon) enforce(ctx context.Context) {
 		for _, c := range changes {
 			d.recordPolicy(c)
 		}
-		d.policy.done(snap.Revision())
+		if len(changes) > 0 {
+			d.policy.done(snap.Revision())
+		}
 	}
 }
 

@@ -38,6 +38,11 @@ func (d *Daemon) about(k event.Kind, h kernel.Head) (*event.Event, *sandbox.Sand
 		e.Sandbox, e.Scope = s.Record.ID, s.Principal.String()
 	case h.Sandbox == gatewayNumber:
 		e.Object = "gateway"
+	default: // it ended before its records were read
+		id := sandbox.IDOf(h.Sandbox)
+		if p, known := d.sandboxes.Principal(id); known {
+			e.Sandbox, e.Scope = id, p.String()
+		}
 	}
 	return e, s
 }
@@ -125,8 +130,8 @@ func protoName(v *kernel.Verdict) string {
 }
 
 func (d *Daemon) recordExec(x *kernel.Exec) {
-	e, s := d.about(event.KindExec, x.Head)
-	if s == nil {
+	e, _ := d.about(event.KindExec, x.Head)
+	if e.Sandbox == "" {
 		return // the gateway's threads, or a sandbox that ended meanwhile
 	}
 	e.Verdict, e.Activity = event.Observed, "exec"
@@ -151,8 +156,8 @@ func parents(chain []kernel.Ancestor) string {
 }
 
 func (d *Daemon) recordExit(x *kernel.Exit) {
-	e, s := d.about(event.KindExit, x.Head)
-	if s == nil {
+	e, _ := d.about(event.KindExit, x.Head)
+	if e.Sandbox == "" {
 		return
 	}
 	e.Verdict, e.Activity = event.Observed, "exit"

@@ -33,7 +33,13 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	gwDone := make(chan struct{})
 	gctx, stopGateway := context.WithCancel(context.Background())
 	go func() { defer close(gwDone); _ = d.gateway.Run(gctx, d.gateway.Reconnect()) }() // it returns nil only
-	wg.Go(func() { d.readRecords(work) })
+	wg.Go(func() {
+		select {
+		case <-d.adopted: // records of what a former daemon left belong to somebody from here on
+			d.readRecords(work)
+		case <-work.Done():
+		}
+	})
 	wg.Go(func() { d.enforce(work) })
 	wg.Go(func() { d.sandboxes.Attest(work, AttestEvery) })
 	restoreAudit := d.readDenials(work, &wg)
@@ -150,24 +156,45 @@ func (d *Daemon) notify(state string) {
 	}
 }
 
-// adoptOnce takes over what a former daemon left, the first time a gateway is
-// fed: the gateway may hold the listeners.
-func (d *Daemon) adoptOnce(ctx context.Context, p *wire.Peer) error {
-	d.mu.Lock()
-	done := d.adopted
-	d.mu.Unlock()
-	if done {
+// restoreOnce puts the policy of sandboxes that a former daemon left back into
+// the library, before anything is decided for them.
+func (d *Daemon) restoreOnce() error {
+	if d.restored {
 		return nil
 	}
 	left, err := d.sandboxes.Leftovers()
 	if err != nil {
 		return err
 	}
+	d.unrestored = map[string]error{}
 	for _, lo := range left {
 		if err := d.restoreDocuments(lo); err != nil {
-			d.logger.Error("policy of a sandbox", "sandbox", lo.Record.ID, "error", err)
+			d.unrestored[lo.Record.ID] = fmt.Errorf("its own policy cannot be put into force: %w", err)
 		}
-		ok, err := d.sandboxes.Adopt(ctx, lo, func(n uint32) *sandbox.Listeners { return takeListeners(ctx, p, n) })
+	}
+	d.restored = true
+	return nil
+}
+
+// adoptOnce takes over what a former daemon left, the first time a gateway is
+// fed: the gateway may hold the listeners.
+func (d *Daemon) adoptOnce(ctx context.Context, p *wire.Peer) error {
+	select {
+	case <-d.adopted:
+		return nil
+	default:
+	}
+	left, err := d.sandboxes.Leftovers()
+	if err != nil {
+		return err
+	}
+	for _, lo := range left {
+		ok, err := false, d.unrestored[lo.Record.ID]
+		if err != nil {
+			d.sandboxes.Discard(lo)
+		} else {
+			ok, err = d.sandboxes.Adopt(ctx, lo, func(n uint32) *sandbox.Listeners { return takeListeners(ctx, p, n) })
+		}
 		switch {
 		case err != nil:
 			d.logger.Error("a sandbox could not be adopted and was stopped", "sandbox", lo.Record.ID, "error", err)
@@ -176,9 +203,8 @@ func (d *Daemon) adoptOnce(ctx context.Context, p *wire.Peer) error {
 			d.daemonEvent("adopt", "sandbox "+lo.Record.ID)
 		}
 	}
-	d.mu.Lock()
-	d.adopted = true
-	d.mu.Unlock()
+	d.pruneOutput()
+	close(d.adopted)
 	return nil
 }
 
@@ -220,11 +246,17 @@ func (d *Daemon) append(e *event.Event) {
 	}
 }
 
+// holderPatience is how long the holders of output may take to write the last
+// of it.
+const holderPatience = 3 * time.Second
+
 // remove takes away everything that would outlive the daemon.
 func (d *Daemon) remove() error {
 	var errs []error
+	gateway := filepath.Join(d.cgroupBase, "gateway")
+	errs = append(errs, sandbox.EmptyCgroup(gateway, holderPatience)) // what keeps output ends with its sandbox
 	errs = append(errs, d.gwFence.Detach(), d.fence.DropPolicy(gatewayTableA, gatewayTableB))
-	errs = append(errs, sandbox.RemoveCgroup(filepath.Join(d.cgroupBase, "gateway")), sandbox.RemoveCgroup(d.cgroupBase))
+	errs = append(errs, sandbox.RemoveCgroup(gateway), sandbox.RemoveCgroup(d.cgroupBase))
 	errs = append(errs, d.fence.Remove())
 	d.fence = nil
 	for _, p := range []string{d.cfg.Socket, filepath.Join(d.cfg.RunDir, "metrics.sock")} {

@@ -39,7 +39,10 @@ type GatewayOptions struct {
 	Handler  wire.Handler             // Desk.Handle
 	// Feed hands a new connection everything the gateway must know, before it
 	// counts as ready.
-	Feed   func(ctx context.Context, p *wire.Peer) error
+	Feed func(ctx context.Context, p *wire.Peer) error
+	// Ready is called when a connection was fed and counts as ready: what
+	// changed since Feed looked must be told again.
+	Ready  func()
 	Logger *slog.Logger
 	// Changed reports starts and ends, for the event log.
 	Changed func(what, detail string)
@@ -154,6 +157,9 @@ func (g *Gateway) serve(ctx context.Context, conn *wire.Conn) error {
 			cancel()
 		} else {
 			g.becomeReady(peer)
+			if g.o.Ready != nil {
+				g.o.Ready()
+			}
 		}
 		fed <- err
 	}()
@@ -167,8 +173,12 @@ func (g *Gateway) serve(ctx context.Context, conn *wire.Conn) error {
 	return err
 }
 
+// feedPatience bounds how long a gateway may take to be fed; one that hangs is
+// replaced.
+const feedPatience = 15 * time.Second
+
 func (g *Gateway) feed(ctx context.Context, peer *wire.Peer) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, feedPatience)
 	defer cancel()
 	b, err := json.Marshal(g.o.Config)
 	if err != nil {

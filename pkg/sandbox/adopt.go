@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/ca"
 	"github.com/ringfence/ringfence/pkg/confine"
+	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -49,7 +50,7 @@ func (m *Manager) Leftovers() ([]Leftover, error) {
 // opened again in the namespace that init holds. A sandbox whose init is gone,
 // or whose agent was never let go, is cleaned up instead (ok is false).
 func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint32) *Listeners) (ok bool, err error) {
-	s := &Sandbox{m: m, Record: lo.Record, dir: lo.dir, state: Running, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}
+	s := m.leftover(lo)
 	if !s.Record.Started || !s.Record.Init.Alive() {
 		m.discard(s)
 		return false, nil
@@ -64,8 +65,13 @@ func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint3
 		return false, err
 	}
 	m.mu.Lock()
-	m.insertLocked(s)
+	m.reserved[s.Record.Number] = true
+	m.wg.Add(1)
 	m.mu.Unlock()
+	if err := m.publish(s); err != nil {
+		m.unregister(s)
+		return false, err // stopping already: the next keeper may have it
+	}
 	if old, err := s.apply(m.o.Snapshot()); err != nil {
 		m.o.Logger.Error("policy of an adopted sandbox", "sandbox", s.Record.ID, "error", err)
 	} else if err := m.dropTables(old); err != nil {
@@ -73,6 +79,13 @@ func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint3
 	}
 	go s.live()
 	return true, nil
+}
+
+// Discard ends and removes a sandbox that is not to be adopted.
+func (m *Manager) Discard(lo Leftover) { m.discard(m.leftover(lo)) }
+
+func (m *Manager) leftover(lo Leftover) *Sandbox {
+	return &Sandbox{m: m, Record: lo.Record, dir: lo.dir, state: Running, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}
 }
 
 // restore reads back what lives in files.
@@ -115,6 +128,12 @@ func (s *Sandbox) reattach(ctx context.Context) (err error) {
 	s.m.mu.Lock()
 	s.m.tables[s.table] = true
 	s.m.mu.Unlock()
+	if s.listeners != nil && !s.listeners.are(s.Record.Listeners) {
+		s.m.o.Logger.Error("the gateway gave back other sockets than it was given; they are opened again", "sandbox", s.Record.ID)
+		s.recordForeignListeners()
+		s.listeners.Close()
+		s.listeners = nil
+	}
 	if s.listeners == nil {
 		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", s.Record.Init.PID))
 		if err != nil {
@@ -125,6 +144,12 @@ func (s *Sandbox) reattach(ctx context.Context) (err error) {
 			return err
 		}
 		if err := s.steer(ns); err != nil {
+			return err
+		}
+		if s.Record.Listeners, err = s.listeners.cookies(); err != nil {
+			return err
+		}
+		if err := s.Record.save(s.dir); err != nil {
 			return err
 		}
 	}
@@ -174,15 +199,17 @@ func (m *Manager) discard(s *Sandbox) {
 	if s.listeners != nil {
 		s.listeners.Close()
 	}
+	if s.Principal.Org == "" {
+		s.Principal, _ = scope.ParsePrincipal(s.Record.Scope) // none in what is left of an unfinished launch
+	}
+	s.exit = Exit{Code: -1, At: time.Now().UTC()}
 	if s.handback == nil && s.Record.Workspace != "" {
 		s.handback, _ = reopenHandback(s.Record, s.dir) // nil: the directory is gone or another
-	}
-	if s.handback != nil && s.Principal.Org == "" {
-		s.Principal, _ = scope.ParsePrincipal(s.Record.Scope)
 	}
 	if s.handback != nil {
 		findings, err := s.handback.run()
 		errs = append(errs, err)
+		s.exit.Findings = findings
 		s.recordFindings(findings)
 	}
 	if s.names != nil {
@@ -190,12 +217,29 @@ func (m *Manager) discard(s *Sandbox) {
 	}
 	s.uid.Release()
 	errs = append(errs, os.RemoveAll(s.dir))
+	s.state, s.view = Stopped, m.o.Snapshot().View(s.Principal)
+	m.mu.Lock()
+	m.past.add(s.Record.ID, s.Principal)
+	m.mu.Unlock()
 	if s.Record.Started {
 		s.recordStop(-1, errors.Join(errs...))
+	}
+	if m.o.Ended != nil {
+		m.o.Ended(s)
 	}
 	if err := errors.Join(errs...); err != nil {
 		m.o.Logger.Error("clean up a leftover sandbox", "sandbox", s.Record.ID, "error", err)
 	}
+}
+
+// recordForeignListeners reports a gateway that gave back sockets which are
+// not this sandbox's: with them the next gateway would have served somebody
+// else under this sandbox's policy.
+func (s *Sandbox) recordForeignListeners() {
+	e := s.event(event.KindTamper)
+	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "refuse", "keeper"
+	e.Reason, e.ReasonCode = "the gateway gave back sockets that are not this sandbox's listeners; they were opened again", "listeners"
+	s.append(e)
 }
 
 // Attest checks every running sandbox; one that no longer holds is stopped and

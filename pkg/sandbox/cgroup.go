@@ -87,6 +87,27 @@ func cgroupPIDs(path string) ([]int, error) {
 	return out, nil
 }
 
+// populated says whether a process of the cgroup has not fully ended; false
+// when there is no cgroup. cgroup.procs leaves out a process a moment before
+// the kernel has let go of it.
+func populated(path string) bool {
+	b, err := os.ReadFile(filepath.Join(path, "cgroup.events"))
+	return err == nil && strings.Contains(string(b), "populated 1")
+}
+
+// EmptyCgroup waits until the processes of a cgroup have ended, and kills those
+// that are left after the grace.
+func EmptyCgroup(path string, grace time.Duration) error {
+	for deadline := time.Now().Add(grace); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		if !populated(path) {
+			return nil
+		}
+	}
+	err := killCgroup(path)
+	waitEmpty(path)
+	return err
+}
+
 // RemoveCgroup kills what is left and removes the cgroup and those made below
 // it. The kernel needs a moment to let go of the last process.
 func RemoveCgroup(path string) error {

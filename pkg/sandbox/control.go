@@ -38,11 +38,12 @@ type control struct {
 	mu      sync.Mutex
 	waiting map[uint32]chan *confine.Message // by Seq, for exec
 	nextSeq uint32
-	exited  chan int // the agent's status, once
+	exited  chan int      // the agent's status, once
+	ended   chan struct{} // closed when nothing comes from init any more
 }
 
 func newControl(conn *confine.Conn) *control {
-	return &control{conn: conn, waiting: map[uint32]chan *confine.Message{}, exited: make(chan int, 1)}
+	return &control{conn: conn, waiting: map[uint32]chan *confine.Message{}, exited: make(chan int, 1), ended: make(chan struct{})}
 }
 
 func (c *control) send(f confine.Frame, payload []byte, fds ...*os.File) error {
@@ -112,6 +113,7 @@ func (c *control) deliver(m *confine.Message) {
 }
 
 func (c *control) end() {
+	defer close(c.ended)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for seq, ch := range c.waiting {
@@ -124,11 +126,14 @@ func (c *control) end() {
 
 // ExecProcess is one more program in a sandbox.
 type ExecProcess struct {
+	c       *control
+	seq     uint32
 	answers <-chan *confine.Message
 }
 
 // Wait blocks until it ended and returns its exit code.
 func (p *ExecProcess) Wait(ctx context.Context) (int, error) {
+	defer p.c.unawait(p.seq)
 	for {
 		select {
 		case m, ok := <-p.answers:
@@ -144,7 +149,14 @@ func (p *ExecProcess) Wait(ctx context.Context) (int, error) {
 	}
 }
 
-func (c *control) exec(ctx context.Context, spec *confine.Spec, fds []*os.File) (*ExecProcess, error) {
+// unawait forgets an exec; what init still says about it is dropped.
+func (c *control) unawait(seq uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.waiting, seq)
+}
+
+func (c *control) exec(ctx context.Context, spec *confine.Spec, fds []*os.File) (p *ExecProcess, err error) {
 	c.mu.Lock()
 	if c.waiting == nil {
 		c.mu.Unlock()
@@ -155,6 +167,11 @@ func (c *control) exec(ctx context.Context, spec *confine.Spec, fds []*os.File) 
 	ch := make(chan *confine.Message, 4)
 	c.waiting[seq] = ch
 	c.mu.Unlock()
+	defer func() {
+		if err != nil {
+			c.unawait(seq)
+		}
+	}()
 	payload, err := spec.AppendBinary(nil)
 	if err != nil {
 		return nil, err
@@ -172,7 +189,7 @@ func (c *control) exec(ctx context.Context, spec *confine.Spec, fds []*os.File) 
 		case m.Type != confine.FrameStarted:
 			return nil, fmt.Errorf("ringfence-init answered with message %d", m.Type)
 		}
-		return &ExecProcess{answers: ch}, nil
+		return &ExecProcess{c: c, seq: seq, answers: ch}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

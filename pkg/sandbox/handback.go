@@ -154,16 +154,20 @@ func (h *handback) close() {
 // reopenHandback finds the workspace of an adopted sandbox again. The path is
 // the launcher's: it counts only if the same directory is still there.
 func reopenHandback(r Record, dir string) (*handback, error) {
+	if !r.Handback {
+		return nil, nil // never writable
+	}
+	h := &handback{sandbox: r.ID}
 	b, err := os.ReadFile(filepath.Join(dir, baselineFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil // never writable, or not to be surveyed
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrNotExist): // no git guards: only bits are looked for
+	case err != nil:
 		return nil, err
-	}
-	h := &handback{sandbox: r.ID, baseline: &workspace.Baseline{}}
-	if err := h.baseline.UnmarshalBinary(b); err != nil {
-		return nil, err
+	default:
+		h.baseline = &workspace.Baseline{}
+		if err := h.baseline.UnmarshalBinary(b); err != nil {
+			return nil, err
+		}
 	}
 	fd, err := unix.Open(r.Workspace, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {

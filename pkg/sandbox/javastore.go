@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"crypto/sha1" // the format's own checksum; certificates are public
+	"encoding"
 	"encoding/binary"
 	"encoding/pem"
 	"strconv"
@@ -20,9 +21,9 @@ const javaCACerts = "/etc/ssl/certs/java/cacerts"
 // JavaKeyStore): PKCS#12 without a password needs Java 18, and with one it
 // costs 20 ms of key derivation per launch.
 type trustStore struct {
-	entries []byte // the host's roots, encoded once
-	count   uint32
-	made    time.Time
+	head []byte // of every store: up to and with the host's roots, encoded once
+	sum  []byte // the state of the checksum after head
+	made time.Time
 }
 
 // newTrustStore returns nil when the host has no Java.
@@ -30,36 +31,46 @@ func newTrustStore(bundle []byte, now time.Time) *trustStore {
 	if !exists(javaCACerts) {
 		return nil
 	}
-	s := &trustStore{made: now}
-	for rest := bundle; ; {
+	var entries []byte
+	count := uint32(0)
+	for rest := bundle; ; count++ {
 		var p *pem.Block
 		if p, rest = pem.Decode(rest); p == nil {
-			return s
+			break
 		}
-		s.entries = appendEntry(s.entries, "ca-"+strconv.Itoa(int(s.count)), p.Bytes, now)
-		s.count++
-	}
-}
-
-// with returns the store with one more root, nil for a nil store.
-func (s *trustStore) with(der []byte) []byte {
-	if s == nil {
-		return nil
+		entries = appendEntry(entries, "ca-"+strconv.Itoa(int(count)), p.Bytes, now)
 	}
 	const magic, version = 0xFEEDFEED, 2
-	b := make([]byte, 0, len(s.entries)+len(der)+128)
-	b = binary.BigEndian.AppendUint32(b, magic)
-	b = binary.BigEndian.AppendUint32(b, version)
-	b = binary.BigEndian.AppendUint32(b, s.count+1)
-	b = append(b, s.entries...)
-	b = appendEntry(b, "ringfence", der, s.made)
+	s := &trustStore{made: now}
+	s.head = binary.BigEndian.AppendUint32(s.head, magic)
+	s.head = binary.BigEndian.AppendUint32(s.head, version)
+	s.head = binary.BigEndian.AppendUint32(s.head, count+1)
+	s.head = append(s.head, entries...)
 	h := sha1.New()
 	for _, u := range utf16.Encode([]rune("changeit")) { // Java's default password
 		h.Write([]byte{byte(u >> 8), byte(u)})
 	}
 	h.Write([]byte("Mighty Aphrodite"))
-	h.Write(b)
-	return h.Sum(b)
+	h.Write(s.head)
+	var err error
+	if s.sum, err = h.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {
+		panic(err) // the standard library's hashes give their state
+	}
+	return s
+}
+
+// with returns the parts of the store with one more root, nil for a nil store.
+func (s *trustStore) with(der []byte) [][]byte {
+	if s == nil {
+		return nil
+	}
+	h := sha1.New()
+	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(s.sum); err != nil {
+		panic(err) // it is the state that this type gave
+	}
+	tail := appendEntry(nil, "ringfence", der, s.made)
+	h.Write(tail)
+	return [][]byte{s.head, h.Sum(tail)}
 }
 
 func appendEntry(b []byte, alias string, der []byte, now time.Time) []byte {

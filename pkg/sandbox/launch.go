@@ -90,8 +90,8 @@ var steps = []step{
 	{"clone", (*launch).clone},
 	{"output", (*launch).output},
 	{"network", (*launch).network},
-	{"gateway", (*launch).gateway},
 	{"file and system call walls", (*launch).plan},
+	{"gateway", (*launch).gateway},
 	{"ringfence-init", (*launch).walls},
 	{"attestation", (*launch).attest},
 	{"start", (*launch).start},
@@ -148,7 +148,13 @@ func (l *launch) register(context.Context) error {
 	if err := l.m.register(s); err != nil {
 		return err
 	}
-	l.undoes(func() { l.m.unregister(s) })
+	l.undoes(func() {
+		s.mu.Lock()
+		s.state = Stopped
+		s.mu.Unlock()
+		l.m.unregister(s)
+		close(s.done)
+	})
 	s.Principal = r.Principal
 	s.Principal.Sandbox = s.Record.ID
 	s.Record.Scope = s.Principal.String()
@@ -167,12 +173,12 @@ func (l *launch) identity(context.Context) error {
 		s.Record.UID = u.UID
 		return nil
 	}
-	uid, err := l.m.o.UIDs.Acquire(s.Record.Number)
+	uid, err := l.m.acquireUID(s.Record.Number)
 	if err != nil {
 		return err
 	}
 	s.uid, s.Record.UID, s.Record.OwnUID = uid, uid.Value, true
-	l.undoes(uid.Release)
+	l.undoes(func() { l.m.releaseUID(uid) })
 	return nil
 }
 
@@ -345,6 +351,9 @@ func (l *launch) network(ctx context.Context) (err error) {
 		return err
 	}
 	l.undoes(s.listeners.Close)
+	if s.Record.Listeners, err = s.listeners.cookies(); err != nil {
+		return err
+	}
 	return s.steer(l.ns)
 }
 
@@ -353,6 +362,9 @@ func (s *Sandbox) steer(ns *os.File) error {
 }
 
 func (l *launch) gateway(ctx context.Context) error {
+	if err := l.m.publish(l.s); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := l.s.announce(ctx, l.m.o.Gateway); err != nil {
@@ -364,9 +376,20 @@ func (l *launch) gateway(ctx context.Context) error {
 
 // forget tells the gateway that the sandbox is gone.
 func (s *Sandbox) forget() {
+	s.mu.Lock()
+	s.forgotten = true
+	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if _, _, err := s.m.o.Gateway.Call(ctx, wire.TypeSandboxRemove, wire.ID(s.Record.Number).Encode()); err != nil {
+	var err error
+	for ctx.Err() == nil {
+		// A gateway that ends meanwhile may have a successor that knows the
+		// sandbox already.
+		if _, _, err = s.m.o.Gateway.Call(ctx, wire.TypeSandboxRemove, wire.ID(s.Record.Number).Encode()); !errors.Is(err, wire.ErrClosed) {
+			break
+		}
+	}
+	if err != nil {
 		s.m.o.Logger.Warn("the gateway was not told about an ended sandbox; a new one will not know it", "sandbox", s.Record.ID, "error", err)
 	}
 }
@@ -375,8 +398,11 @@ func (l *launch) walls(context.Context) error {
 	if err := l.prep.Send(l.init.Conn); err != nil {
 		return err
 	}
-	l.s.control = newControl(l.init.Conn)
-	_, err := l.s.control.expect(confine.FrameReady, initPatience)
+	c := newControl(l.init.Conn)
+	l.s.mu.Lock()
+	l.s.control = c
+	l.s.mu.Unlock()
+	_, err := c.expect(confine.FrameReady, initPatience)
 	return err
 }
 

@@ -40,6 +40,10 @@ func (s *Sandbox) await() int {
 	}
 	if s.control != nil {
 		select {
+		case <-s.control.ended: // init has ended: all it said has been read
+		case <-time.After(5 * time.Second):
+		}
+		select {
 		case code = <-s.control.exited: // the agent's own, which init passes on
 		default:
 		}
@@ -107,7 +111,7 @@ func (s *Sandbox) teardown(code int) {
 	close(s.ended)
 	s.listeners.Close()
 	errs = append(errs, s.fence.Detach(), s.m.dropTables(s.table), RemoveCgroup(s.Record.Cgroup), s.names.Close())
-	s.uid.Release()
+	s.m.releaseUID(s.uid)
 	errs = append(errs, os.RemoveAll(s.dir))
 	if err := errors.Join(errs...); err != nil {
 		log.Error("clean up", "error", err)
@@ -126,8 +130,7 @@ func (s *Sandbox) teardown(code int) {
 // waitEmpty waits until the kernel has let go of every killed process.
 func waitEmpty(cgroup string) {
 	for range 2000 {
-		pids, err := cgroupPIDs(cgroup)
-		if err != nil || len(pids) == 0 {
+		if !populated(cgroup) {
 			return
 		}
 		time.Sleep(time.Millisecond)

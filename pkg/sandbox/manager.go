@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +22,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
 	"github.com/ringfence/ringfence/pkg/seccomp"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
@@ -71,11 +71,14 @@ type Manager struct {
 	idmaps *confine.Idmaps
 	java   *trustStore
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex      // guards what follows
+	reserved map[uint32]bool // numbers of launches under way and of living sandboxes
 	byNumber map[uint32]*Sandbox
 	byID     map[string]*Sandbox
+	past     past
 	tables   map[uint32]bool // table numbers in use
 	filters  map[seccomp.Options][]byte
+	idle     []uint32 // uids given back, to be used again first: idmaps are kept for them
 	closed   bool
 	wg       sync.WaitGroup // one per living sandbox
 }
@@ -87,7 +90,7 @@ func NewManager(o Options) (*Manager, error) {
 			return nil, fmt.Errorf("sandboxes: %w", err)
 		}
 	}
-	return &Manager{o: o, idmaps: &confine.Idmaps{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{},
+	return &Manager{o: o, idmaps: &confine.Idmaps{}, reserved: map[uint32]bool{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{},
 		filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
@@ -131,7 +134,8 @@ func (m *Manager) Contains(cgroupRoot, path string) bool {
 
 const cgroupPrefix = "sb-"
 
-// register gives a new sandbox its number and id.
+// register gives a new sandbox its number and id. Others see it from publish
+// on.
 func (m *Manager) register(s *Sandbox) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -147,39 +151,103 @@ func (m *Manager) register(s *Sandbox) error {
 		if n == 0 || n > 1<<31 { // the upper half belongs to the node itself
 			continue
 		}
-		if _, taken := m.byNumber[n]; taken {
+		if m.reserved[n] {
 			continue
 		}
-		s.Record.Number, s.Record.ID = n, hex.EncodeToString(b[:])
-		m.insertLocked(s)
+		s.Record.Number, s.Record.ID = n, IDOf(n)
+		m.reserved[n] = true
+		m.wg.Add(1)
 		return nil
 	}
 	return errors.New("no free sandbox number")
 }
 
-func (m *Manager) insertLocked(s *Sandbox) {
+// IDOf is the id of the sandbox with a number.
+func IDOf(number uint32) string { return fmt.Sprintf("%08x", number) }
+
+// publish makes a sandbox visible whose immutable fields are all set.
+func (m *Manager) publish(s *Sandbox) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return errors.New("the daemon is stopping")
+	}
 	m.byNumber[s.Record.Number], m.byID[s.Record.ID] = s, s
-	m.wg.Add(1)
+	return nil
 }
 
 func (m *Manager) unregister(s *Sandbox) {
 	m.mu.Lock()
+	delete(m.reserved, s.Record.Number)
 	delete(m.byNumber, s.Record.Number)
 	delete(m.byID, s.Record.ID)
+	m.past.add(s.Record.ID, s.Principal)
 	m.mu.Unlock()
 	m.wg.Done()
 }
 
-// Announce tells a new gateway about every running sandbox.
-func (m *Manager) Announce(ctx context.Context, p interface {
-	Call(ctx context.Context, t wire.Type, payload []byte, fds ...*os.File) ([]byte, []*os.File, error)
-}) error {
+// Principal returns whom a sandbox acts for, living or ended not long ago.
+func (m *Manager) Principal(id string) (scope.Principal, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s, ok := m.byID[id]; ok {
+		return s.Principal, true
+	}
+	p, ok := m.past.of[id]
+	return p, ok
+}
+
+// past remembers the principals of the last sandboxes that ended: records
+// about them still come in.
+type past struct {
+	of    map[string]scope.Principal
+	order []string // oldest first
+}
+
+const maxPast = 4096
+
+func (p *past) add(id string, who scope.Principal) {
+	if who.Org == "" {
+		return
+	}
+	if p.of == nil {
+		p.of = map[string]scope.Principal{}
+	}
+	if _, again := p.of[id]; !again {
+		p.order = append(p.order, id)
+	}
+	p.of[id] = who
+	if len(p.order) > maxPast {
+		delete(p.of, p.order[0])
+		p.order = slices.Clone(p.order[1:])
+	}
+}
+
+// Announce tells a new gateway about every running sandbox, and takes from it
+// what it still serves although it is gone.
+func (m *Manager) Announce(ctx context.Context, p Gateway) error {
 	for _, s := range m.List() {
-		if s.listeners == nil || s.State() == Stopped {
+		if s.isForgotten() {
 			continue
 		}
-		if err := s.announce(ctx, p); err != nil {
+		if err := s.announce(ctx, p); err != nil && !s.isForgotten() {
 			return fmt.Errorf("sandbox %s: %w", s.Record.ID, err)
+		}
+	}
+	b, _, err := p.Call(ctx, wire.TypeSandboxes, nil)
+	if err != nil {
+		return err
+	}
+	served, err := wire.DecodeIDs(b)
+	if err != nil {
+		return err
+	}
+	for _, id := range served {
+		if s, ok := m.Sandbox(id); ok && !s.isForgotten() {
+			continue
+		}
+		if _, _, err := p.Call(ctx, wire.TypeSandboxRemove, wire.ID(id).Encode()); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -36,6 +36,7 @@ var ErrNamesExhausted = errors.New("this sandbox has reached its limit of 4096 n
 type Names struct {
 	mu      sync.Mutex
 	journal *os.File
+	whole   int64 // length of the journal's whole lines
 	next    netip.Addr
 	byName  map[string]netip.Addr
 	byAddr  map[netip.Addr]string
@@ -78,14 +79,18 @@ func (n *Names) replay(old []byte) error {
 		if err := dec.Decode(&l); err != nil {
 			return fmt.Errorf("names: journal: %w", err)
 		}
+		if !VirtualPrefix.Contains(l.Addr) || l.Addr.Less(firstVirtual) || n.byAddr[l.Addr] != "" || n.byName[l.Name].IsValid() {
+			return fmt.Errorf("names: journal: %q at %s is no entry that was written here", l.Name, l.Addr)
+		}
 		n.byName[l.Name], n.byAddr[l.Addr] = l.Addr, l.Name
 		if !l.Addr.Less(n.next) {
 			n.next = l.Addr.Next()
 		}
 	}
+	n.whole = int64(len(whole))
 	if len(whole) != len(old) {
 		n.next = n.next.Next()
-		if err := n.journal.Truncate(int64(len(whole))); err != nil {
+		if err := n.journal.Truncate(n.whole); err != nil {
 			return fmt.Errorf("names: journal: %w", err)
 		}
 	}
@@ -107,9 +112,12 @@ func (n *Names) Allocate(name string) (addr netip.Addr, fresh bool, err error) {
 	if err != nil {
 		return netip.Addr{}, false, fmt.Errorf("names: %w", err)
 	}
-	if _, err := n.journal.Write(append(line, '\n')); err != nil {
-		return netip.Addr{}, false, fmt.Errorf("names: journal: %w", err)
+	line = append(line, '\n')
+	if _, err := n.journal.Write(line); err != nil {
+		// A part of the line may be there: the next one must not follow it.
+		return netip.Addr{}, false, fmt.Errorf("names: journal: %w", errors.Join(err, n.journal.Truncate(n.whole)))
 	}
+	n.whole += int64(len(line))
 	n.next = a.Next()
 	n.byName[name], n.byAddr[a] = a, name
 	return a, true, nil

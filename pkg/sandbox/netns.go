@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -35,6 +36,35 @@ func ListenersFrom(f []*os.File) (*Listeners, bool) {
 		return nil, false
 	}
 	return &Listeners{f[0], f[1], f[2], f[3], f[4], f[5]}, true
+}
+
+// cookies names the sockets beyond descriptors (SO_COOKIE, Linux 4.12): no
+// other socket gets the same one until the machine restarts.
+func (l *Listeners) cookies() ([]uint64, error) {
+	var out []uint64
+	for _, f := range l.Files() {
+		rc, err := f.SyscallConn()
+		if err != nil {
+			return nil, fmt.Errorf("listener: %w", err)
+		}
+		var c uint64
+		var cerr error
+		if err := rc.Control(func(fd uintptr) { c, cerr = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE) }); err != nil {
+			return nil, fmt.Errorf("listener: %w", err)
+		}
+		if cerr != nil {
+			return nil, fmt.Errorf("listener: SO_COOKIE: %w", cerr)
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// are says whether these are the very sockets with the given cookies. What is
+// no socket is none of them.
+func (l *Listeners) are(want []uint64) bool {
+	have, err := l.cookies()
+	return err == nil && len(want) > 0 && slices.Equal(have, want)
 }
 
 // Close closes the keeper's copies.

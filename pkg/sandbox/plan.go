@@ -37,7 +37,7 @@ func (l *launch) plan(context.Context) error {
 		RealHome:  r.OwnerHome,
 		Workspace: r.Workspace, WorkspaceTarget: r.WorkspaceAt,
 		Argv: r.Argv, Env: environment(r, s.View()), Dir: r.Dir,
-		CABundle: slices.Concat(l.m.o.Bundle, s.authority.PEM()), CACert: s.authority.PEM(),
+		CABundle: [][]byte{l.m.o.Bundle, s.authority.PEM()}, CACert: s.authority.PEM(),
 		SeccompFilter: filter, Stdio: r.Stdio, Status: r.Status, Listener: listener,
 		TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Idmaps: l.m.idmaps,
 	}
@@ -194,6 +194,7 @@ func (l *launch) openWorkspace(in *confine.PlanInput) error {
 	if s.handback, err = newHandback(r.Workspace, s.dir, s.Record.UID, r.Profile); err != nil {
 		return fmt.Errorf("workspace: %w", err)
 	}
+	s.Record.Handback = s.handback != nil
 	l.undoes(s.handback.close)
 	binds, err := s.handback.guards(r.WorkspaceAt)
 	if err != nil {

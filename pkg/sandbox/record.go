@@ -35,7 +35,10 @@ type Record struct {
 	Cgroup   string  `json:"cgroup"`   // absolute path
 	CgroupID uint64  `json:"cgroupId"` // its inode: a path can be made again
 
+	Listeners []uint64 `json:"listeners"` // cookies of the gateway's sockets, in the order of Listeners.Files
+
 	Workspace    string `json:"workspace"` // as the launcher named it
+	Handback     bool   `json:"handback"`  // it is to be looked through at the end
 	WorkspaceDev uint64 `json:"workspaceDev"`
 	WorkspaceIno uint64 `json:"workspaceIno"`
 

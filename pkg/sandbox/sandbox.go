@@ -65,6 +65,13 @@ type Sandbox struct {
 	problems []string // layers that no longer hold
 
 	wildcards wildcardBudget
+	forgotten bool // the gateway is no longer to serve it
+}
+
+func (s *Sandbox) isForgotten() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.forgotten
 }
 
 // State returns where the sandbox is in its life.

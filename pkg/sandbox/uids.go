@@ -95,3 +95,40 @@ func (u *UID) Release() {
 		u.lock = nil
 	}
 }
+
+// acquireUID prefers a uid that an ended sandbox of this keeper had.
+func (m *Manager) acquireUID(hint uint32) (*UID, error) {
+	for {
+		m.mu.Lock()
+		if len(m.idle) == 0 {
+			m.mu.Unlock()
+			return m.o.UIDs.Acquire(hint)
+		}
+		v := m.idle[len(m.idle)-1]
+		m.idle = m.idle[:len(m.idle)-1]
+		m.mu.Unlock()
+		uid, err := m.o.UIDs.Take(v)
+		if err == nil && !uid.orphaned() {
+			return uid, nil
+		}
+		if err == nil {
+			uid.Release()
+		}
+	}
+}
+
+// releaseUID gives a uid back; nil is none.
+func (m *Manager) releaseUID(u *UID) {
+	if u == nil {
+		return
+	}
+	u.Release()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.idle) < maxIdle {
+		m.idle = append(m.idle, u.Value)
+	}
+}
+
+// maxIdle bounds how many uids a manager remembers.
+const maxIdle = 128
