@@ -95,6 +95,8 @@ func (b *builder) apply(m *confine.Mount, i int, done []bool) error {
 			return err
 		}
 		return b.attach(int(f.Fd()), m.Target, m.IsFile)
+	case confine.MountBind:
+		return b.bindOver(m)
 	case confine.MountOverlay:
 		return b.overlay(m, i, done)
 	case confine.MountTmpfs:

@@ -160,6 +160,16 @@ func (b *builder) stashFile(m *confine.Mount) (string, error) {
 	return "/" + stash + "/" + name, writeFile(dir, name, m)
 }
 
+// bindOver shows one file of the new root at a second place.
+func (b *builder) bindOver(m *confine.Mount) error {
+	fd, err := b.open(m.Target, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return b.bind(m.Data, fd, "")
+}
+
 // bind clones what is at source, read-only, and moves it to (to, name).
 func (b *builder) bind(source string, to int, name string) error {
 	src, err := b.open(source, unix.O_PATH|unix.O_NOFOLLOW)

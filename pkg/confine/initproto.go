@@ -137,7 +137,11 @@ func (m *Message) Close() {
 
 // Conn is one end of a SEQPACKET socket pair. Send and Recv may run at the
 // same time, but each only from one goroutine.
-type Conn struct{ f *os.File }
+type Conn struct {
+	f *os.File
+	// Recv's own: what arrived last.
+	packet, oob []byte
+}
 
 // NewConn takes over fd, a unix SEQPACKET socket, and makes it non-blocking
 // and close-on-exec.
@@ -261,6 +265,9 @@ func (c *Conn) Recv() (*Message, error) {
 		m.Close()
 		return nil, err
 	}
+	if m.Status > 0 && m.Status <= MaxPayload && (m.Type == FrameSpec || m.Type == FrameExec) {
+		m.Payload = make([]byte, 0, m.Status)
+	}
 	m.Payload = append(m.Payload, packet[FrameSize:]...)
 	if m.Type != FrameSpec && m.Type != FrameExec {
 		if len(m.Payload) > maxTextSize {
@@ -302,13 +309,16 @@ func (c *Conn) recvRest(m *Message) error {
 	return nil
 }
 
+// recvmsg returns one packet, which is valid until the next call.
 func (c *Conn) recvmsg() ([]byte, []*os.File, error) {
 	rc, err := c.f.SyscallConn()
 	if err != nil {
 		return nil, nil, fmt.Errorf("confine: receive: %w", err)
 	}
-	packet := make([]byte, FrameSize+chunkSize)
-	oob := make([]byte, unix.CmsgSpace(4*253))
+	if c.packet == nil {
+		c.packet, c.oob = make([]byte, FrameSize+chunkSize), make([]byte, unix.CmsgSpace(4*253))
+	}
+	packet, oob := c.packet, c.oob
 	var n, oobn, flags int
 	var rerr error
 	err = rc.Read(func(fd uintptr) bool {

@@ -156,7 +156,7 @@ func input(tb testing.TB, w world) confine.PlanInput {
 		SandboxID: "test", Identity: confine.Identity{UID: testUID, GID: testGID}, HostUID: testUID, HostGID: testGID,
 		RealHome: w.home, Workspace: ws, WorkspaceTarget: w.workspace,
 		Idmaps: &idmaps, Env: []string{"PATH=/usr/bin:/bin:/usr/sbin"}, SeccompFilter: allowAll(),
-		CABundle: []byte("BUNDLE\n"), CACert: []byte("CA\n"),
+		CABundle: [][]byte{[]byte("BUN"), []byte("DLE\n")}, CACert: []byte("CA\n"),
 	}
 }
 

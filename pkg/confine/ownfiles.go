@@ -41,10 +41,10 @@ var caVariables = []string{
 
 // planOwnFiles adds the files with which the sandbox describes itself.
 func (pl *planner) planOwnFiles() error {
-	pl.etcDir("/etc/ringfence")
-	// The host's own /etc/ringfence is the operator's, not the agent's.
-	pl.mount(Mount{Kind: MountTmpfs, Target: "/etc/ringfence", Size: 4 << 20, Mode: 0o755, ReadOnly: true})
-	pl.files["/etc/ringfence"] = true
+	// The host's own /etc/ringfence is the operator's, not the agent's: a file
+	// system of ours covers it (planOwnMount).
+	pl.etcDir(ownDir)
+	pl.files[ownDir] = true
 	passwd, group := accounts(pl.in.Identity)
 	hostname := pl.in.Walls.Hostname
 	if hostname == "" {
@@ -106,7 +106,7 @@ func (pl *planner) etcDir(dir string) {
 	pl.seen[dir] = true
 	pl.etcDir(path.Dir(dir))
 	var mode uint32 = 0o755
-	if a := pl.area(dir); a.kind == regionOverlay && dir != "/etc/ringfence" {
+	if a := pl.area(dir); a.kind == regionOverlay && dir != ownDir {
 		if st, err := statBeneath(a.host, strings.TrimPrefix(dir, a.at)); err == nil {
 			mode = st.Mode & 0o777
 		}
@@ -116,7 +116,7 @@ func (pl *planner) etcDir(dir string) {
 
 // planBundle shows one copy of the bundle and links every known place to it.
 func (pl *planner) planBundle() {
-	pl.ownFile(BundleFile, string(pl.in.CABundle))
+	pl.blob(BundleFile, pl.in.CABundle)
 	for i, p := range bundlePaths {
 		at, ok := pl.resolveShown(p)
 		if !ok && i < 2 {
@@ -132,14 +132,14 @@ func (pl *planner) planBundle() {
 			pl.mount(Mount{Kind: MountSymlink, Target: at, Data: BundleFile})
 		case regionHost:
 			pl.files[at] = true
-			pl.mount(Mount{Kind: MountFile, Target: at, Mode: 0o644, Data: string(pl.in.CABundle)})
+			pl.mount(Mount{Kind: MountBind, Target: at, Data: BundleFile})
 		}
 	}
 }
 
 func (pl *planner) planJava() {
-	const store = "/etc/ringfence/cacerts"
-	pl.ownFile(store, string(pl.in.JavaStore))
+	const store = ownDir + "/cacerts"
+	pl.blob(store, pl.in.JavaStore)
 	for _, pattern := range javaPaths {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
@@ -155,7 +155,7 @@ func (pl *planner) planJava() {
 				pl.etcDir(path.Dir(at))
 				pl.mount(Mount{Kind: MountSymlink, Target: at, Data: store})
 			} else if pl.area(at).kind == regionHost {
-				pl.mount(Mount{Kind: MountFile, Target: at, Mode: 0o644, Data: string(pl.in.JavaStore)})
+				pl.mount(Mount{Kind: MountBind, Target: at, Data: store})
 			}
 		}
 	}

@@ -50,10 +50,12 @@ type planner struct {
 	guarded []string          // decoys, which no rule may grant
 	// elsewhere are guarded paths that are links to a decoy below GuardDir.
 	elsewhere []string
-	files     map[string]bool // targets of our own files
-	seen      map[string]bool // directories of a private tmpfs already planned
-	maps      Idmaps          // when the caller keeps none
-	kept      []*os.File      // closed when the plan is done
+	files     map[string]bool     // targets of our own files
+	blobs     map[string][][]byte // content of the large ones, which lie below ownDir
+	ownDirs   map[string]bool     // made below ownDir
+	seen      map[string]bool     // directories of a private tmpfs already planned
+	maps      Idmaps              // when the caller keeps none
+	kept      []*os.File          // closed when the plan is done
 }
 
 // Plan turns a request into a specification and the descriptors it needs. It
@@ -66,6 +68,7 @@ func Plan(in PlanInput) (*Prepared, error) {
 	}
 	pl := &planner{
 		in: in, p: &Prepared{}, links: map[string]string{}, files: map[string]bool{}, seen: map[string]bool{},
+		blobs: map[string][][]byte{}, ownDirs: map[string]bool{},
 	}
 	defer func() {
 		pl.maps.Close()
@@ -82,7 +85,7 @@ func Plan(in PlanInput) (*Prepared, error) {
 
 func (pl *planner) build() error {
 	steps := []func() error{
-		pl.planSystem, pl.planPrivate, pl.planDevices, pl.planShared, pl.planGuarded, pl.planOwnFiles, pl.planRules, pl.planProcess,
+		pl.planSystem, pl.planPrivate, pl.planDevices, pl.planShared, pl.planGuarded, pl.planOwnFiles, pl.planOwnMount, pl.planRules, pl.planProcess,
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {

@@ -164,7 +164,7 @@ func TestSealedBinary(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	env := confine.Environment(confine.PlanInput{
-		Identity: confine.Identity{UID: 7}, CABundle: []byte("x"), CACert: []byte("y"),
+		Identity: confine.Identity{UID: 7}, CABundle: [][]byte{[]byte("x")}, CACert: []byte("y"),
 		Env: []string{"HOME=/root", "SSL_CERT_FILE=/mine", "PATH=/p", "A=1", "A=2", "broken", "=x", "N=\x00"},
 	})
 	for _, want := range []string{

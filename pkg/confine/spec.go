@@ -55,6 +55,9 @@ const (
 	MountDir     MountKind = "dir"     // only a directory (Mode) in the root tmpfs
 	MountFile    MountKind = "file"    // only a regular file (Mode, Data) in the root tmpfs
 	MountSymlink MountKind = "symlink" // symlink Target -> Data
+	// MountBind shows the file at Data, a path inside whose mount comes earlier,
+	// read-only at the existing Target too.
+	MountBind MountKind = "bind"
 	// MountOverlay shows the passed detached directory FD, read-only, with the
 	// MountDir, MountFile and MountSymlink steps below Target laid over it, so
 	// that files can be added to a directory of the host without writing there.

@@ -124,10 +124,11 @@ type PlanInput struct {
 	Env  []string // already filtered by the profile; ours are added
 	Dir  string   // "" = the workspace, else Home
 
-	CABundle  []byte // PEM: system roots and the sandbox's CA
-	CACert    []byte // PEM: the sandbox's CA alone
-	JavaStore []byte // PKCS#12 or JKS truststore
-	Resolver  string // nameserver for resolv.conf; "" = 127.0.0.53
+	// Large files come in parts, so that what launches share is not copied.
+	CABundle  [][]byte // PEM: system roots and the sandbox's CA
+	CACert    []byte   // PEM: the sandbox's CA alone
+	JavaStore [][]byte // PKCS#12 or JKS truststore
+	Resolver  string   // nameserver for resolv.conf; "" = 127.0.0.53
 
 	SeccompFilter []byte      // struct sock_filter array
 	Stdio         [3]*os.File // ignored with TTY
