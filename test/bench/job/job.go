@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package job is what the benchmarks and their client program say to each
+// other, one JSON value per line.
+package job
+
+// Kinds of jobs.
+const (
+	Connect = "connect" // a new connection for each request
+	Ask     = "ask"     // connections are kept, also from job to job
+	DNS     = "dns"     // the name in URL is looked up, nothing else
+)
+
+// Job is one measurement.
+type Job struct {
+	Kind  string
+	URL   string
+	Dial  string // address to connect to; "" resolves the URL's host once, before the clock runs
+	Body  string // POST with this body; "" is GET
+	N     int    // requests in all
+	Conns int    // at the same time
+	Roots string // PEM file of the roots; "" trusts the system's
+}
+
+// Result is what one job took, in microseconds per request.
+type Result struct {
+	P50, P99 float64
+	PerSec   float64
+	Bytes    int64  // of answers
+	Error    string // the first one; the job is void
+}

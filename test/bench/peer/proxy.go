@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+)
+
+// proxy is the least that a gateway has to do for a model call: read the body,
+// parse it for the model, swap the credential, forward without buffering. It
+// prints its address and serves until stdin ends.
+func proxy(listen, target, cert, key string) error {
+	u, err := url.Parse(target)
+	if err != nil {
+		return fmt.Errorf("target: %w", err)
+	}
+	secret := os.Getenv("THE_KEY")
+	rp := &httputil.ReverseProxy{
+		FlushInterval: -1,
+		Transport:     &http.Transport{MaxIdleConnsPerHost: 64},
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(u)
+			r.Out.Header.Set("Authorization", "Bearer "+secret)
+		},
+	}
+	h := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(req.Body, 32<<20))
+		var call struct {
+			Model  string `json:"model"`
+			Stream bool   `json:"stream"`
+		}
+		if err == nil {
+			err = json.Unmarshal(body, &call)
+		}
+		if err != nil || call.Model == "" {
+			http.Error(w, "not a model call", http.StatusBadRequest)
+			return
+		}
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		rp.ServeHTTP(w, req)
+	})
+	ln, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	fmt.Println(ln.Addr())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		_ = ln.Close()
+	}()
+	srv := &http.Server{Handler: h}
+	if err := srv.ServeTLS(ln, cert, key); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
