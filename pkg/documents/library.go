@@ -58,7 +58,9 @@ type Options struct {
 type source struct {
 	origin   Origin
 	text     string
-	docs     []policy.Document
+	docs     []policy.Document // in force
+	wanted   []policy.Document // of the present text, while waiting is set
+	waiting  bool              // the present text is good by itself and not in force (yet)
 	problems []policy.Problem
 }
 
@@ -68,9 +70,9 @@ type Library struct {
 
 	mu       sync.Mutex // guards what follows
 	sources  map[string]*source
-	snapshot *policy.Snapshot
-	compile  []policy.Problem // cross-document problems of the last compilation
+	snapshot *policy.Snapshot // of the docs of all sources
 	revision uint64
+	missed   Change // what could not be put into force yet: the revision was not durable
 }
 
 // Open reads both directories and compiles the first snapshot. Broken files do
@@ -112,7 +114,7 @@ func (l *Library) problemsLocked() []policy.Problem {
 	for _, name := range l.namesLocked() {
 		out = append(out, l.sources[name].problems...)
 	}
-	return append(out, l.compile...)
+	return out
 }
 
 func (l *Library) namesLocked() []string {
@@ -165,7 +167,7 @@ func (l *Library) Reload() error {
 			ch.Removed = append(ch.Removed, n)
 		}
 	}
-	return l.recompileLocked(ch, false)
+	return l.recompileLocked(ch)
 }
 
 func (l *Library) readDirLocked(dir string, origin Origin, seen map[string]bool, ch *Change) error {
@@ -186,7 +188,9 @@ func (l *Library) readDirLocked(dir string, origin Origin, seen map[string]bool,
 			continue
 		}
 		if err != nil {
-			l.keepLocked(path, origin, []policy.Problem{{File: path, Msg: err.Error()}})
+			if l.keepLocked(path, origin, []policy.Problem{{File: path, Msg: err.Error()}}) {
+				ch.Loaded = append(ch.Loaded, path)
+			}
 			continue
 		}
 		if s := l.sources[path]; s != nil && s.text == text {
@@ -206,16 +210,25 @@ func (l *Library) setLocked(name string, origin Origin, text string) {
 		l.sources[name].text = text
 		return
 	}
-	l.sources[name] = &source{origin: origin, text: text, docs: docs}
-}
-
-func (l *Library) keepLocked(name string, origin Origin, problems []policy.Problem) {
 	s := l.sources[name]
 	if s == nil {
 		s = &source{origin: origin}
 		l.sources[name] = s
 	}
-	s.problems = problems
+	s.text, s.wanted, s.waiting, s.problems = text, docs, true, nil
+}
+
+// keepLocked leaves the last good form of a file in force and tells whether
+// the problems are new.
+func (l *Library) keepLocked(name string, origin Origin, problems []policy.Problem) (news bool) {
+	s := l.sources[name]
+	if s == nil {
+		s = &source{origin: origin}
+		l.sources[name] = s
+	}
+	news = !slices.Equal(s.problems, problems)
+	s.text, s.wanted, s.waiting, s.problems = "", nil, false, problems
+	return news
 }
 
 func readBounded(path string) (string, error) {
@@ -233,43 +246,31 @@ func readBounded(path string) (string, error) {
 	return string(b), err
 }
 
-// recompileLocked makes the next revision. When the whole does not compile,
-// the documents that the problems name are left out, unless strict: then
-// nothing changes and the problems are returned.
-func (l *Library) recompileLocked(ch Change, strict bool) error {
+// recompileLocked makes the next revision. The documents in force always
+// compile together: a file whose present text does not go with the others is
+// held back, its last good form stays, and it is tried again with every change.
+func (l *Library) recompileLocked(ch Change) error {
+	ch.Loaded = append(l.missed.Loaded, ch.Loaded...)
+	ch.Removed = append(l.missed.Removed, ch.Removed...)
 	if l.snapshot != nil && len(ch.Loaded) == 0 && len(ch.Removed) == 0 {
 		return nil
 	}
-	var all []policy.Document
-	for _, n := range l.namesLocked() {
-		all = append(all, l.sources[n].docs...)
+	snap, taken, held, err := l.selectLocked(l.revision + 1)
+	if err == nil {
+		err = l.writeRevision(l.revision + 1)
 	}
-	next := l.revision + 1
-	snap, problems := policy.Compile(next, all)
-	if len(problems) > 0 && strict {
-		return policy.Problems(problems)
-	}
-	for len(problems) > 0 {
-		good := withoutFiles(all, problems)
-		if len(good) == len(all) {
-			return fmt.Errorf("documents: %w", policy.Problems(problems))
-		}
-		all = good
-		l.compile = problems
-		var more []policy.Problem
-		snap, more = policy.Compile(next, all)
-		if len(more) == 0 {
-			break
-		}
-		problems = append(slices.Clone(problems), more...)
-	}
-	if len(problems) == 0 {
-		l.compile = nil
-	}
-	if err := l.writeRevision(next); err != nil {
+	if err != nil {
+		l.missed = Change{Loaded: ch.Loaded, Removed: ch.Removed}
 		return err
 	}
-	l.revision, l.snapshot = next, snap
+	l.revision, l.snapshot, l.missed = l.revision+1, snap, Change{}
+	for n, problems := range held {
+		l.sources[n].problems = problems
+	}
+	for _, n := range taken {
+		s := l.sources[n]
+		s.docs, s.wanted, s.waiting, s.problems = s.wanted, nil, false, nil
+	}
 	ch.Snapshot, ch.Problems = snap, l.problemsLocked()
 	if l.o.OnChange != nil {
 		l.o.OnChange(ch)
@@ -277,12 +278,64 @@ func (l *Library) recompileLocked(ch Change, strict bool) error {
 	return nil
 }
 
-func withoutFiles(docs []policy.Document, problems []policy.Problem) []policy.Document {
-	bad := map[string]bool{}
-	for _, p := range problems {
-		bad[p.File] = true
+// selectLocked decides which waiting files come into force: all of them, or
+// those that go with what is in force when they are tried in the order of their
+// names.
+func (l *Library) selectLocked(rev uint64) (snap *policy.Snapshot, taken []string, held map[string][]policy.Problem, err error) {
+	var waiting []string
+	for _, n := range l.namesLocked() {
+		if l.sources[n].waiting {
+			waiting = append(waiting, n)
+		}
 	}
-	return slices.DeleteFunc(slices.Clone(docs), func(d policy.Document) bool { return bad[d.File] })
+	snap, problems := l.compileLocked(rev, waiting)
+	if len(problems) == 0 {
+		return snap, waiting, nil, nil
+	}
+	held = map[string][]policy.Problem{}
+	for progress := true; progress; {
+		progress = false
+		for _, n := range waiting {
+			if slices.Contains(taken, n) {
+				continue
+			}
+			_, problems := l.compileLocked(rev, append(slices.Clone(taken), n))
+			if len(problems) > 0 {
+				held[n] = blame(n, problems)
+				continue
+			}
+			taken, progress = append(taken, n), true
+			delete(held, n)
+		}
+	}
+	if snap, problems = l.compileLocked(rev, taken); len(problems) > 0 {
+		return nil, nil, nil, fmt.Errorf("documents: %w", policy.Problems(problems))
+	}
+	return snap, taken, held, nil
+}
+
+// compileLocked compiles what is in force with the present text of some files.
+func (l *Library) compileLocked(rev uint64, present []string) (*policy.Snapshot, []policy.Problem) {
+	var all []policy.Document
+	for _, n := range l.namesLocked() {
+		if slices.Contains(present, n) {
+			all = append(all, l.sources[n].wanted...)
+		} else {
+			all = append(all, l.sources[n].docs...)
+		}
+	}
+	return policy.Compile(rev, all)
+}
+
+// blame lets problems that a file causes in others stand in that file too.
+func blame(name string, problems []policy.Problem) []policy.Problem {
+	for _, p := range problems {
+		if p.File == name {
+			return problems
+		}
+	}
+	why := policy.Problem{File: name, Line: 1, Col: 1, Msg: "does not go with documents that are in force: " + problems[0].Error(), Hint: "its last good form stays in force"}
+	return append([]policy.Problem{why}, problems...)
 }
 
 func (l *Library) revisionFile() string { return filepath.Join(l.o.APIDir, ".revision") }

@@ -3,6 +3,7 @@
 package documents
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,11 +23,19 @@ func (l *Library) Put(name, text string) error {
 	if err != nil {
 		return err
 	}
+	old, oldErr := os.ReadFile(path)
 	if err := writeDurably(path, []byte(text), 0o600); err != nil {
 		undo()
 		return err
 	}
-	return l.commitLocked(Change{Loaded: []string{path}}, undo)
+	if err = l.commitLocked(Change{Loaded: []string{path}}, undo); err == nil {
+		return nil
+	}
+	// What was refused must not come into force at the next start.
+	if oldErr == nil {
+		return errors.Join(err, writeDurably(path, old, 0o600))
+	}
+	return errors.Join(err, os.Remove(path))
 }
 
 // SetSandbox adds or replaces a document that lives only in memory, for one
@@ -77,7 +86,7 @@ func (l *Library) Remove(names ...string) error {
 			ch.Removed = append(ch.Removed, key)
 		}
 	}
-	return l.recompileLocked(ch, false)
+	return l.recompileLocked(ch)
 }
 
 // Text returns the text of one file of the API or of a sandbox, "" if there is
@@ -120,12 +129,7 @@ func (l *Library) tryLocked(name string, origin Origin, text string, adjust func
 		l.sources[name] = old
 	}
 	l.sources[name] = &source{origin: origin, text: text, docs: docs}
-	var all []policy.Document
-	for _, n := range l.namesLocked() {
-		all = append(all, l.sources[n].docs...)
-	}
-	before := len(l.compile)
-	if _, problems := policy.Compile(l.revision+1, all); len(problems) > before {
+	if _, problems := l.compileLocked(l.revision+1, nil); len(problems) > 0 {
 		undo()
 		return nil, policy.Problems(problems)
 	}
@@ -133,7 +137,7 @@ func (l *Library) tryLocked(name string, origin Origin, text string, adjust func
 }
 
 func (l *Library) commitLocked(ch Change, undo func()) error {
-	if err := l.recompileLocked(ch, false); err != nil {
+	if err := l.recompileLocked(ch); err != nil {
 		undo()
 		return err
 	}
