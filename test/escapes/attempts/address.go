@@ -47,14 +47,14 @@ func addressAttempts() []*Attempt {
 	var out []*Attempt
 	for _, d := range destinations {
 		out = append(out, &Attempt{
-			Name: "tcp-" + d.name, Class: "tcp", Expect: verdictErrnos, Params: []string{"port", "addr"}, Layer: "bpf-connect", Event: "network",
+			Name: "tcp-" + d.name, Class: "tcp", Expect: verdictErrnos, Params: []string{"port", "addr"}, Layer: "bpf-connect", Event: "network", Trace: d.addr,
 			Control: "connects to a listener on " + d.why,
 			run:     func(p params) error { return connect(p.dest(d.addr), unix.SOCK_STREAM, 0) },
 		})
 	}
 	tcp := func(name, control string, run func(p params) error) {
 		out = append(out, &Attempt{Name: name, Class: "tcp", Expect: verdictErrnos, Params: []string{"port", "addr"},
-			Layer: "bpf-connect", Event: "network", Control: control, run: run})
+			Layer: "bpf-connect", Event: "network", Trace: literal4, Control: control, run: run})
 	}
 	tcp("tcp-nonblocking", "connects without blocking", func(p params) error {
 		return connect(p.dest(literal4), unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)

@@ -199,6 +199,9 @@ func filtered(t *testing.T, w *world.World, a *Attempt) {
 	replace := map[string]string{"pid": "1"}
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", append([]string{os.Getenv(programEnv), a.Name}, w.Args(replace)...)...)
 	cmd.Env = append(os.Environ(), stageEnv+"=filter")
+	if slices.Contains(a.NotIn, unixOpen) {
+		cmd.Env = append(os.Environ(), stageEnv+"=closed-filter")
+	}
 	cmd.Dir = w.Params["ws"]
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	r := result(t, cmd)
@@ -224,16 +227,21 @@ func result(t *testing.T, cmd *exec.Cmd) (r Result) {
 
 // TestMain is also the loader of the filter.
 func TestMain(m *testing.M) {
-	if os.Getenv(stageEnv) != "filter" {
+	options := seccomp.Coding()
+	switch os.Getenv(stageEnv) {
+	case "filter":
+	case "closed-filter":
+		options = seccomp.Options{}
+	default:
 		os.Exit(m.Run())
 	}
 	runtime.LockOSThread()
-	check(loadFilter())
+	check(loadFilter(options))
 	check(syscall.Exec(os.Args[1], os.Args[1:], os.Environ()))
 }
 
-func loadFilter() error {
-	prog, err := seccomp.Compile(seccomp.Coding())
+func loadFilter(o seccomp.Options) error {
+	prog, err := seccomp.Compile(o)
 	if err != nil {
 		return err
 	}

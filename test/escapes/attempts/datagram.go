@@ -14,7 +14,7 @@ func datagramAttempts() []*Attempt {
 	var out []*Attempt
 	udp := func(name, control, addr string, send func(fd int, sa unix.Sockaddr) error) {
 		out = append(out, &Attempt{
-			Name: name, Class: "udp", Expect: verdictErrnos, Params: []string{"port", "addr"}, Layer: "bpf-sendmsg", Event: "network", Control: control,
+			Name: name, Class: "udp", Expect: verdictErrnos, Params: []string{"port", "addr"}, Layer: "bpf-sendmsg", Event: "network", Trace: strings.TrimPrefix(addr, "::ffff:"), Control: control,
 			run: func(p params) error {
 				family, sa := sockaddr(p.dest(addr))
 				fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -73,7 +73,7 @@ func datagramAttempts() []*Attempt {
 		return unix.Sendto(fd, []byte(proof), 0, sa)
 	})
 	out = append(out, &Attempt{
-		Name: "dns-own-server", Class: "dns", Expect: errnos("none", "EACCES", "EPERM"), Params: []string{"addr", "dnsport"}, Layer: "gateway", Event: "dns",
+		Name: "dns-own-server", Class: "dns", Expect: errnos("none", "EACCES", "EPERM"), Params: []string{"addr", "dnsport"}, Layer: "gateway", Event: "dns", Trace: "secret.example",
 		Control: "asks a name server of its own choice and gets its answer",
 		run: func(p params) error {
 			a, err := netip.ParseAddr(p.get("addr", literal4))

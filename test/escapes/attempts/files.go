@@ -53,6 +53,8 @@ func fileAttempts() []*Attempt {
 	}
 	out := []*Attempt{
 		read("read-ssh-key", "secret", secret, "reads a private key in the user's home"),
+		{Name: "read-decoy-key", Class: "file-read", Expect: errnos("EACCES"), Layer: "landlock", Event: "file", Trace: "/.ssh", Control: "reads the private key in $HOME",
+			run: func(params) error { return readPath(os.Getenv("HOME") + "/.ssh/id_ed25519") }},
 		read("read-shadow", "shadow", "/etc/shadow", "root reads the password file"),
 		read("read-secret-dotdot", "secretdotdot", "../../../../../../../../root/.ssh/id_ed25519", "reads it by a path full of .."),
 		read("read-secret-proc-root", "secretproc", "/proc/self/root/root/.ssh/id_ed25519", "reads it through /proc/self/root"),
@@ -92,14 +94,15 @@ func fileAttempts() []*Attempt {
 			return unix.Close(fd)
 		}),
 	}
-	out[1].As, out[7].As = asRoot, asRoot
-	out[3].Params = []string{"secretproc"}
 	for _, a := range out {
 		if a.Name == "secret-openat2" {
 			a.Expect = errnos("ENOSYS")
 		}
-		if a.Name == "read-ssh-key" || a.Name == "read-shadow" {
-			a.Event = "file?" // only where the operator turned Landlock's audit on
+		switch a.Name {
+		case "read-shadow": // Landlock records it where the operator turned its records on
+			a.Event, a.Trace, a.Layer, a.As = "file", "/etc/shadow", "landlock", asRoot
+		case "read-ringfence-state":
+			a.As = asRoot
 		}
 		if a.Name == "read-secret-dotdot" || a.Name == "list-home" || a.Name == "chdir-home" || a.Name == "read-ssh-key" {
 			a.Expect = errnos("ENOENT", "EACCES", "EPERM", "none")
@@ -188,8 +191,6 @@ func writeAttempts() []*Attempt {
 		switch a.Name {
 		case "bind-socket":
 			a.Expect = errnos(append(slices.Clone(unseen.Errnos), "EAFNOSUPPORT")...)
-		case "open-write", "truncate", "rename-over", "unlink", "create":
-			a.Event = "file?"
 		}
 		switch a.Params[0] {
 		case "sysdir", "passwd", "preload", "cron":

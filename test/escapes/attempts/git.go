@@ -47,8 +47,8 @@ func gitAttempts() []*Attempt {
 		return back(filepath.Join(repo, ".git"), filepath.Join(repo, "git-old"))
 	})
 	held("dir-exchange", "exchanges .git with a prepared one", func(repo string) error { return exchange(repo) })
-	late := func(name, control string, run func(repo string) error) {
-		out = append(out, &Attempt{Name: "git-" + name, Class: "git", Expect: contained(), Params: []string{"repo"}, Layer: "hand-back", Event: "workspace",
+	late := func(name, control, trace string, run func(repo string) error) {
+		out = append(out, &Attempt{Name: "git-" + name, Class: "git", Expect: contained(), Params: []string{"repo"}, Layer: "hand-back", Event: "workspace", Trace: trace,
 			NotIn: []string{readOnly}, Control: control, run: func(p params) error { return run(p.get("repo", ".")) }})
 	}
 	config := func(text string) func(string) error {
@@ -62,19 +62,19 @@ func gitAttempts() []*Attempt {
 			return err
 		}
 	}
-	late("config-fsmonitor", "names a program in core.fsmonitor", config("[core]\n\tfsmonitor = ./escape.sh\n"))
-	late("config-hookspath", "names another hooks directory", config("[core] hooksPath = escape-hooks\n"))
-	late("config-alias", "replaces a command", config("[alias]\n\tst = !touch escaped\n"))
-	late("config-filter", "names a filter program", config("[filter \"x\"]\n\tclean = ./escape.sh\n\tsmudge = ./escape.sh\n"))
-	late("config-include", "includes a file of its own", config("[include]\n\tpath = ../escape.cfg\n"))
-	late("config-ssh", "names an ssh program", config("[core]\n\tsshCommand = ./escape.sh\n"))
-	late("new-repo-hook", "makes a repository with a hook, deep down", func(repo string) error {
+	late("config-fsmonitor", "names a program in core.fsmonitor", "repo/.git/config core.fsmonitor", config("[core]\n\tfsmonitor = ./escape.sh\n"))
+	late("config-hookspath", "names another hooks directory", "repo/.git/config core.hookspath", config("[core] hooksPath = escape-hooks\n"))
+	late("config-alias", "replaces a command", "repo/.git/config alias.st", config("[alias]\n\tst = !touch escaped\n"))
+	late("config-filter", "names a filter program", "repo/.git/config filter.x.clean", config("[filter \"x\"]\n\tclean = ./escape.sh\n\tsmudge = ./escape.sh\n"))
+	late("config-include", "includes a file of its own", "repo/.git/config include.path", config("[include]\n\tpath = ../escape.cfg\n"))
+	late("config-ssh", "names an ssh program", "repo/.git/config core.sshcommand", config("[core]\n\tsshCommand = ./escape.sh\n"))
+	late("new-repo-hook", "makes a repository with a hook, deep down", "repo/a/b/c/d/e/.git/hooks/post-checkout", func(repo string) error {
 		return newRepo(filepath.Join(repo, "a/b/c/d/e/.git"), "hooks/post-checkout", script)
 	})
-	late("bare-disguise", "makes a bare repository that looks like data", func(repo string) error {
+	late("bare-disguise", "makes a bare repository that looks like data", "repo/docs/assets/config", func(repo string) error {
 		return newRepo(filepath.Join(repo, "docs/assets"), "config", []byte("[core]\n\tbare = false\n\tfsmonitor = ./escape.sh\n"))
 	})
-	late("gitfile-out", "makes a .git file that leads out", func(repo string) error {
+	late("gitfile-out", "makes a .git file that leads out", "repo/pointer/.git", func(repo string) error {
 		if err := os.MkdirAll(filepath.Join(repo, "pointer"), 0o755); err != nil {
 			return err
 		}

@@ -83,6 +83,8 @@ func identityAttempts() []*Attempt {
 	add("oom", "capabilities", "protects itself from the out-of-memory killer", errnos("EACCES", "EPERM", "EROFS", "ENOENT"), func(params) error {
 		return writeTo("/proc/self/oom_score_adj", "-500")
 	}).Needs = []string{"cap:SYS_RESOURCE"}
+	oom := out[len(out)-1]
+	oom.Event, oom.Trace, oom.Layer = "file", "oom_score_adj", "landlock"
 	return out
 }
 

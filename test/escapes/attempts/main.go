@@ -48,6 +48,8 @@ type Attempt struct {
 	NotIn   []string `json:"notIn,omitempty"`  // kinds of launch in which it is not an escape: "root-inside", "coding" ...
 	Layer   string   `json:"layer"`            // what refuses it first
 	Event   string   `json:"event"`            // event kind that must appear, "none"
+	Trace   string   `json:"trace,omitempty"`  // what that event must mention: an address, a path, a name
+	Silent  string   `json:"silent,omitempty"` // with "none": why nothing can record the refusal itself
 	Control string   `json:"control"`          // how it succeeds outside
 	As      string   `json:"as"`               // the control's user: "root" or "user"
 	Env     []string `json:"env,omitempty"`    // environment that the control has and the sandbox must not pass

@@ -169,9 +169,9 @@ func processAttempts() []*Attempt {
 	add("madvise", "advises another process's memory", "EPERM", func(params) error {
 		return reach(unix.SYS_PROCESS_MADVISE, []unix.Errno{unix.EBADF, unix.EINVAL, unix.EFAULT}, bad, bad, bad, bad, bad)
 	})
-	out = append(out, &Attempt{Name: "process-outlive", Class: "process", Expect: contained(), Layer: "pidns", Event: "exec", Params: []string{"marker"},
+	out = append(out, &Attempt{Name: "process-outlive", Class: "process", Expect: contained(), Layer: "pidns", Event: "exec", Trace: "--helper daemon", Params: []string{"marker"},
 		Control: "leaves a daemon behind that goes on when the command ends", run: func(p params) error { return daemon(p.get("marker", "escape-daemon")) }})
-	out = append(out, &Attempt{Name: "process-memfd-exec", Class: "process", Expect: Expect{Contained: true, Errnos: []string{"EPERM"}}, Layer: "bpf-exec", Event: "exec",
+	out = append(out, &Attempt{Name: "process-memfd-exec", Class: "process", Expect: Expect{Contained: true, Errnos: []string{"EPERM"}}, Layer: "bpf-exec", Event: "exec", Trace: "--helper true",
 		Control: "runs a program that has no path", run: memfdExec})
 	return out
 }

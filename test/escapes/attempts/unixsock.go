@@ -39,7 +39,7 @@ func unixAttempts() []*Attempt {
 			Control: "connects through a symlink", run: func(p params) error { return stream(p, "unixlink", "/run/escape-link.sock") }},
 		{Name: "unix-proc-root", Class: "unix", Expect: gone, Params: []string{"unixproc"}, Layer: "mount",
 			Control: "connects through /proc/PID/root", run: func(p params) error { return stream(p, "unixproc", "/proc/1/root/run/escape.sock") }},
-		{Name: "unix-workspace", Class: "unix", Expect: errnos("EACCES", "EPERM", "ECONNREFUSED", "ENOENT", "EAFNOSUPPORT"), Params: []string{"unixws"}, Layer: "bpf-unix", Event: "kernel-denial",
+		{Name: "unix-workspace", Class: "unix", Expect: errnos("EACCES", "EPERM", "ECONNREFUSED", "ENOENT", "EAFNOSUPPORT"), Params: []string{"unixws"}, Layer: "seccomp",
 			NotIn: []string{unixOpen}, Control: "connects to a host service's socket inside the workspace",
 			run: func(p params) error { return stream(p, "unixws", "host.sock") }},
 		{Name: "unix-abstract", Class: "unix", Expect: errnos("ECONNREFUSED", "EPERM", "EACCES", "EAFNOSUPPORT"), Params: []string{"abstract"}, Layer: "netns",

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package escapes
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+)
+
+// judge says what is wrong with an attempt: nothing, if the fence held and
+// told of it.
+func (p *place) judge(o *outcome) (wrong []string) {
+	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	want := o.row.Expect
+	switch r := o.result; {
+	case r.OK && !want.Contained:
+		say("ESCAPE: it succeeded")
+	case !r.OK && !slices.Contains(want.Errnos, r.Errno):
+		say("refused with %s, not with %v: %s", r.Errno, want.Errnos, r.Detail)
+	}
+	for _, e := range o.effects {
+		say("ESCAPE: the world noticed: %s", e)
+	}
+	if !o.alive {
+		say("ESCAPE: the victim is gone")
+	}
+	pid := started(o.events, o.row.Name)
+	if pid == 0 {
+		say("no event says that the program ran")
+	}
+	if o.row.Event != "none" && p.canTell(o) && !told(o, pid) {
+		say("no %s event that mentions %q among %d", o.row.Event, o.row.Trace, len(o.events))
+	}
+	return wrong
+}
+
+// canTell says whether this kernel can record the refusal: file records need
+// Landlock's audit (Linux 6.15) in the machine's own network namespace.
+// A program that was refused did not start.
+func (p *place) canTell(o *outcome) bool {
+	switch o.row.Event {
+	case "file":
+		return o.audited
+	case "exec":
+		return o.result.OK
+	}
+	return true
+}
+
+// started finds the process that made an attempt, 0 if none is recorded.
+func started(events []event.Event, name string) uint32 {
+	for i := range events {
+		if e := &events[i]; e.Kind == event.KindExec && strings.HasPrefix(e.Args, "/proc/self/exe "+name+" ") {
+			return e.PID
+		}
+	}
+	return 0
+}
+
+// told finds the event of a refusal.
+func told(o *outcome, pid uint32) bool {
+	kinds := map[string]event.Kind{
+		"network": event.KindNetwork, "kernel-denial": event.KindKernelDenial, "dns": event.KindDNS, "file": event.KindFile,
+		"workspace": event.KindWorkspace, "exec": event.KindExec, "syscall": event.KindSyscall,
+	}
+	return slices.ContainsFunc(o.events, func(e event.Event) bool {
+		if e.Kind != kinds[o.row.Event] {
+			return false
+		}
+		switch text := strings.Join([]string{e.DstAddr, e.DstName, e.Path, e.Detail, e.Args, e.Object}, " "); e.Kind {
+		case event.KindNetwork, event.KindKernelDenial, event.KindSyscall:
+			return e.Verdict == event.Denied && (e.PID == pid || e.PPID == pid) && mentions(text, o.row.Trace)
+		case event.KindExec:
+			return e.PPID == pid && mentions(text, o.row.Trace)
+		case event.KindWorkspace: // found when the sandbox was gone
+			return mentions(text, o.row.Trace)
+		default: // no process is named: by time, which audit knows to a few milliseconds
+			const slack = 20 * time.Millisecond
+			return e.Verdict == event.Denied && e.Time.After(o.from.Add(-slack)) && e.Time.Before(o.to.Add(slack)) && mentions(text, o.row.Trace)
+		}
+	})
+}
+
+func mentions(text, trace string) bool {
+	for word := range strings.FieldsSeq(trace) {
+		if !strings.Contains(text, word) {
+			return false
+		}
+	}
+	return true
+}
+
+// canary are harmless attempts that succeed where no fence is.
+var canary = []string{
+	"tcp-literal4", "tcp-literal6", "tcp-metadata4", "udp-sendto4", "dns-own-server", "unix-stream", "unix-abstract", "read-ssh-key", "list-home",
+	"write-create", "host-signal", "host-environ", "ipc-sysv-shm", "mount-list", "process-trace-child", "setid-chmod",
+}
+
+// TestSuiteNotices breaks the fence on purpose, by making attempts without
+// one, and sees that the suite calls each an escape; and that it misses events
+// which are not there.
+func TestSuiteNotices(t *testing.T) {
+	p := newPlace(t)
+	for _, name := range canary {
+		i := slices.IndexFunc(p.attempts, func(a attempt) bool { return a.Name == name })
+		if i < 0 {
+			t.Fatalf("no attempt %s", name)
+		}
+		t.Run(name, func(t *testing.T) { p.unfenced(t, &p.attempts[i]) })
+	}
+	t.Run("a victim that dies", func(t *testing.T) {
+		o := &outcome{row: &p.attempts[0], result: result{Errno: "EACCES"}}
+		if got := strings.Join(p.judge(o), "; "); !strings.Contains(got, "victim is gone") {
+			t.Errorf("judged: %q", got)
+		}
+	})
+}
+
+func (p *place) unfenced(t *testing.T, a *attempt) {
+	need(t, p.world.Reset())
+	p.world.Effects()
+	o := &outcome{row: a, from: time.Now()}
+	cmd := exec.CommandContext(t.Context(), p.world.Params["suid"]+"-plain", append([]string{a.Name}, p.world.Args(nil)...)...)
+	need(t, os.WriteFile(cmd.Path, p.program, 0o755))
+	cmd.Dir = p.world.Params["ws"]
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if a.As == "user" {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: owner, Gid: owner}
+	}
+	var out []byte
+	var err error
+	p.do(func() { out, err = cmd.Output() })
+	need(t, err)
+	o.result = parse(t, out)
+	time.Sleep(20 * time.Millisecond)
+	o.to, o.effects, o.alive = time.Now(), p.world.Effects(), p.world.VictimAlive()
+	got := strings.Join(p.judge(o), "; ")
+	if !strings.Contains(got, "ESCAPE: it succeeded") || !strings.Contains(got, "no event says that the program ran") {
+		t.Errorf("judged: %q", got)
+	}
+	if a.Event != "none" && !strings.Contains(got, "no "+a.Event+" event") {
+		t.Errorf("a missing event was not missed: %q", got)
+	}
+	if seen := strings.Contains(got, "the world noticed"); seen != leavesTraces(a) {
+		t.Errorf("the world noticed: %v: %q", seen, got)
+	}
+}
+
+func leavesTraces(a *attempt) bool {
+	return slices.Contains([]string{"tcp", "udp", "dns", "unix", "file-write"}, a.Class)
+}
