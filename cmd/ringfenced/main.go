@@ -116,7 +116,7 @@ func keeper(args []string, log *slog.Logger, level *slog.LevelVar) error {
 	if err := cfg.Complete(exe); err != nil {
 		return usageError{err}
 	}
-	return serve(func() (*daemon.Daemon, error) { return daemon.New(cfg, version, exe, log) })
+	return serve(func() (*daemon.Daemon, error) { return daemon.New(cfg, version, log) })
 }
 
 // serve runs until SIGINT, which stops every sandbox too, or SIGTERM, which

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,11 +36,10 @@ import (
 
 // Daemon is one running keeper.
 type Daemon struct {
-	cfg        Config
-	logger     *slog.Logger
-	version    string
-	executable string
-	started    time.Time
+	cfg     Config
+	logger  *slog.Logger
+	version string
+	started time.Time
 
 	runLock    *os.File
 	cgroupRoot string
@@ -58,6 +58,9 @@ type Daemon struct {
 	filter    *os.File
 	policy    *policyFeed
 
+	recordsBefore uint64        // see drain.go; set before the reader starts
+	recordsTaken  atomic.Uint64 // likewise
+
 	storing sync.Mutex // one change of a living sandbox's own documents at a time
 
 	mu     sync.Mutex // guards what follows
@@ -74,12 +77,17 @@ type Daemon struct {
 	adopted chan struct{} // closed when what a former daemon left was taken over
 }
 
+// ownBinary runs this very program again whatever directory it lies in: the
+// unprivileged processes could not reach one below a private directory. The
+// child resolves it between fork and exec, when it still is the daemon's.
+const ownBinary = "/proc/self/exe"
+
 // New checks what must be there and opens everything, without starting it.
-func New(cfg Config, version, executable string, logger *slog.Logger) (d *Daemon, err error) {
+func New(cfg Config, version string, logger *slog.Logger) (d *Daemon, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("ringfenced must run as root: it owns cgroups, namespaces and BPF programs")
 	}
-	d = &Daemon{cfg: cfg, version: version, executable: executable, logger: logger, started: time.Now(),
+	d = &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(),
 		grants: map[string]*time.Timer{}, policy: newPolicyFeed(), adopted: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -222,7 +230,7 @@ func (d *Daemon) openSandboxes() error {
 		Dir: filepath.Join(d.cfg.RunDir, "sandboxes"), CgroupBase: d.cgroupBase, Fence: d.fence, Gateway: gatewayRef{d}, Log: d.log,
 		UIDs: sandbox.UIDs{Dir: d.cfg.LockDir, Range: sandbox.UIDRange(d.cfg.UIDRange)}, Init: d.initFile,
 		UnixHooks: hooks[kernel.HookConnectUnix] && hooks[kernel.HookSendmsgUnix],
-		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger, Ended: d.sandboxEnded,
+		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger, Ended: d.sandboxEnded, Drain: d.drainRecords,
 	})
 	return err
 }
@@ -255,7 +263,7 @@ func (d *Daemon) openGateway() (err error) {
 	}
 	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Now: time.Now}
 	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
-		Binary: d.executable, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
+		Binary: ownBinary, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
 		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics.Listen) }, Config: conf, Handler: desk.Handle, Feed: d.feed, Ready: d.policy.again, Logger: d.logger, Changed: d.daemonEvent,
 	})
 	return nil

@@ -34,7 +34,7 @@ func (d *Daemon) readDenials(ctx context.Context, wg *sync.WaitGroup) (restore f
 	wg.Go(func() {
 		defer f.Close()
 		keeper.RunReader(ctx, keeper.ReaderOptions{
-			Binary: d.executable, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
+			Binary: ownBinary, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
 			Filter: d.filter, Audit: f, Take: d.takeDenial, Now: time.Now, Logger: d.logger,
 		})
 	})

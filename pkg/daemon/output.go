@@ -41,7 +41,7 @@ func (d *Daemon) startHolder(id string) (writeEnd *os.File, err error) {
 		return nil, fmt.Errorf("output: %w", err)
 	}
 	defer r.Close()
-	cmd := exec.Command(d.executable, "hold-output", strconv.Itoa(MaxOutput))
+	cmd := exec.Command(ownBinary, "hold-output", strconv.Itoa(MaxOutput))
 	cmd.Env, cmd.Dir = []string{}, "/"
 	cmd.Stdin, cmd.Stdout = r, file
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(d.gwCgroup.Fd()), Credential: &syscall.Credential{Uid: d.cfg.Gateway.UID, Gid: d.cfg.Gateway.GID}}

@@ -54,6 +54,10 @@ func (b *backend) AddProvider(ctx context.Context, _ *api.Caller, r *api.Provide
 	if r.Credential == "" {
 		r.Credential = policy.CredentialInject
 	}
+	if r.Credential == policy.CredentialInject && len(r.Key) == 0 {
+		return api.Provider{}, api.Errorf(api.CodeBadRequest, "provider %s needs a key", r.Name).
+			WithRemedy("name the variable that holds it with --key-env VAR, or use --credential passthrough to forward the agent's own")
+	}
 	file := "provider-" + r.Name + ".yaml"
 	text := providerText(r)
 	docs, problems := policy.Parse(file, []byte(text))

@@ -42,9 +42,9 @@ func (b *backend) Events(ctx context.Context, q api.EventQuery) iter.Seq2[api.Ev
 
 // Explain looks one event up and asks the policy of now about it.
 func (b *backend) Explain(_ context.Context, id string) (api.Explanation, error) {
-	line, err := b.d.log.Get(id)
+	line, err := b.d.log.Get(strings.TrimPrefix(id, "#"))
 	if errors.Is(err, audit.ErrNotFound) {
-		return api.Explanation{}, api.Errorf(api.CodeNotFound, "no event %q: take the id from `ringfence events -o json` (metadata.uid) or the number in the compact list", id)
+		return api.Explanation{}, api.Errorf(api.CodeNotFound, "no event %q: the number after # in `ringfence events`, or metadata.uid of its JSON form", id)
 	}
 	if err != nil {
 		return api.Explanation{}, err

@@ -224,7 +224,7 @@ func takeListeners(ctx context.Context, p *wire.Peer, number uint32) *sandbox.Li
 
 // readRecords turns the kernel's records into events.
 func (d *Daemon) readRecords(ctx context.Context) {
-	if err := d.fence.Records(ctx, d.record); err != nil {
+	if err := d.fence.Records(ctx, d.take); err != nil {
 		d.logger.Error("kernel records are no longer read; enforcement goes on", "error", err)
 		d.append(&event.Event{Kind: event.KindLoss, Time: time.Now().UTC(), Source: "keeper", Activity: "reader",
 			Reason: "the reader of kernel records failed: " + err.Error(), Severity: event.SeverityHigh, Version: d.version})

@@ -146,6 +146,9 @@ func (e *Event) Compact(color bool) string {
 		b.WriteString("  ")
 		b.WriteString(Printable(e.Reason, 300))
 	}
+	if e.Sequence != 0 {
+		fmt.Fprintf(&b, "  #%d", e.Sequence) // what `ringfence explain` takes
+	}
 	return b.String()
 }
 

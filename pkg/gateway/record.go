@@ -261,10 +261,31 @@ func (r *recorder) takeBatch() []queued {
 	return batch
 }
 
+// settle hands over what is folded of one sandbox and waits until the queue is
+// empty, at most for d: its end is told after what it did.
+func (r *recorder) settle(sb uint32, d time.Duration) {
+	r.mu.Lock()
+	for k, f := range r.folds {
+		if k.sb != sb {
+			continue
+		}
+		if f.place {
+			r.queue = append(r.queue, queued{f.ev, k.sb})
+		}
+		delete(r.folds, k)
+	}
+	r.mu.Unlock()
+	r.drain(d)
+}
+
 // flush waits until everything is handed over, at most for d.
 func (r *recorder) flush(d time.Duration) {
-	deadline := time.Now().Add(d)
 	r.unfold(time.Now().Add(time.Hour))
+	r.drain(d)
+}
+
+func (r *recorder) drain(d time.Duration) {
+	deadline := time.Now().Add(d)
 	for time.Now().Before(deadline) {
 		r.mu.Lock()
 		left := len(r.queue) + r.inFlight
@@ -273,6 +294,6 @@ func (r *recorder) flush(d time.Duration) {
 			return
 		}
 		r.wake()
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(time.Millisecond)
 	}
 }

@@ -105,6 +105,9 @@ func (s *Sandbox) teardown(code int) {
 		s.recordFindings(findings)
 	}
 	s.forget() // the gateway hands over what it has recorded of this sandbox
+	if s.m.o.Drain != nil {
+		s.m.o.Drain(s)
+	}
 	s.mu.Lock()
 	s.exit = exit
 	s.mu.Unlock()

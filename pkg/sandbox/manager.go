@@ -61,6 +61,9 @@ type Options struct {
 	Bundle     []byte // the host's CA bundle, PEM
 	Version    string
 	Logger     *slog.Logger
+	// Drain waits, within bounds, until what the kernel recorded of an ended
+	// sandbox is in the event log.
+	Drain func(*Sandbox)
 	// Ended is called after a sandbox and everything it held are gone.
 	Ended func(*Sandbox)
 }

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+)
+
+// drainTime bounds how long the end of a sandbox waits for its records.
+const drainTime = 300 * time.Millisecond
+
+// startReading notes how many records the kernel had written before this
+// daemon began to read.
+func (d *Daemon) startReading() { d.recordsBefore = d.recordsKept() }
+
+func (d *Daemon) recordsKept() uint64 {
+	var n uint64
+	rings, err := d.fence.Losses()
+	if err != nil {
+		return 0 // then nothing is waited for
+	}
+	for _, r := range rings {
+		n += r.Kept
+	}
+	return n
+}
+
+// take counts and handles one record of the kernel.
+func (d *Daemon) take(r kernel.Record) {
+	d.record(r)
+	d.recordsTaken.Add(1)
+}
+
+// drainRecords waits until every record that the kernel has written by now is
+// an event and, if the sandbox was refused anything, until the event log has
+// it: what was refused is told with the sandbox's end.
+func (d *Daemon) drainRecords(s *sandbox.Sandbox) {
+	kept, end := d.recordsKept(), time.Now().Add(drainTime)
+	for d.recordsBefore+d.recordsTaken.Load() < kept && time.Now().Before(end) {
+		time.Sleep(500 * time.Microsecond)
+	}
+	for s.Denials() > 0 && d.log.Stats().Waiting > 0 && time.Now().Before(end) {
+		time.Sleep(time.Millisecond)
+	}
+}
