@@ -59,7 +59,7 @@ func (pl *planner) planOwnFiles() error {
 		{"/etc/group", group},
 		{"/etc/hostname", hostname + "\n"},
 		{"/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 " + hostname + "\n"},
-		{"/etc/resolv.conf", "nameserver " + resolver + "\noptions timeout:5 attempts:1\n"},
+		{"/etc/resolv.conf", "nameserver " + resolver + "\noptions timeout:1 attempts:5\n"},
 		{"/etc/nsswitch.conf", nsswitch},
 	} {
 		pl.ownFile(f.path, f.data)
