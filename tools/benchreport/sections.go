@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+// section is a part of the report and the benchmarks behind it.
+type section struct {
+	title string
+	text  string
+	pkg   string
+	bench string
+	flags []string
+	// tables are columns in their order; figures in none of them are left
+	// out. Without any, one table has all.
+	tables [][]column
+}
+
+// column is one figure of each benchmark.
+type column struct {
+	head, unit string
+}
+
+// sections are the report. All of them together take a few minutes.
+var sections = []section{
+	{
+		title: "Kernel: one lookup",
+		text: "A lookup in the real tables without the hook around it: the kernel repeats a program that makes a key and looks it up,\n" +
+			"less the same program without the lookup. \"hot\" asks for one entry again and again; \"random\" for any of them, which with\n" +
+			"100,000 rules is the time of missing the processor's caches. Names are a hash table, cidr is a longest-prefix trie.",
+		pkg: "./pkg/kernel", bench: "^BenchmarkLookup$", flags: []string{"-benchtime", "20x"},
+		tables: [][]column{{{"ns", "ns/lookup"}}},
+	},
+	{
+		title: "Kernel: the whole connect hook",
+		text: "The connect4 program by the kernel's own clock (`kernel.bpf_stats_enabled`, which itself adds about 50 ns to each run): allowed\n" +
+			"by name, allowed by an address rule, or denied; with the record of it sent to user space, and with the record throttled away.",
+		pkg: "./pkg/kernel", bench: "^BenchmarkConnect$", flags: []string{"-benchtime", "5x", "-count", "3"},
+		tables: [][]column{{{"ns", "ns/hook"}}},
+	},
+	{
+		title: "Policy: one decision",
+		text: "One decision of the compiled policy in the gateway, on one CPU, by the number of rules in all documents. HTTP matches method\n" +
+			"and path too; Addr and Inference have 10,000 rules.",
+		pkg: "./pkg/policy", bench: "^Benchmark(Egress|Addr|HTTP|Inference)$", flags: []string{"-benchtime", "100ms", "-count", "5"},
+		tables: [][]column{{{"ns", "ns/op"}, {"CPU ns", "cpu-ns/op"}, {"allocations", "allocs/op"}}},
+	},
+	{
+		title: "Connection and request",
+		text: "A new TCP connection, one HTTP request and its answer, close: from inside a sandbox through hook, steering and gateway to a server\n" +
+			"on loopback, against the same program outside straight to that server. One at a time; TLS without resumption. `passed-through` is\n" +
+			"relayed by name, and with TLS the server name is checked; `inspected` and `tls-terminated` judge method and path, and the gateway keeps\n" +
+			"its own connection to the server. CPU is that of the gateway and of the keeper for each request; the keeper writes and syncs the events.\n" +
+			"`name-lookup` is one DNS question for an allowed name.",
+		pkg: "./test/bench", bench: "^BenchmarkConnectRequest$", flags: []string{"-benchtime", "10x"},
+		tables: [][]column{{{"direct µs", "direct-µs"}, {"fenced µs", "fenced-µs"}, {"ratio", "ratio"}, {"gateway CPU µs", "gateway-cpu-µs"}, {"keeper CPU µs", "keeper-cpu-µs"}}},
+	},
+	{
+		title: "Model call",
+		text: "A model call of about 600 bytes to a provider double that answers at once, a document or a stream of 20 events: from a sandbox through\n" +
+			"the gateway; from outside through `proxy`, the floor: Go's `httputil.ReverseProxy`, parsing the body and swapping the key, nothing recorded;\n" +
+			"and straight to the double. Connections are kept on either side, TLS in front and none behind. The gateway reads strict JSON, asks policy,\n" +
+			"reads usage from the answer and writes an event; the keeper chains and syncs it. CPU of the process for each call, and calls per second,\n" +
+			"with 16 connections; p50 with one; resident memory after all of it.",
+		pkg: "./test/bench", bench: "^BenchmarkModelCall$", flags: []string{"-benchtime", "10x"},
+		tables: [][]column{
+			{{"proxy CPU µs", "proxy-cpu-µs"}, {"gateway CPU µs", "gateway-cpu-µs"}, {"gateway / proxy", "cpu-ratio"}, {"keeper CPU µs", "keeper-cpu-µs"}},
+			{{"direct p50 µs", "direct-p50-µs"}, {"proxy p50 µs", "proxy-p50-µs"}, {"gateway p50 µs", "gateway-p50-µs"}},
+			{{"direct /s", "direct-rps"}, {"proxy /s", "proxy-rps"}, {"gateway /s", "gateway-rps"}},
+			{{"proxy MB", "proxy-MB"}, {"gateway MB", "gateway-MB"}, {"keeper MB", "keeper-MB"}},
+		},
+	},
+	{
+		title: "Memory",
+		text: "Resident memory of the two processes without a sandbox and with ten idle detached ones, and what each sandbox adds (proportional\n" +
+			"share): its `ringfence-init`, and the process that holds the output of a detached one.",
+		pkg: "./test/bench", bench: "^BenchmarkMemory$", flags: []string{"-benchtime", "5x"},
+		tables: [][]column{{{"keeper MB", "keeper-MB"}, {"gateway MB", "gateway-MB"}, {"init MB", "init-pss-MB"}, {"output holder MB", "holder-pss-MB"}}},
+	},
+	{
+		title: "Launch",
+		text:  "`ringfence run -- true` against plain exec, and against bubblewrap where it is installed.",
+		pkg:   "./test/bench", bench: "^BenchmarkLaunch", flags: []string{"-benchtime", "20x"},
+	},
+}
