@@ -62,12 +62,8 @@ func (s *Sandbox) checkLink(h hookInfo) LinkStatus {
 		st.Detail = err.Error()
 		return st
 	}
-	want, err := programID(s.fence.progs[h.hook])
-	if err != nil {
-		st.Detail = err.Error()
-		return st
-	}
-	switch id := linkCgroup(l); {
+	want := s.fence.ids[h.hook]
+	switch id := cgroupOf(info); {
 	case id == 0, !s.cg.alive():
 		st.Detail = "the cgroup was removed"
 	case id != s.cg.id:
@@ -88,6 +84,10 @@ func linkCgroup(l link.Link) uint64 {
 	if err != nil {
 		return 0
 	}
+	return cgroupOf(info)
+}
+
+func cgroupOf(info *link.Info) uint64 {
 	cg := info.Cgroup()
 	if cg == nil {
 		return 0

@@ -67,8 +67,11 @@ type Fence struct {
 	dir   string // the layout's directory
 	maps  bpf.FenceMaps
 	progs map[Hook]*ebpf.Program // without hooks the kernel lacks
+	ids   map[Hook]ebpf.ProgramID
 	trace []link.Link
 	steer *ebpf.CollectionSpec
+
+	written ledger
 }
 
 // Open loads the programs and pins them, or adopts what an earlier keeper
@@ -87,6 +90,7 @@ func Open(o Options) (*Fence, error) {
 		pin:   o.PinDir,
 		dir:   filepath.Join(o.PinDir, layoutPrefix+strconv.Itoa(int(bpf.FenceRfLayoutRF_LAYOUT))),
 		progs: make(map[Hook]*ebpf.Program),
+		ids:   make(map[Hook]ebpf.ProgramID),
 	}
 	for _, d := range []string{"", "maps", "progs", "links", "sandbox"} {
 		if err := os.MkdirAll(filepath.Join(f.dir, d), 0o700); err != nil {
@@ -126,6 +130,9 @@ func (f *Fence) load(o Options) error {
 			return fmt.Errorf("load %s: %w", h.name, err)
 		}
 		f.progs[h.hook] = p
+		if f.ids[h.hook], err = programID(p); err != nil {
+			return fmt.Errorf("load %s: %w", h.name, err)
+		}
 	}
 	if f.steer, err = bpf.LoadSteer(); err != nil {
 		return err

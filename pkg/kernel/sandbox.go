@@ -179,6 +179,7 @@ func (s *Sandbox) adopt() error {
 		return fmt.Errorf("cgroup belongs to sandbox %d", st.Sandbox)
 	}
 	s.state = State{st.Sandbox, st.Policy, st.Generation, Flags(st.Flags)}
+	s.fence.written.foreign(st.Policy)
 	if err := s.register(); err != nil {
 		return err
 	}

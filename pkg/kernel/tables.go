@@ -56,6 +56,7 @@ func (f *Fence) PutNames(policy uint32, entries []NameEntry) error {
 		}
 		keys[i], vals[i].Rule = k, e.Rule
 	}
+	f.written.note(policy, keys, nil)
 	if err := updateAll(f.maps.Names, keys, vals); err != nil {
 		return fmt.Errorf("put names of policy %d: %w", policy, err)
 	}
@@ -93,18 +94,28 @@ func (f *Fence) PutCIDRs(policy uint32, entries []CIDREntry) error {
 			vals[i].Allow = uint8(bpf.FenceRfVerdictKindRF_ALLOW)
 		}
 	}
+	f.written.note(policy, nil, keys)
 	if err := updateAll(f.maps.Cidrs, keys, vals); err != nil {
 		return fmt.Errorf("put CIDRs of policy %d: %w", policy, err)
 	}
 	return nil
 }
 
-// DropPolicy removes every entry of the given policies. It walks both tables
-// once, however many policies are given.
+// DropPolicy removes every entry of the given policies. What this keeper wrote
+// it remembers; for policies of an earlier one it walks both tables once.
 func (f *Fence) DropPolicy(policies ...uint32) error {
 	drop := make(map[uint32]bool, len(policies))
 	for _, p := range policies {
-		drop[p] = true
+		names, cidrs, all := f.written.forget(p)
+		if err := errors.Join(deleteAll(f.maps.Names, names), deleteAll(f.maps.Cidrs, cidrs)); err != nil {
+			return fmt.Errorf("drop policy %d: %w", p, err)
+		}
+		if !all {
+			drop[p] = true
+		}
+	}
+	if len(drop) == 0 {
+		return nil
 	}
 	names, err := keysWhere(f.maps.Names, func(k *bpf.FenceRfNameKey, _ *bpf.FenceRfNameValue) bool { return drop[k.Policy] })
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,37 +65,19 @@ type Request struct {
 
 // launch is one launch under way.
 type launch struct {
-	m    *Manager
-	r    *Request
-	s    *Sandbox
+	m *Manager
+	r *Request
+	s *Sandbox
+
+	mu   sync.Mutex // guards undo: lanes run at the same time
 	undo []func()
 
-	cgroup *os.File
-	ns     *os.File
-	init   *confine.Init
-	prep   *confine.Prepared
-}
-
-type step struct {
-	name string
-	run  func(*launch, context.Context) error
-}
-
-// steps in order. Each registers what undoes it.
-var steps = []step{
-	{"register", (*launch).register},
-	{"identity", (*launch).identity},
-	{"state directory", (*launch).directory},
-	{"policy", (*launch).policy},
-	{"cgroup and network programs", (*launch).fence},
-	{"clone", (*launch).clone},
-	{"output", (*launch).output},
-	{"network", (*launch).network},
-	{"file and system call walls", (*launch).plan},
-	{"gateway", (*launch).gateway},
-	{"ringfence-init", (*launch).walls},
-	{"attestation", (*launch).attest},
-	{"start", (*launch).start},
+	cgroup  *os.File
+	missing []string // controllers that are not there and may be missing
+	ns      *os.File
+	init    *confine.Init
+	prep    *confine.Prepared
+	logged  bool // the start is in the event log
 }
 
 // Launch establishes a sandbox and starts its agent. On error nothing runs
@@ -102,15 +85,12 @@ var steps = []step{
 func (m *Manager) Launch(ctx context.Context, r *Request) (*Sandbox, error) {
 	l := &launch{m: m, r: r, s: &Sandbox{m: m, state: Starting, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}
 	defer l.close()
-	for _, st := range steps {
-		began := time.Now()
-		err := st.run(l, ctx)
-		m.o.Logger.Debug("launch", "step", st.name, "took", time.Since(began))
-		if err != nil {
+	for _, p := range phases {
+		if err := l.together(ctx, p); err != nil {
 			for i := len(l.undo) - 1; i >= 0; i-- {
 				l.undo[i]()
 			}
-			return nil, launchError(st.name, err)
+			return nil, l.failed(ctx, err)
 		}
 	}
 	go l.s.live()
@@ -137,7 +117,11 @@ func (l *launch) close() {
 	}
 }
 
-func (l *launch) undoes(f func()) { l.undo = append(l.undo, f) }
+func (l *launch) undoes(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.undo = append(l.undo, f)
+}
 
 func (l *launch) register(context.Context) error {
 	s, r := l.s, l.r
@@ -193,7 +177,11 @@ func (l *launch) directory(context.Context) (err error) {
 		return err
 	}
 	l.undoes(func() { s.names.Close() })
-	s.authority, err = ca.New(s.dir, s.Record.ID, time.Now())
+	return nil
+}
+
+func (l *launch) certificate(context.Context) (err error) {
+	l.s.authority, err = ca.New(l.s.dir, l.s.Record.ID, time.Now())
 	return err
 }
 
@@ -275,7 +263,7 @@ func (l *launch) limits() error {
 				Err:    fmt.Errorf("the profile limits it and the controller is not there"),
 				Remedy: fmt.Sprintf("enable the controller for cgroup v2, or list %s under optional in the profile", c.feature)}
 		}
-		l.s.Record.Degraded = append(l.s.Record.Degraded, c.feature)
+		l.missing = append(l.missing, c.feature)
 	}
 	return nil
 }
@@ -362,6 +350,7 @@ func (s *Sandbox) steer(ns *os.File) error {
 }
 
 func (l *launch) gateway(ctx context.Context) error {
+	l.s.Record.Degraded = append(l.missing, l.prep.Notes...)
 	if err := l.m.publish(l.s); err != nil {
 		return err
 	}
@@ -414,17 +403,24 @@ func (l *launch) attest(context.Context) error {
 	return l.s.Record.save(l.s.dir)
 }
 
-// start makes the launch a fact in the log, then lets the agent go.
-func (l *launch) start(ctx context.Context) error {
-	s := l.s
-	if _, err := l.m.o.Log.Append(ctx, s.startEvent()); err != nil {
+// record makes the launch a fact in the log. Whatever fails after that is
+// recorded as the end of this sandbox.
+func (l *launch) record(ctx context.Context) error {
+	if _, err := l.m.o.Log.Append(ctx, l.s.startEvent()); err != nil {
 		return fmt.Errorf("the event log does not take the start: %w", err)
 	}
+	l.logged = true
+	return nil
+}
+
+// start lets the agent go.
+func (l *launch) start(context.Context) error {
+	s := l.s
 	if err := s.control.send(confine.Frame{Type: confine.FrameGo}, nil); err != nil {
 		return err
 	}
 	if _, err := s.control.expect(confine.FrameStarted, initPatience); err != nil {
-		return l.failedStart(ctx, err)
+		return err
 	}
 	s.Record.Started = true
 	if err := s.Record.save(s.dir); err != nil {
@@ -449,7 +445,11 @@ func (l *launch) catchUp() error {
 	return l.m.dropTables(old)
 }
 
-func (l *launch) failedStart(ctx context.Context, err error) error {
+// failed records the end of a launch whose start is in the log.
+func (l *launch) failed(ctx context.Context, err error) error {
+	if !l.logged {
+		return err
+	}
 	e := l.s.event(event.KindSandboxStop)
 	e.Reason = err.Error()
 	e.Status = 125

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -98,13 +99,15 @@ func (s *Sandbox) teardown(code int) {
 	waitEmpty(s.Record.Cgroup)
 	var errs []error
 	exit := Exit{Code: code, At: time.Now().UTC()}
+	var told sync.WaitGroup
+	told.Go(s.forget) // the gateway hands over what it has recorded of this sandbox
 	if s.handback != nil {
 		findings, err := s.handback.run()
 		exit.Findings = findings
 		errs = append(errs, err)
 		s.recordFindings(findings)
 	}
-	s.forget() // the gateway hands over what it has recorded of this sandbox
+	told.Wait()
 	if s.m.o.Drain != nil {
 		s.m.o.Drain(s)
 	}

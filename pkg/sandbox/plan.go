@@ -57,7 +57,6 @@ func (l *launch) plan(context.Context) error {
 	if l.prep, err = confine.Plan(in); err != nil {
 		return err
 	}
-	s.Record.Degraded = append(s.Record.Degraded, l.prep.Notes...)
 	s.Record.Env, s.Record.Dir = l.prep.Spec.Env, l.prep.Spec.Dir
 	return nil
 }
