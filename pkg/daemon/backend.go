@@ -64,8 +64,11 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 		parts[3] = api.Part{Name: "policy", State: api.Degraded, Detail: fmt.Sprintf("%d mistakes, first: %s", len(ps), ps[0].Error()), Remedy: "ringfence policy check FILE"}
 	}
 	d.mu.Lock()
-	secrets := slices.Clone(d.loaded)
+	secrets, unenforced := slices.Clone(d.loaded), d.unenforced
 	d.mu.Unlock()
+	if unenforced != "" {
+		parts[3] = api.Part{Name: "policy", State: api.Degraded, Detail: "the newest revision is not in force everywhere; it is tried again: " + unenforced}
+	}
 	for _, s := range secrets {
 		parts = append(parts, api.Part{Name: "secret", State: api.Degraded, Detail: s, Remedy: "ringfence provider add NAME --key-env VAR"})
 	}

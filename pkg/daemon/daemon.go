@@ -63,12 +63,14 @@ type Daemon struct {
 
 	storing sync.Mutex // one change of a living sandbox's own documents at a time
 
-	mu     sync.Mutex // guards what follows
-	ended  []endedSandbox
-	grants map[string]*time.Timer // documents that expire
-	tables int                    // which of the gateway's two tables is in use
-	loaded []string               // problems of the secrets, for status
-	fed    uint64                 // policy revision that the present gateway was fed with
+	mu         sync.Mutex // guards what follows
+	ended      []endedSandbox
+	grants     map[string]*time.Timer // documents that expire
+	used       map[string]bool        // those for one connection that is under way
+	tables     int                    // which of the gateway's two tables is in use
+	unenforced string                 // why the newest policy is not in force everywhere, "" when it is
+	loaded     []string               // problems of the secrets, for status
+	fed        uint64                 // policy revision that the present gateway was fed with
 
 	// Used while a gateway is fed, one at a time.
 	restored   bool             // the policy of sandboxes that a former daemon left is in the library
@@ -88,7 +90,7 @@ func New(cfg Config, version string, logger *slog.Logger) (d *Daemon, err error)
 		return nil, errors.New("ringfenced must run as root: it owns cgroups, namespaces and BPF programs")
 	}
 	d = &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(),
-		grants: map[string]*time.Timer{}, policy: newPolicyFeed(), adopted: make(chan struct{})}
+		grants: map[string]*time.Timer{}, used: map[string]bool{}, policy: newPolicyFeed(), adopted: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -264,7 +266,7 @@ func (d *Daemon) openGateway() (err error) {
 	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Now: time.Now}
 	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
 		Binary: ownBinary, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
-		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics.Listen) }, Config: conf, Handler: desk.Handle, Feed: d.feed, Ready: d.policy.again, Logger: d.logger, Changed: d.daemonEvent,
+		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics.Listen) }, Config: conf, Handler: desk.Handle, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,
 	})
 	return nil
 }

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -86,49 +87,67 @@ func (f *policyFeed) wait(ctx context.Context, revision uint64) error {
 	}
 }
 
-// enforce puts changes into force until ctx ends: the kernel first, so that
-// what is no longer allowed is closed before anything else is told.
+// enforceAgain bounds the pause before a policy that could not be put into
+// force everywhere is tried again.
+const enforceAgain = 2 * time.Second
+
+// enforce puts changes into force until ctx ends. A change counts as in force
+// only when the kernel and the gateway have it; until then it is tried again.
 func (d *Daemon) enforce(ctx context.Context) {
+	var open []documents.Change // not in force everywhere yet
+	retry := time.NewTimer(time.Hour)
+	pause := 20 * time.Millisecond
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-d.policy.wake:
+		case <-retry.C:
 		}
 		changes, repeat := d.policy.take()
+		open = append(open, changes...)
 		snap := d.library.Snapshot()
 		d.mu.Lock()
 		missed := repeat && d.fed != snap.Revision()
 		d.mu.Unlock()
-		if len(changes) == 0 && !missed {
+		if len(open) == 0 && !missed {
 			continue
 		}
-		if len(changes) > 0 {
-			snap = changes[len(changes)-1].Snapshot
-			if err := d.sandboxes.Apply(snap); err != nil {
-				d.logger.Error("policy in the kernel", "error", err)
-			}
-			if err := d.openGatewayTable(snap); err != nil {
-				d.logger.Error("policy of the gateway's cgroup", "error", err)
-			}
+		if err := d.enforceOnce(ctx, snap); err != nil {
+			d.setUnenforced(err.Error())
+			d.logger.Error("the policy is not in force everywhere; trying again", "revision", snap.Revision(), "error", err)
+			retry.Reset(pause)
+			pause = min(2*pause, enforceAgain)
+			continue
 		}
-		if d.gateway.Ready() { // a new gateway gets the snapshot when it is fed
-			gctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-			if err := d.sendSecrets(gctx, d.gateway); err != nil {
-				d.logger.Error("secrets to the gateway", "error", err)
-			}
-			if err := sendSnapshot(gctx, d.gateway, snap); err != nil {
-				d.logger.Error("policy to the gateway", "error", err)
-			}
-			cancel()
-		}
-		for _, c := range changes {
+		d.setUnenforced("")
+		pause = 20 * time.Millisecond
+		for _, c := range open {
 			d.recordPolicy(c)
 		}
-		if len(changes) > 0 {
-			d.policy.done(snap.Revision())
-		}
+		open = nil
+		d.policy.done(snap.Revision())
 	}
+}
+
+// enforceOnce tells everybody: the kernel first, so that what is no longer
+// allowed is closed before anything else. A gateway that is not there gets the
+// snapshot when it is fed.
+func (d *Daemon) enforceOnce(ctx context.Context, snap *policy.Snapshot) error {
+	errs := []error{d.sandboxes.Apply(snap), d.openGatewayTable(snap)}
+	if d.gateway.Ready() {
+		gctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		errs = append(errs, d.sendSecrets(gctx, d.gateway), sendSnapshot(gctx, d.gateway, snap))
+	}
+	return errors.Join(errs...)
+}
+
+// setUnenforced notes why the newest policy is not in force, "" when it is.
+func (d *Daemon) setUnenforced(why string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unenforced = why
 }
 
 // recordPolicy writes what a change did to the event log.
