@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,10 @@ func (pl *planner) planOwnMount() error {
 	if err != nil {
 		return err
 	}
+	// A child born now would hold a file open for writing until it executes, and
+	// the mount could not be sealed.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	rest := pl.p.Spec.Mounts[:0]
 	for _, m := range pl.p.Spec.Mounts {
 		if m.Target == ownDir || !under(m.Target, ownDir) {
