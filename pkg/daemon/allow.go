@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,7 +120,8 @@ func (d *Daemon) grant(r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Docu
 	return fmt.Errorf("unknown mode %q", r.Mode)
 }
 
-// once marks documents that end with the first connection they allow.
+// once marks documents that end with the first connection they allow; in the
+// document's name it is policy.OnceMark.
 const once = "#once-"
 
 func random() string {
@@ -160,6 +163,7 @@ func (d *Daemon) revoke(name string) {
 		t.Stop()
 		delete(d.grants, name)
 	}
+	delete(d.used, name)
 	d.mu.Unlock()
 	if err := d.library.Remove(name); err != nil {
 		d.logger.Error("a grant could not be taken back", "document", name, "error", err)
@@ -168,16 +172,22 @@ func (d *Daemon) revoke(name string) {
 
 // gatewaySaid ends grants for one connection when the gateway reports it.
 func (d *Daemon) gatewaySaid(e *event.Event) {
-	if e.Verdict != event.Allowed {
-		if e.Verdict == event.Denied {
-			if s, ok := d.sandboxes.ByID(e.Sandbox); ok {
-				s.CountDenial(max(e.Count, 1))
-			}
+	if e.Verdict == event.Denied {
+		if s, ok := d.sandboxes.ByID(e.Sandbox); ok {
+			s.CountDenial(max(e.Count, 1))
 		}
 		return
 	}
+	d.onceUsed(e)
+}
+
+// onceUsed follows the connection of a rule for one: from its beginning the
+// rule does not expire, with its end the rule is taken back. That no second
+// connection gets through meanwhile is up to the gateway.
+func (d *Daemon) onceUsed(e *event.Event) {
 	doc, _, _ := strings.Cut(e.Rule, "/")
-	if !strings.Contains(doc, grantName(once)) {
+	begins, ends := e.Activity == event.ActivityClaim, e.Activity == event.ActivityRelease
+	if !strings.Contains(doc, policy.OnceMark) || !begins && !ends {
 		return
 	}
 	d.mu.Lock()
@@ -187,10 +197,26 @@ func (d *Daemon) gatewaySaid(e *event.Event) {
 			name = n
 		}
 	}
+	if name != "" && begins {
+		d.grants[name].Stop()
+		d.used[name] = true
+	}
 	d.mu.Unlock()
-	if name != "" {
+	if name != "" && ends {
 		go d.revoke(name)
 	}
+}
+
+// gatewayReady: a new gateway does not know which rules for one connection
+// were used, and their connections have ended with the old one.
+func (d *Daemon) gatewayReady() {
+	d.mu.Lock()
+	used := slices.Collect(maps.Keys(d.used))
+	d.mu.Unlock()
+	for _, name := range used {
+		d.revoke(name)
+	}
+	d.policy.again()
 }
 
 // judge says whether the rule does what was wanted.

@@ -37,6 +37,7 @@ func (sb *sandbox) serveConn(c *net.TCPConn) {
 		return
 	}
 	defer sb.untrack(f)
+	defer f.releaseGrant()
 	f.dispatch()
 }
 
@@ -68,7 +69,7 @@ func (f *flow) dispatch() {
 		f.refuse(code, "this address stands for no name of the sandbox")
 		return
 	}
-	r := e.byAddr(dst.Addr(), dst.Port())
+	r := f.claim("", e.byAddr(dst.Addr(), dst.Port()))
 	f.set("", r)
 	if r.mode == modeDeny {
 		f.denyByPolicy()
@@ -80,7 +81,7 @@ func (f *flow) dispatch() {
 
 // byName treats a connection to a name's virtual address.
 func (f *flow) byName(e *epoch, name string) {
-	r := e.byName(name, f.dst.Port())
+	r := f.claim(name, e.byName(name, f.dst.Port()))
 	f.set(name, r)
 	switch r.mode {
 	case modeRelay:

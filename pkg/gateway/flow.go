@@ -39,7 +39,9 @@ type flow struct {
 	peer     netip.AddrPort // what a relay dialled
 	upstream *net.TCPConn
 	tunnel   *tunnel // an upgraded request
-	killed   string  // reason code
+	grant    string  // document of a rule for one connection that this flow has
+	granted  event.Event
+	killed   string // reason code
 	why      string
 	seen     uint64 // byte counters at the last look
 	since    time.Time

@@ -76,7 +76,7 @@ func (x *exchange) proxy() {
 		x.deny(refusalOf(codeNoSnapshot, "no policy is in force yet", http.StatusForbidden))
 		return
 	}
-	d := x.e.view.HTTP(x.name, port, x.r.Method, path)
+	d := x.f.claimed(x.name, x.e.view.HTTP(x.name, port, x.r.Method, path))
 	if !d.Allowed {
 		x.deny(refusalByPolicy(d))
 		return

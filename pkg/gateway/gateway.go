@@ -145,6 +145,7 @@ type Gateway struct {
 
 	secrets atomic.Pointer[map[string]string]
 	conns   atomic.Int64 // connections being served
+	grants  grants
 
 	// mu guards what follows.
 	mu        sync.Mutex
@@ -320,8 +321,12 @@ func (g *Gateway) RemoveSandbox(id uint32) {
 	if sb != nil {
 		sb.close(codeStopped)
 		sb.wg.Wait()
+		g.rec.settle(id, settleTime)
 	}
 }
+
+// settleTime bounds how long the end of a sandbox waits for its events.
+const settleTime = 250 * time.Millisecond
 
 // Sandboxes lists the numbers of the sandboxes being served.
 func (g *Gateway) Sandboxes() []uint32 {

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"sync"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// grants remembers which rules for one connection have had theirs. Such a rule
+// stays in force until its connection ends, or the kernel would cut it; here
+// nobody else gets through on it. The keeper hears of both ends and takes the
+// rule back.
+type grants struct {
+	mu   sync.Mutex
+	used map[string]time.Time
+}
+
+// grantMemory outlives every rule for one connection that was not used.
+const grantMemory = 24 * time.Hour
+
+// take tells whether the caller has the one connection.
+func (g *grants) take(doc string, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, used := g.used[doc]; used {
+		return false
+	}
+	if g.used == nil {
+		g.used = map[string]time.Time{}
+	}
+	for d, at := range g.used {
+		if now.Sub(at) > grantMemory {
+			delete(g.used, d)
+		}
+	}
+	g.used[doc] = now
+	return true
+}
+
+// claimed turns a decision into a denial when it rests on a rule for one
+// connection that another connection has had.
+func (f *flow) claimed(name string, d policy.Decision) policy.Decision {
+	if !d.Allowed || !d.Rule.Once() {
+		return d
+	}
+	ev := f.event(event.KindNetwork)
+	applyDecision(&ev, d)
+	ev.Activity, ev.DstName = event.ActivityClaim, name
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.grant == d.Rule.Doc {
+		return d
+	}
+	t := f.sb.g.rec.reserve(f.sb.cfg.ID)
+	if t == nil || f.grant != "" || !f.sb.g.grants.take(d.Rule.Doc, time.Now()) {
+		if t != nil {
+			t.release()
+		}
+		return policy.Decision{ReasonCode: codeGrantUsed, Revision: d.Revision, Reason: "it was allowed for one connection, and that has been made"}
+	}
+	f.grant, f.granted = d.Rule.Doc, ev
+	t.post(ev)
+	return d
+}
+
+// claim is claimed for a whole connection.
+func (f *flow) claim(name string, r route) route {
+	if d := f.claimed(name, r.decision); d.Allowed != r.decision.Allowed {
+		return route{decision: d}
+	}
+	return r
+}
+
+// releaseGrant tells that the one connection of a rule has ended.
+func (f *flow) releaseGrant() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.grant == "" {
+		return
+	}
+	if t := f.sb.g.rec.reserve(f.sb.cfg.ID); t != nil { // else the rule runs out by itself
+		ev := f.granted
+		ev.Activity, ev.End = event.ActivityRelease, time.Now().UTC()
+		ev.Verdict = event.Observed
+		t.post(ev)
+	}
+}
