@@ -15,12 +15,19 @@ import (
 
 func octal(mode uint32) string { return "0" + strconv.FormatUint(uint64(mode), 8) }
 
+const (
+	bytesPerInode = 8 << 10
+	minInodes     = 1 << 10
+)
+
 func (b *builder) tmpfs(m *confine.Mount) error {
 	attr := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 	if !m.Exec {
 		attr |= unix.MOUNT_ATTR_NOEXEC
 	}
-	fd, err := newFS("tmpfs", attr, "mode", octal(m.Mode), "size", strconv.FormatInt(m.Size, 10),
+	// Empty files cost the host memory that the size does not count.
+	inodes := max(minInodes, m.Size/bytesPerInode)
+	fd, err := newFS("tmpfs", attr, "mode", octal(m.Mode), "size", strconv.FormatInt(m.Size, 10), "nr_inodes", strconv.FormatInt(inodes, 10),
 		"uid", strconv.FormatUint(uint64(m.UID), 10), "gid", strconv.FormatUint(uint64(m.GID), 10))
 	if err != nil {
 		return err

@@ -233,12 +233,11 @@ func (pl *planner) bindHost(p, target string, as *Credential, exec bool) error {
 
 func (pl *planner) planPrivate() error {
 	w, id := pl.in.Walls, pl.in.Identity
-	tmp, home := w.TmpBytes, w.HomeBytes
-	if tmp <= 0 {
-		tmp = defaultTmpfs
-	}
-	if home <= 0 {
-		home = defaultTmpfs
+	tmp, shm, home := w.TmpBytes, w.ShmBytes, w.HomeBytes
+	for _, size := range []*int64{&tmp, &shm, &home} {
+		if *size <= 0 {
+			*size = defaultTmpfs
+		}
 	}
 	runtimeDir := fmt.Sprintf("/run/user/%d", id.UID)
 	for _, m := range []Mount{
@@ -255,7 +254,7 @@ func (pl *planner) planPrivate() error {
 		{Kind: MountProc, Target: "/proc", Data: "invisible"},
 		{Kind: MountSysfs, Target: "/sys", ReadOnly: true},
 		{Kind: MountTmpfs, Target: "/dev", Size: 64 << 10, Mode: 0o755, ReadOnly: true},
-		{Kind: MountTmpfs, Target: "/dev/shm", Size: tmp, Mode: 0o1777},
+		{Kind: MountTmpfs, Target: "/dev/shm", Size: shm, Mode: 0o1777},
 		{Kind: MountDevpts, Target: "/dev/pts"},
 		{Kind: MountMqueue, Target: "/dev/mqueue"},
 	} {

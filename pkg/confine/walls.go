@@ -48,7 +48,8 @@ type Walls struct {
 	Workspace   WorkspaceMode
 	UnixSockets bool // recorded only: the kernel hooks and seccomp decide
 
-	TmpBytes  int64 // size of /tmp, /var/tmp and /dev/shm each; 0 = 512 MiB
+	TmpBytes  int64 // size of /tmp and /var/tmp each; 0 = 512 MiB
+	ShmBytes  int64 // size of /dev/shm; 0 = 512 MiB
 	HomeBytes int64 // size of the private home; 0 = 512 MiB
 
 	// Rlimits hold for init too, except RLIMIT_AS and RLIMIT_DATA, which are set

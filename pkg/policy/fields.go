@@ -140,7 +140,7 @@ var objProfile = &object{"Profile", "The walls of a sandbox other than its netwo
 	{name: "unixSockets", typ: "boolean", doc: "Unix sockets between processes of the sandbox. Never a host socket."},
 	{name: "files", typ: "files", doc: "Host files that the sandbox sees."},
 	{name: "home", typ: "size", doc: "Size of the private, empty home directory in memory; none when absent."},
-	{name: "tmp", typ: "size", doc: "Size of /tmp in memory."},
+	{name: "tmp", typ: "size", doc: "Size of /tmp and of /var/tmp in memory, each."},
 	{name: "shm", typ: "size", doc: "Size of /dev/shm in memory."},
 	{name: "env", typ: "env", doc: "Environment of the agent."},
 	{name: "resources", typ: "resources", doc: "Limits."},

@@ -97,7 +97,7 @@ func wallsOf(p *policy.Profile) confine.Walls {
 		System: optionalPaths(p.Files.Exec), Exec: requiredPaths(p.Files.Exec),
 		Read: paths(p.Files.Read), Write: paths(p.Files.Write),
 		Guarded:  append(confine.DefaultGuarded(), p.Files.Hide...),
-		TmpBytes: p.Tmp, HomeBytes: p.Home, MinLandlockABI: p.Require.LandlockABI, UnixSockets: p.UnixSockets,
+		TmpBytes: p.Tmp, ShmBytes: p.Shm, HomeBytes: p.Home, MinLandlockABI: p.Require.LandlockABI, UnixSockets: p.UnixSockets,
 	}
 	switch p.Workspace {
 	case policy.WorkspaceRO:
