@@ -207,6 +207,9 @@ func reverseAddr(name string) (netip.Addr, bool) {
 	return a, err == nil
 }
 
+// dnsDefault is the port that is named when only a name was asked for.
+var dnsDefault = netip.AddrPortFrom(netip.IPv4Unspecified(), 443)
+
 // decide asks policy and, for names it allows, the keeper.
 func (q *question) decide(ctx context.Context) *verdict {
 	e := q.sb.epoch.Load()
@@ -216,7 +219,7 @@ func (q *question) decide(ctx context.Context) *verdict {
 	n := e.view.Name(q.name)
 	if !n.Resolves {
 		d := n.Decision
-		v := &verdict{code: d.ReasonCode, reason: d.Reason, rule: d.Rule.String(), revision: d.Revision, remedy: "ringfence allow " + q.name + ":443"}
+		v := &verdict{code: d.ReasonCode, reason: d.Reason, rule: d.Rule.String(), revision: d.Revision, remedy: q.sb.remedy(q.name, dnsDefault)}
 		if d.Rule.File != "" {
 			v.ruleAt = ruleAt(d.Rule)
 		}
@@ -233,7 +236,7 @@ func (q *question) decide(ctx context.Context) *verdict {
 		return &verdict{rcode: dns.RcodeServerFailure, code: orCode(res.ReasonCode, codeNames), reason: res.Reason, revision: res.Revision}
 	case !res.Allowed:
 		return q.refused(&verdict{code: orCode(res.ReasonCode, policy.CodeNoRule), reason: res.Reason, rule: res.Rule,
-			ruleAt: res.RuleAt, revision: res.Revision, remedy: "ringfence allow " + q.name + ":443"})
+			ruleAt: res.RuleAt, revision: res.Revision, remedy: q.sb.remedy(q.name, dnsDefault)})
 	case !res.Addr.Is4():
 		return &verdict{rcode: dns.RcodeServerFailure, code: codeKeeper, reason: "the keeper gave no usable address"}
 	}

@@ -179,7 +179,7 @@ func (f *flow) deny(code, reason string) {
 // denyByPolicy records the decision as it stands, with its remedy.
 func (f *flow) denyByPolicy() {
 	ev := f.event(event.KindNetwork)
-	ev.Remedy = remedy(ev.DstName, f.dst)
+	ev.Remedy = f.sb.remedy(ev.DstName, f.dst)
 	f.ticket.postFolded(ev)
 }
 

@@ -90,6 +90,9 @@ func (x *exchange) body(ref *refusal) denialBody {
 	case ref.byPolicy:
 		b.Detail = "Ringfence refused " + where + "."
 		b.NextSteps = []string{"If this is needed, ask the operator to run: " + ref.remedy}
+		if !isCommand(ref.remedy) {
+			b.NextSteps = []string{"A rule of the policy forbids this; only the people who wrote it can change that."}
+		}
 		b.AgentGuidance = "The network policy of this sandbox closes this destination. Do not retry and do not look for another way to reach it. " +
 			"Go on without it, or tell the user what you need and the command above."
 	default:

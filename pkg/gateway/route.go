@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/ringfence/ringfence/pkg/gateway/upstream"
@@ -170,12 +171,25 @@ func (e *epoch) upgradeDecision(name string, port uint16, path string) policy.De
 	return e.view.HTTP(name, port, methodWebSocket, path)
 }
 
-// remedy is the one command that would open a destination.
-func remedy(name string, dst netip.AddrPort) string {
+// remedy is the one command that would open a destination, or, where none
+// would, the sentence that says which rule stands above it.
+func (sb *sandbox) remedy(name string, dst netip.AddrPort) string {
+	host := name
+	if host == "" {
+		host = dst.Addr().String()
+	}
+	if e := sb.epoch.Load(); e != nil {
+		if r := e.view.Remedy(host, dst.Port()); r != "" && !isCommand(r) {
+			return r
+		}
+	}
 	if name == "" {
 		return "ringfence allow " + dst.String()
 	}
 	return "ringfence allow " + name + ":" + strconv.Itoa(int(dst.Port()))
 }
+
+// isCommand tells a command from a sentence; only commands are for agents.
+func isCommand(remedy string) bool { return strings.HasPrefix(remedy, "ringfence ") }
 
 func ruleAt(r policy.RuleRef) string { return r.File + ":" + strconv.Itoa(r.Line) }
