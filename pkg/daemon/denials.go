@@ -35,7 +35,7 @@ func (d *Daemon) readDenials(ctx context.Context, wg *sync.WaitGroup) (restore f
 		defer f.Close()
 		keeper.RunReader(ctx, keeper.ReaderOptions{
 			Binary: ownBinary, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
-			Filter: d.filter, Audit: f, Take: d.takeDenial, Now: time.Now, Logger: d.logger,
+			Filter: d.filter, Audit: f, Take: d.takeDenial, Log: d.log, Now: time.Now, Logger: d.logger,
 		})
 	})
 	return func() {

@@ -63,7 +63,7 @@ type Event struct {
 	Time     time.Time // UTC; when it happened
 	End      time.Time // end of an aggregated or timed activity, zero if none
 	Count    uint64    // how many alike are folded into this one; 0 means 1
-	Source   string    // "kernel", "gateway", "keeper", "init": who reports (gateway records are forgeable by a compromised gateway)
+	Source   string    // "kernel", "gateway", "keeper", "denial-reader": who reports (a compromised gateway or reader can forge its own)
 	Severity Severity
 	Verdict  Verdict
 	Activity string // kind-specific verb: "connect", "sendmsg", "open", "start", "apply" ...

@@ -266,7 +266,8 @@ func (p *process) onListeners(payload []byte, _ []*os.File) ([]byte, []*os.File,
 }
 
 func (p *process) onSandboxes([]byte, []*os.File) ([]byte, []*os.File, error) {
-	return wire.EncodeIDs(p.gw.Sandboxes()), nil, nil
+	b, err := wire.EncodeIDs(p.gw.Sandboxes())
+	return b, nil, err
 }
 
 func (p *process) onDrain([]byte, []*os.File) ([]byte, []*os.File, error) {

@@ -50,12 +50,30 @@ func (l *link) run(ctx context.Context, first *wire.Conn, again *net.UnixListene
 	}
 }
 
-// accept waits for the next keeper. Only root may be one.
-func accept(again *net.UnixListener, log *slog.Logger) *wire.Conn {
-	for {
+// acceptor is a *net.UnixListener.
+type acceptor interface {
+	AcceptUnix() (*net.UnixConn, error)
+}
+
+// acceptPause is how long accept waits after an error that may pass, such as
+// a process without free descriptors.
+const acceptPause = 50 * time.Millisecond
+
+// accept waits for the next keeper, nil when the listener is closed. Only root
+// may be one.
+func accept(again acceptor, log *slog.Logger) *wire.Conn {
+	for said := false; ; {
 		c, err := again.AcceptUnix()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return nil
+		}
+		if err != nil {
+			if !said {
+				log.Error("no keeper can connect now; trying on", "error", err)
+			}
+			said = true
+			time.Sleep(acceptPause)
+			continue
 		}
 		if uid, err := peerUID(c); err != nil || uid != 0 {
 			log.Warn("somebody who is not the keeper connected", "uid", uid, "error", err)
@@ -121,10 +139,11 @@ const questionTime = 10 * time.Second
 func (l *link) Resolve(ctx context.Context, sandbox uint32, name string) (gateway.Resolution, error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTime)
 	defer cancel()
-	if len(name) > wire.MaxName {
-		return gateway.Resolution{}, errors.New("name too long")
+	q, err := wire.ResolveRequest{Sandbox: sandbox, Name: name}.Encode()
+	if err != nil {
+		return gateway.Resolution{}, err
 	}
-	b, err := l.call(ctx, wire.TypeResolve, wire.ResolveRequest{Sandbox: sandbox, Name: name}.Encode())
+	b, err := l.call(ctx, wire.TypeResolve, q)
 	if err != nil {
 		return gateway.Resolution{}, err
 	}
@@ -143,7 +162,11 @@ func (l *link) Leaf(ctx context.Context, sandbox uint32, name string, pub *ecdsa
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := l.call(ctx, wire.TypeLeaf, wire.LeafRequest{Sandbox: sandbox, Name: name, Point: point}.Encode())
+	q, err := wire.LeafRequest{Sandbox: sandbox, Name: name, Point: point}.Encode()
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := l.call(ctx, wire.TypeLeaf, q)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
@@ -48,14 +47,8 @@ type Desk struct {
 	Seen func(*event.Event)
 	Now  func() time.Time
 
-	mu       sync.Mutex // guards what follows
-	tampered time.Time  // when the last hostile message was recorded
-	untold   uint64     // hostile messages since then
+	hostile hostile
 }
-
-// tamperEvery is how often hostile messages of the gateway get an event; the
-// event counts those in between.
-const tamperEvery = 10 * time.Second
 
 type answer func(d *Desk, ctx context.Context, payload []byte) ([]byte, error)
 
@@ -79,28 +72,8 @@ func (d *Desk) Handle(ctx context.Context, t wire.Type, payload []byte, fds []*o
 	} else {
 		err = &wire.ProtocolError{Msg: fmt.Sprintf("the gateway may not send message %d", t)}
 	}
-	if pe := (*wire.ProtocolError)(nil); errors.As(err, &pe) {
-		d.tamper(ctx, pe)
-	}
+	d.hostile.look(ctx, d.Log, d.Now(), "gateway", err)
 	return reply, nil, err
-}
-
-// tamper records that the gateway sent what only a broken or hostile one sends.
-func (d *Desk) tamper(ctx context.Context, why error) {
-	now := d.Now()
-	d.mu.Lock()
-	d.untold++
-	if !d.tampered.IsZero() && now.Sub(d.tampered) < tamperEvery {
-		d.mu.Unlock()
-		return
-	}
-	n := d.untold
-	d.tampered, d.untold = now, 0
-	d.mu.Unlock()
-	// A log that refuses has its own counter.
-	_, _ = d.Log.Append(ctx, &event.Event{Kind: event.KindTamper, Time: now, Source: "keeper", Layer: "keeper", Severity: event.SeverityHigh,
-		Verdict: event.Denied, Activity: "refuse", Object: "gateway", ReasonCode: "protocol", Count: n,
-		Reason: "the gateway sent a message that no gateway of this version sends; it was refused", Detail: why.Error()})
 }
 
 func (d *Desk) resolve(ctx context.Context, payload []byte) ([]byte, error) {
@@ -114,12 +87,13 @@ func (d *Desk) resolve(ctx context.Context, payload []byte) ([]byte, error) {
 	}
 	r, err := sb.Resolve(q.Name)
 	if errors.Is(err, sandbox.ErrNamesExhausted) {
-		return wire.ResolveReply{Exhausted: true, Reason: err.Error(), ReasonCode: "names-exhausted"}.Encode(), nil
+		return wire.ResolveReply{Exhausted: true, Reason: err.Error(), ReasonCode: "names-exhausted"}.Encode()
 	}
 	if err != nil {
 		return nil, err
 	}
-	return r.Encode(), nil
+	r.Reason, r.Rule, r.RuleAt = wire.Clip(r.Reason, wire.MaxText), wire.Clip(r.Rule, wire.MaxText), wire.Clip(r.RuleAt, wire.MaxText)
+	return r.Encode()
 }
 
 func (d *Desk) leaf(ctx context.Context, payload []byte) ([]byte, error) {
@@ -135,7 +109,7 @@ func (d *Desk) leaf(ctx context.Context, payload []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wire.LeafReply{Leaf: leaf, CA: ca}.Encode(), nil
+	return wire.LeafReply{Leaf: leaf, CA: ca}.Encode()
 }
 
 // append makes events durable. What only the keeper can know is overwritten;
@@ -217,7 +191,7 @@ func (d *Desk) own(e *event.Event) {
 }
 
 func (d *Desk) counters(context.Context, []byte) ([]byte, error) {
-	return wire.EncodeCounters(d.Counters()), nil
+	return wire.EncodeCounters(d.Counters())
 }
 
 var errNoSandbox = errors.New("no such sandbox")

@@ -142,6 +142,10 @@ func (l *launch) register(context.Context) error {
 	s.Principal = r.Principal
 	s.Principal.Sandbox = s.Record.ID
 	s.Record.Scope = s.Principal.String()
+	if n := len(s.Record.Scope); n > wire.MaxScope {
+		return &LaunchError{Code: 125, Step: "register", Err: fmt.Errorf("the scope has %d bytes, at most %d can be recorded: %.80s...", n, wire.MaxScope, s.Record.Scope),
+			Remedy: "use shorter names for org, team and agent"}
+	}
 	if s.Record.Name == "" {
 		s.Record.Name = r.Principal.Agent + "-" + s.Record.ID[:4]
 	}
@@ -363,6 +367,9 @@ func (l *launch) gateway(ctx context.Context) error {
 	return nil
 }
 
+// forgetPause is between two attempts to tell a gateway that is just ending.
+const forgetPause = 20 * time.Millisecond
+
 // forget tells the gateway that the sandbox is gone.
 func (s *Sandbox) forget() {
 	s.mu.Lock()
@@ -376,6 +383,10 @@ func (s *Sandbox) forget() {
 		// sandbox already.
 		if _, _, err = s.m.o.Gateway.Call(ctx, wire.TypeSandboxRemove, wire.ID(s.Record.Number).Encode()); !errors.Is(err, wire.ErrClosed) {
 			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(forgetPause):
 		}
 	}
 	if err != nil {

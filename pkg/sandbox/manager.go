@@ -264,7 +264,10 @@ func (s *Sandbox) announce(ctx context.Context, p Gateway) error {
 		if len(msg.Entries) == 0 {
 			return nil
 		}
-		_, _, err := p.Call(ctx, wire.TypeNames, msg.Encode())
+		b, err := msg.Encode()
+		if err == nil {
+			_, _, err = p.Call(ctx, wire.TypeNames, b)
+		}
 		msg.Entries = nil
 		return err
 	}
@@ -279,7 +282,11 @@ func (s *Sandbox) announce(ctx context.Context, p Gateway) error {
 	if err := flush(); err != nil {
 		return err
 	}
-	_, _, err := p.Call(ctx, wire.TypeSandboxAdd, s.announcement().Encode(), s.listeners.Files()...)
+	b, err := s.announcement().Encode()
+	if err != nil {
+		return err
+	}
+	_, _, err = p.Call(ctx, wire.TypeSandboxAdd, b, s.listeners.Files()...)
 	return err
 }
 

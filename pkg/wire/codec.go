@@ -5,11 +5,32 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
+	"unicode/utf8"
 )
 
-// Encoder appends fields to a payload. The zero value is ready.
-type Encoder struct{ B []byte }
+// Encoder appends fields to a payload. The first field over its limit sticks:
+// nothing is cut, and Payload reports it. The zero value is ready.
+type Encoder struct {
+	B   []byte
+	err error
+}
+
+// TooLongError says that a field of a message of ours is over its limit.
+type TooLongError struct{ Len, Max int }
+
+func (e *TooLongError) Error() string {
+	return fmt.Sprintf("wire: a field of %d exceeds its limit of %d", e.Len, e.Max)
+}
+
+// Payload returns what was encoded, or the first *TooLongError.
+func (e *Encoder) Payload() ([]byte, error) {
+	if e.err != nil {
+		return nil, e.err
+	}
+	return e.B, nil
+}
 
 // U8, U16, U32 and U64 append fixed-size little-endian integers.
 func (e *Encoder) U8(v uint8)   { e.B = append(e.B, v) }
@@ -26,17 +47,48 @@ func (e *Encoder) Bool(v bool) {
 	e.U8(0)
 }
 
-// Bytes appends a length-prefixed string, cut at max bytes.
-func (e *Encoder) Bytes(b []byte, max int) {
-	if len(b) > max {
-		b = b[:max]
+// fits notes that n is more than max.
+func (e *Encoder) fits(n, max int) bool {
+	if n > max && e.err == nil {
+		e.err = &TooLongError{n, max}
 	}
-	e.U32(uint32(len(b)))
-	e.B = append(e.B, b...)
+	return n <= max
+}
+
+// Count appends the length of a list of at most max items, in 16 bits.
+func (e *Encoder) Count(n, max int) {
+	if e.fits(n, min(max, math.MaxUint16)) {
+		e.U16(uint16(n))
+	}
+}
+
+// Bytes appends a length-prefixed string of at most max bytes.
+func (e *Encoder) Bytes(b []byte, max int) {
+	if e.fits(len(b), max) {
+		e.U32(uint32(len(b)))
+		e.B = append(e.B, b...)
+	}
 }
 
 // Str is Bytes for strings.
-func (e *Encoder) Str(s string, max int) { e.Bytes([]byte(s), max) }
+func (e *Encoder) Str(s string, max int) {
+	if e.fits(len(s), max) {
+		e.U32(uint32(len(s)))
+		e.B = append(e.B, s...)
+	}
+}
+
+// Clip cuts a text that only people read to max bytes, at the border of a
+// character.
+func Clip(s string, max int) string {
+	if len(s) <= max {
+		return s
+	}
+	for max > 0 && !utf8.RuneStart(s[max]) {
+		max--
+	}
+	return s[:max]
+}
 
 // Addr appends an IP address (4 or 16 bytes, 0 for the invalid address).
 func (e *Encoder) Addr(a netip.Addr) { e.Bytes(a.AsSlice(), 16) }

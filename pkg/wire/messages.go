@@ -24,14 +24,17 @@ const (
 	TypeDrain         Type = 13
 )
 
-// Bounds of strings in bytes.
+// Bounds of strings in bytes, and of lists.
 const (
 	MaxName   = 255
 	MaxText   = 1024
-	MaxScope  = 1024
+	MaxScope  = 512 // as much as an event holds
 	MaxDER    = 8 << 10
 	MaxPoint  = 65 // uncompressed P-256 point
 	MaxLabels = 8
+
+	MaxEntries = 4096                 // items of one list
+	MaxIDs     = (MaxPayload - 2) / 4 // sandboxes of one list
 )
 
 // ResolveRequest asks what a name means for a sandbox.
@@ -52,12 +55,13 @@ type ResolveReply struct {
 	Revision   uint64
 }
 
-// Encode and Decode of every message follow.
-func (m ResolveRequest) Encode() []byte {
+// Encode and Decode of every message follow. A field over its bound is an error
+// on both sides: *TooLongError, *ProtocolError.
+func (m ResolveRequest) Encode() ([]byte, error) {
 	var e Encoder
 	e.U32(m.Sandbox)
 	e.Str(m.Name, MaxName)
-	return e.B
+	return e.Payload()
 }
 
 func (m *ResolveRequest) Decode(b []byte) error {
@@ -66,7 +70,7 @@ func (m *ResolveRequest) Decode(b []byte) error {
 	return d.End()
 }
 
-func (m ResolveReply) Encode() []byte {
+func (m ResolveReply) Encode() ([]byte, error) {
 	var e Encoder
 	e.Bool(m.Allowed)
 	e.Bool(m.Exhausted)
@@ -76,7 +80,7 @@ func (m ResolveReply) Encode() []byte {
 	e.Str(m.Rule, MaxText)
 	e.Str(m.RuleAt, MaxText)
 	e.U64(m.Revision)
-	return e.B
+	return e.Payload()
 }
 
 func (m *ResolveReply) Decode(b []byte) error {
@@ -94,12 +98,12 @@ type LeafRequest struct {
 	Point   []byte
 }
 
-func (m LeafRequest) Encode() []byte {
+func (m LeafRequest) Encode() ([]byte, error) {
 	var e Encoder
 	e.U32(m.Sandbox)
 	e.Str(m.Name, MaxName)
 	e.Bytes(m.Point, MaxPoint)
-	return e.B
+	return e.Payload()
 }
 
 func (m *LeafRequest) Decode(b []byte) error {
@@ -111,11 +115,11 @@ func (m *LeafRequest) Decode(b []byte) error {
 // LeafReply carries the leaf and its issuer.
 type LeafReply struct{ Leaf, CA []byte }
 
-func (m LeafReply) Encode() []byte {
+func (m LeafReply) Encode() ([]byte, error) {
 	var e Encoder
 	e.Bytes(m.Leaf, MaxDER)
 	e.Bytes(m.CA, MaxDER)
-	return e.B
+	return e.Payload()
 }
 
 func (m *LeafReply) Decode(b []byte) error {
@@ -143,15 +147,15 @@ type NameEntry struct {
 	Name string
 }
 
-func (m Names) Encode() []byte {
+func (m Names) Encode() ([]byte, error) {
 	var e Encoder
 	e.U32(m.Sandbox)
-	e.U16(uint16(len(m.Entries)))
+	e.Count(len(m.Entries), MaxEntries)
 	for _, n := range m.Entries {
 		e.Addr(n.Addr)
 		e.Str(n.Name, MaxName)
 	}
-	return e.B
+	return e.Payload()
 }
 
 func (m *Names) Decode(b []byte) error {
@@ -175,13 +179,13 @@ type SandboxAdd struct {
 // Listeners is how many descriptors SandboxAdd carries.
 const Listeners = 6
 
-func (m SandboxAdd) Encode() []byte {
+func (m SandboxAdd) Encode() ([]byte, error) {
 	var e Encoder
 	e.U32(m.ID)
 	e.Str(m.Name, MaxName)
 	e.Str(m.Scope, MaxScope)
 	e.Bool(m.Explain)
-	return e.B
+	return e.Payload()
 }
 
 func (m *SandboxAdd) Decode(b []byte) error {
@@ -193,6 +197,7 @@ func (m *SandboxAdd) Decode(b []byte) error {
 // ID is the payload of SandboxRemove and Listeners.
 type ID uint32
 
+// Encode of an ID cannot fail: it is of fixed size.
 func (m ID) Encode() []byte {
 	var e Encoder
 	e.U32(uint32(m))
@@ -206,18 +211,20 @@ func (m *ID) Decode(b []byte) error {
 }
 
 // EncodeCounters and DecodeCounters carry the keeper's samples.
-func EncodeCounters(cs []Counter) []byte {
+func EncodeCounters(cs []Counter) ([]byte, error) {
 	var e Encoder
-	e.U16(uint16(len(cs)))
+	e.Count(len(cs), MaxEntries)
 	for _, c := range cs {
 		e.Str(c.Name, MaxName)
-		e.U8(uint8(min(len(c.Labels), MaxLabels)))
-		for _, l := range c.Labels[:min(len(c.Labels), MaxLabels)] {
-			e.Str(l, MaxName)
+		if e.fits(len(c.Labels), MaxLabels) {
+			e.U8(uint8(len(c.Labels)))
+			for _, l := range c.Labels {
+				e.Str(l, MaxName)
+			}
 		}
 		e.U64(uint64(c.Value))
 	}
-	return e.B
+	return e.Payload()
 }
 
 func DecodeCounters(b []byte) ([]Counter, error) {
@@ -235,13 +242,13 @@ func DecodeCounters(b []byte) ([]Counter, error) {
 }
 
 // EncodeIDs and DecodeIDs carry a list of sandbox numbers.
-func EncodeIDs(ids []uint32) []byte {
+func EncodeIDs(ids []uint32) ([]byte, error) {
 	var e Encoder
-	e.U16(uint16(len(ids)))
+	e.Count(len(ids), MaxIDs)
 	for _, id := range ids {
 		e.U32(id)
 	}
-	return e.B
+	return e.Payload()
 }
 
 func DecodeIDs(b []byte) ([]uint32, error) {

@@ -90,7 +90,7 @@ func (p *Peer) answer(ctx context.Context, m Message) {
 	r := Message{Type: m.Type, Reply: true, ID: m.ID, Payload: payload, FDs: fds}
 	if err != nil {
 		var e Encoder
-		e.Str(err.Error(), 1024)
+		e.Str(Clip(err.Error(), MaxText), MaxText)
 		r.Failed, r.Payload, r.FDs = true, e.B, nil
 	}
 	// A send error means that the connection is gone: Serve's read sees it.
@@ -168,7 +168,7 @@ func answerOf(m Message, ok bool) ([]byte, []*os.File, error) {
 		return m.Payload, m.FDs, nil
 	}
 	d := NewDecoder(m.Payload)
-	msg := d.Str(1024)
+	msg := d.Str(MaxText)
 	if err := d.End(); err != nil {
 		return nil, nil, err
 	}
