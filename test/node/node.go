@@ -80,8 +80,6 @@ type Node struct {
 	Bin, Dir, RunDir, StateDir, PolicyDir, Socket string
 
 	cmd *exec.Cmd
-	log *bytes.Buffer
-	mu  sync.Mutex
 }
 
 // Start builds and runs a daemon and stops it when the test ends; the test
@@ -105,7 +103,7 @@ func Start(t testing.TB, o Options) *Node {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	n := &Node{Bin: bin, Dir: dir, RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), PolicyDir: filepath.Join(dir, "policy"), log: &bytes.Buffer{}}
+	n := &Node{Bin: bin, Dir: dir, RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), PolicyDir: filepath.Join(dir, "policy")}
 	n.Socket = filepath.Join(n.RunDir, "ringfence.sock")
 	if err := os.MkdirAll(n.PolicyDir, 0o755); err != nil {
 		t.Fatal(err)
@@ -129,7 +127,13 @@ func (n *Node) StartDaemon(t testing.TB, env ...string) {
 	n.cmd = exec.Command(filepath.Join(n.Bin, "ringfenced"), "--config", filepath.Join(n.Dir, "config.yaml"),
 		"--run-dir", n.RunDir, "--state-dir", n.StateDir, "--policy-dir", n.PolicyDir)
 	n.cmd.Env = append(os.Environ(), env...)
-	n.cmd.Stdout, n.cmd.Stderr = lockedWriter{n}, lockedWriter{n}
+	// A file, not a pipe: the gateway has it too, and outlives a keeper.
+	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	n.cmd.Stdout, n.cmd.Stderr = log, log
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -150,19 +154,15 @@ func (n *Node) await(t testing.TB) {
 	t.Fatalf("the daemon did not come up:\n%s", n.Log())
 }
 
-type lockedWriter struct{ n *Node }
-
-func (w lockedWriter) Write(b []byte) (int, error) {
-	w.n.mu.Lock()
-	defer w.n.mu.Unlock()
-	return w.n.log.Write(b)
-}
+func (n *Node) logFile() string { return filepath.Join(n.Dir, "daemon.log") }
 
 // Log is what the daemon and its gateway wrote.
 func (n *Node) Log() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.log.String()
+	b, err := os.ReadFile(n.logFile())
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 // WritePolicy puts a document into the policy directory.
