@@ -44,14 +44,6 @@ type guard struct {
 	child  chan os.Signal
 }
 
-var ignored = make(chan os.Signal, 1)
-
-// catchSignals takes every signal, so that none ends PID 1. Catching instead of
-// ignoring lets programs start with default actions.
-func catchSignals() {
-	signal.Notify(ignored)
-}
-
 func newGuard(keeper *confine.Conn, spec *confine.Spec) (*guard, error) {
 	g := &guard{
 		keeper: keeper, spec: spec, procs: map[int]*process{}, in: make(chan incoming, 16),
