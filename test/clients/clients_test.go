@@ -89,8 +89,8 @@ func provider(t *testing.T, w *world, p clients.Program, mode string) {
 
 func trial(t *testing.T, w *world, p clients.Program) {
 	w.double.Reset()
-	w.trial = true
-	defer func() { w.trial = false }()
+	w.trial.Store(true)
+	defer w.trial.Store(false)
 	for _, mode := range p.Modes {
 		r := w.run(t, p, "some-model-1", mode)
 		if !r.OK || !strings.Contains(r.Text, "No model was called") || !strings.Contains(r.Text, "ringfence provider add ") || r.TokensOut == 0 || r.Model != "some-model-1" {
@@ -107,8 +107,8 @@ func trial(t *testing.T, w *world, p clients.Program) {
 
 func denied(t *testing.T, w *world, p clients.Program) {
 	w.double.Reset()
-	w.denied = "big-model"
-	defer func() { w.denied = "" }()
+	w.denied.Store("big-model")
+	defer w.denied.Store("")
 	for _, mode := range p.Modes {
 		r := w.run(t, p, "big-model", mode)
 		if r.OK || r.Status != 403 || r.Code != "ringfence_denied" || !strings.Contains(r.Error, "not for this agent") {

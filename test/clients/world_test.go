@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,8 +39,8 @@ const (
 type world struct {
 	double *doubles.Provider
 	ca     string // file
-	trial  bool
-	denied string // model
+	trial  atomic.Bool
+	denied atomic.Value // model, a string
 
 	on   chan func() // runs on the thread that is in the namespace
 	done chan struct{}
@@ -132,7 +133,7 @@ func (w *world) handler(tr http.RoundTripper) http.Handler {
 }
 
 func (w *world) Inference(_, model string) policy.Decision {
-	if model == w.denied {
+	if model == w.denied.Load() {
 		return policy.Decision{Reason: "not for this agent"}
 	}
 	return policy.Decision{Allowed: true}
@@ -141,7 +142,7 @@ func (w *world) Inference(_, model string) policy.Decision {
 func (w *world) ProviderTool(string) policy.Decision { return policy.Decision{} }
 
 func (w *world) Provider(dialect string) (*policy.Provider, bool) {
-	if w.trial {
+	if w.trial.Load() {
 		return nil, false
 	}
 	base := "http://provider.internal"
