@@ -54,8 +54,8 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 	@GO='$(GO)' tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: ## the benchmarks; BENCH=PATTERN chooses
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 60m ./pkg/kernel/... ./pkg/policy/... ./pkg/gateway/... ./pkg/inference/... $(if $(wildcard test/bench),./test/bench/...)
+bench: ## the benchmarks as a report; BENCH=TITLE chooses sections
+	$(GO) run ./tools/benchreport $(if $(BENCH),-only '$(BENCH)')
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck, licence lines, file sizes
