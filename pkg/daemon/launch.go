@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/ringfence/ringfence/pkg/api"
@@ -38,6 +40,9 @@ func (b *backend) launch(ctx context.Context, c *api.Caller, r *api.LaunchReques
 		return nil, &sandbox.LaunchError{Code: 125, Step: "terminal", Err: fmt.Errorf("profile %s gives no terminal", profile.Name),
 			Missing: "terminal: true in the profile", Remedy: "run with input and output redirected, or use another profile"}
 	}
+	if err := b.d.refuseOwnPlaces(f.Workspace); err != nil {
+		return nil, err
+	}
 	principal, err := principalOf(r)
 	if err != nil {
 		return nil, err
@@ -47,7 +52,7 @@ func (b *backend) launch(ctx context.Context, c *api.Caller, r *api.LaunchReques
 		Workspace: f.Workspace, WorkspaceAt: r.WorkspacePath, TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Detached: r.Detach,
 		Stdio: f.Stdio, Status: f.Status,
 	}
-	if err := setIdentity(q, r.Identity, groupID(b.d.cfg.Group)); err != nil {
+	if err := setIdentity(q, knownAs(c.UID, r.Identity), groupID(b.d.cfg.Group)); err != nil {
 		return nil, err
 	}
 	if err := b.stdio(q); err != nil {
@@ -68,6 +73,21 @@ func (b *backend) launch(ctx context.Context, c *api.Caller, r *api.LaunchReques
 		f2.Close()
 	}
 	return s, err
+}
+
+// knownAs takes name and home directory of a caller who is not root from the
+// machine's user database, whatever the request says: where secrets are hidden
+// follows from it. A uid without an entry has neither.
+func knownAs(caller uint32, id *api.Identity) *api.Identity {
+	if caller == 0 || id == nil {
+		return id
+	}
+	own := *id
+	own.Name, own.Home = "", ""
+	if u, err := user.LookupId(strconv.FormatUint(uint64(id.UID), 10)); err == nil {
+		own.Name, own.Home = u.Username, u.HomeDir
+	}
+	return &own
 }
 
 // setIdentity: root without a wish gets a uid of the sandbox's own, root that
