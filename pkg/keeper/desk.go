@@ -46,11 +46,30 @@ type Desk struct {
 	// Seen is called for every event of the gateway after it is durable.
 	Seen func(*event.Event)
 	Now  func() time.Time
+	// Adopted is closed when the sandboxes of a former keeper were taken over;
+	// questions about sandboxes wait for it. nil is closed.
+	Adopted <-chan struct{}
 
 	hostile hostile
 }
 
 type answer func(d *Desk, ctx context.Context, payload []byte) ([]byte, error)
+
+// living finds a sandbox. A gateway that a former keeper left asks before its
+// sandboxes were adopted: those questions wait, and are not refused.
+func (d *Desk) living(ctx context.Context, number uint32) (*sandbox.Sandbox, error) {
+	if d.Adopted != nil {
+		select {
+		case <-d.Adopted:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if sb, ok := d.Registry.Sandbox(number); ok {
+		return sb, nil
+	}
+	return nil, errNoSandbox
+}
 
 // answers is the whole of what a gateway may ask.
 var answers = map[wire.Type]answer{
@@ -81,9 +100,9 @@ func (d *Desk) resolve(ctx context.Context, payload []byte) ([]byte, error) {
 	if err := q.Decode(payload); err != nil {
 		return nil, err
 	}
-	sb, ok := d.Registry.Sandbox(q.Sandbox)
-	if !ok {
-		return nil, errNoSandbox
+	sb, err := d.living(ctx, q.Sandbox)
+	if err != nil {
+		return nil, err
 	}
 	r, err := sb.Resolve(q.Name)
 	if errors.Is(err, sandbox.ErrNamesExhausted) {
@@ -101,9 +120,9 @@ func (d *Desk) leaf(ctx context.Context, payload []byte) ([]byte, error) {
 	if err := q.Decode(payload); err != nil {
 		return nil, err
 	}
-	sb, ok := d.Registry.Sandbox(q.Sandbox)
-	if !ok {
-		return nil, errNoSandbox
+	sb, err := d.living(ctx, q.Sandbox)
+	if err != nil {
+		return nil, err
 	}
 	leaf, ca, err := sb.Leaf(q.Name, q.Point, d.Now())
 	if err != nil {
