@@ -13,21 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stash is a directory of the new root that holds overlay layers and the
-// sources of single-file mounts while building; it is unmounted at the end.
-const stash = ".stash"
-
-// builder puts a root together below one tmpfs.
+// builder puts a root together below one mount. Beside it, in the old root,
+// the stash holds overlay layers and the sources of single-file mounts; it goes
+// with the old root.
 type builder struct {
-	root   int    // O_PATH descriptor of the tmpfs that becomes /
-	at     string // where it is mounted in the old root
-	uid    uint32 // the agent, as seen inside
-	gid    uint32
-	userns bool
-	fds    []*os.File
-	mounts []confine.Mount
-	sealed []string // mounts to make read-only at the end
-	serial int
+	root    int    // O_PATH descriptor of the mount that becomes /
+	stash   int    // likewise of a tmpfs
+	stashAt string // where it is mounted in the old root
+	userns  bool
+	fds     []*os.File
+	serial  int
 }
 
 // buildRoot replaces the process's root by the one in spec. The old root is
@@ -38,19 +33,13 @@ func buildRoot(spec *confine.Spec, fds []*os.File) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	b := &builder{
-		fds: fds, mounts: spec.Mounts, uid: spec.Identity.UID, gid: spec.Identity.GID, userns: spec.Identity.UserNS,
-	}
-	if err := b.start(); err != nil {
+	b := &builder{fds: fds, userns: spec.Identity.UserNS}
+	if err := b.start(spec.RootFD); err != nil {
 		return err
 	}
-	done := make([]bool, len(b.mounts))
-	for i := range b.mounts {
-		if done[i] {
-			continue
-		}
-		m := &b.mounts[i]
-		if err := b.apply(m, i, done); err != nil {
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if err := b.apply(m); err != nil {
 			return fmt.Errorf("mount %s (%s): %w", m.Target, m.Kind, err)
 		}
 	}
@@ -60,31 +49,32 @@ func buildRoot(spec *confine.Spec, fds []*os.File) error {
 	return b.finish()
 }
 
-// start mounts the root tmpfs and the stash.
-func (b *builder) start() error {
-	m, err := newFS("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "mode", "0755", "size", "16777216")
+// start mounts the root and the stash over directories that every host has.
+func (b *builder) start(rootFD int) error {
+	root, err := b.fd(rootFD)
 	if err != nil {
-		return fmt.Errorf("root tmpfs: %w", err)
+		return fmt.Errorf("root: %w", err)
 	}
-	for _, dir := range []string{"/tmp", "/mnt", "/run", "/var"} {
-		if err = unix.MoveMount(m, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err == nil {
-			b.at = dir
-			break
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("attach root tmpfs: %w", err)
-	}
-	b.root = m
-	s, err := newFS("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "mode", "0755", "size", "33554432")
+	b.root = int(root.Fd())
+	b.stash, err = newFS("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "mode", "0755", "size", "33554432")
 	if err != nil {
 		return fmt.Errorf("stash: %w", err)
 	}
-	defer unix.Close(s)
-	return b.attach(s, "/"+stash, false)
+	places := []string{"/tmp", "/mnt", "/run", "/var", "/dev", "/proc"}
+	for _, m := range []int{b.root, b.stash} {
+		err := error(unix.ENOENT)
+		for err != nil && len(places) > 0 {
+			b.stashAt, places = places[0], places[1:]
+			err = unix.MoveMount(m, "", unix.AT_FDCWD, b.stashAt, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		}
+		if err != nil {
+			return fmt.Errorf("attach the new root: %w", err)
+		}
+	}
+	return nil
 }
 
-func (b *builder) apply(m *confine.Mount, i int, done []bool) error {
+func (b *builder) apply(m *confine.Mount) error {
 	if !path.IsAbs(m.Target) || path.Clean(m.Target) != m.Target || m.Target == "/" {
 		return errors.New("target is not a clean absolute path")
 	}
@@ -98,7 +88,7 @@ func (b *builder) apply(m *confine.Mount, i int, done []bool) error {
 	case confine.MountBind:
 		return b.bindOver(m)
 	case confine.MountOverlay:
-		return b.overlay(m, i, done)
+		return b.overlay(m)
 	case confine.MountTmpfs:
 		return b.tmpfs(m)
 	case confine.MountProc:
@@ -220,24 +210,8 @@ func (b *builder) mountPoint(target string, isFile bool) (int, error) {
 	return b.open(target, unix.O_PATH|unix.O_NOFOLLOW)
 }
 
-// finish removes the stash, makes the root read-only, and leaves the old root.
+// finish leaves the old root, and the stash with it.
 func (b *builder) finish() error {
-	for _, target := range append(b.sealed, "/") {
-		fd, err := b.open(target, unix.O_PATH|unix.O_DIRECTORY)
-		if err != nil {
-			return fmt.Errorf("seal %s: %w", target, err)
-		}
-		if target == "/" {
-			err = b.dropStash()
-		}
-		if err == nil {
-			err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-		}
-		unix.Close(fd)
-		if err != nil {
-			return fmt.Errorf("seal %s: %w", target, err)
-		}
-	}
 	if err := unix.Fchdir(b.root); err != nil {
 		return fmt.Errorf("enter the new root: %w", err)
 	}
@@ -251,14 +225,6 @@ func (b *builder) finish() error {
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("enter the new root: %w", err)
 	}
-	unix.Close(b.root)
+	unix.Close(b.stash)
 	return nil
-}
-
-func (b *builder) dropStash() error {
-	p := b.at + "/" + stash
-	if err := unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-		return err
-	}
-	return unix.Rmdir(p)
 }

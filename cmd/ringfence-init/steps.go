@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path"
 	"strconv"
-	"strings"
 
 	"github.com/ringfence/ringfence/pkg/confine"
 	"golang.org/x/sys/unix"
@@ -33,9 +32,6 @@ func (b *builder) tmpfs(m *confine.Mount) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if m.ReadOnly {
-		b.sealed = append(b.sealed, m.Target)
-	}
 	return b.attach(fd, m.Target, false)
 }
 
@@ -148,23 +144,17 @@ func (b *builder) fileOver(m *confine.Mount, fd int) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return unix.EISDIR
 	}
-	name, err := b.stashFile(m)
+	b.serial++
+	name := "file" + strconv.Itoa(b.serial)
+	if err := writeFile(b.stash, name, m); err != nil {
+		return err
+	}
+	src, err := unix.Openat(b.stash, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	return b.bind(name, fd, "")
-}
-
-// stashFile writes m's content under a new name in the stash.
-func (b *builder) stashFile(m *confine.Mount) (string, error) {
-	dir, err := b.open("/"+stash, unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return "", err
-	}
-	defer unix.Close(dir)
-	b.serial++
-	name := "file" + strconv.Itoa(b.serial)
-	return "/" + stash + "/" + name, writeFile(dir, name, m)
+	defer unix.Close(src)
+	return bind(src, fd)
 }
 
 // bindOver shows one file of the new root at a second place.
@@ -174,65 +164,67 @@ func (b *builder) bindOver(m *confine.Mount) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return b.bind(m.Data, fd, "")
+	src, err := b.open(m.Data, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.Data, err)
+	}
+	defer unix.Close(src)
+	return bind(src, fd)
 }
 
-// bind clones what is at source, read-only, and moves it to (to, name).
-func (b *builder) bind(source string, to int, name string) error {
-	src, err := b.open(source, unix.O_PATH|unix.O_NOFOLLOW)
+// bind shows what is at src, read-only, at to as well.
+func bind(src, to int) error {
+	m, err := protected(src)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(src)
+	defer unix.Close(m)
+	return unix.MoveMount(m, "", to, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+// protected clones what is at src into a detached read-only mount.
+func protected(src int) (int, error) {
 	m, err := unix.OpenTree(src, "", unix.OPEN_TREE_CLONE|unix.O_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {
-		return fmt.Errorf("clone %s: %w", source, err)
+		return -1, fmt.Errorf("clone: %w", err)
 	}
-	defer unix.Close(m)
 	attr := unix.MountAttr{
 		Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC,
 	}
 	if err := unix.MountSetattr(m, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		return fmt.Errorf("protect %s: %w", source, err)
+		unix.Close(m)
+		return -1, fmt.Errorf("protect: %w", err)
 	}
-	return unix.MoveMount(m, "", to, name, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	return m, nil
 }
 
-// overlay shows the detached directory m.FD with the files, directories and
-// links that lie directly in it (not in a later mount below it) on top.
-func (b *builder) overlay(m *confine.Mount, i int, done []bool) error {
-	f, err := b.fd(m.FD)
-	if err != nil {
-		return err
-	}
+// overlay shows the detached directory m.FD with m.TopFD on top. Both are
+// attached to the stash while the overlay is made, for it takes paths.
+func (b *builder) overlay(m *confine.Mount) error {
 	b.serial++
-	base := "/" + stash + "/layer" + strconv.Itoa(b.serial)
-	lower, top := base+".lower", base+".top"
-	if err := b.attach(int(f.Fd()), lower, false); err != nil {
-		return err
-	}
-	if err := b.dir(&confine.Mount{Target: top, Mode: 0o755}); err != nil {
-		return err
-	}
-	for j := i + 1; j < len(b.mounts); j++ {
-		s := b.mounts[j]
-		if !strings.HasPrefix(s.Target, m.Target+"/") || b.covered(i, s.Target) {
-			continue
+	layers := ""
+	for i, n := range []int{m.TopFD, m.FD} {
+		f, err := b.fd(n)
+		if err != nil {
+			return err
 		}
-		if s.Kind != confine.MountDir && s.Kind != confine.MountFile && s.Kind != confine.MountSymlink {
-			continue
+		name := "layer" + strconv.Itoa(b.serial) + "." + strconv.Itoa(i)
+		if err := unix.Mkdirat(b.stash, name, 0o755); err != nil {
+			return err
 		}
-		s.Target = top + strings.TrimPrefix(s.Target, m.Target)
-		if err := b.apply(&s, j, done); err != nil {
-			return fmt.Errorf("%s: %w", b.mounts[j].Target, err)
+		if err := unix.MoveMount(int(f.Fd()), "", b.stash, name, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("layer: %w", err)
 		}
-		done[j] = true
+		if i > 0 {
+			layers += ":"
+		}
+		layers += b.stashAt + "/" + name
 	}
 	attr := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_RDONLY
 	if !m.Exec {
 		attr |= unix.MOUNT_ATTR_NOEXEC
 	}
-	fd, err := newFS("overlay", attr, "lowerdir", b.at+top+":"+b.at+lower)
+	fd, err := newFS("overlay", attr, "lowerdir", layers)
 	if errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("the kernel has no overlay file system (modprobe overlay): %w", err)
 	}
@@ -241,21 +233,6 @@ func (b *builder) overlay(m *confine.Mount, i int, done []bool) error {
 	}
 	defer unix.Close(fd)
 	return b.attach(fd, m.Target, false)
-}
-
-// covered says whether another mount below overlay i holds target.
-func (b *builder) covered(i int, target string) bool {
-	for j := range b.mounts {
-		switch b.mounts[j].Kind {
-		case confine.MountDir, confine.MountFile, confine.MountSymlink:
-			continue
-		}
-		t := b.mounts[j].Target
-		if j != i && strings.HasPrefix(t, b.mounts[i].Target+"/") && strings.HasPrefix(target, t+"/") {
-			return true
-		}
-	}
-	return false
 }
 
 // Parts of /proc and /sys that the agent may look at but not change, and parts
@@ -275,35 +252,32 @@ var (
 func (b *builder) maskKernel() error {
 	for _, p := range readOnlyKernel {
 		fd, err := b.open(p, unix.O_PATH|unix.O_NOFOLLOW)
-		if err != nil {
-			if errors.Is(err, unix.ENOENT) {
-				continue
-			}
-			return fmt.Errorf("protect %s: %w", p, err)
+		if errors.Is(err, unix.ENOENT) {
+			continue
 		}
-		err = b.bind(p, fd, "")
-		unix.Close(fd)
+		if err == nil {
+			err = bind(fd, fd)
+			unix.Close(fd)
+		}
 		if err != nil {
 			return fmt.Errorf("protect %s: %w", p, err)
 		}
 	}
-	file, err := b.stashFile(&confine.Mount{Mode: 0o444})
-	if err != nil {
-		return err
+	if err := writeFile(b.stash, "empty", &confine.Mount{Mode: 0o444}); err != nil {
+		return fmt.Errorf("mask: %w", err)
 	}
-	dir := "/" + stash + "/empty"
-	if err := b.dir(&confine.Mount{Target: dir, Mode: 0o555}); err != nil {
-		return err
+	if err := unix.Mkdirat(b.stash, "none", 0o555); err != nil {
+		return fmt.Errorf("mask: %w", err)
 	}
 	for _, p := range maskedKernel {
-		if err := b.mask(p, file, dir); err != nil {
+		if err := b.mask(p); err != nil {
 			return fmt.Errorf("mask %s: %w", p, err)
 		}
 	}
 	return nil
 }
 
-func (b *builder) mask(p, file, dir string) error {
+func (b *builder) mask(p string) error {
 	fd, err := b.open(p, unix.O_PATH|unix.O_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -316,9 +290,14 @@ func (b *builder) mask(p, file, dir string) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	source := file
+	source := "empty"
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		source = dir
+		source = "none"
 	}
-	return b.bind(source, fd, "")
+	src, err := unix.Openat(b.stash, source, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	return bind(src, fd)
 }

@@ -11,7 +11,7 @@ import (
 
 // specVersion is the first byte of an encoded Spec. Init and keeper are built
 // together; the byte makes a mixed pair fail with a clear error.
-const specVersion = 1
+const specVersion = 2
 
 // maxItems bounds every list in an encoded Spec.
 const maxItems = 1 << 16
@@ -52,6 +52,7 @@ func (s *Spec) AppendBinary(b []byte) ([]byte, error) {
 		w.int(int64(r.Resource))
 		w.uint(r.Value)
 	}
+	w.int(int64(s.RootFD))
 	w.int(int64(s.SeccompFD))
 	for _, fd := range s.StdioFDs {
 		w.int(int64(fd))
@@ -86,7 +87,7 @@ func DecodeSpec(b []byte) (*Spec, error) {
 	for n := r.count(); n > 0 && r.err == nil; n-- {
 		s.Rlimits = append(s.Rlimits, Rlimit{Resource: r.int(), Value: r.uint()})
 	}
-	s.SeccompFD = r.int()
+	s.RootFD, s.SeccompFD = r.int(), r.int()
 	for i := range s.StdioFDs {
 		s.StdioFDs[i] = r.int()
 	}
@@ -130,6 +131,7 @@ func (w *writer) mount(m *Mount) {
 	w.str(string(m.Kind))
 	w.str(m.Target)
 	w.int(int64(m.FD))
+	w.int(int64(m.TopFD))
 	w.bool(m.IsFile)
 	w.bool(m.ReadOnly)
 	w.bool(m.Exec)
@@ -253,7 +255,7 @@ func (r *reader) strs() []string {
 
 func (r *reader) mount() Mount {
 	return Mount{
-		Kind: MountKind(r.str()), Target: r.str(), FD: r.int(), IsFile: r.bool(), ReadOnly: r.bool(),
+		Kind: MountKind(r.str()), Target: r.str(), FD: r.int(), TopFD: r.int(), IsFile: r.bool(), ReadOnly: r.bool(),
 		Exec: r.bool(), Dev: r.bool(), Size: r.int64(), Mode: r.u32(), Data: r.str(), UID: r.u32(), GID: r.u32(),
 	}
 }

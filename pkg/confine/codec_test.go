@@ -17,12 +17,12 @@ func sample() *Spec {
 		SandboxID: "id", Hostname: "h", Argv: []string{"a", "", "c"}, Env: []string{"K=V"}, Dir: "/d",
 		Identity: Identity{UID: 1, GID: 1 << 31, Groups: []uint32{3, 4}, UserNS: true},
 		Mounts: []Mount{{
-			Kind: MountFD, Target: "/x", FD: 7, IsFile: true, ReadOnly: true, Exec: true, Dev: true,
+			Kind: MountFD, Target: "/x", FD: 7, TopFD: 11, IsFile: true, ReadOnly: true, Exec: true, Dev: true,
 			Size: 1 << 40, Mode: 0o1777, Data: "d", UID: 9, GID: 10,
 		}, {Kind: MountProc, Target: "/proc"}},
-		Landlock:  Landlock{MinABI: 6, Rules: []LandlockRule{{Path: "/", Access: "list", Optional: true}}},
-		Rlimits:   []Rlimit{{Resource: 4, Value: 1<<64 - 1}},
-		SeccompFD: -1, StdioFDs: [3]int{0, -1, 2}, StatusFD: 5, ListenFD: 6, TTY: true, Rows: 65535, Cols: 1,
+		Landlock: Landlock{MinABI: 6, Rules: []LandlockRule{{Path: "/", Access: "list", Optional: true}}},
+		Rlimits:  []Rlimit{{Resource: 4, Value: 1<<64 - 1}},
+		RootFD:   8, SeccompFD: -1, StdioFDs: [3]int{0, -1, 2}, StatusFD: 5, ListenFD: 6, TTY: true, Rows: 65535, Cols: 1,
 	}
 }
 

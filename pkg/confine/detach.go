@@ -102,39 +102,65 @@ func fsName(fd int) string {
 	return "an unknown file system"
 }
 
-// openPath opens p with O_PATH, following links, with the caller's rights when
-// there is an unprivileged caller: the keeper must not lend its own.
-func openPath(p string, as *Credential) (*os.File, error) {
+// withRights runs fn with the caller's rights to files when there is an
+// unprivileged caller: the keeper must not lend its own, neither to open a path
+// nor to say whether it is there.
+func withRights(as *Credential, fn func() error) error {
 	if as == nil {
-		return os.OpenFile(p, unix.O_PATH|unix.O_CLOEXEC, 0)
+		return fn()
 	}
-	type result struct {
-		f   *os.File
-		err error
-	}
-	ch := make(chan result, 1)
+	done := make(chan error, 1)
 	go func() {
 		// The thread ends with the goroutine, because it is never unlocked:
 		// nothing else ever runs with these credentials.
 		runtime.LockOSThread()
-		if err := becomeForFiles(as); err != nil {
-			ch <- result{nil, err}
-			return
-		}
-		f, err := os.OpenFile(p, unix.O_PATH|unix.O_CLOEXEC, 0)
+		err := becomeForFiles(as)
 		if err == nil {
-			if fd, ferr := rawFD(f); ferr == nil {
-				err = unix.Faccessat(fd, "", unix.R_OK, unix.AT_EMPTY_PATH|unix.AT_EACCESS)
-			}
-			if err != nil {
-				f.Close()
-				f, err = nil, &os.PathError{Op: "open", Path: p, Err: err}
-			}
+			err = fn()
 		}
-		ch <- result{f, err}
+		done <- err
 	}()
-	r := <-ch
-	return r.f, r.err
+	return <-done
+}
+
+// openPath opens p with O_PATH, following links, as somebody who may read it.
+func openPath(p string, as *Credential) (f *os.File, err error) {
+	err = withRights(as, func() (err error) {
+		if f, err = os.OpenFile(p, unix.O_PATH|unix.O_CLOEXEC, 0); err != nil || as == nil {
+			return err
+		}
+		fd, err := rawFD(f)
+		if err == nil {
+			err = unix.Faccessat(fd, "", unix.R_OK, unix.AT_EMPTY_PATH|unix.AT_EACCESS)
+		}
+		if err != nil {
+			f.Close()
+			return &os.PathError{Op: "open", Path: p, Err: err}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Visible says whether somebody (nil is root) can see that there is something
+// at p. Whatever lies in a directory that is closed to them they cannot see.
+func Visible(p string, as *Credential) (bool, error) {
+	there := false
+	err := withRights(as, func() error {
+		_, err := os.Stat(p)
+		there = err == nil
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("confine: %w", err)
+	}
+	return there, nil
 }
 
 // becomeForFiles gives the calling thread the caller's identity for file

@@ -22,7 +22,13 @@ import (
 // world-readable: it is Landlock that refuses them, and the real content is not
 // in the mount namespace at all. Where the agent may write a directory of the
 // host, Landlock cannot except a file in it; there the decoy has mode 0.
-func (pl *planner) planGuarded() error {
+//
+// It looks at the host as the caller: a decoy shows that there is something, in
+// /guarded and in the list of mounts, and what is closed to the caller the
+// agent, who may do no more, cannot reach anyway.
+func (pl *planner) planGuarded() error { return withRights(pl.in.Caller, pl.planGuardedPaths) }
+
+func (pl *planner) planGuardedPaths() error {
 	patterns := pl.in.Walls.Guarded
 	if patterns == nil {
 		patterns = defaultGuarded
@@ -161,10 +167,14 @@ func (pl *planner) guardHost(p string, a area) error {
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return nil
+	case errors.Is(err, unix.EACCES) && pl.in.Caller != nil && a.kind != regionShared:
+		// Closed to the caller, hence to the agent, who cannot open it up in a
+		// read-only mount. In a writable one it could: there this is an error.
+		return nil
 	case errors.Is(err, unix.ELOOP) && a.kind != regionShared:
 		to, err := filepath.EvalSymlinks(p)
 		if err != nil || to == p {
-			return nil // dangling: nothing to hide
+			return nil // dangling, or closed to the caller: nothing to hide
 		}
 		return pl.guard(to)
 	case errors.Is(err, unix.ELOOP):
@@ -248,7 +258,7 @@ func (pl *planner) planRules() error {
 	}
 	sort.Strings(own)
 	for _, p := range own {
-		if a := pl.area(p); a.kind == regionOverlay || a.kind == regionRoot {
+		if a := pl.area(p); a.kind == regionOverlay && pl.guardsBelow(a.at) || a.kind == regionRoot {
 			ll.Rules = append(ll.Rules, LandlockRule{Path: p, Access: "r"})
 		}
 	}

@@ -42,8 +42,9 @@ var caVariables = []string{
 // planOwnFiles adds the files with which the sandbox describes itself.
 func (pl *planner) planOwnFiles() error {
 	// The host's own /etc/ringfence is the operator's, not the agent's: a file
-	// system of ours covers it (planOwnMount).
+	// system of ours covers it.
 	pl.etcDir(ownDir)
+	pl.mount(Mount{Kind: MountTmpfs, Target: ownDir, Mode: 0o755, ReadOnly: true})
 	pl.files[ownDir] = true
 	passwd, group := accounts(pl.in.Identity)
 	hostname := pl.in.Walls.Hostname
@@ -68,10 +69,12 @@ func (pl *planner) planOwnFiles() error {
 		pl.ownFile(CAFile, string(pl.in.CACert))
 	}
 	if len(pl.in.CABundle) > 0 {
-		pl.planBundle()
+		if err := pl.planBundle(); err != nil {
+			return err
+		}
 	}
 	if len(pl.in.JavaStore) > 0 {
-		pl.planJava()
+		return pl.planJava()
 	}
 	return nil
 }
@@ -115,8 +118,10 @@ func (pl *planner) etcDir(dir string) {
 }
 
 // planBundle shows one copy of the bundle and links every known place to it.
-func (pl *planner) planBundle() {
-	pl.blob(BundleFile, pl.in.CABundle)
+func (pl *planner) planBundle() error {
+	if err := pl.blob(BundleFile, pl.in.CABundle); err != nil {
+		return err
+	}
 	for i, p := range bundlePaths {
 		at, ok := pl.resolveShown(p)
 		if !ok && i < 2 {
@@ -135,11 +140,14 @@ func (pl *planner) planBundle() {
 			pl.mount(Mount{Kind: MountBind, Target: at, Data: BundleFile})
 		}
 	}
+	return nil
 }
 
-func (pl *planner) planJava() {
+func (pl *planner) planJava() error {
 	const store = ownDir + "/cacerts"
-	pl.blob(store, pl.in.JavaStore)
+	if err := pl.blob(store, pl.in.JavaStore); err != nil {
+		return err
+	}
 	for _, pattern := range javaPaths {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
@@ -159,6 +167,7 @@ func (pl *planner) planJava() {
 			}
 		}
 	}
+	return nil
 }
 
 // resolveShown follows the host's links of p to a regular file in the view.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -52,9 +51,9 @@ type planner struct {
 	elsewhere []string
 	files     map[string]bool     // targets of our own files
 	blobs     map[string][][]byte // content of the large ones, which lie below ownDir
-	ownDirs   map[string]bool     // made below ownDir
 	seen      map[string]bool     // directories of a private tmpfs already planned
 	maps      Idmaps              // when the caller keeps none
+	images    Images              // likewise
 	kept      []*os.File          // closed when the plan is done
 }
 
@@ -68,10 +67,11 @@ func Plan(in PlanInput) (*Prepared, error) {
 	}
 	pl := &planner{
 		in: in, p: &Prepared{}, links: map[string]string{}, files: map[string]bool{}, seen: map[string]bool{},
-		blobs: map[string][][]byte{}, ownDirs: map[string]bool{},
+		blobs: map[string][][]byte{},
 	}
 	defer func() {
 		pl.maps.Close()
+		pl.images.Close()
 		for _, f := range pl.kept {
 			f.Close()
 		}
@@ -85,18 +85,13 @@ func Plan(in PlanInput) (*Prepared, error) {
 
 func (pl *planner) build() error {
 	steps := []func() error{
-		pl.planSystem, pl.planPrivate, pl.planDevices, pl.planShared, pl.planGuarded, pl.planOwnFiles, pl.planOwnMount, pl.planRules, pl.planProcess,
+		pl.planSystem, pl.planPrivate, pl.planDevices, pl.planShared, pl.planGuarded, pl.planOwnFiles, pl.planRules, pl.planImages, pl.planProcess,
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
 	}
-	// Parents before children; equal depth keeps the order of planning.
-	sort.SliceStable(pl.p.Spec.Mounts, func(i, j int) bool {
-		a, b := pl.p.Spec.Mounts[i].Target, pl.p.Spec.Mounts[j].Target
-		return strings.Count(a, "/") < strings.Count(b, "/")
-	})
 	return nil
 }
 
@@ -145,18 +140,14 @@ func (pl *planner) planSystem() error {
 		if !cleanAbs(p) || p == "/" || under(p, "/proc") || under(p, "/sys") || under(p, "/dev") {
 			return fmt.Errorf("%w: %q cannot be a system directory", ErrPlan, p)
 		}
-		fi, err := os.Lstat(p)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		to, err := pl.systemLink(p)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && pl.in.Caller != nil {
+			continue // the caller is not told which
 		}
 		if err != nil {
 			return fmt.Errorf("confine: system directory: %w", err)
 		}
-		if fi.Mode()&fs.ModeSymlink != 0 {
-			to, err := os.Readlink(p)
-			if err != nil {
-				return fmt.Errorf("confine: system directory: %w", err)
-			}
+		if to != "" {
 			pl.links[p] = to
 			pl.mount(Mount{Kind: MountSymlink, Target: p, Data: to})
 			continue
@@ -179,6 +170,18 @@ func (pl *planner) planSystem() error {
 		}
 	}
 	return nil
+}
+
+// systemLink says, as the caller, where p points; "" if it is no symbolic link.
+func (pl *planner) systemLink(p string) (to string, err error) {
+	err = withRights(pl.in.Caller, func() error {
+		fi, err := os.Lstat(p)
+		if err == nil && fi.Mode()&fs.ModeSymlink != 0 {
+			to, err = os.Readlink(p)
+		}
+		return err
+	})
+	return to, err
 }
 
 // shown says whether an earlier system directory holds p.

@@ -18,11 +18,12 @@ type Spec struct {
 	Dir       string   `json:"dir"` // working directory inside
 
 	Identity Identity `json:"identity"`
-	Mounts   []Mount  `json:"mounts"` // applied in order, below a fresh tmpfs root
+	Mounts   []Mount  `json:"mounts"` // applied in order, below RootFD
 	Landlock Landlock `json:"landlock"`
 	Rlimits  []Rlimit `json:"rlimits"`
 
 	// Indexes into the passed descriptors; -1 = none.
+	RootFD    int    `json:"rootFd"`    // detached read-only mount with every mount point that lies in the root
 	SeccompFD int    `json:"seccompFd"` // sealed memfd with the compiled filter (struct sock_filter array)
 	StdioFDs  [3]int `json:"stdioFds"`  // ignored when TTY
 	StatusFD  int    `json:"statusFd"`  // unix SEQPACKET towards the command line tool; see Frame
@@ -52,26 +53,27 @@ const (
 	MountDevpts  MountKind = "devpts"  // fresh devpts, newinstance
 	MountMqueue  MountKind = "mqueue"  // fresh mqueue
 	MountSysfs   MountKind = "sysfs"   // fresh read-only sysfs of the sandbox's network namespace
-	MountDir     MountKind = "dir"     // only a directory (Mode) in the root tmpfs
-	MountFile    MountKind = "file"    // only a regular file (Mode, Data) in the root tmpfs
+	MountDir     MountKind = "dir"     // only a directory (Mode) in a tmpfs
+	MountFile    MountKind = "file"    // only a regular file (Mode, Data) in a tmpfs
 	MountSymlink MountKind = "symlink" // symlink Target -> Data
 	// MountBind shows the file at Data, a path inside whose mount comes earlier,
 	// read-only at the existing Target too.
 	MountBind MountKind = "bind"
 	// MountOverlay shows the passed detached directory FD, read-only, with the
-	// MountDir, MountFile and MountSymlink steps below Target laid over it, so
-	// that files can be added to a directory of the host without writing there.
+	// passed detached directory TopFD laid over it, so that files can be added to
+	// a directory of the host without writing there.
 	MountOverlay MountKind = "overlay"
 )
 
-// Mount is one step in building the root. Target is an absolute, clean path
+// Mount is one step in building the view. Target is an absolute, clean path
 // inside the sandbox in which no component is a symbolic link; missing parents
-// are made as 0755 directories. A MountFile whose target already exists in an
+// are made as 0755 directories where the mount they lie in can be written. A MountFile whose target already exists in an
 // earlier mount is bound over it.
 type Mount struct {
 	Kind     MountKind `json:"kind"`
 	Target   string    `json:"target"`
 	FD       int       `json:"fd,omitempty"`
+	TopFD    int       `json:"topFd,omitempty"`
 	IsFile   bool      `json:"isFile,omitempty"` // MountFD: target is a file
 	ReadOnly bool      `json:"ro,omitempty"`
 	Exec     bool      `json:"exec,omitempty"` // else noexec (nosuid always; nodev unless Dev)

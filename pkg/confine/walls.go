@@ -120,6 +120,7 @@ type PlanInput struct {
 	WorkspaceTarget string   // absolute path inside
 	Binds           []Bind
 	Idmaps          *Idmaps // optional: shared by the launches of a keeper
+	Images          *Images // likewise
 
 	Argv []string
 	Env  []string // already filtered by the profile; ours are added
