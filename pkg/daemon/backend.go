@@ -57,6 +57,9 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 	if !d.gateway.Ready() {
 		parts[1] = api.Part{Name: "gateway", State: api.Degraded, Detail: "not running: sandboxes reach nothing until it is back"}
 	}
+	if walls := d.gateway.Unconfined(); len(walls) > 0 && d.gateway.Ready() {
+		parts[1] = api.Part{Name: "gateway", State: api.Degraded, Detail: strings.Join(walls, "; "), Remedy: "ringfence doctor"}
+	}
 	if st.Full {
 		parts[2] = api.Part{Name: "audit", State: api.Degraded, Detail: "no space for the event log", Remedy: "free space in " + d.cfg.StateDir}
 	}

@@ -3,7 +3,6 @@
 package daemon
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +43,6 @@ type Daemon struct {
 	runLock    *os.File
 	cgroupRoot string
 	cgroupBase string
-	resolvers  []netip.AddrPort
 
 	log       *audit.Log
 	fence     *kernel.Fence
@@ -61,6 +59,7 @@ type Daemon struct {
 	recordsBefore uint64        // see drain.go; set before the reader starts
 	recordsTaken  atomic.Uint64 // likewise
 
+	opening sync.Mutex // one change of the gateway's table at a time
 	storing sync.Mutex // one change of a living sandbox's own documents at a time
 
 	mu         sync.Mutex // guards what follows
@@ -69,6 +68,7 @@ type Daemon struct {
 	used       map[string]bool        // those for one connection that is under way
 	tables     int                    // which of the gateway's two tables is in use
 	unenforced string                 // why the newest policy is not in force everywhere, "" when it is
+	facts      nodeFacts              // resolvers and own addresses of the machine
 	loaded     []string               // problems of the secrets, for status
 	fed        uint64                 // policy revision that the present gateway was fed with
 
@@ -117,41 +117,8 @@ func (d *Daemon) openRun() (err error) {
 	if d.initFile, err = confine.InitBinary(d.cfg.InitPath); err != nil {
 		return fmt.Errorf("%w (build it with `make build`, or set initPath)", err)
 	}
-	d.resolvers, err = resolvers(d.cfg.Gateway.Resolvers)
+	d.facts, err = readNode(d.cfg.Gateway.Resolvers, resolvConf)
 	return err
-}
-
-// resolvers are the configured ones or those of resolv.conf.
-func resolvers(configured []string) ([]netip.AddrPort, error) {
-	var out []netip.AddrPort
-	for _, r := range configured {
-		ap, err := netip.ParseAddrPort(r)
-		if err != nil {
-			return nil, fmt.Errorf("resolver %q: %w", r, err)
-		}
-		out = append(out, ap)
-	}
-	if len(out) > 0 {
-		return out, nil
-	}
-	f, err := os.Open("/etc/resolv.conf")
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		w := strings.Fields(sc.Text())
-		if len(w) < 2 || w[0] != "nameserver" {
-			continue
-		}
-		if a, err := netip.ParseAddr(w[1]); err == nil {
-			out = append(out, netip.AddrPortFrom(a, 53))
-		}
-	}
-	return out, nil
 }
 
 func (d *Daemon) openLog() (err error) {
@@ -266,31 +233,19 @@ func (d *Daemon) openGateway() (err error) {
 	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Now: time.Now}
 	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
 		Binary: ownBinary, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
-		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics.Listen) }, Config: conf, Handler: desk.Handle, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,
+		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics.Listen) }, Config: conf, Handler: desk.Handle, Takeover: d.takeover, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,
 	})
 	return nil
 }
 
 func (d *Daemon) gatewayConfig() (*gatewayd.Config, error) {
-	c := &gatewayd.Config{Hosts: d.cfg.Gateway.Hosts, Version: d.version}
-	for _, r := range d.resolvers {
-		c.Resolvers = append(c.Resolvers, r.String())
-	}
+	c := &gatewayd.Config{Hosts: d.cfg.Gateway.Hosts, Version: d.version, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Metrics: d.cfg.Metrics.Listen}
 	if p := d.cfg.Gateway.RootCAs; p != "" {
 		b, err := os.ReadFile(p)
 		if err != nil {
 			return nil, fmt.Errorf("gateway.rootCAs: %w", err)
 		}
 		c.RootCAs = b
-	}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, fmt.Errorf("own addresses: %w", err)
-	}
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() {
-			c.OwnAddrs = append(c.OwnAddrs, p.Addr())
-		}
 	}
 	return c, nil
 }
@@ -319,7 +274,7 @@ func (d *Daemon) fenceGateway() (err error) {
 }
 
 func (d *Daemon) attachGateway(path string) (*kernel.Sandbox, error) {
-	table := gatewayTable(d.library.Snapshot().UpstreamPrefixes(), d.resolvers)
+	table := gatewayTable(d.library.Snapshot().UpstreamPrefixes(), d.node().resolvers)
 	if err := d.fence.DropPolicy(gatewayTableA, gatewayTableB); err != nil {
 		return nil, err
 	}
@@ -342,13 +297,16 @@ func (d *Daemon) remakeGateway(path string) (*kernel.Sandbox, error) {
 	return d.attachGateway(path)
 }
 
-// openGatewayTable switches the gateway's cgroup to a new policy.
-func (d *Daemon) openGatewayTable(snap *policy.Snapshot) error {
+// openGatewayTable switches the gateway's cgroup to the policy of now.
+func (d *Daemon) openGatewayTable() error {
+	d.opening.Lock()
+	defer d.opening.Unlock()
+	snap := d.library.Snapshot()
 	next := []uint32{gatewayTableB, gatewayTableA}[d.tables]
 	if err := d.fence.DropPolicy(next); err != nil {
 		return err
 	}
-	if err := d.fence.PutCIDRs(next, gatewayTable(snap.UpstreamPrefixes(), d.resolvers)); err != nil {
+	if err := d.fence.PutCIDRs(next, gatewayTable(snap.UpstreamPrefixes(), d.node().resolvers)); err != nil {
 		return err
 	}
 	st := d.gwFence.State()
@@ -399,9 +357,24 @@ func groupID(name string) int {
 	return n
 }
 
+// takeover takes over what only a gateway that is about to be replaced holds.
+func (d *Daemon) takeover(ctx context.Context, p *wire.Peer) error {
+	if err := d.restoreOnce(); err != nil {
+		return err
+	}
+	return d.adoptOnce(ctx, p)
+}
+
 // feed tells a new gateway everything: policy, secrets, sandboxes.
 func (d *Daemon) feed(ctx context.Context, p *wire.Peer) error {
 	if err := d.restoreOnce(); err != nil {
+		return err
+	}
+	d.lookAtNode()
+	if err := d.openGatewayTable(); err != nil {
+		d.logger.Error("policy of the gateway's cgroup", "error", err) // what was open stays
+	}
+	if err := d.sendNode(ctx, p); err != nil {
 		return err
 	}
 	if err := d.sendSecrets(ctx, p); err != nil {

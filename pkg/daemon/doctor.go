@@ -19,6 +19,9 @@ func (b *backend) Doctor(context.Context) (api.DoctorReport, error) {
 	rep := Examine()
 	d := b.d
 	rep.Checks = append(rep.Checks, d.checkGateway(), d.checkDisk())
+	for _, wall := range d.gateway.Unconfined() {
+		rep.Checks = append(rep.Checks, api.Check{Name: "gateway's own walls", Optional: true, Detail: wall, Remedy: "boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in the lsm= list"})
+	}
 	for _, p := range d.library.Problems() {
 		rep.Checks = append(rep.Checks, api.Check{Name: "policy", Detail: p.Error(), Remedy: "ringfence policy check " + p.File})
 	}

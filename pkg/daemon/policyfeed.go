@@ -134,7 +134,7 @@ func (d *Daemon) enforce(ctx context.Context) {
 // allowed is closed before anything else. A gateway that is not there gets the
 // snapshot when it is fed.
 func (d *Daemon) enforceOnce(ctx context.Context, snap *policy.Snapshot) error {
-	errs := []error{d.sandboxes.Apply(snap), d.openGatewayTable(snap)}
+	errs := []error{d.sandboxes.Apply(snap), d.openGatewayTable()}
 	if d.gateway.Ready() {
 		gctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()

@@ -41,6 +41,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 		}
 	})
 	wg.Go(func() { d.enforce(work) })
+	wg.Go(func() { d.watchNode(work) })
 	wg.Go(func() { d.sandboxes.Attest(work, AttestEvery) })
 	restoreAudit := d.readDenials(work, &wg)
 	defer restoreAudit()

@@ -29,7 +29,7 @@ func Main(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("this is started by ringfenced, not by hand: %w", err)
 	}
-	if err := harden.Process(os.NewFile(keeper.FDReaderFilter, "filter"), harden.Files{}, log); err != nil {
+	if _, err := harden.Process(os.NewFile(keeper.FDReaderFilter, "filter"), harden.Files{}, log); err != nil {
 		return fmt.Errorf("the denial reader could not confine itself: %w", err)
 	}
 	r, err := landlock.NewReader(os.NewFile(keeper.FDAudit, "audit"))

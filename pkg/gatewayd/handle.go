@@ -33,6 +33,7 @@ var orders = map[wire.Type]order{
 	wire.TypeListeners:     (*process).onListeners,
 	wire.TypeSandboxes:     (*process).onSandboxes,
 	wire.TypeDrain:         (*process).onDrain,
+	wire.TypeNode:          (*process).onNode,
 }
 
 var errUnconfigured = errors.New("not configured yet")
@@ -63,7 +64,21 @@ func (p *process) onConfig(_ []byte, fds []*os.File) ([]byte, []*os.File, error)
 	if len(fds) != 1 {
 		return nil, nil, &wire.ProtocolError{Msg: "configuration without its file"}
 	}
-	return nil, nil, p.configure(fds[0])
+	if err := p.configure(fds[0]); err != nil {
+		return nil, nil, err
+	}
+	b, err := p.is.Encode()
+	return b, nil, err
+}
+
+// onNode: resolvers and own addresses of the machine have changed.
+func (p *process) onNode(payload []byte, _ []*os.File) ([]byte, []*os.File, error) {
+	var m wire.Node
+	if err := m.Decode(payload); err != nil {
+		return nil, nil, err
+	}
+	p.gw.SetOwnAddrs(m.OwnAddrs)
+	return nil, nil, p.resolver.SetServers(m.Resolvers)
 }
 
 func (p *process) onSnapshot(_ []byte, fds []*os.File) ([]byte, []*os.File, error) {

@@ -8,6 +8,7 @@ package gatewayd
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -30,13 +31,19 @@ import (
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
-// Config travels as JSON in the keeper's first message.
+// Config travels as JSON in the keeper's first message. It holds for the life
+// of the process: a keeper with another one starts another gateway. What
+// changes meanwhile is in wire.Node.
 type Config struct {
-	Resolvers []string                `json:"resolvers"`
-	Hosts     map[string][]netip.Addr `json:"hosts"`
-	RootCAs   []byte                  `json:"rootCAs"` // PEM, added to the system's
-	OwnAddrs  []netip.Addr            `json:"ownAddrs"`
-	Version   string                  `json:"version"`
+	Hosts   map[string][]netip.Addr `json:"hosts"`
+	RootCAs []byte                  `json:"rootCAs"` // PEM, added to the system's
+	Version string                  `json:"version"`
+
+	// What the process is started with, here so that one that was started with
+	// something else is noticed.
+	UID     uint32 `json:"uid"`
+	GID     uint32 `json:"gid"`
+	Metrics string `json:"metrics"`
 }
 
 // readable is what resolving names and verifying upstreams reads.
@@ -53,10 +60,15 @@ func Main(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := harden.Process(fds.filter, readable, log); err != nil {
+	binary, err := keeper.BinaryID("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	missing, err := harden.Process(fds.filter, readable, log)
+	if err != nil {
 		return fmt.Errorf("the gateway could not confine itself: %w", err)
 	}
-	p := &process{log: log, link: newLink(), drain: make(chan struct{}), configured: make(chan struct{})}
+	p := &process{log: log, is: wire.ConfigReply{Binary: binary, Unconfined: missing}, link: newLink(), drain: make(chan struct{}), configured: make(chan struct{})}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go p.link.run(ctx, fds.keeper, fds.reconnect, p.handle, log)
@@ -116,6 +128,8 @@ type process struct {
 	log        *slog.Logger
 	link       *link
 	gw         *gateway.Gateway // set before configured is closed
+	resolver   *upstream.HostResolver
+	is         wire.ConfigReply
 	registry   *prometheus.Registry
 	configured chan struct{}
 	drain      chan struct{}
@@ -124,7 +138,7 @@ type process struct {
 }
 
 // configure builds the data path on the first configuration; a restarted
-// keeper sends it again, which changes nothing.
+// keeper sends it again, and learns from the answer that it is another.
 func (p *process) configure(f *os.File) error {
 	select {
 	case <-p.configured:
@@ -135,6 +149,8 @@ func (p *process) configure(f *os.File) error {
 	if err != nil {
 		return err
 	}
+	sum := sha256.Sum256(b)
+	p.is.Config = sum[:]
 	var c Config
 	if err := json.Unmarshal(b, &c); err != nil {
 		return fmt.Errorf("configuration: %w", err)
@@ -146,14 +162,14 @@ func (p *process) configure(f *os.File) error {
 	if len(c.RootCAs) > 0 && !roots.AppendCertsFromPEM(c.RootCAs) {
 		return errors.New("gateway.rootCAs holds no certificate")
 	}
-	resolver, err := upstream.NewResolver(upstream.ResolverConfig{Servers: c.Resolvers, Hosts: c.Hosts})
+	p.resolver, err = upstream.NewResolver(upstream.ResolverConfig{Hosts: c.Hosts})
 	if err != nil {
 		return err
 	}
 	p.registry = prometheus.NewRegistry()
 	gw, err := gateway.New(gateway.Options{
-		Keeper: p.link, Inference: inference.New(inference.Options{Version: c.Version}), Resolver: resolver,
-		OwnAddrs: c.OwnAddrs, RootCAs: roots, Logger: p.log, Registerer: p.registry,
+		Keeper: p.link, Inference: inference.New(inference.Options{Version: c.Version}), Resolver: p.resolver,
+		RootCAs: roots, Logger: p.log, Registerer: p.registry,
 	})
 	if err != nil {
 		return err

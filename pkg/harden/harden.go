@@ -27,31 +27,32 @@ type Files struct {
 // Process confines the calling process, all threads: not dumpable, no core
 // files, Landlock for everything but read, and the system call filter (an
 // array of struct sock_filter in a sealed file, which is closed). The process
-// must have its own uid and no capabilities already.
-func Process(filter *os.File, read Files, log *slog.Logger) error {
+// must have its own uid and no capabilities already. missing names the walls
+// that this kernel does not have; the process is to say so to whom it serves.
+func Process(filter *os.File, read Files, log *slog.Logger) (missing []string, err error) {
 	if os.Getuid() == 0 || os.Geteuid() == 0 {
-		return errors.New("this process must not run as root")
+		return nil, errors.New("this process must not run as root")
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("PR_SET_DUMPABLE: %w", err)
+		return nil, fmt.Errorf("PR_SET_DUMPABLE: %w", err)
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("RLIMIT_CORE: %w", err)
+		return nil, fmt.Errorf("RLIMIT_CORE: %w", err)
 	}
-	if err := restrictFiles(read, log); err != nil {
-		return err
+	if missing, err = restrictFiles(read, log); err != nil {
+		return missing, err
 	}
-	return loadFilter(filter)
+	return missing, loadFilter(filter)
 }
 
 // restrictFiles allows reading what read names, and nothing else: no
 // write, no execution (Landlock, Linux 5.13). A kernel without it leaves the
-// uid alone to guard files, which is logged.
-func restrictFiles(read Files, log *slog.Logger) error {
-	abi, err := llsys.LandlockGetABIVersion()
+// uid alone to guard files, which is said.
+func restrictFiles(read Files, log *slog.Logger) (missing []string, err error) {
+	abi, err := landlockABI()
 	if err != nil || abi < 1 {
-		log.Warn("no Landlock on this kernel: files are guarded from this process by its uid alone")
-		return nil
+		log.Warn(NoLandlock)
+		return []string{NoLandlock}, nil
 	}
 	cfg := landlock.V5.BestEffort()
 	rules := []landlock.Rule{
@@ -59,10 +60,15 @@ func restrictFiles(read Files, log *slog.Logger) error {
 		landlock.ROFiles(read.Files...).IgnoreIfMissing(),
 	}
 	if err := cfg.RestrictPaths(rules...); err != nil {
-		return fmt.Errorf("landlock: %w", err)
+		return nil, fmt.Errorf("landlock: %w", err)
 	}
-	return nil
+	return nil, nil
 }
+
+// NoLandlock is what Process says is missing on a kernel without Landlock.
+const NoLandlock = "no Landlock on this kernel: files are guarded from this process by its uid alone"
+
+var landlockABI = llsys.LandlockGetABIVersion // replaced by tests
 
 // loadFilter installs the keeper's system call filter on every thread
 // (SECCOMP_FILTER_FLAG_TSYNC, Linux 3.17).

@@ -37,6 +37,9 @@ type GatewayOptions struct {
 	Metrics  func() (*os.File, error) // opens the listening socket of a new process
 	Config   any                      // marshalled to JSON for the gateway
 	Handler  wire.Handler             // Desk.Handle
+	// Takeover takes what only a gateway of a former keeper holds, before it is
+	// replaced.
+	Takeover func(ctx context.Context, p *wire.Peer) error
 	// Feed hands a new connection everything the gateway must know, before it
 	// counts as ready.
 	Feed func(ctx context.Context, p *wire.Peer) error
@@ -52,7 +55,10 @@ type GatewayOptions struct {
 type Gateway struct {
 	o GatewayOptions
 
-	state chan gatewayState // one element: the current connection
+	health health
+
+	state      chan gatewayState // one element: the current connection
+	unconfined []string          // changed only while state is taken
 }
 
 type gatewayState struct {
@@ -62,7 +68,7 @@ type gatewayState struct {
 
 // NewGateway prepares; Run starts.
 func NewGateway(o GatewayOptions) *Gateway {
-	g := &Gateway{o: o, state: make(chan gatewayState, 1)}
+	g := &Gateway{o: o, health: usualHealth, state: make(chan gatewayState, 1)}
 	g.state <- gatewayState{ready: make(chan struct{})}
 	return g
 }
@@ -116,14 +122,17 @@ func (g *Gateway) Run(ctx context.Context, adopted *wire.Conn) error {
 			}
 		}
 		began := time.Now()
-		err := g.serve(ctx, conn)
+		err := g.serve(ctx, conn, adopted != nil && conn == adopted)
 		if ctx.Err() != nil {
 			return nil
 		}
 		g.killLeftover()
 		wait()
-		g.o.Changed("gateway-lost", fmt.Sprint("the gateway's connection ended: ", err))
 		conn, wait = nil, func() {}
+		if errors.Is(err, errOutdated) {
+			continue
+		}
+		g.o.Changed("gateway-lost", fmt.Sprint("the gateway's connection ended: ", err))
 		if time.Since(began) < time.Second {
 			if !sleep(ctx, backoff) {
 				return nil
@@ -146,20 +155,24 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // serve runs one connection from feeding to its end.
-func (g *Gateway) serve(ctx context.Context, conn *wire.Conn) error {
+func (g *Gateway) serve(ctx context.Context, conn *wire.Conn, adopted bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	peer := wire.NewPeer(conn, g.o.Handler, wire.Inflight)
 	fed := make(chan error, 1)
 	go func() {
-		err := g.feed(ctx, peer)
-		if err != nil {
-			cancel()
-		} else {
+		err := g.feed(ctx, peer, adopted)
+		if err == nil {
 			g.becomeReady(peer)
 			if g.o.Ready != nil {
 				g.o.Ready()
 			}
+			if g.watch(ctx, peer) {
+				err = errHung
+			}
+		}
+		if err != nil {
+			cancel()
 		}
 		fed <- err
 	}()
@@ -167,32 +180,31 @@ func (g *Gateway) serve(ctx context.Context, conn *wire.Conn) error {
 	cancel()
 	ferr := <-fed
 	g.becomeLost()
-	if ferr != nil {
-		return fmt.Errorf("feed: %w", ferr)
-	}
-	return err
+	return errors.Join(ferr, err)
 }
+
+var errHung = errors.New("it did not answer any more")
 
 // feedPatience bounds how long a gateway may take to be fed; one that hangs is
 // replaced.
 const feedPatience = 15 * time.Second
 
-func (g *Gateway) feed(ctx context.Context, peer *wire.Peer) error {
+func (g *Gateway) feed(ctx context.Context, peer *wire.Peer, adopted bool) error {
 	ctx, cancel := context.WithTimeout(ctx, feedPatience)
 	defer cancel()
-	b, err := json.Marshal(g.o.Config)
-	if err != nil {
-		return err
+	outdated, err := g.configure(ctx, peer)
+	switch {
+	case err != nil:
+		return fmt.Errorf("feed: %w", err)
+	case outdated != "" && adopted:
+		return g.retire(ctx, peer, outdated)
+	case outdated != "":
+		return errors.New("the gateway that was just started is not what was wanted: " + outdated)
 	}
-	f, err := wire.Seal("gateway-config", b)
-	if err != nil {
-		return err
+	if err := g.o.Feed(ctx, peer); err != nil {
+		return fmt.Errorf("feed: %w", err)
 	}
-	defer f.Close()
-	if _, _, err := peer.Call(ctx, wire.TypeConfig, nil, f); err != nil {
-		return fmt.Errorf("config: %w", err)
-	}
-	return g.o.Feed(ctx, peer)
+	return nil
 }
 
 func (g *Gateway) becomeReady(p *wire.Peer) {

@@ -169,6 +169,16 @@ func (d *Decoder) Bytes(max int) []byte {
 // Str is Bytes for strings.
 func (d *Decoder) Str(max int) string { return string(d.Bytes(max)) }
 
+// Count reads the length of a list of at most max items.
+func (d *Decoder) Count(max int) int {
+	n := int(d.U16())
+	if n > max && d.err == nil {
+		d.err = &ProtocolError{fmt.Sprintf("list of %d exceeds its limit of %d", n, max)}
+		return 0
+	}
+	return n
+}
+
 // Addr reads an IP address; the invalid address when its length is 0.
 func (d *Decoder) Addr() netip.Addr {
 	b := d.Bytes(16)

@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"net/netip"
 )
 
@@ -13,7 +14,7 @@ const (
 	TypeLeaf          Type = 2 // LeafRequest -> LeafReply
 	TypeAppend        Type = 3 // u16 count, then events in event's wire form -> empty
 	TypeCounters      Type = 4 // empty -> CounterList
-	TypeConfig        Type = 5 // descriptor of a sealed JSON file -> empty
+	TypeConfig        Type = 5 // descriptor of a sealed JSON file -> ConfigReply
 	TypeSnapshot      Type = 6 // descriptor of a sealed snapshot -> empty, when in force
 	TypeSecrets       Type = 7 // descriptor of a sealed JSON file {name: value} -> empty
 	TypeNames         Type = 8 // NameList -> empty; before SandboxAdd
@@ -22,6 +23,7 @@ const (
 	TypeListeners     Type = 11 // u32 sandbox -> empty + its listeners' descriptors
 	TypeSandboxes     Type = 12 // empty -> u16 count, u32 ids
 	TypeDrain         Type = 13
+	TypeNode          Type = 14 // Node -> empty, when in use
 )
 
 // Bounds of strings in bytes, and of lists.
@@ -208,6 +210,73 @@ func (m *ID) Decode(b []byte) error {
 	d := NewDecoder(b)
 	*m = ID(d.U32())
 	return d.End()
+}
+
+// ConfigReply says what the gateway that answers really is. A gateway that a
+// former keeper started may have another configuration than it is sent, and be
+// another program.
+type ConfigReply struct {
+	Config     []byte   // SHA-256 of the configuration that it works with
+	Binary     string   // which file it executes, see keeper.BinaryID
+	Unconfined []string // walls that it could not put around itself
+}
+
+// MaxUnconfined bounds ConfigReply.Unconfined.
+const MaxUnconfined = 16
+
+func (m ConfigReply) Encode() ([]byte, error) {
+	var e Encoder
+	e.Bytes(m.Config, sha256.Size)
+	e.Str(m.Binary, MaxName)
+	e.strs(m.Unconfined, MaxUnconfined)
+	return e.Payload()
+}
+
+func (m *ConfigReply) Decode(b []byte) error {
+	d := NewDecoder(b)
+	m.Config, m.Binary, m.Unconfined = d.Bytes(sha256.Size), d.Str(MaxName), d.strs(MaxUnconfined)
+	return d.End()
+}
+
+// Node is what the gateway must know of the machine, which changes while it
+// runs.
+type Node struct {
+	Resolvers []string     // "ip:port"
+	OwnAddrs  []netip.Addr // closed like loopback
+}
+
+func (m Node) Encode() ([]byte, error) {
+	var e Encoder
+	e.strs(m.Resolvers, MaxEntries)
+	e.Count(len(m.OwnAddrs), MaxEntries)
+	for _, a := range m.OwnAddrs {
+		e.Addr(a)
+	}
+	return e.Payload()
+}
+
+func (m *Node) Decode(b []byte) error {
+	d := NewDecoder(b)
+	m.Resolvers = d.strs(MaxEntries)
+	for n := d.Count(MaxEntries); n > 0 && d.Err() == nil; n-- {
+		m.OwnAddrs = append(m.OwnAddrs, d.Addr())
+	}
+	return d.End()
+}
+
+// strs carries a list of short strings.
+func (e *Encoder) strs(list []string, max int) {
+	e.Count(len(list), max)
+	for _, s := range list {
+		e.Str(s, MaxName)
+	}
+}
+
+func (d *Decoder) strs(max int) (out []string) {
+	for n := d.Count(max); n > 0 && d.err == nil; n-- {
+		out = append(out, d.Str(MaxName))
+	}
+	return out
 }
 
 // EncodeCounters and DecodeCounters carry the keeper's samples.

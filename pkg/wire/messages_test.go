@@ -23,6 +23,8 @@ func (m *LeafRequest) encode() []byte    { return must(m.Encode()) }
 func (m *LeafReply) encode() []byte      { return must(m.Encode()) }
 func (m *Names) encode() []byte          { return must(m.Encode()) }
 func (m *SandboxAdd) encode() []byte     { return must(m.Encode()) }
+func (m *ConfigReply) encode() []byte    { return must(m.Encode()) }
+func (m *Node) encode() []byte           { return must(m.Encode()) }
 func (m *ID) encode() []byte             { return m.Encode() }
 
 func must(b []byte, err error) []byte {
@@ -44,6 +46,8 @@ func examples() []coded {
 		&Names{Sandbox: 3, Entries: []NameEntry{{netip.MustParseAddr("198.18.1.1"), "a"}, {netip.MustParseAddr("::1"), "b"}}},
 		&SandboxAdd{ID: 4, Name: "n", Scope: "org:a/team:b/agent:c", Explain: true},
 		&id,
+		&ConfigReply{Config: bytes.Repeat([]byte{7}, 32), Binary: "1:2:3:4", Unconfined: []string{"landlock"}},
+		&Node{Resolvers: []string{"192.0.2.53:53"}, OwnAddrs: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}},
 	}
 }
 
@@ -101,6 +105,8 @@ func TestOurOwnMessagesKeepTheBounds(t *testing.T) {
 		"too many names":   Names{Entries: make([]NameEntry, MaxEntries+1)}.Encode,
 		"a name in a list": Names{Entries: []NameEntry{{Name: long(MaxName)}, {Name: "a"}}}.Encode,
 		"labels":           func() ([]byte, error) { return EncodeCounters([]Counter{{Labels: make([]string, MaxLabels+1)}}) },
+		"walls":            ConfigReply{Unconfined: make([]string, MaxUnconfined+1)}.Encode,
+		"own addresses":    Node{OwnAddrs: make([]netip.Addr, MaxEntries+1)}.Encode,
 		"too many ids":     func() ([]byte, error) { return EncodeIDs(make([]uint32, 1<<16)) },
 	} {
 		if b, err := encode(); b != nil || !errors.As(err, new(*TooLongError)) {

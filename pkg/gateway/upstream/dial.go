@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -62,10 +63,11 @@ func (e *ResolveError) Unwrap() error { return e.Err }
 type Dialer struct {
 	// Immutable after New.
 	resolver Resolver
-	own      []netip.Addr
 	net      net.Dialer
 	stagger  time.Duration
 	total    time.Duration
+
+	own atomic.Pointer[[]netip.Addr]
 }
 
 // DialerConfig configures a [Dialer].
@@ -86,13 +88,23 @@ const (
 
 // NewDialer returns a dialer.
 func NewDialer(c DialerConfig) *Dialer {
-	d := &Dialer{resolver: c.Resolver, own: slices.Clone(c.OwnAddrs), stagger: dialStagger, total: c.Timeout}
+	d := &Dialer{resolver: c.Resolver, stagger: dialStagger, total: c.Timeout}
 	if d.total <= 0 {
 		d.total = dialTotal
 	}
+	d.SetOwnAddrs(c.OwnAddrs)
 	d.net = net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}}
 	d.net.SetMultipathTCP(false)
 	return d
+}
+
+// SetOwnAddrs replaces the node's own addresses.
+func (d *Dialer) SetOwnAddrs(addrs []netip.Addr) {
+	own := make([]netip.Addr, len(addrs))
+	for i, a := range addrs {
+		own[i] = Judged(a)
+	}
+	d.own.Store(&own)
 }
 
 // Judge returns the addresses of t that may be dialled, in the order of
@@ -138,7 +150,7 @@ func (d *Dialer) judgeOne(t *Target, a netip.Addr) error {
 		}
 	}
 	class := Classify(judged)
-	if class != Loopback && slices.Contains(d.own, judged) {
+	if class != Loopback && slices.Contains(*d.own.Load(), judged) {
 		class = Host
 	}
 	if t.Judged && class != Host && class != Virtual && class != Multicast && class != Invalid {

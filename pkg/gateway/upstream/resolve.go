@@ -42,20 +42,22 @@ type cached struct {
 	until time.Time
 }
 
-// hostResolver asks the configured servers through the Go resolver, which
+// HostResolver asks the configured servers through the Go resolver, which
 // retries, falls back to TCP and asks for A and AAAA together.
-type hostResolver struct {
+type HostResolver struct {
 	hosts    map[string][]netip.Addr
 	net      *net.Resolver
 	cacheFor time.Duration
+	servers  atomic.Pointer[[]string] // none: those of the host
+	next     atomic.Uint32
 
 	mu    sync.Mutex
 	cache map[string]cached
 }
 
 // NewResolver returns the resolver for a configuration.
-func NewResolver(c ResolverConfig) (Resolver, error) {
-	r := &hostResolver{hosts: map[string][]netip.Addr{}, net: &net.Resolver{PreferGo: true},
+func NewResolver(c ResolverConfig) (*HostResolver, error) {
+	r := &HostResolver{hosts: map[string][]netip.Addr{}, net: &net.Resolver{PreferGo: true},
 		cacheFor: c.CacheFor, cache: map[string]cached{}}
 	if r.cacheFor <= 0 {
 		r.cacheFor = cacheFor
@@ -63,28 +65,39 @@ func NewResolver(c ResolverConfig) (Resolver, error) {
 	for name, addrs := range c.Hosts {
 		r.hosts[strings.ToLower(strings.TrimSuffix(name, "."))] = addrs
 	}
-	servers := make([]string, 0, len(c.Servers))
-	for _, s := range c.Servers {
+	r.net.Dial = r.dial
+	return r, r.SetServers(c.Servers)
+}
+
+// SetServers replaces the name servers and forgets what the old ones answered.
+func (r *HostResolver) SetServers(list []string) error {
+	servers := make([]string, 0, len(list))
+	for _, s := range list {
 		if a, err := netip.ParseAddr(s); err == nil {
 			s = netip.AddrPortFrom(a, 53).String()
 		}
 		if _, err := netip.ParseAddrPort(s); err != nil {
-			return nil, fmt.Errorf("upstream: name server %q is not an address", s)
+			return fmt.Errorf("upstream: name server %q is not an address", s)
 		}
 		servers = append(servers, s)
 	}
-	if len(servers) > 0 {
-		var next atomic.Uint32
-		r.net.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, servers[int(next.Add(1)-1)%len(servers)])
-		}
+	r.servers.Store(&servers)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.cache)
+	return nil
+}
+
+func (r *HostResolver) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if servers := *r.servers.Load(); len(servers) > 0 {
+		addr = servers[int(r.next.Add(1)-1)%len(servers)]
 	}
-	return r, nil
+	var d net.Dialer
+	return d.DialContext(ctx, network, addr)
 }
 
 // Lookup implements Resolver.
-func (r *hostResolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+func (r *HostResolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	if a, ok := r.hosts[host]; ok {
 		return a, nil
 	}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package keeper
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/wire"
+)
+
+// fakeGateway answers what a gateway process would.
+type fakeGateway struct {
+	is   wire.ConfigReply
+	old  bool // an older build, which answers the configuration with nothing
+	hang chan struct{}
+
+	mu    sync.Mutex
+	heard []wire.Type
+	peer  *wire.Conn
+}
+
+func (f *fakeGateway) handle(ctx context.Context, t wire.Type, _ []byte, fds []*os.File) ([]byte, []*os.File, error) {
+	wire.CloseAll(fds)
+	f.mu.Lock()
+	f.heard = append(f.heard, t)
+	f.mu.Unlock()
+	switch {
+	case t == wire.TypeConfig && !f.old:
+		b, err := f.is.Encode()
+		return b, nil, err
+	case t == wire.TypeSandboxes && f.hang != nil:
+		<-f.hang
+	case t == wire.TypeDrain:
+		time.AfterFunc(20*time.Millisecond, func() { f.peer.Close() })
+	}
+	return nil, nil, nil
+}
+
+func (f *fakeGateway) heardOf(t wire.Type) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Contains(f.heard, t)
+}
+
+type config struct{ Resolver string }
+
+// meet connects a keeper with configuration c and a fake gateway.
+func meet(t *testing.T, f *fakeGateway, c config) (g *Gateway, conn *wire.Conn, said func() []string) {
+	t.Helper()
+	var mu sync.Mutex
+	var changes, steps []string
+	conn, theirs, err := wire.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.peer, err = wire.FromFile(theirs); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = wire.NewPeer(f.peer, f.handle, wire.Inflight).Serve(context.Background()) }()
+	note := func(list *[]string, what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		*list = append(*list, what)
+	}
+	g = NewGateway(GatewayOptions{Binary: "/proc/self/exe", Dir: t.TempDir(), Config: c, Logger: slog.New(slog.DiscardHandler),
+		Handler: func(context.Context, wire.Type, []byte, []*os.File) ([]byte, []*os.File, error) { return nil, nil, nil },
+		Feed:    func(context.Context, *wire.Peer) error { note(&steps, "feed"); return nil },
+		Takeover: func(context.Context, *wire.Peer) error {
+			if f.heardOf(wire.TypeDrain) {
+				t.Error("drained before what it holds was taken over")
+			}
+			note(&steps, "takeover")
+			return nil
+		},
+		Changed: func(what, _ string) { note(&changes, what) }})
+	return g, conn, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return append(slices.Clone(steps), changes...)
+	}
+}
+
+// same is the answer of a gateway that this keeper could have started.
+func same(t *testing.T, c config) wire.ConfigReply {
+	t.Helper()
+	b, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(b)
+	id, err := BinaryID("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wire.ConfigReply{Config: sum[:], Binary: id}
+}
+
+func TestAnOutdatedGatewayIsReplaced(t *testing.T) {
+	c := config{"192.0.2.53:53"}
+	other := same(t, c)
+	other.Binary = "1:2:3:4"
+	for name, f := range map[string]*fakeGateway{
+		"another configuration": {is: same(t, config{"192.0.2.54:53"})},
+		"another build":         {is: other},
+		"older protocol":        {old: true},
+	} {
+		g, conn, said := meet(t, f, c)
+		if err := g.serve(context.Background(), conn, true); !errors.Is(err, errOutdated) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := said(); !slices.Equal(got, []string{"takeover", "gateway-outdated"}) || !f.heardOf(wire.TypeDrain) {
+			t.Errorf("%s: %v", name, got)
+		}
+		g, conn, said = meet(t, f, c)
+		if err := g.serve(context.Background(), conn, false); err == nil || errors.Is(err, errOutdated) || len(said()) > 0 {
+			t.Errorf("%s, just started: %v, %v", name, err, said())
+		}
+	}
+}
+
+func TestAGatewayThatFitsIsAdopted(t *testing.T) {
+	c := config{"192.0.2.53:53"}
+	is := same(t, c)
+	is.Unconfined = []string{"no Landlock"}
+	g, conn, said := meet(t, &fakeGateway{is: is}, c)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.serve(ctx, conn, true) }()
+	for end := time.Now().Add(5 * time.Second); !g.Ready(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it did not become ready")
+		}
+	}
+	if got := g.Unconfined(); !slices.Equal(got, is.Unconfined) || !slices.Equal(said(), []string{"feed", "degraded"}) {
+		t.Errorf("%v, %v", got, said())
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAGatewayThatHangsIsGivenUp(t *testing.T) {
+	c := config{}
+	f := &fakeGateway{is: same(t, c), hang: make(chan struct{})}
+	defer close(f.hang)
+	g, conn, said := meet(t, f, c)
+	g.health = health{every: time.Millisecond, patience: 20 * time.Millisecond, misses: 3}
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := g.serve(ctx, conn, false); !errors.Is(err, errHung) || time.Since(began) < 60*time.Millisecond {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+	if !slices.Contains(said(), "gateway-hung") || g.Ready() {
+		t.Errorf("%v", said())
+	}
+}
