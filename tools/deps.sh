@@ -43,12 +43,13 @@ for job in "$@"; do
 		need linux-libc-dev test -e /usr/include/linux/bpf.h
 		;;
 	test)
-		for p in curl git openssl python3; do need "$p" has "$p"; done
+		for p in curl git openssl python3 wget; do need "$p" has "$p"; done
 		need bubblewrap has bwrap
 		need postgresql any '/usr/lib/postgresql/*/bin/initdb'
 		need postgresql-client has psql
 		need nodejs has node
 		need npm has npm
+		need default-jdk-headless has javac
 		need procps has ps
 		need iproute2 has ip
 		;;

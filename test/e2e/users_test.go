@@ -96,6 +96,11 @@ func runsAsItself(t *testing.T, a *person) {
 	if uid := st.Sys().(*syscall.Stat_t).Uid; uid != alice {
 		t.Errorf("the file belongs to %d", uid)
 	}
+	r = a.run(t, "run", "--", "curl", "-sS", "https://api.openai.com/v1/chat/completions", "-H", "content-type: application/json", "-d", `{"model":"m","messages":[]}`)
+	contains(t, "a model call", r.Stdout+r.Stderr, "built-in trial provider")
+	if r := a.run(t, "run", "--", "curl", "-sS", "https://example.com/"); r.Code != 6 {
+		t.Errorf("a name that nothing allows: exit %d %s", r.Code, r.Stderr)
+	}
 	// Its own files elsewhere, and those of others, stay outside.
 	need(t, os.WriteFile(filepath.Join(a.n.Dir, "diary"), []byte("dear diary"), 0o644))
 	if r := a.run(t, "run", "--profile", "coding", "--", "cat", filepath.Join(a.n.Dir, "diary")); r.Code == 0 {
@@ -193,13 +198,27 @@ func strangers(t *testing.T, n *node.Node, p *person) {
 	}
 }
 
-// notFromInside gives a sandbox the API's socket by its file: the caller is
-// refused for where it is.
+// notFromInside opens the API's socket to everybody and puts it, with the tool,
+// into a member's workspace: the caller is refused for where it is, whoever it
+// is.
 func notFromInside(t *testing.T, n *node.Node, a *person) {
-	r := n.CLIIn(t, n.Dir, "run", "--workspace", n.Dir, "--profile", "coding", "--", "sh", "-c",
-		"RINGFENCE_SOCKET="+n.Socket+" "+a.cli+" ps; echo code=$?")
-	if !strings.Contains(r.Stdout, "code=") || strings.Contains(r.Stdout, "code=0") || strings.Contains(r.Stdout, "SCOPE") {
-		t.Errorf("%q %s", r.Stdout, r.Stderr)
+	st, err := os.Stat(n.Socket)
+	need(t, err)
+	need(t, os.Chmod(n.Socket, 0o666))
+	defer func() { need(t, os.Chmod(n.Socket, st.Mode().Perm())) }()
+	need(t, os.Link(n.Socket, filepath.Join(a.ws, "api.sock")))
+	need(t, os.Link(a.cli, filepath.Join(a.ws, "tool")))
+	if r := a.run(t, "--socket", "api.sock", "ps"); r.Code != 0 {
+		t.Fatalf("control, outside: %s", r.Stderr)
+	}
+	for _, c := range []struct{ name, cmd string }{
+		{"a question", "ps"},
+		{"a launch", "run -- true"},
+	} {
+		r := a.run(t, "run", "--profile", "coding", "--", "sh", "-c", "./tool --socket api.sock "+c.cmd+"; echo code=$?")
+		if !strings.Contains(r.Stdout, "code=") || strings.Contains(r.Stdout, "code=0") || !strings.Contains(r.Stderr, "sandbox") {
+			t.Errorf("%s: %q %s", c.name, r.Stdout, r.Stderr)
+		}
 	}
 }
 

@@ -3,15 +3,12 @@
 package e2e
 
 import (
-	"bytes"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -182,21 +179,6 @@ func (w *world) start(t *testing.T, o node.Options) *node.Node {
 	w.near.do(func() { n.StartDaemon(t) })
 	return n
 }
-
-// direct is a client outside any sandbox that stands where the daemon stands.
-func (w *world) direct(t *testing.T, cmd *exec.Cmd) node.Result {
-	t.Helper()
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	var err error
-	w.near.do(func() { err = cmd.Start() })
-	need(t, err)
-	_ = cmd.Wait()
-	return node.Result{Code: cmd.ProcessState.ExitCode(), Stdout: out.String(), Stderr: errOut.String()}
-}
-
-// clientTLS trusts this world's CA.
-func (w *world) clientTLS() *tls.Config { return &tls.Config{RootCAs: w.ca.Pool()} }
 
 // discard reads a body to its end and counts it.
 func discard(r io.Reader) int64 {
