@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,6 +28,31 @@ const maxImages = 64
 type Images struct {
 	mu  sync.Mutex
 	all map[string]*os.File
+
+	stores   []string // see javaStores
+	storesAt time.Time
+}
+
+// storesStay is for how long found trust stores are taken for all there are.
+const storesStay = 10 * time.Second
+
+// javaStores lists the trust stores of the host's Java runtimes. Looking for
+// them reads a dozen directories, and a runtime is rarely installed.
+func (c *Images) javaStores() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.storesAt.IsZero() && time.Since(c.storesAt) < storesStay {
+		return c.stores
+	}
+	c.stores, c.storesAt = nil, time.Now()
+	for _, pattern := range javaPaths {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			continue // the patterns are ours and well-formed
+		}
+		c.stores = append(c.stores, found...)
+	}
+	return c.stores
 }
 
 // Close lets go of all. No Plan with this Images may be in progress.

@@ -148,23 +148,17 @@ func (pl *planner) planJava() error {
 	if err := pl.blob(store, pl.in.JavaStore); err != nil {
 		return err
 	}
-	for _, pattern := range javaPaths {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			continue // the patterns are ours and well-formed
+	for _, p := range pl.shared().javaStores() {
+		at, ok := pl.resolveShown(p)
+		if !ok || pl.files[at] {
+			continue
 		}
-		for _, p := range found {
-			at, ok := pl.resolveShown(p)
-			if !ok || pl.files[at] {
-				continue
-			}
-			pl.files[at] = true
-			if pl.area(at).kind == regionOverlay {
-				pl.etcDir(path.Dir(at))
-				pl.mount(Mount{Kind: MountSymlink, Target: at, Data: store})
-			} else if pl.area(at).kind == regionHost {
-				pl.mount(Mount{Kind: MountBind, Target: at, Data: store})
-			}
+		pl.files[at] = true
+		if pl.area(at).kind == regionOverlay {
+			pl.etcDir(path.Dir(at))
+			pl.mount(Mount{Kind: MountSymlink, Target: at, Data: store})
+		} else if pl.area(at).kind == regionHost {
+			pl.mount(Mount{Kind: MountBind, Target: at, Data: store})
 		}
 	}
 	return nil

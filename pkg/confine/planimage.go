@@ -62,11 +62,7 @@ func (pl *planner) planImages() error {
 }
 
 func (pl *planner) makeImages(images map[string]*image) error {
-	cache := pl.in.Images
-	if cache == nil {
-		cache = &pl.images
-	}
-	s := &pl.p.Spec
+	cache, s := pl.shared(), &pl.p.Spec
 	root, err := cache.get(images["/"])
 	if err != nil {
 		return err
@@ -89,6 +85,14 @@ func (pl *planner) makeImages(images map[string]*image) error {
 		*m = Mount{Kind: MountFD, Target: m.Target, FD: pl.p.add(f), ReadOnly: true}
 	}
 	return nil
+}
+
+// shared is what outlives this plan, if the caller keeps it.
+func (pl *planner) shared() *Images {
+	if pl.in.Images != nil {
+		return pl.in.Images
+	}
+	return &pl.images
 }
 
 // isEntry says that a step makes something in a mount and is none itself.
