@@ -39,7 +39,7 @@ func run(args []string) int {
 	case len(args) == 1 && args[0] == "read-denials":
 		err = denialreader.Main(context.Background(), log.With("process", "denial-reader"))
 	case len(args) == 2 && args[0] == "hold-output":
-		err = holdOutput(args[1])
+		err = holdOutput(args[1], log.With("process", "output"))
 	default:
 		err = keeper(args, log, &level)
 	}
@@ -66,12 +66,12 @@ func gateway(log *slog.Logger) error {
 	return gatewayd.Main(ctx, log)
 }
 
-func holdOutput(limit string) error {
+func holdOutput(limit string, log *slog.Logger) error {
 	n, err := strconv.ParseInt(limit, 10, 64)
 	if err != nil {
 		return usageError{err}
 	}
-	return daemon.HoldOutput(n)
+	return daemon.HoldOutput(n, log)
 }
 
 func keeper(args []string, log *slog.Logger, level *slog.LevelVar) error {

@@ -56,6 +56,9 @@ type Daemon struct {
 	filter    *os.File
 	policy    *policyFeed
 
+	lateInits   lateInits
+	lostDenials lostDenials
+
 	recordsBefore uint64        // see drain.go; set before the reader starts
 	recordsTaken  atomic.Uint64 // likewise
 

@@ -38,6 +38,7 @@ func (d *Daemon) readDenials(ctx context.Context, wg *sync.WaitGroup) (restore f
 			Filter: d.filter, Audit: f, Take: d.takeDenial, Log: d.log, Now: time.Now, Logger: d.logger,
 		})
 	})
+	wg.Go(func() { d.lostDenials.tell(ctx, d.log.Post) })
 	return func() {
 		if err := undo(); err != nil {
 			d.logger.Error("restore the machine's audit state", "error", err)
@@ -47,23 +48,45 @@ func (d *Daemon) readDenials(ctx context.Context, wg *sync.WaitGroup) (restore f
 
 // takeDenial finds the sandbox of a file denial by the process that made the
 // Landlock domain: ringfence-init, or a program below it that confined itself
-// further. Denials of others on the machine are not ours to record.
+// further. Denials of others on the machine are not ours to record. Those of
+// which nobody can say whose they are are counted: of a domain that the kernel
+// described to a former reader, or of a program below init that is gone.
 func (d *Daemon) takeDenial(e *event.Event) {
+	e.Version = d.version
 	if e.Kind == event.KindLoss {
 		d.log.Post(e)
 		return
 	}
 	s := d.sandboxOf(int(e.PID))
 	if s == nil {
+		d.takeLate(e)
 		return
 	}
-	e.Sandbox, e.Scope = s.Record.ID, s.Principal.String()
-	e.Version = d.version
-	if real, ok := strings.CutPrefix(e.Path, confine.GuardDir+"/"); ok {
-		e.Path = "/" + real // a decoy stands for the guarded path
-	}
+	e.Sandbox, e.Scope, e.UID = s.Record.ID, s.Principal.String(), s.Record.UID
+	e.Path = guarded(e.Path)
 	s.CountDenial(max(e.Count, 1))
 	d.log.Post(e)
+}
+
+// guarded is the path that a decoy stands for.
+func guarded(path string) string {
+	if real, ok := strings.CutPrefix(path, confine.GuardDir+"/"); ok {
+		return "/" + real
+	}
+	return path
+}
+
+// takeLate records a denial whose sandbox has ended meanwhile.
+func (d *Daemon) takeLate(e *event.Event) {
+	id, lost := d.lateInits.find(e)
+	if p, known := d.sandboxes.Principal(id); id != "" && known {
+		e.Sandbox, e.Scope, e.Path = id, p.String(), guarded(e.Path)
+		d.log.Post(e)
+		return
+	}
+	if lost {
+		d.lostDenials.add(time.Now(), max(e.Count, 1), d.log.Post)
+	}
 }
 
 func (d *Daemon) sandboxOf(pid int) *sandbox.Sandbox {

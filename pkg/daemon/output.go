@@ -7,16 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/harden"
 )
 
 // MaxOutput bounds the kept output of one detached sandbox in bytes; what
@@ -41,31 +45,116 @@ func (d *Daemon) startHolder(id string) (writeEnd *os.File, err error) {
 		return nil, fmt.Errorf("output: %w", err)
 	}
 	defer r.Close()
+	d.boundOutput(path)
 	cmd := exec.Command(ownBinary, "hold-output", strconv.Itoa(MaxOutput))
 	cmd.Env, cmd.Dir = []string{}, "/"
-	cmd.Stdin, cmd.Stdout = r, file
+	cmd.Stdin, cmd.Stdout, cmd.ExtraFiles = r, file, []*os.File{d.filter}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(d.gwCgroup.Fd()), Credential: &syscall.Credential{Uid: d.cfg.Gateway.UID, Gid: d.cfg.Gateway.GID}}
 	if err := cmd.Start(); err != nil {
 		w.Close()
 		return nil, fmt.Errorf("output: %w", err)
 	}
-	go func() { _ = cmd.Wait() }() // it ends with the last writer
+	go func() { // it ends with the last writer
+		if err := cmd.Wait(); err != nil {
+			d.logger.Error("output was not kept to its end", "sandbox", id, "error", err)
+		}
+	}()
 	return w, nil
 }
 
+// fdHolderFilter is the sealed system call filter of the holder.
+const fdHolderFilter = 3
+
 // HoldOutput is that process: it copies its input to its output up to a bound.
-func HoldOutput(limit int64) error {
-	n, err := io.Copy(os.Stdout, io.LimitReader(os.Stdin, limit))
-	if err != nil {
+// It reads to the end whatever happens to the file: a pipe that nobody reads
+// would kill the agent.
+func HoldOutput(limit int64, log *slog.Logger) error {
+	if _, err := harden.Process(os.NewFile(fdHolderFilter, "filter"), harden.Files{}, log); err != nil {
+		return fmt.Errorf("the holder of output could not confine itself: %w", err)
+	}
+	return hold(os.Stdin, os.Stdout, limit)
+}
+
+// hold copies at most limit bytes and throws the rest away, and what cannot be
+// written. The end of out says what is missing.
+func hold(in io.Reader, out io.Writer, limit int64) error {
+	var kept, lost, over int64
+	var why error
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := in.Read(buf)
+		take := min(int64(n), limit-kept-lost)
+		if take > 0 {
+			w, werr := out.Write(buf[:take])
+			kept, lost = kept+int64(w), lost+take-int64(w)
+			if werr != nil {
+				why = werr
+			}
+		}
+		if over == 0 && int64(n) > take {
+			note(out, "output above %d bytes is not kept", limit)
+		}
+		over += int64(n) - take
+		if err == nil {
+			continue
+		}
+		if lost > 0 {
+			note(out, "%d bytes of output are missing: %v", lost, why)
+		}
+		if errors.Is(err, io.EOF) {
+			return why
+		}
 		return err
 	}
-	if n == limit {
-		if _, err := fmt.Fprintf(os.Stdout, "\n[ringfence: output above %d bytes is not kept]\n", limit); err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, os.Stdin)
+}
+
+// note writes a line of ours among the output. One that cannot be written is
+// lost, too.
+func note(out io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(out, "\n[ringfence: "+format+"]\n", args...)
+}
+
+// MaxOutputs bounds the kept output of all ended sandboxes together in bytes.
+const MaxOutputs = 1 << 30
+
+// boundOutput removes the oldest kept output of ended sandboxes when all of it
+// is above MaxOutputs, before another begins.
+func (d *Daemon) boundOutput(next string) {
+	for _, p := range oldestOver(filepath.Dir(next), MaxOutputs-MaxOutput, func(id string) bool {
+		_, living := d.sandboxes.ByID(id)
+		return !living && d.outputPath(id) != next
+	}) {
+		d.removeOutput(p)
 	}
-	return err
+}
+
+// oldestOver returns what to remove from dir, oldest first, until its files
+// hold at most limit bytes. Those that may not go count, too.
+func oldestOver(dir string, limit int64, mayGo func(id string) bool) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // then nothing was kept
+	}
+	var total int64
+	var files []os.FileInfo
+	for _, e := range entries {
+		st, err := e.Info()
+		if err != nil {
+			continue // removed meanwhile
+		}
+		total += st.Size()
+		files = append(files, st)
+	}
+	slices.SortFunc(files, func(a, b os.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	var out []string
+	for _, f := range files {
+		id, isLog := strings.CutSuffix(f.Name(), ".log")
+		if total > limit && isLog && mayGo(id) {
+			out = append(out, filepath.Join(dir, f.Name()))
+			total -= f.Size()
+		}
+	}
+	return out
 }
 
 // output reads kept output, waiting for more while the sandbox lives.

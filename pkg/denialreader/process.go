@@ -56,7 +56,7 @@ func refuse(context.Context, wire.Type, []byte, []*os.File) ([]byte, []*os.File,
 
 func read(ctx context.Context, r *landlock.Reader, peer *wire.Peer) error {
 	var t landlock.Tracker
-	var overruns uint64
+	loss := losses{post: func(e *event.Event) bool { return post(ctx, peer, e) }}
 	for {
 		wait, stop := ctx, context.CancelFunc(func() {})
 		if t.Waiting() {
@@ -66,40 +66,55 @@ func read(ctx context.Context, r *landlock.Reader, peer *wire.Peer) error {
 		stop()
 		switch {
 		case err == nil:
-			send(ctx, peer, t.Add(rec))
+			loss.send(t.Add(rec))
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, context.DeadlineExceeded):
-			send(ctx, peer, t.Flush())
+			loss.send(t.Flush())
 		default:
 			return err
 		}
-		if n := r.Stats().Overruns; n > overruns {
-			reportLoss(ctx, peer, n-overruns)
-			overruns = n
+		loss.tell(r.Stats())
+	}
+}
+
+// losses counts what did not reach the keeper, by kind, until the keeper knows.
+type losses struct {
+	post   func(*event.Event) bool
+	unsent uint64 // denials that could not be handed over
+	told   map[string]uint64
+}
+
+// send hands denials to the keeper.
+func (l *losses) send(ds []landlock.Denial) {
+	for i := range ds {
+		e := ds[i].Event()
+		if !l.post(&e) {
+			l.unsent++
 		}
 	}
 }
 
-// send hands denials to the keeper. One that is not taken is counted by the
-// keeper's own log as it refuses.
-func send(ctx context.Context, peer *wire.Peer, ds []landlock.Denial) {
-	for i := range ds {
-		e := ds[i].Event()
-		post(ctx, peer, &e)
+// tell reports what was lost since the last report that arrived.
+func (l *losses) tell(st landlock.Stats) {
+	if l.told == nil {
+		l.told = map[string]uint64{}
+	}
+	for kind, n := range map[string]uint64{keeper.LossOverrun: st.Overruns, keeper.LossUnsent: l.unsent, keeper.LossBroken: st.Malformed} {
+		lost := n - l.told[kind]
+		if lost > 0 && l.post(&event.Event{Kind: event.KindLoss, Time: time.Now().UTC(), Activity: kind, Lost: lost}) {
+			l.told[kind] = n
+		}
 	}
 }
 
-func post(ctx context.Context, peer *wire.Peer, e *event.Event) {
+// post says whether the keeper took the event.
+func post(ctx context.Context, peer *wire.Peer, e *event.Event) bool {
 	var enc wire.Encoder
 	enc.U16(1)
 	enc.B = e.AppendWire(enc.B)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	_, _, _ = peer.Call(ctx, wire.TypeAppend, enc.B) // the keeper counts what it does not take
-}
-
-func reportLoss(ctx context.Context, peer *wire.Peer, n uint64) {
-	post(ctx, peer, &event.Event{Kind: event.KindLoss, Time: time.Now().UTC(), Activity: "audit-overrun", Lost: n,
-		Reason: "the kernel dropped audit records of file denials (the number of overruns is counted, not of records)"})
+	_, _, err := peer.Call(ctx, wire.TypeAppend, enc.B)
+	return err == nil
 }
