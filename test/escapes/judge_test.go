@@ -75,16 +75,20 @@ func told(o *outcome, pid uint32) bool {
 		if e.Kind != kinds[o.row.Event] {
 			return false
 		}
+		const slack = 20 * time.Millisecond // audit knows the time to a few milliseconds
+		inTime := e.Time.After(o.from.Add(-slack)) && e.Time.Before(o.to.Add(slack))
 		switch text := strings.Join([]string{e.DstAddr, e.DstName, e.Path, e.Detail, e.Args, e.Object}, " "); e.Kind {
 		case event.KindNetwork, event.KindKernelDenial, event.KindSyscall:
+			if e.Source == "gateway" { // which knows no process
+				return e.Verdict == event.Denied && inTime && mentions(text, o.row.Trace)
+			}
 			return e.Verdict == event.Denied && (e.PID == pid || e.PPID == pid) && mentions(text, o.row.Trace)
 		case event.KindExec:
 			return e.PPID == pid && mentions(text, o.row.Trace)
 		case event.KindWorkspace: // found when the sandbox was gone
 			return mentions(text, o.row.Trace)
-		default: // no process is named: by time, which audit knows to a few milliseconds
-			const slack = 20 * time.Millisecond
-			return e.Verdict == event.Denied && e.Time.After(o.from.Add(-slack)) && e.Time.Before(o.to.Add(slack)) && mentions(text, o.row.Trace)
+		default: // no process is named
+			return e.Verdict == event.Denied && inTime && mentions(text, o.row.Trace)
 		}
 	})
 }

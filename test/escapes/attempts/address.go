@@ -5,6 +5,9 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,6 +67,8 @@ func addressAttempts() []*Attempt {
 	tcp("tcp-bound-source", "connects from a chosen address", func(p params) error { return boundConnect(p.dest(literal4)) })
 	tcp("tcp-reconnect", "connects elsewhere after dissolving a loopback connection", func(p params) error { return reconnect(p.dest(literal4)) })
 	tcp("tcp-race-address", "a second thread rewrites the address during connect", func(p params) error { return raceConnect(p.dest(literal4)) })
+	out = append(out, &Attempt{Name: "tcp-listeners", Class: "tcp", Expect: errnos("ECONNRESET", "ECONNREFUSED", "none"), Layer: "gateway", Event: "network", Trace: "127.0.0.1",
+		Control: "talks to whatever listens on loopback", run: func(params) error { return listeners() }})
 	out = append(out,
 		&Attempt{Name: "tcp-host-loopback", Class: "tcp", Expect: errnos("ECONNREFUSED", "EACCES"), Params: []string{"port"}, Layer: "netns",
 			Control: "connects to a service on 127.0.0.1", run: func(p params) error { return connect(p.dest("127.0.0.1"), unix.SOCK_STREAM, 0) }},
@@ -245,3 +250,54 @@ func raceConnect(d netip.AddrPort) error {
 }
 
 func swap(port int) uint16 { return uint16(port)<<8 | uint16(port)>>8 }
+
+// listeners connects to every TCP port that somebody listens on, but for name
+// service: in a sandbox those are the gateway's own, which take only what the
+// kernel steers to them.
+func listeners() error {
+	last := nothing("nobody listens")
+	for file, loopback := range map[string]string{"tcp": "127.0.0.1", "tcp6": "::1"} {
+		b, err := os.ReadFile("/proc/self/net/" + file)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if len(f) < 4 || f[3] != "0A" {
+				continue
+			}
+			_, hex, _ := strings.Cut(f[1], ":")
+			port, err := strconv.ParseUint(hex, 16, 16)
+			if err != nil || port == 53 {
+				continue
+			}
+			if last = held(netip.AddrPortFrom(netip.MustParseAddr(loopback), uint16(port))); last == nil {
+				return nil
+			}
+		}
+	}
+	return last
+}
+
+// held connects and succeeds when the other end keeps the connection.
+func held(d netip.AddrPort) error {
+	family, sa := sockaddr(d)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := finish(fd, unix.Connect(fd, sa)); err != nil {
+		return err
+	}
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(fds, 300); err != nil || n == 0 {
+		return err
+	}
+	var b [1]byte
+	n, err := unix.Read(fd, b[:])
+	if err == nil && n == 0 {
+		return nothing("closed at once")
+	}
+	return err
+}

@@ -72,15 +72,23 @@ func datagramAttempts() []*Attempt {
 		sa.(*unix.SockaddrInet4).Port = 443
 		return unix.Sendto(fd, []byte(proof), 0, sa)
 	})
-	out = append(out, &Attempt{
-		Name: "dns-own-server", Class: "dns", Expect: errnos("none", "EACCES", "EPERM"), Params: []string{"addr", "dnsport"}, Layer: "gateway", Event: "dns", Trace: "secret.example",
-		Control: "asks a name server of its own choice and gets its answer",
-		run: func(p params) error {
-			a, err := netip.ParseAddr(p.get("addr", literal4))
-			check(err)
-			return askDNS(netip.AddrPortFrom(a, uint16(p.int("dnsport", 53))))
-		},
-	})
+	for _, d := range []struct{ name, addr, question, control string }{
+		{"dns-own-server", literal4, "secret.example", "asks a name server of its own choice and gets its answer"},
+		{"dns-own-server6", literal6, "secret6.example", "asks one over IPv6"},
+		{"dns-mapped-server", "::ffff:" + literal4, "mapped.example", "asks one from an IPv6 socket"},
+		{"dns-metadata-server", "169.254.169.254", "metadata.example", "asks the name server of the cloud"},
+		{"dns-tunnel", literal4, tunnelled + ".example", "carries data out in the labels of a name"},
+	} {
+		out = append(out, &Attempt{
+			Name: d.name, Class: "dns", Expect: errnos("none", "EACCES", "EPERM"), Params: []string{"addr", "dnsport"}, Layer: "gateway", Event: "dns",
+			Trace: d.question, Control: d.control,
+			run: func(p params) error {
+				a, err := netip.ParseAddr(p.get("addr", d.addr))
+				check(err)
+				return askDNS(netip.AddrPortFrom(a, uint16(p.int("dnsport", 53))), d.question)
+			},
+		})
+	}
 	return out
 }
 
@@ -100,16 +108,23 @@ func sendmmsg(fd int, sa unix.Sockaddr) error {
 	return sys(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m)), 1, 0)
 }
 
-// askDNS asks for secret.example and succeeds when the answer holds the text
-// that only the chosen server knows.
-func askDNS(server netip.AddrPort) error {
+// tunnelled is what a tunnel makes of a file.
+const tunnelled = "onzwqllfmqzdknjrheqecqkbifgdgtrsmnstczltefdgmylblj2hq.nzxw4zjamfxgiidunbswk43tmvwgk33umjugs3thonxwyzldmvzxizls"
+
+// askDNS asks for a name and succeeds when the answer holds the text that only
+// the chosen server knows.
+func askDNS(server netip.AddrPort, name string) error {
 	family, sa := sockaddr(server)
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	q := []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06secret\x07example\x00\x00\x10\x00\x01")
+	q := []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00")
+	for label := range strings.SplitSeq(name, ".") {
+		q = append(append(q, byte(len(label))), label...)
+	}
+	q = append(q, 0, 0, 16, 0, 1)
 	if err := unix.Sendto(fd, q, 0, sa); err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// escapeKey is the System V key of the world outside.
+// escapeKey is the System V key of the world outside, where none is given.
 const escapeKey = 0x45534341
 
 func ipcAttempts() []*Attempt {
@@ -16,9 +16,12 @@ func ipcAttempts() []*Attempt {
 		out = append(out, a)
 		return a
 	}
-	add("sysv-shm", "ipcns", "finds another program's shared memory", errnos("ENOENT"), func(params) error { return sys(unix.SYS_SHMGET, escapeKey, 0, 0) })
-	add("sysv-msg", "ipcns", "finds another program's message queue", errnos("ENOENT"), func(params) error { return sys(unix.SYS_MSGGET, escapeKey, 0) })
-	add("sysv-sem", "ipcns", "finds another program's semaphores", errnos("ENOENT"), func(params) error { return sys(unix.SYS_SEMGET, escapeKey, 0, 0) })
+	add("sysv-shm", "ipcns", "finds another program's shared memory", errnos("ENOENT"), func(p params) error { return sys(unix.SYS_SHMGET, uintptr(p.int("key", escapeKey)), 0, 0) })
+	add("sysv-msg", "ipcns", "finds another program's message queue", errnos("ENOENT"), func(p params) error { return sys(unix.SYS_MSGGET, uintptr(p.int("key", escapeKey)), 0) })
+	add("sysv-sem", "ipcns", "finds another program's semaphores", errnos("ENOENT"), func(p params) error { return sys(unix.SYS_SEMGET, uintptr(p.int("key", escapeKey)), 0, 0) })
+	for _, a := range out {
+		a.Params = []string{"key"}
+	}
 	a := add("mqueue", "ipcns", "finds another program's POSIX queue", errnos("ENOENT"), func(p params) error {
 		fd, err := sysr(unix.SYS_MQ_OPEN, cstring(p.get("mq", "escape-queue")), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0)
 		if err != nil {

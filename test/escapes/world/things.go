@@ -4,6 +4,7 @@ package world
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -14,9 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// escapeKey is the System V key that the attempts look for.
-const escapeKey = 0x45534341
 
 // Layout below Options.Dir:
 //
@@ -188,15 +186,21 @@ func (w *World) open(name string) error {
 // kernelObjects makes System V objects and a POSIX queue for the user. What
 // this kernel lacks, or what exists already, is an error: the control needs it.
 func (w *World) kernelObjects() error {
+	var random [4]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return err
+	}
+	key := uintptr(binary.NativeEndian.Uint32(random[:])&0x7fffffff | 1) // not IPC_PRIVATE; other worlds have theirs
+	w.Params["key"] = fmt.Sprint(key)
 	for _, x := range []struct {
 		name        string
 		get, ctl    uintptr
 		args        [3]uintptr
 		removeThird bool
 	}{
-		{"shm", unix.SYS_SHMGET, unix.SYS_SHMCTL, [3]uintptr{escapeKey, 4096, unix.IPC_CREAT | unix.IPC_EXCL | 0o666}, false},
-		{"msg", unix.SYS_MSGGET, unix.SYS_MSGCTL, [3]uintptr{escapeKey, unix.IPC_CREAT | unix.IPC_EXCL | 0o666}, false},
-		{"sem", unix.SYS_SEMGET, unix.SYS_SEMCTL, [3]uintptr{escapeKey, 1, unix.IPC_CREAT | unix.IPC_EXCL | 0o666}, true},
+		{"shm", unix.SYS_SHMGET, unix.SYS_SHMCTL, [3]uintptr{key, 4096, unix.IPC_CREAT | unix.IPC_EXCL | 0o666}, false},
+		{"msg", unix.SYS_MSGGET, unix.SYS_MSGCTL, [3]uintptr{key, unix.IPC_CREAT | unix.IPC_EXCL | 0o666}, false},
+		{"sem", unix.SYS_SEMGET, unix.SYS_SEMCTL, [3]uintptr{key, 1, unix.IPC_CREAT | unix.IPC_EXCL | 0o666}, true},
 	} {
 		id, _, e := unix.Syscall(x.get, x.args[0], x.args[1], x.args[2])
 		if e != 0 {
