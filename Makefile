@@ -15,7 +15,7 @@ help: ## list the targets
 
 .PHONY: quickstart
 quickstart: deps build ## as root: install what is missing, build, run the demo agent, show what happened
-	$(GO) run ./tools/quickstart
+	$(GO) run -trimpath ./tools/quickstart
 
 .PHONY: deps
 deps: ## install from apt what building needs, if it is not there
@@ -40,7 +40,7 @@ generate: ## rebuild the kernel programs' bindings (needs clang 14)
 
 .PHONY: docs
 docs: build ## regenerate the reference pages in docs/reference
-	$(GO) run ./tools/gendocs -bin bin -out docs/reference
+	$(GO) run -trimpath ./tools/gendocs -bin bin -out docs/reference
 
 .PHONY: test
 test: ## the whole test suite (root; RINGFENCE_CI=1 turns missing things into failures)

@@ -88,7 +88,7 @@ func openSocket(family, protocol int) error {
 }
 
 func (w *world) buildAgent(ctx context.Context, top string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(w.workspace, "demo-agent"), "./tools/demo-agent")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", filepath.Join(w.workspace, "demo-agent"), "./tools/demo-agent")
 	cmd.Dir = top
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
