@@ -61,7 +61,7 @@ const (
 )
 
 func readAuditState() auditState {
-	f, _, err := landlock.OpenSocket(false)
+	f, _, err := landlock.OpenSocket(false, "")
 	switch {
 	case err == nil:
 		f.Close()
