@@ -41,12 +41,12 @@ const (
 var processName = [...]byte{'r', 'i', 'n', 'g', 'f', 'e', 'n', 'c', 'e', '-', 'i', 'n', 'i', 't', 0}
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "guard" {
-		os.Exit(guardMain(os.Args[2]))
-	}
-	if os.Getpid() != 1 {
+	if os.Getpid() != 1 { // defaultSignals counts on it
 		fmt.Fprintln(os.Stderr, "ringfence-init is started by ringfenced as the first process of a sandbox; it does nothing by itself")
 		os.Exit(exitSetup)
+	}
+	if len(os.Args) == 3 && os.Args[1] == "guard" {
+		os.Exit(guardMain(os.Args[2]))
 	}
 	os.Exit(buildMain())
 }
@@ -83,7 +83,7 @@ func build(m *confine.Message) error {
 
 // guardMain is the second run; arg is the descriptor of the specification.
 func guardMain(arg string) int {
-	catchSignals()
+	defaultSignals()
 	// A readable name for ps; the memfd's would be shown otherwise.
 	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&processName[0])), 0, 0, 0)
 	fd, err := strconv.Atoi(arg)
