@@ -120,7 +120,8 @@ func keeper(args []string, log *slog.Logger, level *slog.LevelVar) error {
 }
 
 // serve runs until SIGINT, which stops every sandbox too, or SIGTERM, which
-// leaves running sandboxes to the next daemon.
+// leaves running sandboxes to the next daemon. A second one of either ends it
+// at once.
 func serve(open func() (*daemon.Daemon, error)) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -128,15 +129,22 @@ func serve(open func() (*daemon.Daemon, error)) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGHUP)
+	go obey(signals, &stopSandboxes, cancel, func() { os.Exit(1) })
 	d, err := open()
 	if err != nil {
 		return err
 	}
-	go func() {
-		if s := <-signals; s == syscall.SIGINT {
-			stopSandboxes.Store(true)
-		}
-		cancel()
-	}()
 	return d.Run(ctx, stopSandboxes.Load)
+}
+
+// obey stops in order at the first signal and at once at the second: whoever
+// asks twice does not want to wait. Sandboxes stay behind their pinned programs
+// then.
+func obey(signals <-chan os.Signal, stopSandboxes *atomic.Bool, stop, die func()) {
+	if s := <-signals; s == syscall.SIGINT {
+		stopSandboxes.Store(true)
+	}
+	stop()
+	<-signals
+	die()
 }

@@ -26,7 +26,7 @@ type Config struct {
 	Socket     string `yaml:"socket"`     // operator API; default RunDir/ringfence.sock
 	Group      string `yaml:"group"`      // members may use the API; default "ringfence"
 	InitPath   string `yaml:"initPath"`   // ringfence-init; default beside ringfenced
-	LockDir    string `yaml:"lockDir"`    // uid locks, shared by all daemons of the machine
+	LockDir    string `yaml:"lockDir"`    // uid locks, shared by all daemons of the machine; writable for root alone
 
 	UIDRange UIDRange `yaml:"uidRange"`
 	Gateway  Gateway  `yaml:"gateway"`
@@ -71,7 +71,7 @@ func Default() Config {
 		PolicyDir:  "/etc/ringfence/policy",
 		ProfileDir: "/etc/ringfence/profiles",
 		Group:      "ringfence",
-		LockDir:    "/run/lock/ringfence-uids",
+		LockDir:    "/run/ringfence-uids",
 		UIDRange:   UIDRange{First: 1_879_048_192, Count: 65_536},
 		Gateway:    Gateway{UID: 64_998, GID: 64_998},
 		Audit:      Audit{SegmentBytes: 16 << 20, MaxBytes: 4 << 30},

@@ -201,6 +201,7 @@ func (d *Daemon) openSandboxes() error {
 	d.sandboxes, err = sandbox.NewManager(sandbox.Options{
 		Dir: filepath.Join(d.cfg.RunDir, "sandboxes"), CgroupBase: d.cgroupBase, Fence: d.fence, Gateway: gatewayRef{d}, Log: d.log,
 		UIDs: sandbox.UIDs{Dir: d.cfg.LockDir, Range: sandbox.UIDRange(d.cfg.UIDRange)}, Init: d.initFile,
+		Operators: uint32(max(groupID(d.cfg.Group), 0)),
 		UnixHooks: hooks[kernel.HookConnectUnix] && hooks[kernel.HookSendmsgUnix],
 		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger, Ended: d.sandboxEnded, Drain: d.drainRecords,
 	})

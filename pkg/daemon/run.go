@@ -53,7 +53,9 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	err := d.serve(ctx)
 	stop := stopSandboxes() || len(d.sandboxes.List()) == 0
 	if stop {
-		d.sandboxes.StopAll(2 * time.Second)
+		if serr := d.sandboxes.StopAll(2 * time.Second); serr != nil {
+			err, stop = errors.Join(err, serr), false // their fences must stay
+		}
 	}
 	d.daemonEvent("stop", "ringfenced "+d.version)
 	stopGateway()
@@ -192,7 +194,7 @@ func (d *Daemon) adoptOnce(ctx context.Context, p *wire.Peer) error {
 	for _, lo := range left {
 		ok, err := false, d.unrestored[lo.Record.ID]
 		if err != nil {
-			d.sandboxes.Discard(lo)
+			err = errors.Join(err, d.sandboxes.Discard(lo))
 		} else {
 			ok, err = d.sandboxes.Adopt(ctx, lo, func(n uint32) *sandbox.Listeners { return takeListeners(ctx, p, n) })
 		}
@@ -203,6 +205,9 @@ func (d *Daemon) adoptOnce(ctx context.Context, p *wire.Peer) error {
 		case ok:
 			d.daemonEvent("adopt", "sandbox "+lo.Record.ID)
 		}
+	}
+	if err := d.sandboxes.Sweep(); err != nil {
+		d.logger.Error("what former daemons left in the kernel", "error", err)
 	}
 	d.pruneOutput()
 	close(d.adopted)

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ringfence/ringfence/pkg/policy"
 )
@@ -68,9 +69,10 @@ type source struct {
 type Library struct {
 	o Options
 
+	snapshot atomic.Pointer[policy.Snapshot] // of the docs of all sources; written with mu
+
 	mu       sync.Mutex // guards what follows
 	sources  map[string]*source
-	snapshot *policy.Snapshot // of the docs of all sources
 	revision uint64
 	missed   Change // what could not be put into force yet: the revision was not durable
 }
@@ -95,12 +97,8 @@ func Open(o Options) (*Library, error) {
 	return l, nil
 }
 
-// Snapshot returns the policy in force.
-func (l *Library) Snapshot() *policy.Snapshot {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.snapshot
-}
+// Snapshot returns the policy in force. It never waits.
+func (l *Library) Snapshot() *policy.Snapshot { return l.snapshot.Load() }
 
 // Problems returns what is present but not in force.
 func (l *Library) Problems() []policy.Problem {
@@ -252,7 +250,7 @@ func readBounded(path string) (string, error) {
 func (l *Library) recompileLocked(ch Change) error {
 	ch.Loaded = append(l.missed.Loaded, ch.Loaded...)
 	ch.Removed = append(l.missed.Removed, ch.Removed...)
-	if l.snapshot != nil && len(ch.Loaded) == 0 && len(ch.Removed) == 0 {
+	if l.snapshot.Load() != nil && len(ch.Loaded) == 0 && len(ch.Removed) == 0 {
 		return nil
 	}
 	snap, taken, held, err := l.selectLocked(l.revision + 1)
@@ -268,7 +266,8 @@ func (l *Library) recompileLocked(ch Change) error {
 		l.missed = Change{Loaded: ch.Loaded, Removed: ch.Removed}
 		return err
 	}
-	l.revision, l.snapshot, l.missed = l.revision+1, snap, Change{}
+	l.snapshot.Store(snap)
+	l.revision, l.missed = l.revision+1, Change{}
 	for n, problems := range held {
 		l.sources[n].problems = problems
 	}

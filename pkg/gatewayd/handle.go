@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -178,13 +179,23 @@ func (p *process) onSandboxAdd(payload []byte, fds []*os.File) ([]byte, []*os.Fi
 }
 
 // openListeners makes sockets of the six descriptors, in the order of
-// wire.SandboxAdd.
-func openListeners(sb *gateway.Sandbox, fds []*os.File) error {
+// wire.SandboxAdd. On error it keeps none of them.
+func openListeners(sb *gateway.Sandbox, fds []*os.File) (err error) {
+	var open []io.Closer
+	defer func() {
+		if err != nil {
+			for _, c := range open {
+				_ = c.Close() // it was never used
+			}
+			sb.TCP4, sb.TCP6, sb.DNSTCP4, sb.DNSTCP6, sb.DNSUDP4, sb.DNSUDP6 = nil, nil, nil, nil, nil, nil
+		}
+	}()
 	for i, dst := range []*net.Listener{&sb.TCP4, &sb.TCP6, &sb.DNSTCP4, &sb.DNSTCP6} {
 		l, err := net.FileListener(fds[i])
 		if err != nil {
 			return fmt.Errorf("listener %d: %w", i, err)
 		}
+		open = append(open, l)
 		*dst = l
 	}
 	for i, dst := range []**net.UDPConn{&sb.DNSUDP4, &sb.DNSUDP6} {
@@ -192,9 +203,9 @@ func openListeners(sb *gateway.Sandbox, fds []*os.File) error {
 		if err != nil {
 			return fmt.Errorf("listener %d: %w", 4+i, err)
 		}
+		open = append(open, c)
 		u, ok := c.(*net.UDPConn)
 		if !ok {
-			c.Close()
 			return fmt.Errorf("listener %d is not UDP", 4+i)
 		}
 		*dst = u

@@ -157,7 +157,7 @@ var objFiles = &object{"files", "Absolute paths of the host, seen at the same pl
 	{name: "exec", typ: "list of paths", doc: "Readable and executable."},
 	{name: "write", typ: "list of paths", doc: "Readable and writable, not executable."},
 	{name: "hide", typ: "list of paths", doc: "Covered with something empty, below a shown path."},
-	{name: "guard", typ: "list of workspace paths", doc: "Relative to the workspace: write-protected where they exist, reported where they appear. `**/` in front means at any depth."},
+	{name: "guard", typ: "list of workspace paths", doc: "Relative to the workspace: write-protected where they exist, reported where they appear. A symbolic link there refuses the launch."},
 }}
 
 var objEnv = &object{"env", "The agent's environment is made of these only.", []field{

@@ -126,9 +126,11 @@ func checkRelative(s string) error {
 	if err := checkPathText(s); err != nil {
 		return err
 	}
-	rel := strings.TrimPrefix(s, "**/")
-	if path.IsAbs(rel) || path.Clean(rel) != rel || rel == "." || rel == ".." || strings.HasPrefix(rel, "../") || strings.Contains(rel, "*") {
-		return fmt.Errorf(`path %s must be clean and relative to the workspace, with "**/" in front for any depth`, quote(s))
+	if path.IsAbs(s) || path.Clean(s) != s || s == "." || s == ".." || strings.HasPrefix(s, "../") {
+		return fmt.Errorf("path %s must be clean and relative to the workspace", quote(s))
+	}
+	if strings.Contains(s, "*") {
+		return fmt.Errorf("path %s: patterns are not known here; list each path", quote(s))
 	}
 	return nil
 }

@@ -155,6 +155,7 @@ func TestEveryMistakeHasItsPlace(t *testing.T) {
 		{"docker socket", profileHead + "files: {write: [/run/docker.sock]}\n", `the sandbox's own`},
 		{"path twice", profileHead + "files: {read: [/usr], exec: [/usr]}\n", `"/usr" is already in read`},
 		{"guard outside", profileHead + "workspace: rw\nfiles: {guard: [../x]}\n", `relative to the workspace`},
+		{"guard at any depth", profileHead + "workspace: rw\nfiles: {guard: ['**/.envrc']}\n", `patterns are not known here`},
 		{"guard without workspace", profileHead + "files: {guard: [x]}\n", `guard needs a workspace`},
 		{"size", profileHead + "tmp: 1G\n", `f:4:6: tmp "1G" is not a size`},
 		{"negative size", profileHead + "tmp: -1\n", `is not a size`},

@@ -55,8 +55,7 @@ type Files struct {
 	// something empty. A path that does not exist needs no cover.
 	Hide []string
 	// Guard lists paths relative to the workspace that are bound read-only
-	// when they exist, and reported when they appear. "**/" in front means at
-	// any depth.
+	// when they exist, and reported when they appear. Plain paths, no patterns.
 	Guard []string
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/pkg/workspace"
 )
 
 // Leftover is a sandbox that a former keeper left behind.
@@ -38,7 +39,8 @@ func (m *Manager) Leftovers() ([]Leftover, error) {
 		r, err := loadRecord(dir)
 		if err != nil {
 			m.o.Logger.Warn("an unfinished launch is removed", "sandbox", e.Name(), "error", err)
-			r = &Record{ID: e.Name(), Cgroup: filepath.Join(m.o.CgroupBase, cgroupPrefix+e.Name())}
+			left := m.unfinished(e.Name())
+			r = &left
 		}
 		out = append(out, Leftover{Record: *r, dir: dir})
 	}
@@ -52,17 +54,14 @@ func (m *Manager) Leftovers() ([]Leftover, error) {
 func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint32) *Listeners) (ok bool, err error) {
 	s := m.leftover(lo)
 	if !s.Record.Started || !s.Record.Init.Alive() {
-		m.discard(s)
-		return false, nil
+		return false, m.discard(s)
 	}
 	if err := s.restore(); err != nil {
-		m.discard(s)
-		return false, err
+		return false, errors.Join(err, m.discard(s))
 	}
 	s.listeners = take(s.Record.Number)
 	if err := s.reattach(ctx); err != nil {
-		m.discard(s)
-		return false, err
+		return false, errors.Join(err, m.discard(s))
 	}
 	m.mu.Lock()
 	m.reserved[s.Record.Number] = true
@@ -82,7 +81,7 @@ func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint3
 }
 
 // Discard ends and removes a sandbox that is not to be adopted.
-func (m *Manager) Discard(lo Leftover) { m.discard(m.leftover(lo)) }
+func (m *Manager) Discard(lo Leftover) error { return m.discard(m.leftover(lo)) }
 
 func (m *Manager) leftover(lo Leftover) *Sandbox {
 	return &Sandbox{m: m, Record: lo.Record, dir: lo.dir, state: Running, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}
@@ -104,19 +103,41 @@ func (s *Sandbox) restore() (err error) {
 			return err
 		}
 	}
-	if s.Record.Workspace != "" {
-		if s.handback, err = reopenHandback(s.Record, s.dir); err != nil {
-			s.problems = append(s.problems, err.Error())
-			s.m.o.Logger.Error("the workspace will not be checked when it is handed back", "sandbox", s.Record.ID, "error", err)
-		}
-	}
-	s.view = s.m.o.Snapshot().View(s.Principal)
+	s.reopenWorkspace()
+	view := s.m.o.Snapshot().View(s.Principal)
+	s.view.Store(view)
 	for a, name := range s.names.All() {
-		if d := s.view.Name(name); d.Resolves {
+		d := view.Name(name)
+		if d.Resolves {
 			s.open[a] = nameEntries(a, d)
+		}
+		if d.Wildcard {
+			s.wildcards.total++ // what it has spent does not come back with a new keeper
 		}
 	}
 	return nil
+}
+
+// reopenWorkspace finds the workspace again. One that cannot be found is
+// reported, once: nobody will check what the run left there.
+func (s *Sandbox) reopenWorkspace() {
+	if s.handback != nil || s.unchecked || s.Record.Workspace == "" {
+		return
+	}
+	var err error
+	if s.handback, err = reopenHandback(s.Record, s.dir); err == nil {
+		return
+	}
+	s.unchecked = true
+	s.problems = append(s.problems, err.Error())
+	s.m.o.Logger.Error("the workspace will not be checked when it is handed back", "sandbox", s.Record.ID, "error", err)
+	e := s.event(event.KindWorkspace)
+	e.Verdict, e.Activity, e.Severity = event.Observed, "reported", event.SeverityHigh
+	e.Path, e.ReasonCode = s.Record.Workspace, string(workspace.KindUnseen)
+	e.Reason = "the workspace was not found again after a restart of the daemon: what the run leaves in it is not checked"
+	e.Detail = err.Error()
+	e.Remedy = "look at its git hooks and settings before using them"
+	s.append(e)
 }
 
 // reattach takes over kernel objects, listeners and init.
@@ -180,56 +201,109 @@ func dialInit(path string) (*confine.Conn, error) {
 }
 
 // discard ends and removes what is left of a sandbox that cannot be adopted.
-func (m *Manager) discard(s *Sandbox) {
-	var errs []error
-	if s.Record.Cgroup != "" && exists(s.Record.Cgroup) {
-		errs = append(errs, killCgroup(s.Record.Cgroup))
-		waitEmpty(s.Record.Cgroup)
-		if s.fence == nil {
-			f, err := m.o.Fence.AdoptSandbox(s.Record.Cgroup, s.Record.Number)
-			if err == nil {
-				s.fence = f
-			}
-		}
-		if s.fence != nil {
-			errs = append(errs, s.fence.Detach(), m.dropTables(s.fence.State().Policy))
-		}
-		errs = append(errs, RemoveCgroup(s.Record.Cgroup))
+// When its processes do not end everything stays as it is for the next keeper,
+// and its number and uid are nobody else's; the error says so.
+func (m *Manager) discard(s *Sandbox) error {
+	if s.Principal.Org == "" {
+		s.Principal, _ = scope.ParsePrincipal(s.Record.Scope) // none in what is left of an unfinished launch
+	}
+	if s.control != nil {
+		s.control.end()
 	}
 	if s.listeners != nil {
 		s.listeners.Close()
 	}
-	if s.Principal.Org == "" {
-		s.Principal, _ = scope.ParsePrincipal(s.Record.Scope) // none in what is left of an unfinished launch
+	if s.names != nil {
+		if err := s.names.Close(); err != nil {
+			m.o.Logger.Error("names of a leftover sandbox", "sandbox", s.Record.ID, "error", err)
+		}
 	}
+	if err := m.endLeftover(s); err != nil {
+		m.keep(s)
+		s.stuck(err)
+		return err
+	}
+	errs := []error{m.unfence(s)}
 	s.exit = Exit{Code: -1, At: time.Now().UTC()}
-	if s.handback == nil && s.Record.Workspace != "" {
-		s.handback, _ = reopenHandback(s.Record, s.dir) // nil: the directory is gone or another
-	}
+	s.reopenWorkspace()
 	if s.handback != nil {
 		findings, err := s.handback.run()
 		errs = append(errs, err)
 		s.exit.Findings = findings
 		s.recordFindings(findings)
 	}
-	if s.names != nil {
-		errs = append(errs, s.names.Close())
-	}
 	s.uid.Release()
 	errs = append(errs, os.RemoveAll(s.dir))
-	s.state, s.view = Stopped, m.o.Snapshot().View(s.Principal)
+	s.state = Stopped
+	s.view.Store(m.o.Snapshot().View(s.Principal))
 	m.mu.Lock()
 	m.past.add(s.Record.ID, s.Principal)
 	m.mu.Unlock()
-	if s.Record.Started {
-		s.recordStop(-1, errors.Join(errs...))
+	err := errors.Join(errs...)
+	switch {
+	case s.Record.Started:
+		s.recordStop(-1, nil, err)
+	case s.Record.Scope != "": // its start is in the log, or may be
+		s.recordStop(-1, errors.New("the launch was cut short: the daemon ended during it"), err)
 	}
 	if m.o.Ended != nil {
 		m.o.Ended(s)
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		m.o.Logger.Error("clean up a leftover sandbox", "sandbox", s.Record.ID, "error", err)
 	}
+	return nil
+}
+
+// endLeftover ends the processes of a leftover.
+func (m *Manager) endLeftover(s *Sandbox) error {
+	if s.Record.Cgroup == "" || gone(s.Record.Cgroup) {
+		return nil
+	}
+	return endProcesses(s.Record.Cgroup, m.patience)
+}
+
+// unfence removes the cgroup of a leftover that has no process, and what the
+// kernel keeps for it. The pins of a launch that was cut short cannot be
+// adopted; they are forgotten once the cgroup is gone.
+func (m *Manager) unfence(s *Sandbox) error {
+	var errs []error
+	if s.Record.Cgroup != "" && !gone(s.Record.Cgroup) {
+		if s.fence == nil {
+			// An error means that it was never whole: see Forget below.
+			s.fence, _ = m.o.Fence.AdoptSandbox(s.Record.Cgroup, s.Record.Number)
+		}
+		if s.fence != nil {
+			errs = append(errs, s.fence.Detach(), m.dropTables(s.fence.State().Policy))
+		}
+		errs = append(errs, RemoveCgroup(s.Record.Cgroup))
+	}
+	if s.Record.Number != 0 {
+		errs = append(errs, m.o.Fence.Forget(s.Record.Number))
+	}
+	return errors.Join(errs...)
+}
+
+// keep sees to it that nobody else gets what a sandbox has whose processes do
+// not end.
+func (m *Manager) keep(s *Sandbox) {
+	if s.Record.OwnUID && s.uid == nil {
+		uid, err := m.o.UIDs.Take(s.Record.UID)
+		if err != nil {
+			m.o.Logger.Error("uid of a sandbox that cannot be ended", "sandbox", s.Record.ID, "error", err)
+		}
+		s.uid = uid
+	}
+	if s.fence == nil {
+		s.fence, _ = m.o.Fence.AdoptSandbox(s.Record.Cgroup, s.Record.Number)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reserved[s.Record.Number] = true
+	if s.fence != nil {
+		m.tables[s.fence.State().Policy] = true
+	}
+	m.stuck = append(m.stuck, s)
 }
 
 // recordForeignListeners reports a gateway that gave back sockets which are

@@ -87,25 +87,61 @@ func cgroupPIDs(path string) ([]int, error) {
 	return out, nil
 }
 
-// populated says whether a process of the cgroup has not fully ended; false
-// when there is no cgroup. cgroup.procs leaves out a process a moment before
-// the kernel has let go of it.
-func populated(path string) bool {
+// populated says whether a process of the cgroup has not fully ended. A cgroup
+// that is gone holds none; one that cannot be asked is an error. cgroup.procs
+// leaves out a process a moment before the kernel has let go of it.
+func populated(path string) (bool, error) {
 	b, err := os.ReadFile(filepath.Join(path, "cgroup.events"))
-	return err == nil && strings.Contains(string(b), "populated 1")
+	switch {
+	case errors.Is(err, unix.ENODEV), errors.Is(err, os.ErrNotExist) && gone(path):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("cgroup: %w", err)
+	}
+	return strings.Contains(string(b), "populated 1"), nil
+}
+
+// gone says that there is certainly nothing at path.
+func gone(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// ErrProcesses says that processes of a cgroup live on after they were killed.
+var ErrProcesses = errors.New("processes are still there after SIGKILL")
+
+// endPatience is how long killed processes may take to end.
+const endPatience = 10 * time.Second
+
+// endProcesses kills every process of a cgroup until the kernel has let go of
+// the last one. It gives up after patience; then processes may live.
+func endProcesses(path string, patience time.Duration) error {
+	deadline := time.Now().Add(patience)
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		kerr := killCgroup(path)
+		busy, err := populated(path)
+		if err == nil && !busy {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			if busy {
+				err = fmt.Errorf("cgroup %s: %w", path, ErrProcesses)
+			}
+			return errors.Join(err, kerr)
+		}
+		time.Sleep(pause)
+	}
 }
 
 // EmptyCgroup waits until the processes of a cgroup have ended, and kills those
 // that are left after the grace.
 func EmptyCgroup(path string, grace time.Duration) error {
 	for deadline := time.Now().Add(grace); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
-		if !populated(path) {
+		if busy, err := populated(path); err == nil && !busy {
 			return nil
 		}
 	}
-	err := killCgroup(path)
-	waitEmpty(path)
-	return err
+	return endProcesses(path, endPatience)
 }
 
 // RemoveCgroup kills what is left and removes the cgroup and those made below

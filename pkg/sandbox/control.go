@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"syscall"
@@ -42,8 +43,10 @@ type control struct {
 	ended   chan struct{} // closed when nothing comes from init any more
 }
 
+// newControl numbers what it asks from a random number on: init may still
+// answer what a former keeper asked.
 func newControl(conn *confine.Conn) *control {
-	return &control{conn: conn, waiting: map[uint32]chan *confine.Message{}, exited: make(chan int, 1), ended: make(chan struct{})}
+	return &control{conn: conn, nextSeq: rand.Uint32(), waiting: map[uint32]chan *confine.Message{}, exited: make(chan int, 1), ended: make(chan struct{})}
 }
 
 func (c *control) send(f confine.Frame, payload []byte, fds ...*os.File) error {
@@ -52,12 +55,20 @@ func (c *control) send(f confine.Frame, payload []byte, fds ...*os.File) error {
 	return c.conn.Send(f, payload, fds...)
 }
 
-// expect reads one message of the given type; used before the agent runs.
-func (c *control) expect(t confine.FrameType, within time.Duration) (*confine.Message, error) {
+// expect reads one message of the given type; used before the agent runs. It
+// ends with ctx.
+func (c *control) expect(ctx context.Context, t confine.FrameType, within time.Duration) (*confine.Message, error) {
 	if err := c.conn.SetDeadline(time.Now().Add(within)); err != nil {
 		return nil, err
 	}
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) }) // a closed one answers at once anyway
 	m, err := c.conn.Recv()
+	if !stop() {
+		if m != nil {
+			m.Close()
+		}
+		return nil, fmt.Errorf("waiting for ringfence-init: %w", context.Cause(ctx))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("ringfence-init did not answer: %w", err)
 	}
@@ -149,6 +160,16 @@ func (p *ExecProcess) Wait(ctx context.Context) (int, error) {
 	}
 }
 
+// freshLocked returns a number that no running exec has; 0 means none.
+func (c *control) freshLocked() uint32 {
+	for {
+		c.nextSeq++
+		if c.nextSeq != 0 && c.waiting[c.nextSeq] == nil {
+			return c.nextSeq
+		}
+	}
+}
+
 // unawait forgets an exec; what init still says about it is dropped.
 func (c *control) unawait(seq uint32) {
 	c.mu.Lock()
@@ -162,8 +183,7 @@ func (c *control) exec(ctx context.Context, spec *confine.Spec, fds []*os.File) 
 		c.mu.Unlock()
 		return nil, errors.New("the sandbox has ended")
 	}
-	c.nextSeq++
-	seq := c.nextSeq
+	seq := c.freshLocked()
 	ch := make(chan *confine.Message, 4)
 	c.waiting[seq] = ch
 	c.mu.Unlock()

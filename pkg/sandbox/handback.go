@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -29,12 +30,16 @@ type handback struct {
 	watched  []string          // guarded paths that did not exist before
 }
 
-const baselineFile = "baseline"
+// Files in the sandbox's directory.
+const (
+	baselineFile = "baseline"
+	watchedFile  = "watched" // guarded paths that did not exist, JSON
+)
 
 // newHandback surveys the workspace before the run; it returns nil for one
 // that the agent cannot write. The baseline is stored in dir for a restarted
 // keeper.
-func newHandback(root *os.File, dir string, uid uint32, p *policy.Profile) (*handback, error) {
+func newHandback(ctx context.Context, root *os.File, dir string, uid uint32, p *policy.Profile) (*handback, error) {
 	if p.Workspace != policy.WorkspaceRW {
 		return nil, nil
 	}
@@ -43,27 +48,37 @@ func newHandback(root *os.File, dir string, uid uint32, p *policy.Profile) (*han
 		return nil, err
 	}
 	h := &handback{root: os.NewFile(uintptr(own), "workspace"), sandbox: filepath.Base(dir)}
-	if h.uids, err = fileOwners(h.root, uid); err != nil {
-		h.close()
-		return nil, err
-	}
-	if !p.Git.Protect {
-		return h, nil
-	}
-	if h.baseline, h.binds, err = workspace.Survey(context.Background(), root, workspace.Limits{}); err != nil {
-		h.close()
-		return nil, err
-	}
-	h.guardFiles(p.Files.Guard)
-	b, err := h.baseline.MarshalBinary()
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, baselineFile), b, 0o600)
-	}
-	if err != nil {
+	if err := h.prepare(ctx, dir, uid, p); err != nil {
 		h.close()
 		return nil, err
 	}
 	return h, nil
+}
+
+// prepare looks at the workspace and writes down what a restarted keeper needs.
+func (h *handback) prepare(ctx context.Context, dir string, uid uint32, p *policy.Profile) (err error) {
+	if h.uids, err = fileOwners(h.root, uid); err != nil {
+		return err
+	}
+	if err := h.guardFiles(p.Files.Guard); err != nil {
+		return err
+	}
+	b, err := json.Marshal(h.watched)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, watchedFile), b, 0o600)
+	}
+	if err != nil || !p.Git.Protect {
+		return err
+	}
+	var binds []workspace.Guard
+	if h.baseline, binds, err = workspace.Survey(ctx, h.root, workspace.Limits{}); err != nil {
+		return err
+	}
+	h.binds = append(binds, h.binds...)
+	if b, err = h.baseline.MarshalBinary(); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, baselineFile), b, 0o600)
 }
 
 // guards are the binds that keep hooks from being replaced while it runs.
@@ -90,32 +105,47 @@ func (h *handback) run() ([]finding, error) {
 }
 
 // guardFiles binds the profile's guarded files read-only, and remembers those
-// that do not exist yet.
-func (h *handback) guardFiles(guarded []string) {
+// that do not exist yet. What is there and cannot be bound, a symbolic link for
+// one, is an error: the agent could replace it unseen.
+func (h *handback) guardFiles(guarded []string) error {
 	for _, rel := range guarded {
 		f, err := openBeneath(h.root, rel)
-		if err != nil {
+		if absent(err) {
 			h.watched = append(h.watched, rel)
 			continue
 		}
-		st, err := f.Stat()
-		if err != nil || !(st.IsDir() || st.Mode().IsRegular()) {
-			f.Close()
-			continue
+		var st os.FileInfo
+		if err == nil {
+			if st, err = f.Stat(); err == nil && !st.IsDir() && !st.Mode().IsRegular() {
+				err = errors.New("is neither a file nor a directory")
+			}
+		}
+		if err != nil {
+			if f != nil {
+				f.Close()
+			}
+			return &LaunchError{Code: 125, Step: "workspace", Err: fmt.Errorf("guarded path %s: %w", rel, err),
+				Remedy: "replace the symbolic link by what it points to, or use a profile whose files.guard does not list " + rel}
 		}
 		h.binds = append(h.binds, workspace.Guard{Path: rel, File: f, Dir: st.IsDir(), ReadOnly: true})
 	}
+	return nil
 }
+
+// absent says that nothing is there: not even a link, and not out of reach.
+func absent(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) }
 
 // appeared reports guarded files that the run made.
 func (h *handback) appeared() []finding {
 	var out []finding
 	for _, rel := range h.watched {
 		f, err := openBeneath(h.root, rel)
-		if err != nil {
+		if absent(err) {
 			continue
 		}
-		f.Close()
+		if err == nil {
+			f.Close()
+		}
 		out = append(out, finding{Kind: "guarded-file", Path: rel, Action: "reported",
 			Why: "a file that makes tools on the host run programs appeared during the run"})
 	}
@@ -151,8 +181,10 @@ func (h *handback) close() {
 	h.root.Close()
 }
 
-// reopenHandback finds the workspace of an adopted sandbox again. The path is
-// the launcher's: it counts only if the same directory is still there.
+// reopenHandback finds the workspace of an adopted sandbox again. This is the
+// one place where the keeper opens a path that the launcher named, with its own
+// rights: it does so only to compare, and uses the directory only if device and
+// inode are those of the descriptor that the launcher handed over.
 func reopenHandback(r Record, dir string) (*handback, error) {
 	if !r.Handback {
 		return nil, nil // never writable
@@ -168,6 +200,12 @@ func reopenHandback(r Record, dir string) (*handback, error) {
 		if err := h.baseline.UnmarshalBinary(b); err != nil {
 			return nil, err
 		}
+	}
+	if b, err = os.ReadFile(filepath.Join(dir, watchedFile)); err == nil {
+		err = json.Unmarshal(b, &h.watched)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("guarded paths: %w", err)
 	}
 	fd, err := unix.Open(r.Workspace, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -77,20 +78,27 @@ type launch struct {
 	ns      *os.File
 	init    *confine.Init
 	prep    *confine.Prepared
-	logged  bool // the start is in the event log
+	logged  bool // the start is in the event log, or may be
+
+	released bool // the agent may run: the launch can only end like a running sandbox
 }
 
 // Launch establishes a sandbox and starts its agent. On error nothing runs
-// and nothing is left behind; the error is a *LaunchError.
+// and nothing is left behind; the error is a *LaunchError. Only processes that
+// do not end although they were killed stay, behind their fence, and are
+// reported as those of any other sandbox.
 func (m *Manager) Launch(ctx context.Context, r *Request) (*Sandbox, error) {
 	l := &launch{m: m, r: r, s: &Sandbox{m: m, state: Starting, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}
 	defer l.close()
 	for _, p := range phases {
 		if err := l.together(ctx, p); err != nil {
+			if l.released {
+				return nil, l.abort(err)
+			}
 			for i := len(l.undo) - 1; i >= 0; i-- {
 				l.undo[i]()
 			}
-			return nil, l.failed(ctx, err)
+			return nil, l.failed(err)
 		}
 	}
 	go l.s.live()
@@ -197,7 +205,7 @@ func (l *launch) policy(context.Context) error {
 		}
 		l.s.Record.Documents = docs
 	}
-	l.s.view = l.m.o.Snapshot().View(l.s.Principal)
+	l.s.view.Store(l.m.o.Snapshot().View(l.s.Principal))
 	return nil
 }
 
@@ -229,15 +237,14 @@ func (l *launch) fence(context.Context) (err error) {
 			o.Logger.Error("undo of a launch", "error", err)
 		}
 	})
-	if err := s.fill(s.table, s.refusal(), s.view); err != nil {
+	if err := s.fill(s.table, s.refusal(), s.View()); err != nil {
 		return err
 	}
 	if s.fence, err = o.Fence.AttachSandbox(s.Record.Cgroup, s.kernelState()); err != nil {
 		return err
 	}
 	l.undoes(func() {
-		waitEmpty(s.Record.Cgroup)
-		if err := s.fence.Detach(); err != nil {
+		if err := errors.Join(endProcesses(s.Record.Cgroup, l.m.patience), s.fence.Detach()); err != nil {
 			o.Logger.Error("undo of a launch", "error", err)
 		}
 	})
@@ -273,7 +280,7 @@ func (l *launch) limits() error {
 }
 
 func (s *Sandbox) kernelState() kernel.State {
-	st := kernel.State{Sandbox: s.Record.Number, Policy: s.table, Generation: uint32(s.view.Snapshot().Revision()), Flags: kernel.FlagDNS}
+	st := kernel.State{Sandbox: s.Record.Number, Policy: s.table, Generation: uint32(s.View().Snapshot().Revision()), Flags: kernel.FlagDNS}
 	if s.Record.Loopback {
 		st.Flags |= kernel.FlagLoopback
 	}
@@ -298,6 +305,9 @@ func (l *launch) clone(context.Context) (err error) {
 		_, _ = l.init.Process.Wait()
 	})
 	if s.Record.Init, err = ProcessOf(l.init.Process.Pid); err != nil {
+		return err
+	}
+	if s.Record.Namespaces, err = namespacesOf(strconv.Itoa(l.init.Process.Pid)); err != nil {
 		return err
 	}
 	if s.uid != nil {
@@ -354,16 +364,16 @@ func (s *Sandbox) steer(ns *os.File) error {
 }
 
 func (l *launch) gateway(ctx context.Context) error {
-	l.s.Record.Degraded = append(l.missing, l.prep.Notes...)
 	if err := l.m.publish(l.s); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	// Before the announcement: one that fails may have been taken all the same.
+	l.undoes(l.s.forget)
 	if err := l.s.announce(ctx, l.m.o.Gateway); err != nil {
 		return fmt.Errorf("the gateway did not take the sandbox: %w", err)
 	}
-	l.undoes(func() { l.s.forget() })
 	return nil
 }
 
@@ -394,7 +404,7 @@ func (s *Sandbox) forget() {
 	}
 }
 
-func (l *launch) walls(context.Context) error {
+func (l *launch) walls(ctx context.Context) error {
 	if err := l.prep.Send(l.init.Conn); err != nil {
 		return err
 	}
@@ -402,35 +412,38 @@ func (l *launch) walls(context.Context) error {
 	l.s.mu.Lock()
 	l.s.control = c
 	l.s.mu.Unlock()
-	_, err := c.expect(confine.FrameReady, initPatience)
+	_, err := c.expect(ctx, confine.FrameReady, initPatience)
 	return err
 }
 
-// attest compares what the kernel says about init with what was intended.
-func (l *launch) attest(context.Context) error {
-	if err := l.s.attest(); err != nil {
-		return err
-	}
+// save writes the record before the start is in the log: a keeper that finds
+// no record knows that there was no start to end.
+func (l *launch) save(context.Context) error {
+	l.s.Record.Degraded = append(l.missing, l.prep.Notes...)
 	return l.s.Record.save(l.s.dir)
 }
+
+// attest compares what the kernel says about init with what was intended.
+func (l *launch) attest(context.Context) error { return l.s.attest() }
 
 // record makes the launch a fact in the log. Whatever fails after that is
 // recorded as the end of this sandbox.
 func (l *launch) record(ctx context.Context) error {
+	l.logged = true // an error may come after the event
 	if _, err := l.m.o.Log.Append(ctx, l.s.startEvent()); err != nil {
 		return fmt.Errorf("the event log does not take the start: %w", err)
 	}
-	l.logged = true
 	return nil
 }
 
 // start lets the agent go.
-func (l *launch) start(context.Context) error {
+func (l *launch) start(ctx context.Context) error {
 	s := l.s
+	l.released = true
 	if err := s.control.send(confine.Frame{Type: confine.FrameGo}, nil); err != nil {
 		return err
 	}
-	if _, err := s.control.expect(confine.FrameStarted, initPatience); err != nil {
+	if _, err := s.control.expect(ctx, confine.FrameStarted, initPatience); err != nil {
 		return err
 	}
 	s.Record.Started = true
@@ -456,21 +469,37 @@ func (l *launch) catchUp() error {
 	return l.m.dropTables(old)
 }
 
-// failed records the end of a launch whose start is in the log.
-func (l *launch) failed(ctx context.Context, err error) error {
-	if !l.logged {
-		return err
-	}
-	e := l.s.event(event.KindSandboxStop)
-	e.Reason = err.Error()
-	e.Status = 125
-	if le := (*LaunchError)(nil); errors.As(err, &le) {
-		e.Status = uint32(le.Code)
-	}
-	if _, lerr := l.m.o.Log.Append(ctx, e); lerr != nil {
-		return errors.Join(err, lerr)
+// failed records the end of a launch whose start is in the log. It does not
+// depend on the launch's context: that may be why it failed.
+func (l *launch) failed(err error) error {
+	if l.logged {
+		l.s.recordStop(-1, err, nil)
 	}
 	return err
+}
+
+// abort ends a launch whose agent may have run, and says in the error what was
+// found in its workspace.
+func (l *launch) abort(why error) error {
+	s := l.s
+	go s.abort(why)
+	select {
+	case <-s.ended:
+	case <-time.After(2 * endPatience):
+		return &LaunchError{Code: failureStatus(why), Step: "start", Err: fmt.Errorf("%w; %w, see the events", why, ErrProcesses)}
+	}
+	if n := len(s.Exit().Findings); n > 0 {
+		return &LaunchError{Code: failureStatus(why), Step: "start", Err: fmt.Errorf("%w; what was found in the workspace after that is in %d events", why, n)}
+	}
+	return why
+}
+
+// failureStatus is the exit status of a failed launch.
+func failureStatus(err error) int {
+	if le := (*LaunchError)(nil); errors.As(err, &le) {
+		return le.Code
+	}
+	return 125
 }
 
 func (s *Sandbox) event(k event.Kind) *event.Event {

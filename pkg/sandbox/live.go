@@ -25,7 +25,7 @@ func (s *Sandbox) live() {
 		go s.control.serve()
 	}
 	code := s.await()
-	s.teardown(code)
+	s.teardown(code, nil)
 }
 
 // await blocks until init has ended and returns the exit code, -1 if it cannot
@@ -85,18 +85,35 @@ func awaitForeign(p Process) int {
 	}
 }
 
+// abort ends a sandbox whose launch failed after its agent was let go: what it
+// did meanwhile is dealt with as at the end of any other.
+func (s *Sandbox) abort(why error) {
+	if err := killCgroup(s.Record.Cgroup); err != nil {
+		s.m.o.Logger.Error("kill a sandbox", "sandbox", s.Record.ID, "error", err)
+	}
+	go s.control.serve()
+	s.await()
+	s.teardown(-1, why)
+}
+
 // teardown removes everything the sandbox held, in the order that never opens
 // anything: processes, network, mounts (with the last process), then names.
-func (s *Sandbox) teardown(code int) {
+// why is nil unless the launch failed.
+//
+// While a process may live nothing of this happens: the programs stay
+// attached, the workspace is not handed back and the uid is nobody else's.
+func (s *Sandbox) teardown(code int, why error) {
 	s.mu.Lock()
 	s.state = Stopping
 	s.mu.Unlock()
 	log := s.m.o.Logger.With("sandbox", s.Record.ID)
-	// The last process is gone before the programs are detached.
-	if err := killCgroup(s.Record.Cgroup); err != nil {
-		log.Error("kill the rest of the sandbox", "error", err)
+	for {
+		err := endProcesses(s.Record.Cgroup, s.m.patience)
+		if err == nil {
+			break
+		}
+		s.stuck(err)
 	}
-	waitEmpty(s.Record.Cgroup)
 	var errs []error
 	exit := Exit{Code: code, At: time.Now().UTC()}
 	var told sync.WaitGroup
@@ -122,7 +139,7 @@ func (s *Sandbox) teardown(code int) {
 	if err := errors.Join(errs...); err != nil {
 		log.Error("clean up", "error", err)
 	}
-	s.recordStop(code, errors.Join(errs...))
+	s.recordStop(code, why, errors.Join(errs...))
 	s.mu.Lock()
 	s.state = Stopped
 	s.mu.Unlock()
@@ -133,23 +150,38 @@ func (s *Sandbox) teardown(code int) {
 	close(s.done)
 }
 
-// waitEmpty waits until the kernel has let go of every killed process.
-func waitEmpty(cgroup string) {
-	for range 2000 {
-		if !populated(cgroup) {
-			return
-		}
-		time.Sleep(time.Millisecond)
+// stuck reports, once, a sandbox whose processes do not end.
+func (s *Sandbox) stuck(err error) {
+	s.mu.Lock()
+	again := s.stuckSaid
+	s.stuckSaid = true
+	if !again {
+		s.problems = append(s.problems, err.Error())
 	}
+	s.mu.Unlock()
+	if again {
+		return
+	}
+	s.m.o.Logger.Error("a sandbox cannot be ended; its fence stays and its workspace is not handed back", "sandbox", s.Record.ID, "error", err)
+	e := s.event(event.KindTamper)
+	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "stop", "keeper"
+	e.Reason, e.ReasonCode = "processes of the sandbox do not end; its fence stays attached and its workspace is not handed back until they do", "not-ended"
+	e.Detail = err.Error()
+	e.Remedy = "look for processes in uninterruptible sleep in " + s.Record.Cgroup
+	s.append(e)
 }
 
-func (s *Sandbox) recordStop(code int, problems error) {
+// recordStop puts the end into the log. why is nil unless the launch failed.
+func (s *Sandbox) recordStop(code int, why, problems error) {
 	e := s.event(event.KindSandboxStop)
 	e.Verdict, e.Activity = event.Observed, "stop"
 	e.Status = uint32(max(code, 0))
 	e.Reason = fmt.Sprintf("exit status %d", code)
 	if code < 0 {
 		e.Reason = "exit status unknown: the daemon was away when it ended"
+	}
+	if why != nil {
+		e.Reason, e.Status = why.Error(), uint32(failureStatus(why))
 	}
 	e.Count = 1
 	e.Duration = time.Since(s.Record.Created)

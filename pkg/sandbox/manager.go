@@ -35,6 +35,10 @@ type Fence interface {
 	DeleteNames(policy uint32, entries []kernel.NameEntry) error
 	PutCIDRs(policy uint32, entries []kernel.CIDREntry) error
 	DropPolicy(policies ...uint32) error
+	// What former keepers left, and its removal once the cgroup is gone.
+	Pinned() ([]uint32, error)
+	Tables() ([]uint32, error)
+	Forget(id uint32) error
 }
 
 // Gateway is told which sandboxes there are.
@@ -57,6 +61,7 @@ type Options struct {
 	UIDs       UIDs
 	Init       *os.File // sealed init binary
 	UnixHooks  bool     // the kernel has the unix socket hooks
+	Operators  uint32   // group that no process of a sandbox may have, besides 0
 	Snapshot   func() *policy.Snapshot
 	Bundle     []byte // the host's CA bundle, PEM
 	Version    string
@@ -72,7 +77,11 @@ type Options struct {
 type Manager struct {
 	o      Options
 	idmaps *confine.Idmaps
+	images *confine.Images
 	java   *trustStore
+	host   map[string]uint64 // the machine's namespaces
+
+	patience time.Duration // endPatience, or less in tests
 
 	mu       sync.Mutex      // guards what follows
 	reserved map[uint32]bool // numbers of launches under way and of living sandboxes
@@ -80,10 +89,13 @@ type Manager struct {
 	byID     map[string]*Sandbox
 	past     past
 	tables   map[uint32]bool // table numbers in use
-	filters  map[seccomp.Options][]byte
-	idle     []uint32 // uids given back, to be used again first: idmaps are kept for them
+	stuck    []*Sandbox      // leftovers whose processes do not end: their uids stay locked
+	idle     []uint32        // uids given back, to be used again first: idmaps are kept for them
 	closed   bool
 	wg       sync.WaitGroup // one per living sandbox
+
+	filterMu sync.Mutex // guards filters; compiling takes a while
+	filters  map[seccomp.Options][]byte
 }
 
 // NewManager makes an empty manager. See Adopt for what a former keeper left.
@@ -93,7 +105,11 @@ func NewManager(o Options) (*Manager, error) {
 			return nil, fmt.Errorf("sandboxes: %w", err)
 		}
 	}
-	return &Manager{o: o, idmaps: &confine.Idmaps{}, reserved: map[uint32]bool{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{},
+	host, err := namespacesOf("self")
+	if err != nil {
+		return nil, fmt.Errorf("sandboxes: %w", err)
+	}
+	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]bool{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{},
 		filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
@@ -290,19 +306,47 @@ func (s *Sandbox) announce(ctx context.Context, p Gateway) error {
 	return err
 }
 
-// StopAll stops every sandbox and waits until they are gone.
-func (m *Manager) StopAll(grace time.Duration) {
+// StopAll stops every sandbox and waits until they are gone. On error some are
+// not: their fences must stay.
+func (m *Manager) StopAll(grace time.Duration) error {
 	m.mu.Lock()
 	m.closed = true
 	m.mu.Unlock()
 	for _, s := range m.List() {
 		go s.Stop(grace)
 	}
-	m.wg.Wait()
+	ended := make(chan struct{})
+	go func() { m.wg.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return m.leftStuck()
+	case <-time.After(grace + stopPatience):
+		var left []string
+		for _, s := range m.List() {
+			left = append(left, s.Record.ID)
+		}
+		return fmt.Errorf("sandboxes %s: %w", strings.Join(left, ", "), ErrProcesses)
+	}
 }
 
+// leftStuck names leftovers whose processes do not end.
+func (m *Manager) leftStuck() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for _, s := range m.stuck {
+		errs = append(errs, fmt.Errorf("sandbox %s: %w", s.Record.ID, ErrProcesses))
+	}
+	return errors.Join(errs...)
+}
+
+// stopPatience is how long sandboxes may take to end after they were killed;
+// handing back a large workspace is the longest part.
+const stopPatience = 2 * time.Minute
+
 // Stop asks the agent to end, and after the grace kills everything in the
-// cgroup. It returns at once; see Done.
+// cgroup. It returns when no process is left, or was reported as not to be
+// ended; what else the sandbox held goes afterwards, see Done.
 func (s *Sandbox) Stop(grace time.Duration) {
 	s.mu.Lock()
 	if s.state == Running {
@@ -319,7 +363,7 @@ func (s *Sandbox) Stop(grace time.Duration) {
 		case <-time.After(grace):
 		}
 	}
-	if err := killCgroup(s.Record.Cgroup); err != nil {
-		s.m.o.Logger.Error("kill a sandbox", "sandbox", s.Record.ID, "error", err)
+	if err := endProcesses(s.Record.Cgroup, s.m.patience); err != nil {
+		s.stuck(err)
 	}
 }

@@ -39,7 +39,8 @@ type Names struct {
 	whole   int64 // length of the journal's whole lines
 	next    netip.Addr
 	byName  map[string]netip.Addr
-	byAddr  map[netip.Addr]string
+
+	byAddr sync.Map // netip.Addr -> string; read without mu, written with it
 }
 
 type nameLine struct {
@@ -51,7 +52,7 @@ type nameLine struct {
 // line (the keeper died while writing) is dropped: its address was never given
 // out, and is not given to another name either.
 func OpenNames(path string) (*Names, error) {
-	n := &Names{next: firstVirtual, byName: map[string]netip.Addr{}, byAddr: map[netip.Addr]string{}}
+	n := &Names{next: firstVirtual, byName: map[string]netip.Addr{}}
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("names: %w", err)
@@ -79,10 +80,11 @@ func (n *Names) replay(old []byte) error {
 		if err := dec.Decode(&l); err != nil {
 			return fmt.Errorf("names: journal: %w", err)
 		}
-		if !VirtualPrefix.Contains(l.Addr) || l.Addr.Less(firstVirtual) || n.byAddr[l.Addr] != "" || n.byName[l.Name].IsValid() {
+		if !VirtualPrefix.Contains(l.Addr) || l.Addr.Less(firstVirtual) || n.Name(l.Addr) != "" || n.byName[l.Name].IsValid() {
 			return fmt.Errorf("names: journal: %q at %s is no entry that was written here", l.Name, l.Addr)
 		}
-		n.byName[l.Name], n.byAddr[l.Addr] = l.Addr, l.Name
+		n.byName[l.Name] = l.Addr
+		n.byAddr.Store(l.Addr, l.Name)
 		if !l.Addr.Less(n.next) {
 			n.next = l.Addr.Next()
 		}
@@ -119,7 +121,8 @@ func (n *Names) Allocate(name string) (addr netip.Addr, fresh bool, err error) {
 	}
 	n.whole += int64(len(line))
 	n.next = a.Next()
-	n.byName[name], n.byAddr[a] = a, name
+	n.byName[name] = a
+	n.byAddr.Store(a, name)
 	return a, true, nil
 }
 
@@ -131,19 +134,20 @@ func (n *Names) Has(name string) bool {
 	return ok
 }
 
-// Name returns the name behind a virtual address, "" if there is none.
+// Name returns the name behind a virtual address, "" if there is none. It does
+// not wait for the journal.
 func (n *Names) Name(a netip.Addr) string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.byAddr[a]
+	name, _ := n.byAddr.Load(a)
+	s, _ := name.(string)
+	return s
 }
 
 // All returns a copy of the table.
 func (n *Names) All() map[netip.Addr]string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	out := make(map[netip.Addr]string, len(n.byAddr))
-	for a, name := range n.byAddr {
+	out := make(map[netip.Addr]string, len(n.byName))
+	for name, a := range n.byName {
 		out[a] = name
 	}
 	return out

@@ -39,6 +39,7 @@ var phases = [][]lane{
 			{"file and system call walls", (*launch).plan},
 		},
 	},
+	{{{"record", (*launch).save}}},
 	{
 		{{"ringfence-init", (*launch).walls}},
 		{{"gateway", (*launch).gateway}},

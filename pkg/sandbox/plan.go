@@ -19,7 +19,7 @@ import (
 )
 
 // plan turns the profile and the request into what init applies.
-func (l *launch) plan(context.Context) error {
+func (l *launch) plan(ctx context.Context) error {
 	s, r := l.s, l.r
 	filter, err := l.m.filter(seccompOptions(r.Profile))
 	if err != nil {
@@ -30,8 +30,16 @@ func (l *launch) plan(context.Context) error {
 		return err
 	}
 	defer listener.Close()
+	var caller *confine.Credential // nil: root
+	if r.Owner != 0 {
+		caller = &confine.Credential{UID: r.User.UID, GID: r.User.GID, Groups: r.User.Groups}
+	}
+	walls, err := wallsOf(r.Profile, caller)
+	if err != nil {
+		return err
+	}
 	in := confine.PlanInput{
-		Walls: wallsOf(r.Profile), SandboxID: s.Record.ID,
+		Walls: walls, Caller: caller, SandboxID: s.Record.ID,
 		HostUID: s.Record.UID, HostGID: l.hostGID(),
 		Identity:  confine.Identity{UID: s.Record.UID, GID: l.hostGID()},
 		RealHome:  r.OwnerHome,
@@ -39,19 +47,16 @@ func (l *launch) plan(context.Context) error {
 		Argv: r.Argv, Env: environment(r, s.View()), Dir: r.Dir,
 		CABundle: [][]byte{l.m.o.Bundle, s.authority.PEM()}, CACert: s.authority.PEM(),
 		SeccompFilter: filter, Stdio: r.Stdio, Status: r.Status, Listener: listener,
-		TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Idmaps: l.m.idmaps,
+		TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Idmaps: l.m.idmaps, Images: l.m.images,
 	}
 	in.JavaStore = l.m.java.with(s.authority.DER())
 	if u := r.User; u != nil {
 		in.Identity.Groups = u.Groups
 	}
-	if r.Owner != 0 {
-		in.Caller = &confine.Credential{UID: r.User.UID, GID: r.User.GID, Groups: r.User.Groups}
-	}
 	if r.RootInside {
 		in.Identity = confine.Identity{UserNS: true}
 	}
-	if err := l.openWorkspace(&in); err != nil {
+	if err := l.openWorkspace(ctx, &in); err != nil {
 		return err
 	}
 	if l.prep, err = confine.Plan(in); err != nil {
@@ -76,8 +81,8 @@ const initSocketName = "init.sock"
 
 // filter compiles each system call filter once.
 func (m *Manager) filter(o seccomp.Options) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.filterMu.Lock()
+	defer m.filterMu.Unlock()
 	if f := m.filters[o]; f != nil {
 		return f, nil
 	}
@@ -92,10 +97,15 @@ func seccompOptions(p *policy.Profile) seccomp.Options {
 	return seccomp.Options{AllowUnix: p.UnixSockets, AllowMemfd: p.Seccomp.Memfd, AllowNestedFilters: p.Seccomp.Memfd}
 }
 
-func wallsOf(p *policy.Profile) confine.Walls {
+func wallsOf(p *policy.Profile, caller *confine.Credential) (confine.Walls, error) {
+	read, rerr := paths(p.Files.Read, caller)
+	write, werr := paths(p.Files.Write, caller)
+	if err := errors.Join(rerr, werr); err != nil {
+		return confine.Walls{}, err
+	}
 	w := confine.Walls{
-		System: optionalPaths(p.Files.Exec), Exec: requiredPaths(p.Files.Exec),
-		Read: paths(p.Files.Read), Write: paths(p.Files.Write),
+		System: systemPaths(p.Files.Exec), Exec: requiredPaths(p.Files.Exec),
+		Read: read, Write: write,
 		Guarded:  append(confine.DefaultGuarded(), p.Files.Hide...),
 		TmpBytes: p.Tmp, ShmBytes: p.Shm, HomeBytes: p.Home, MinLandlockABI: p.Require.LandlockABI, UnixSockets: p.UnixSockets,
 	}
@@ -110,27 +120,47 @@ func wallsOf(p *policy.Profile) confine.Walls {
 			w.Rlimits = append(w.Rlimits, confine.Rlimit{Resource: n, Value: uint64(v)})
 		}
 	}
-	return w
+	return w, nil
 }
 
 func requiredPaths(entries []policy.PathEntry) []string {
-	return paths(slices.DeleteFunc(slices.Clone(entries), func(e policy.PathEntry) bool { return e.Optional }))
+	return named(entries, func(e policy.PathEntry) bool { return !e.Optional })
 }
 
-func optionalPaths(entries []policy.PathEntry) []string {
-	return paths(slices.DeleteFunc(slices.Clone(entries), func(e policy.PathEntry) bool { return !e.Optional }))
+// systemPaths are the optional entries, all of them: the plan skips those that
+// the caller cannot see.
+func systemPaths(entries []policy.PathEntry) []string {
+	return named(entries, func(e policy.PathEntry) bool { return e.Optional })
 }
 
-// paths leaves out optional entries that the host does not have.
-func paths(entries []policy.PathEntry) []string {
+func named(entries []policy.PathEntry, want func(policy.PathEntry) bool) []string {
 	var out []string
 	for _, e := range entries {
-		if e.Optional && !exists(e.Path) {
-			continue
+		if want(e) {
+			out = append(out, e.Path)
+		}
+	}
+	return out
+}
+
+// paths leaves out optional entries that the caller cannot see: those that the
+// host does not have, and those in directories that are closed to the caller,
+// which must not learn what is in there.
+func paths(entries []policy.PathEntry, caller *confine.Credential) ([]string, error) {
+	var out []string
+	for _, e := range entries {
+		if e.Optional {
+			there, err := confine.Visible(e.Path, caller)
+			if err != nil {
+				return nil, err
+			}
+			if !there {
+				continue
+			}
 		}
 		out = append(out, e.Path)
 	}
-	return out
+	return out, nil
 }
 
 // environment is what the profile lets through, then what it sets, then what
@@ -173,7 +203,7 @@ const placeholder = "ringfence-placeholder"
 var keyVariables = map[string]string{"OPENAI_API_KEY": policy.DialectOpenAI, "ANTHROPIC_API_KEY": policy.DialectAnthropic}
 
 // openWorkspace fills in the workspace, its baseline and the git guards.
-func (l *launch) openWorkspace(in *confine.PlanInput) error {
+func (l *launch) openWorkspace(ctx context.Context, in *confine.PlanInput) error {
 	s, r := l.s, l.r
 	if r.Profile.Workspace == policy.WorkspaceNone || r.Profile.Workspace == "" {
 		in.Workspace = nil
@@ -190,7 +220,7 @@ func (l *launch) openWorkspace(in *confine.PlanInput) error {
 	if r.Dir == "" || !path.IsAbs(r.Dir) {
 		in.Dir = path.Join(r.WorkspaceAt, r.Dir)
 	}
-	if s.handback, err = newHandback(r.Workspace, s.dir, s.Record.UID, r.Profile); err != nil {
+	if s.handback, err = newHandback(ctx, r.Workspace, s.dir, s.Record.UID, r.Profile); err != nil {
 		return fmt.Errorf("workspace: %w", err)
 	}
 	s.Record.Handback = s.handback != nil

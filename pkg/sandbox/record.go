@@ -35,6 +35,8 @@ type Record struct {
 	Cgroup   string  `json:"cgroup"`   // absolute path
 	CgroupID uint64  `json:"cgroupId"` // its inode: a path can be made again
 
+	Namespaces map[string]uint64 `json:"namespaces"` // inodes by name in /proc/PID/ns, as init was born
+
 	Listeners []uint64 `json:"listeners"` // cookies of the gateway's sockets, in the order of Listeners.Files
 
 	Workspace    string `json:"workspace"` // as the launcher named it

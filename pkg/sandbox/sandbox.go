@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/ca"
@@ -54,18 +55,22 @@ type Sandbox struct {
 	ended     chan struct{} // closed when no process is left and the workspace was handed back; exit is final then
 	done      chan struct{} // closed when everything is gone
 
-	mu       sync.Mutex // guards what follows
+	// What the readers of records ask for waits for nobody.
+	view    atomic.Pointer[policy.View]
+	denials atomic.Uint64
+
+	mu       sync.Mutex // guards what follows; held while the kernel's tables and the journal are written
 	state    State
-	view     *policy.View
 	table    uint32 // which entries of the kernel's tables count; see tables.go
 	control  *control
 	open     map[netip.Addr][]kernel.NameEntry // what the kernel lets through, by virtual address
 	exit     Exit
-	denials  uint64
 	problems []string // layers that no longer hold
 
 	wildcards wildcardBudget
 	forgotten bool // the gateway is no longer to serve it
+	stuckSaid bool // it was reported that its processes do not end
+	unchecked bool // it was reported that its workspace will not be checked
 }
 
 func (s *Sandbox) isForgotten() bool {
@@ -96,18 +101,10 @@ func (s *Sandbox) Exit() Exit {
 }
 
 // Denials counts what was refused so far.
-func (s *Sandbox) Denials() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.denials
-}
+func (s *Sandbox) Denials() uint64 { return s.denials.Load() }
 
-// CountDenial adds n refusals.
-func (s *Sandbox) CountDenial(n uint64) {
-	s.mu.Lock()
-	s.denials += n
-	s.mu.Unlock()
-}
+// CountDenial adds n refusals. It never waits.
+func (s *Sandbox) CountDenial(n uint64) { s.denials.Add(n) }
 
 // Problems lists layers that attestation found broken.
 func (s *Sandbox) Problems() []string {
@@ -116,14 +113,11 @@ func (s *Sandbox) Problems() []string {
 	return slices.Clone(s.problems)
 }
 
-// View is the policy in force for this sandbox.
-func (s *Sandbox) View() *policy.View {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.view
-}
+// View is the policy in force for this sandbox. It never waits.
+func (s *Sandbox) View() *policy.View { return s.view.Load() }
 
-// Name returns the name behind a virtual address of this sandbox.
+// Name returns the name behind a virtual address of this sandbox. It never
+// waits.
 func (s *Sandbox) Name(a netip.Addr) string { return s.names.Name(a) }
 
 // Resolve decides what a name means for this sandbox. When policy could let
@@ -132,7 +126,7 @@ func (s *Sandbox) Name(a netip.Addr) string { return s.names.Name(a) }
 func (s *Sandbox) Resolve(name string) (wire.ResolveReply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := s.view.Name(name)
+	d := s.View().Name(name)
 	r := wire.ResolveReply{Allowed: d.Resolves, Reason: d.Decision.Reason, ReasonCode: d.Decision.ReasonCode,
 		Rule: d.Decision.Rule.String(), RuleAt: ruleAt(d.Decision.Rule), Revision: d.Decision.Revision}
 	if !d.Resolves {

@@ -103,7 +103,8 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 	if err := s.fence.SetState(st); err != nil {
 		return 0, errors.Join(err, s.m.dropTables(table))
 	}
-	s.view, s.table, s.open = view, table, open
+	s.view.Store(view)
+	s.table, s.open = table, open
 	return old, nil
 }
 

@@ -54,8 +54,8 @@ func (u UIDs) Acquire(hint uint32) (*UID, error) {
 
 // Take takes one particular uid; EWOULDBLOCK when another sandbox has it.
 func (u UIDs) Take(v uint32) (*UID, error) {
-	if err := os.MkdirAll(u.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("uid locks: %w", err)
+	if err := u.checkDir(); err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(u.Dir, strconv.FormatUint(uint64(v), 10)), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -66,6 +66,27 @@ func (u UIDs) Take(v uint32) (*UID, error) {
 		return nil, fmt.Errorf("uid %d: %w", v, err)
 	}
 	return &UID{Value: v, lock: f}, nil
+}
+
+// checkDir makes the directory, or sees to it that nobody else can make or
+// remove locks in the one that is there.
+func (u UIDs) checkDir() error {
+	if err := os.MkdirAll(u.Dir, 0o700); err != nil {
+		return fmt.Errorf("uid locks: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(u.Dir, &st); err != nil {
+		return fmt.Errorf("uid locks: %s: %w", u.Dir, err)
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return fmt.Errorf("uid locks: %s is not a directory", u.Dir)
+	case st.Uid != uint32(os.Geteuid()): // the keeper's: root
+		return fmt.Errorf("uid locks: %s belongs to uid %d; it must be root's alone", u.Dir, st.Uid)
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("uid locks: others can write %s (mode %#o); make it 0700", u.Dir, st.Mode&0o7777)
+	}
+	return nil
 }
 
 // Bind notes the sandbox's first process in the lock file.

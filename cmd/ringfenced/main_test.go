@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestASecondSignalEndsAtOnce(t *testing.T) {
+	for _, first := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		signals := make(chan os.Signal)
+		stopped, died := make(chan struct{}), make(chan struct{})
+		var sandboxes atomic.Bool
+		go obey(signals, &sandboxes, func() { close(stopped) }, func() { close(died) })
+		signals <- first
+		<-stopped
+		if sandboxes.Load() != (first == syscall.SIGINT) {
+			t.Errorf("%v: sandboxes stop: %v", first, sandboxes.Load())
+		}
+		select {
+		case <-died:
+			t.Errorf("%v: it died of the first signal", first)
+		default:
+		}
+		signals <- syscall.SIGTERM
+		select {
+		case <-died:
+		case <-time.After(5 * time.Second):
+			t.Errorf("%v: it still waits after the second", first)
+		}
+	}
+}
