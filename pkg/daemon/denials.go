@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -24,7 +25,12 @@ func (d *Daemon) readDenials(ctx context.Context, wg *sync.WaitGroup) (restore f
 	if !d.cfg.Audit.Landlock {
 		return func() {}
 	}
-	f, undo, err := landlock.OpenSocket(true)
+	err := os.MkdirAll(d.cfg.LockDir, 0o700)
+	var f *os.File
+	var undo func() error
+	if err == nil {
+		f, undo, err = landlock.OpenSocket(true, filepath.Join(d.cfg.LockDir, "audit"))
+	}
 	if err != nil {
 		d.logger.Error("file denials are not recorded", "error", err)
 		d.daemonEvent("degraded", "audit.landlock is set, but the kernel's audit log cannot be read: "+err.Error())

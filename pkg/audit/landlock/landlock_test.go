@@ -78,6 +78,10 @@ func TestDenialArrives(t *testing.T) {
 	if landlockABI() < 7 {
 		missing(t, "Landlock with audit (ABI 7, Linux 6.15)")
 	}
+	lock := filepath.Join(os.TempDir(), "ringfence-test-uids", "audit") // that of the daemons that other tests run meanwhile
+	if err := os.MkdirAll(filepath.Dir(lock), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	before, err := auditEnabled()
 	if errors.Is(err, ErrUnsupported) {
 		missing(t, "the kernel's audit subsystem: "+err.Error())
@@ -85,15 +89,12 @@ func TestDenialArrives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if before == 0 {
-		if _, _, err := OpenSocket(false); !errors.Is(err, ErrOff) {
+	if before == 0 && alone(t, lock) {
+		if _, _, err := OpenSocket(false, ""); !errors.Is(err, ErrOff) {
 			t.Fatalf("audit was switched on without being asked for: %v", err)
 		}
-		if now, _ := auditEnabled(); now != 0 {
-			t.Fatal("OpenSocket(false) changed the audit state")
-		}
 	}
-	f, restore, err := OpenSocket(true)
+	f, restore, err := OpenSocket(true, lock)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +104,7 @@ func TestDenialArrives(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if now, err := auditEnabled(); err != nil || now != before {
+		if now, err := auditEnabled(); err != nil || now != before && alone(t, lock) {
 			t.Errorf("audit state is %d after restore, was %d: %v", now, before, err)
 		}
 	}()
@@ -147,6 +148,64 @@ func TestDenialArrives(t *testing.T) {
 			}
 			return
 		}
+	}
+}
+
+// alone says whether nobody else reads under the lock.
+func alone(t *testing.T, lock string) bool {
+	t.Helper()
+	f, err := os.OpenFile(lock, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	return flock(f, unix.LOCK_EX|unix.LOCK_NB) == nil
+}
+
+// TestLastOneSwitchesOff: of several readers the last puts the state back, also
+// for one that was killed.
+func TestLastOneSwitchesOff(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: CAP_AUDIT_READ and CAP_AUDIT_CONTROL")
+	}
+	before, err := auditEnabled()
+	switch {
+	case errors.Is(err, ErrUnsupported):
+		missing(t, "the kernel's audit subsystem: "+err.Error())
+	case err != nil:
+		t.Fatal(err)
+	case before != 0:
+		t.Skip("audit is on: somebody else uses it")
+	}
+	lock := filepath.Join(os.TempDir(), "ringfence-test-uids", "audit")
+	if err := os.MkdirAll(filepath.Dir(lock), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	open := func() (func() error, *os.File) {
+		f, restore, err := OpenSocket(true, lock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return restore, f
+	}
+	first, f1 := open()
+	second, f2 := open()
+	defer f1.Close()
+	defer f2.Close()
+	if err := first(); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := auditEnabled(); err != nil || now != 1 {
+		t.Errorf("the first that ended made the other blind: %d, %v", now, err)
+	}
+	if err := second(); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := auditEnabled(); err != nil || now != 0 && alone(t, lock) {
+		t.Errorf("audit is still on: %d, %v", now, err)
+	}
+	if b, err := os.ReadFile(lock); err != nil || len(b) != 0 && alone(t, lock) {
+		t.Errorf("the lock file says %q: %v", b, err)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,10 +39,12 @@ var (
 // which may be handed to another process by descriptor. If audit is switched
 // off it is switched on when enable is set, and ErrOff is returned when not.
 //
-// restore switches audit off again if OpenSocket switched it on and nobody
-// else has changed the state since; it does not close the socket and may be
-// called more than once.
-func OpenSocket(enable bool) (f *os.File, restore func() error, err error) {
+// lock is a file that all daemons of the machine share: the audit state belongs
+// to the whole machine. restore, called by the last of them, switches audit off
+// again if one of them switched it on, also one that was killed, and nobody
+// else has changed the state since. It does not close the socket and may be
+// called more than once. Without enable, lock may be empty.
+func OpenSocket(enable bool, lock string) (f *os.File, restore func() error, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_AUDIT)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
@@ -62,46 +63,14 @@ func OpenSocket(enable bool) (f *os.File, restore func() error, err error) {
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (auditNlgrpRead - 1)}); err != nil {
 		return nil, nil, fmt.Errorf("%w: join the audit log (needs CAP_AUDIT_READ and the host's network namespace): %w", ErrUnsupported, err)
 	}
-	on, err := auditEnabled()
+	s, err := openState(lock)
 	if err != nil {
 		return nil, nil, err
 	}
-	nothing := func() error { return nil }
-	if on != 0 {
-		return f, nothing, nil
+	if err := s.enable(enable); err != nil {
+		return nil, nil, errors.Join(err, s.close())
 	}
-	if !enable {
-		return nil, nil, ErrOff
-	}
-	if err := setAudit(1); err != nil {
-		return nil, nil, err
-	}
-	return f, restoreOnce(), nil
-}
-
-// restoreOnce switches audit off if it is plainly on (1; 2 is locked by
-// somebody who wants it on).
-func restoreOnce() func() error {
-	var mu sync.Mutex
-	done := false
-	return func() error {
-		mu.Lock()
-		defer mu.Unlock()
-		if done {
-			return nil
-		}
-		now, err := auditEnabled()
-		if err != nil {
-			return err
-		}
-		if now == 1 {
-			if err := setAudit(0); err != nil {
-				return err
-			}
-		}
-		done = true
-		return nil
-	}
+	return f, s.restore, nil
 }
 
 func auditEnabled() (uint32, error) {
