@@ -39,8 +39,9 @@ func (d *Daemon) take(r kernel.Record) {
 // it: what was refused is told with the sandbox's end.
 func (d *Daemon) drainRecords(s *sandbox.Sandbox) {
 	kept, end := d.recordsKept(), time.Now().Add(drainTime)
-	for d.recordsBefore+d.recordsTaken.Load() < kept && time.Now().Before(end) {
-		time.Sleep(500 * time.Microsecond)
+	d.fence.Hurry()
+	for pause := 20 * time.Microsecond; d.recordsBefore+d.recordsTaken.Load() < kept && time.Now().Before(end); pause = min(2*pause, time.Millisecond) {
+		time.Sleep(pause)
 	}
 	for s.Denials() > 0 && d.log.Stats().Waiting > 0 && time.Now().Before(end) {
 		time.Sleep(time.Millisecond)

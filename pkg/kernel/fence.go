@@ -72,6 +72,7 @@ type Fence struct {
 	steer *ebpf.CollectionSpec
 
 	written ledger
+	reading readers
 }
 
 // Open loads the programs and pins them, or adopts what an earlier keeper
