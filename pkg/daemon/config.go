@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -63,6 +64,18 @@ type Metrics struct {
 	Listen string `yaml:"listen"` // "unix:/path" or "127.0.0.1:port"; default unix:RunDir/metrics.sock
 }
 
+// address splits Listen. Metrics name what sandboxes do: nobody outside the
+// machine may ask for them.
+func (m Metrics) address() (network, addr string, err error) {
+	if p, ok := strings.CutPrefix(m.Listen, "unix:"); ok && filepath.IsAbs(p) {
+		return "unix", p, nil
+	}
+	if ap, err := netip.ParseAddrPort(m.Listen); err == nil && ap.Addr().IsLoopback() {
+		return "tcp", m.Listen, nil
+	}
+	return "", "", fmt.Errorf("metrics.listen %q: only unix:/PATH or a loopback ip:port", m.Listen)
+}
+
 // Default is the configuration of an installed daemon.
 func Default() Config {
 	return Config{
@@ -109,6 +122,9 @@ func (c *Config) Complete(executable string) error {
 	}
 	if c.Metrics.Listen == "" {
 		c.Metrics.Listen = "unix:" + filepath.Join(c.RunDir, "metrics.sock")
+	}
+	if _, _, err := c.Metrics.address(); err != nil {
+		return fmt.Errorf("configuration: %w", err)
 	}
 	if c.InitPath == "" {
 		c.InitPath = filepath.Join(filepath.Dir(executable), "ringfence-init")

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -88,19 +87,15 @@ type Daemon struct {
 const ownBinary = "/proc/self/exe"
 
 // New checks what must be there and opens everything, without starting it.
-func New(cfg Config, version string, logger *slog.Logger) (d *Daemon, err error) {
+func New(cfg Config, version string, logger *slog.Logger) (*Daemon, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("ringfenced must run as root: it owns cgroups, namespaces and BPF programs")
 	}
-	d = &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(),
+	d := &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(),
 		grants: map[string]*time.Timer{}, used: map[string]bool{}, policy: newPolicyFeed(), adopted: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			d.close()
-		}
-	}()
 	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.openGateway} {
 		if err := step(); err != nil {
+			d.close()
 			return nil, err
 		}
 	}
@@ -234,10 +229,10 @@ func (d *Daemon) openGateway() (err error) {
 	if err != nil {
 		return err
 	}
-	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Now: time.Now}
+	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Now: time.Now, Adopted: d.adopted}
 	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
 		Binary: ownBinary, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
-		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics.Listen) }, Config: conf, Handler: desk.Handle, Takeover: d.takeover, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,
+		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics) }, Config: conf, Handler: desk.Handle, Takeover: d.takeover, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,
 	})
 	return nil
 }
@@ -323,15 +318,15 @@ func (d *Daemon) openGatewayTable() error {
 }
 
 // listenMetrics opens the socket on which the gateway serves /metrics.
-func listenMetrics(where string) (*os.File, error) {
-	network, addr := "tcp", where
-	if p, ok := strings.CutPrefix(where, "unix:"); ok {
-		network, addr = "unix", p
-		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+func listenMetrics(m Metrics) (*os.File, error) {
+	network, addr, err := m.address()
+	if err != nil {
+		return nil, err
+	}
+	if network == "unix" {
+		if err := os.Remove(addr); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
-	} else if ap, err := netip.ParseAddrPort(where); err != nil || !ap.Addr().IsLoopback() {
-		return nil, fmt.Errorf("metrics.listen %q: only unix:/PATH or a loopback ip:port", where)
 	}
 	l, err := net.Listen(network, addr)
 	if err != nil {

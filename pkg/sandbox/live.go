@@ -130,10 +130,12 @@ func (s *Sandbox) teardown(code int, why error) {
 	}
 	s.mu.Lock()
 	s.exit = exit
+	s.torn = true // from here on no policy is put into force for it
+	table := s.table
 	s.mu.Unlock()
 	close(s.ended)
 	s.listeners.Close()
-	errs = append(errs, s.fence.Detach(), s.m.dropTables(s.table), RemoveCgroup(s.Record.Cgroup), s.names.Close())
+	errs = append(errs, s.fence.Detach(), s.m.dropTables(table), RemoveCgroup(s.Record.Cgroup), s.names.Close())
 	s.m.releaseUID(s.uid)
 	errs = append(errs, os.RemoveAll(s.dir))
 	if err := errors.Join(errs...); err != nil {

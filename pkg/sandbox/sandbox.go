@@ -6,6 +6,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -68,6 +69,7 @@ type Sandbox struct {
 	problems []string // layers that no longer hold
 
 	wildcards wildcardBudget
+	torn      bool // nothing runs any more, and its tables are being dropped
 	forgotten bool // the gateway is no longer to serve it
 	stuckSaid bool // it was reported that its processes do not end
 	unchecked bool // it was reported that its workspace will not be checked
@@ -126,6 +128,9 @@ func (s *Sandbox) Name(a netip.Addr) string { return s.names.Name(a) }
 func (s *Sandbox) Resolve(name string) (wire.ResolveReply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.torn {
+		return wire.ResolveReply{}, errors.New("the sandbox has ended")
+	}
 	d := s.View().Name(name)
 	r := wire.ResolveReply{Allowed: d.Resolves, Reason: d.Decision.Reason, ReasonCode: d.Decision.ReasonCode,
 		Rule: d.Decision.Rule.String(), RuleAt: ruleAt(d.Decision.Rule), Revision: d.Decision.Revision}

@@ -79,7 +79,7 @@ func (m *Manager) Apply(snap *policy.Snapshot) error {
 func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state == Stopped || s.fence == nil { // one that is stopping still runs
+	if s.state == Stopped || s.torn || s.fence == nil { // one that is stopping still runs
 		return 0, nil
 	}
 	view := snap.View(s.Principal)
