@@ -484,8 +484,8 @@ func (l *launch) abort(why error) error {
 	s := l.s
 	go s.abort(why)
 	select {
-	case <-s.ended:
-	case <-time.After(2 * endPatience):
+	case <-s.done: // with everything it held
+	case <-time.After(stopPatience):
 		return &LaunchError{Code: failureStatus(why), Step: "start", Err: fmt.Errorf("%w; %w, see the events", why, ErrProcesses)}
 	}
 	if n := len(s.Exit().Findings); n > 0 {
