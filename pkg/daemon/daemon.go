@@ -47,6 +47,7 @@ type Daemon struct {
 	fence     *kernel.Fence
 	library   *documents.Library
 	secrets   *Secrets
+	parsed    profileCache
 	sandboxes *sandbox.Manager
 	gateway   *keeper.Gateway
 	gwFence   *kernel.Sandbox

@@ -128,30 +128,21 @@ func (b *backend) stdio(q *sandbox.Request) error {
 // profile finds a profile: a text that the caller read, one of the policy
 // directory, or one that ships.
 func (d *Daemon) profile(doc api.Document) (*policy.Profile, error) {
-	file, text := doc.File, []byte(doc.Text)
-	if doc.Text == "" {
-		name := doc.Name
-		if name == "" {
-			name = profiles.Default
-		}
-		if p, ok := d.library.Snapshot().Profile(name); ok {
-			return p, nil
-		}
-		var err error
-		if file, text, err = d.profileText(name); err != nil {
-			return nil, err
-		}
+	if doc.Text != "" {
+		return parseProfile(doc.File, []byte(doc.Text))
 	}
-	docs, problems := policy.Parse(file, text)
-	if len(problems) > 0 {
-		return nil, policy.Problems(problems)
+	name := doc.Name
+	if name == "" {
+		name = profiles.Default
 	}
-	for _, p := range docs {
-		if p.Kind == policy.KindProfile {
-			return p.Profile, nil
-		}
+	if p, ok := d.library.Snapshot().Profile(name); ok {
+		return p, nil
 	}
-	return nil, fmt.Errorf("%s: no document of kind Profile", file)
+	file, text, err := d.profileText(name)
+	if err != nil {
+		return nil, err
+	}
+	return d.parsed.parse(file, text)
 }
 
 func (d *Daemon) profileText(name string) (string, []byte, error) {
