@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	f.BoolVar(&q.Denied, "denied", false, "only what was refused")
 	f.StringVar(&since, "since", "", "how far back: 10m, 2h, or a time as 2026-01-31T12:00:00Z")
 	f.StringVar(&q.Sandbox, "sandbox", "", "only this sandbox")
-	f.IntVarP(&q.Limit, "limit", "n", 0, "at most so many")
+	f.IntVarP(&q.Limit, "limit", "n", 0, "only the newest so many; with --follow, end after so many")
 	_ = cmd.RegisterFlagCompletionFunc("sandbox", a.completeSandboxes)
 	a.outputFlag(cmd, "compact", "json")
 	return cmd
@@ -55,10 +56,16 @@ func (a *app) eventsCommand() *cobra.Command {
 // printEvents writes the lines, flushed one by one when following. JSON goes
 // out byte for byte unless a terminal reads it.
 func (a *app) printEvents(ctx context.Context, q api.EventQuery) error {
+	newest := q.Limit
+	if q.Follow {
+		newest = 0
+	} else {
+		q.Limit = 0
+	}
 	w := bufio.NewWriter(a.out)
 	tty := term.IsTerminal(int(a.out.Fd()))
 	color := a.color(a.out)
-	err := a.client().Events(ctx, q, func(line []byte) error {
+	print := func(line []byte) error {
 		switch {
 		case !a.json():
 			_, _ = fmt.Fprintln(w, event.Compact(line, color))
@@ -72,7 +79,20 @@ func (a *app) printEvents(ctx context.Context, q api.EventQuery) error {
 			return w.Flush()
 		}
 		return nil
+	}
+	if newest == 0 {
+		return errors.Join(a.client().Events(ctx, q, print), w.Flush())
+	}
+	var kept [][]byte
+	err := a.client().Events(ctx, q, func(line []byte) error {
+		if kept = append(kept, bytes.Clone(line)); len(kept) > newest {
+			kept = kept[1:]
+		}
+		return nil
 	})
+	for _, line := range kept {
+		err = errors.Join(err, print(line))
+	}
 	return errors.Join(err, w.Flush())
 }
 

@@ -42,7 +42,7 @@ func (a *app) runCommand() *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.SetInterspersed(false)
-	fl.StringVar(&f.profile, "profile", "default", "the walls: the NAME of a profile that the daemon knows, or a FILE")
+	fl.StringVar(&f.profile, "profile", "default", "the walls, a NAME or a FILE: default reads the workspace, coding writes it, strict is the narrowest")
 	fl.StringArrayVar(&f.policies, "policy", nil, "a policy FILE for this sandbox (repeatable)")
 	fl.StringVar(&f.as, "as", "", "whom it acts for: org:X/team:Y[/agent:Z] (default org:local/team:default/agent:COMMAND)")
 	fl.StringVar(&f.workspace, "workspace", "", "the directory it works in, or none (default: the current one)")

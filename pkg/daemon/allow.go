@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"maps"
@@ -102,7 +103,7 @@ func (d *Daemon) grant(r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Docu
 		if s != nil {
 			return fmt.Errorf("a sandbox does not last for ever: leave --always out, or allow it for a scope")
 		}
-		return d.library.Put("allow-"+doc.Name+".yaml", string(doc.Raw))
+		return d.library.Put(alwaysFile(doc), string(doc.Raw))
 	case api.AllowSandbox, "":
 		if s == nil {
 			return fmt.Errorf("name a sandbox with --sandbox, or say --once, --for or --always")
@@ -118,6 +119,13 @@ func (d *Daemon) grant(r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Docu
 		return d.grantFor(name+"#until-"+random(), doc, s, life, res)
 	}
 	return fmt.Errorf("unknown mode %q", r.Mode)
+}
+
+// alwaysFile is where a rule without an end is stored: one file per destination
+// and scope.
+func alwaysFile(doc *policy.Document) string {
+	sum := sha256.Sum256([]byte(doc.Scope.String()))
+	return doc.Name + "-" + hex.EncodeToString(sum[:4]) + ".yaml"
 }
 
 // once marks documents that end with the first connection they allow; in the

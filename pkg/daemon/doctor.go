@@ -5,6 +5,8 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +20,7 @@ import (
 func (b *backend) Doctor(context.Context) (api.DoctorReport, error) {
 	rep := Examine()
 	d := b.d
-	rep.Checks = append(rep.Checks, d.checkGateway(), d.checkDisk())
+	rep.Checks = append(rep.Checks, d.checkGateway(), d.checkDisk(), d.checkController("memory"), d.checkController("pids"))
 	for _, wall := range d.gateway.Unconfined() {
 		rep.Checks = append(rep.Checks, api.Check{Name: "gateway's own walls", Optional: true, Detail: wall, Remedy: "boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in the lsm= list"})
 	}
@@ -78,6 +80,16 @@ func checkIdmap() api.Check {
 	err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP})
 	if err == unix.ENOSYS {
 		c.OK, c.Remedy = false, "use Linux 5.12 or newer, or launch as an ordinary user"
+	}
+	return c
+}
+
+// checkController says whether a profile's limit can be enforced.
+func (d *Daemon) checkController(name string) api.Check {
+	c := api.Check{Name: name + " limit", OK: true, Optional: true, Need: "cgroup v2 controller " + name, Detail: "limits of a profile; a profile may tolerate its absence"}
+	b, err := os.ReadFile(filepath.Join(d.cgroupBase, "cgroup.controllers"))
+	if err != nil || !hasWord(string(b), name) {
+		c.OK, c.Remedy = false, "boot with cgroup v2 alone (systemd.unified_cgroup_hierarchy=1), so that "+name+" is not taken by version 1"
 	}
 	return c
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -150,6 +151,16 @@ func (d *Daemon) setUnenforced(why string) {
 	d.unenforced = why
 }
 
+func problemFiles(ps []policy.Problem) []string {
+	var out []string
+	for _, p := range ps {
+		if !slices.Contains(out, p.File) {
+			out = append(out, p.File)
+		}
+	}
+	return out
+}
+
 // recordPolicy writes what a change did to the event log.
 func (d *Daemon) recordPolicy(c documents.Change) {
 	e := &event.Event{Kind: event.KindPolicy, Time: time.Now().UTC(), Source: "keeper", Verdict: event.Observed,
@@ -158,7 +169,11 @@ func (d *Daemon) recordPolicy(c documents.Change) {
 	if len(c.Problems) > 0 {
 		e.Activity, e.Severity = "refuse", event.SeverityMedium
 		e.Verdict = event.Denied
-		e.Reason = fmt.Sprintf("%d mistakes; the last good form of these documents stays in force", len(c.Problems))
+		e.Reason = fmt.Sprintf("%d mistakes; of a file with mistakes the last good form stays in force, and nothing if there was none", len(c.Problems))
+		e.Object = strings.Join(problemFiles(c.Problems), ", ")
+		for _, p := range c.Problems {
+			d.logger.Warn("policy mistake", "at", p.Error())
+		}
 		e.Detail = policy.Problems(c.Problems).Error()
 	}
 	d.append(e)

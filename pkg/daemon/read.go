@@ -3,12 +3,14 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/ringfence/ringfence/pkg/api"
@@ -40,9 +42,30 @@ func (b *backend) Events(ctx context.Context, q api.EventQuery) iter.Seq2[api.Ev
 	}
 }
 
+// find looks an event up by its id, its number, or the decision id that an
+// agent was shown.
+func (b *backend) find(ctx context.Context, id string) ([]byte, error) {
+	line, err := b.d.log.Get(id)
+	if !errors.Is(err, audit.ErrNotFound) || !decisionID.MatchString(id) {
+		return line, err
+	}
+	want := []byte(`"decision":"` + id + `"`)
+	for r, err := range b.d.log.Read(ctx, audit.Query{DeniedOnly: true}) {
+		if err != nil {
+			return nil, err
+		}
+		if bytes.Contains(r.Line, want) {
+			return r.Line, nil
+		}
+	}
+	return nil, audit.ErrNotFound
+}
+
+var decisionID = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
 // Explain looks one event up and asks the policy of now about it.
-func (b *backend) Explain(_ context.Context, id string) (api.Explanation, error) {
-	line, err := b.d.log.Get(strings.TrimPrefix(id, "#"))
+func (b *backend) Explain(ctx context.Context, id string) (api.Explanation, error) {
+	line, err := b.find(ctx, strings.TrimPrefix(id, "#"))
 	if errors.Is(err, audit.ErrNotFound) {
 		return api.Explanation{}, api.Errorf(api.CodeNotFound, "no event %q: the number after # in `ringfence events`, or metadata.uid of its JSON form", id)
 	}

@@ -162,6 +162,7 @@ func (l *Library) Reload() error {
 	for n, s := range l.sources {
 		if s.origin != FromSandbox && !seen[n] {
 			delete(l.sources, n)
+			l.forget(n)
 			ch.Removed = append(ch.Removed, n)
 		}
 	}
@@ -205,7 +206,11 @@ func (l *Library) setLocked(name string, origin Origin, text string) {
 	docs, problems := policy.Parse(name, []byte(text))
 	if len(problems) > 0 {
 		l.keepLocked(name, origin, problems)
-		l.sources[name].text = text
+		s := l.sources[name]
+		s.text = text
+		if len(s.docs) == 0 && origin == FromDirectory {
+			s.docs = l.recall(name)
+		}
 		return
 	}
 	s := l.sources[name]
@@ -274,6 +279,9 @@ func (l *Library) recompileLocked(ch Change) error {
 	for _, n := range taken {
 		s := l.sources[n]
 		s.docs, s.wanted, s.waiting, s.problems = s.wanted, nil, false, nil
+		if s.origin == FromDirectory {
+			l.remember(n, s.text)
+		}
 	}
 	ch.Snapshot, ch.Problems = snap, l.problemsLocked()
 	if l.o.OnChange != nil {

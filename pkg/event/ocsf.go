@@ -245,6 +245,9 @@ func appendUnmapped(j *jsonBuf, e *Event, k *kindSpec) {
 	j.str("object", e.Object)
 	j.str("detail", e.Detail)
 	j.num("lost", e.Lost)
+	if e.Kind == KindHTTP {
+		j.str("decision", e.RequestID)
+	}
 	if e.Kind == KindInference {
 		appendInferenceUnmapped(j, e)
 	}

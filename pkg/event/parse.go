@@ -208,6 +208,7 @@ type parsedOwn struct {
 	Proto, Method, Upstream, Socket, Path, Actor, Object, Detail   string
 	Provider, Model, Credential, Parents                           string
 	Revision, Lost                                                 uint64
+	Decision                                                       string
 	ModelServed                                                    string `json:"model_served"`
 	Stream                                                         bool
 	TokensCached                                                   uint64 `json:"tokens_cached"`
@@ -242,7 +243,7 @@ func ParseOCSF(line []byte) (Event, error) {
 		BytesIn: max(p.Traffic.In, own.BytesIn), BytesOut: max(p.Traffic.Out, own.BytesOut),
 		Provider: own.Provider, Model: own.Model, ModelServed: own.ModelServed, Stream: own.Stream, TokensCached: own.TokensCached,
 		Estimated: own.Estimated, Credential: own.Credential, TokensIn: p.Message.In, TokensOut: p.Message.Out,
-		Operation: p.API.Operation, RequestID: p.API.Request.UID, Version: p.App.Version,
+		Operation: p.API.Operation, RequestID: firstOf(p.API.Request.UID, own.Decision), Version: p.App.Version,
 	}
 	if p.Connection.DirectionID == 4 {
 		e.Direction = "local"

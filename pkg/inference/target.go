@@ -20,7 +20,7 @@ const (
 // no route and is refused.
 func matchTarget(d *dialect, method, target string) (*route, string, *refusal) {
 	path, query, hasQuery := strings.Cut(target, "?")
-	if len(target) > maxTarget || !plainPath(path) {
+	if len(target) > maxTarget || path != "/" && !plainPath(path) {
 		return nil, "", denied("path", "the path "+quote(path)+" is not in plain form (no escapes, dots or empty segments)",
 			"Use the documented path of the API")
 	}

@@ -161,6 +161,11 @@ func (m *Manager) register(s *Sandbox) error {
 	if m.closed {
 		return errors.New("the daemon is stopping")
 	}
+	for _, o := range m.byID {
+		if s.Record.Name != "" && o.Record.Name == s.Record.Name {
+			return fmt.Errorf("a running sandbox is named %q already (%s): choose another --name, or stop it", o.Record.Name, o.Record.ID)
+		}
+	}
 	for range 100 {
 		var b [4]byte
 		if _, err := rand.Read(b[:]); err != nil {

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package documents
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// The last good text of every file of the policy directory is kept beside the
+// documents of the API: a mistake that is still there when the daemon starts
+// must not open what the file denied.
+
+func (l *Library) goodPath(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return filepath.Join(l.o.APIDir, ".good", hex.EncodeToString(sum[:12]))
+}
+
+// remember stores a text that came into force. A disk that does not take it is
+// told: then a restart forgets what a broken file said before.
+func (l *Library) remember(name, text string) {
+	path := l.goodPath(name)
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
+	if err == nil {
+		err = writeDurably(path, []byte(text), 0o600)
+	}
+	if err != nil {
+		l.o.Logger.Warn("the good form of a policy file could not be kept for a restart", "file", name, "error", err)
+	}
+}
+
+// recall parses what remember stored, nothing if there is nothing good.
+func (l *Library) recall(name string) []policy.Document {
+	text, err := readBounded(l.goodPath(name))
+	if err != nil {
+		return nil
+	}
+	docs, problems := policy.Parse(name, []byte(text))
+	if len(problems) > 0 {
+		return nil
+	}
+	return docs
+}
+
+func (l *Library) forget(name string) {
+	if err := os.Remove(l.goodPath(name)); err != nil && !os.IsNotExist(err) {
+		l.o.Logger.Warn("the kept form of a removed policy file", "file", name, "error", err)
+	}
+}
