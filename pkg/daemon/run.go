@@ -33,6 +33,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	gwDone := make(chan struct{})
 	gctx, stopGateway := context.WithCancel(context.Background())
 	go func() { defer close(gwDone); _ = d.gateway.Run(gctx, d.gateway.Reconnect()) }() // it returns nil only
+	d.startReading()
 	wg.Go(func() {
 		select {
 		case <-d.adopted: // records of what a former daemon left belong to somebody from here on

@@ -151,7 +151,7 @@ func (l *launch) register(context.Context) error {
 	s.Principal.Sandbox = s.Record.ID
 	s.Record.Scope = s.Principal.String()
 	if n := len(s.Record.Scope); n > wire.MaxScope {
-		return &LaunchError{Code: 125, Step: "register", Err: fmt.Errorf("the scope has %d bytes, at most %d can be recorded: %.80s...", n, wire.MaxScope, s.Record.Scope),
+		return &LaunchError{Code: 125, Step: "register", Err: fmt.Errorf("the scope has %d bytes, at most %d can be recorded: it begins with %.80s", n, wire.MaxScope, s.Record.Scope),
 			Remedy: "use shorter names for org, team and agent"}
 	}
 	if s.Record.Name == "" {
