@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -348,25 +347,4 @@ func blame(name string, problems []policy.Problem) []policy.Problem {
 	}
 	why := policy.Problem{File: name, Line: 1, Col: 1, Msg: "does not go with documents that are in force: " + problems[0].Error(), Hint: "its last good form stays in force"}
 	return append([]policy.Problem{why}, problems...)
-}
-
-func (l *Library) revisionFile() string { return filepath.Join(l.o.APIDir, ".revision") }
-
-func (l *Library) readRevision() (uint64, error) {
-	b, err := os.ReadFile(l.revisionFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("documents: %w", err)
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("documents: %s: %w", l.revisionFile(), err)
-	}
-	return n, nil
-}
-
-func (l *Library) writeRevision(n uint64) error {
-	return writeDurably(l.revisionFile(), []byte(strconv.FormatUint(n, 10)+"\n"), 0o600)
 }

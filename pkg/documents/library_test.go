@@ -268,30 +268,6 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	r.want("large.example", true)
 }
 
-func TestRevisionsGrowAcrossRestarts(t *testing.T) {
-	r := newRig(t)
-	seen := r.lib.Snapshot().Revision()
-	for i := range 5 {
-		r.write("a.yaml", policyOf("a", "allow", fmt.Sprintf("h%d.example:443", i)))
-		if i%2 == 0 {
-			r.reopen()
-		} else {
-			r.reload()
-		}
-		if rev := r.lib.Snapshot().Revision(); rev <= seen {
-			t.Errorf("revision %d after %d", rev, seen)
-		} else {
-			seen = rev
-		}
-	}
-	if err := os.WriteFile(filepath.Join(r.api, ".revision"), []byte("nonsense"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(r.lib.o); err == nil {
-		t.Error("a revision that cannot be read was taken for none: numbers would be given twice")
-	}
-}
-
 func TestDocumentsOfTheAPISurviveARestart(t *testing.T) {
 	r := newRig(t)
 	if err := r.lib.Put("allow.yaml", policyOf("stays", "allow", "stays.example:443")); err != nil {
@@ -343,52 +319,6 @@ func TestDocumentsOfOneSandbox(t *testing.T) {
 	if r.lib.Snapshot().View(mine).Egress("own.example", 443).Allowed {
 		t.Error("it is still in force")
 	}
-}
-
-// The revision must be durable before a policy is in force.
-func TestNothingComesIntoForceThatCannotBeStored(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: mounts a small file system")
-	}
-	r := newRig(t)
-	r.write("a.yaml", policyOf("a", "allow", "old.example:443"))
-	r.reload()
-	small := t.TempDir()
-	if err := unix.Mount("none", small, "tmpfs", 0, "size=16k"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(small, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	r.api = small
-	r.reopen()
-	rev := r.lib.Snapshot().Revision()
-	fill := filepath.Join(small, "filler")
-	if err := os.WriteFile(fill, make([]byte, 1<<20), 0o600); err == nil {
-		t.Fatal("the file system is not small")
-	}
-	r.write("a.yaml", policyOf("a", "allow", "new.example:443"))
-	if err := r.lib.Reload(); err == nil {
-		t.Error("a revision that could not be stored is no error")
-	}
-	if err := r.lib.Put("b.yaml", policyOf("b", "allow", "api.example:443")); err == nil {
-		t.Error("a document was acknowledged that could not be stored")
-	}
-	r.want("old.example", true)
-	r.want("new.example", false)
-	r.want("api.example", false)
-	if got := r.lib.Snapshot().Revision(); got != rev {
-		t.Errorf("revision %d, was %d", got, rev)
-	}
-	if err := os.Remove(fill); err != nil {
-		t.Fatal(err)
-	}
-	r.reload() // without a further change of the file
-	r.want("new.example", true)
-	r.want("old.example", false)
-	r.want("api.example", false)
 }
 
 // Whatever is written, removed and reloaded in whatever order: what is in
