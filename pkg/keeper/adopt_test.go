@@ -40,7 +40,10 @@ func (f *fakeGateway) handle(ctx context.Context, t wire.Type, _ []byte, fds []*
 	case t == wire.TypeSandboxes && f.hang != nil:
 		<-f.hang
 	case t == wire.TypeDrain:
-		time.AfterFunc(20*time.Millisecond, func() { f.peer.Close() })
+		f.mu.Lock()
+		peer := f.peer // a later meeting has another
+		f.mu.Unlock()
+		time.AfterFunc(20*time.Millisecond, func() { peer.Close() })
 	}
 	return nil, nil, nil
 }
@@ -62,10 +65,14 @@ func meet(t *testing.T, f *fakeGateway, c config) (g *Gateway, conn *wire.Conn, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.peer, err = wire.FromFile(theirs); err != nil {
+	peer, err := wire.FromFile(theirs)
+	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { _ = wire.NewPeer(f.peer, f.handle, wire.Inflight).Serve(context.Background()) }()
+	f.mu.Lock()
+	f.peer = peer
+	f.mu.Unlock()
+	go func() { _ = wire.NewPeer(peer, f.handle, wire.Inflight).Serve(context.Background()) }()
 	note := func(list *[]string, what string) {
 		mu.Lock()
 		defer mu.Unlock()
