@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -167,6 +168,11 @@ func TestWhatRunAsksFor(t *testing.T) {
 }
 
 func TestSignalsAreForwarded(t *testing.T) {
+	// Under nohup(1) a child would inherit that SIGHUP is ignored; a handler here
+	// gives it the default again.
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	defer signal.Stop(c)
 	n := startNode(t)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		t.Run(sig.String(), func(t *testing.T) {
