@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,8 +40,8 @@ func (s *Secrets) Put(name string, value []byte) error {
 	if len(value) == 0 || len(value) > MaxSecret {
 		return fmt.Errorf("secret %s: %d bytes (1 to %d)", name, len(value), MaxSecret)
 	}
-	if strings.ContainsAny(string(value), "\r\n\x00") {
-		return fmt.Errorf("secret %s: a key is one line", name)
+	if err := oneLine(string(value)); err != nil {
+		return fmt.Errorf("secret %s: %w", name, err)
 	}
 	f, err := os.CreateTemp(s.dir, ".new-*")
 	if err != nil {
@@ -52,8 +53,30 @@ func (s *Secrets) Put(name string, value []byte) error {
 	if err == nil {
 		err = os.Rename(f.Name(), filepath.Join(s.dir, name))
 	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
 	if err != nil {
 		return fmt.Errorf("secrets: %w", err)
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// oneLine refuses what cannot stand in a request header. The error never holds
+// the value.
+func oneLine(key string) error {
+	for _, c := range []byte(key) {
+		if c < 0x20 || c > 0x7e {
+			return errors.New("a key is one line of printable ASCII characters")
+		}
 	}
 	return nil
 }
@@ -78,15 +101,20 @@ func (s *Secrets) read(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !st.Mode().IsRegular() || st.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("secret %s: must be a regular file of mode 0600", name)
+	own, ok := st.Sys().(*syscall.Stat_t)
+	if !st.Mode().IsRegular() || st.Mode().Perm()&0o077 != 0 || !ok || own.Uid != uint32(os.Geteuid()) {
+		return "", errors.New("must be a regular file of mode 0600 that belongs to root")
 	}
 	b := make([]byte, MaxSecret+1)
 	n, err := f.Read(b)
 	if err != nil || n > MaxSecret {
-		return "", fmt.Errorf("secret %s: empty, unreadable or larger than %d bytes", name, MaxSecret)
+		return "", fmt.Errorf("empty, unreadable or larger than %d bytes", MaxSecret)
 	}
-	return strings.TrimRight(string(b[:n]), "\r\n"), nil
+	key := strings.TrimRight(string(b[:n]), "\r\n")
+	if key == "" {
+		return "", errors.New("empty")
+	}
+	return key, oneLine(key)
 }
 
 // Sealed returns the secrets that documents name, as the gateway takes them.
