@@ -44,7 +44,7 @@ func (u UIDs) Acquire(hint uint32) (*UID, error) {
 			continue
 		}
 		if err == nil && got.orphaned() {
-			got.Release()
+			got.leave()
 			continue
 		}
 		return got, err
@@ -108,6 +108,13 @@ func (u *UID) orphaned() bool {
 	return p.Alive()
 }
 
+// leave unlocks a uid that is somebody else's, and lets what stands in its lock
+// file stand.
+func (u *UID) leave() {
+	u.lock.Close()
+	u.lock = nil
+}
+
 // Release gives the uid back.
 func (u *UID) Release() {
 	if u != nil && u.lock != nil {
@@ -133,7 +140,7 @@ func (m *Manager) acquireUID(hint uint32) (*UID, error) {
 			return uid, nil
 		}
 		if err == nil {
-			uid.Release()
+			uid.leave()
 		}
 	}
 }
