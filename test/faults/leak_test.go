@@ -217,6 +217,11 @@ func TestNothingIsLeftOf200Sandboxes(t *testing.T) {
 	settle(t, n)
 	after := inventory(t, n)
 	after["kept outputs"] = before["kept outputs"] // of ended sandboxes, for `logs`, with a bound of their own
+	// The read-only images of a view are kept for each uid that was in use at
+	// once (confine.Images): a bound, however many sandboxes there were.
+	if images := "keeper descriptors: /"; after[images] <= 3*8 {
+		after[images] = before[images]
+	}
 	for _, g := range after.grown(before) {
 		t.Errorf("left behind: %s", g)
 	}
