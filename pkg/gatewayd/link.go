@@ -113,7 +113,11 @@ func (l *link) set(p *wire.Peer) {
 	}
 }
 
-// call waits for a keeper and asks it once.
+// askAgain is the pause before a question goes to the next keeper.
+const askAgain = 5 * time.Millisecond
+
+// call waits for a keeper and asks it. A question that a keeper took with it
+// is asked again; events are not, for their sender does that itself.
 func (l *link) call(ctx context.Context, t wire.Type, payload []byte) ([]byte, error) {
 	for {
 		l.mu.Lock()
@@ -129,6 +133,10 @@ func (l *link) call(ctx context.Context, t wire.Type, payload []byte) ([]byte, e
 		}
 		b, fds, err := p.Call(ctx, t, payload)
 		wire.CloseAll(fds)
+		if errors.Is(err, wire.ErrClosed) && t != wire.TypeAppend && ctx.Err() == nil {
+			time.Sleep(askAgain) // until the end of the connection is noticed
+			continue
+		}
 		return b, err
 	}
 }

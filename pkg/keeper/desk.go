@@ -138,7 +138,8 @@ func (d *Desk) append(ctx context.Context, payload []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.Log.Append(ctx, evs...); err != nil {
+	// What a gateway told before it died is recorded too.
+	if _, err := d.Log.Append(context.WithoutCancel(ctx), evs...); err != nil {
 		return nil, err
 	}
 	if d.Seen != nil {

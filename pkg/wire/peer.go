@@ -55,12 +55,15 @@ func NewPeer(c *Conn, h Handler, inflight int) *Peer {
 }
 
 // Serve reads until the connection ends or ctx is done, then fails every
-// waiting call. It returns nil when the other side closed.
+// waiting call, ends the context of every request under way, for nobody awaits
+// its answer, and waits for them. It returns nil when the other side closed.
 func (p *Peer) Serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { p.conn.Close() })
 	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	requests, cancel := context.WithCancel(ctx)
+	defer cancel()
 	defer p.fail()
 	buf := make([]byte, BufferLen)
 	for {
@@ -79,7 +82,7 @@ func (p *Peer) Serve(ctx context.Context) error {
 		p.slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-p.slots }()
-			p.answer(ctx, m)
+			p.answer(requests, m)
 		})
 	}
 }

@@ -229,3 +229,29 @@ func TestServeEndsAtNonsense(t *testing.T) {
 		t.Fatal("still serving")
 	}
 }
+
+// Nobody awaits an answer any more: a handler that waits must not hold Serve.
+func TestTheEndOfTheConnectionEndsRequests(t *testing.T) {
+	ca, cb := pair(t)
+	started := make(chan struct{})
+	p := NewPeer(ca, func(ctx context.Context, _ Type, _ []byte, _ []*os.File) ([]byte, []*os.File, error) {
+		close(started)
+		<-ctx.Done()
+		return nil, nil, ctx.Err()
+	}, Inflight)
+	done := make(chan error, 1)
+	go func() { done <- p.Serve(context.Background()) }()
+	if err := cb.Send(Message{Type: TypeResolve, ID: 1}); err != nil {
+		t.Fatal(err)
+	}
+	<-started
+	cb.Close()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Serve waits for a handler that waits for nobody")
+	}
+}
