@@ -42,6 +42,10 @@ type attempt struct {
 }
 
 func main() {
+	if os.Getenv("RINGFENCE_SANDBOX") == "" {
+		fmt.Fprintln(os.Stderr, "demo-agent: this tries real addresses and files; run it inside a sandbox: ringfence run --profile coding -- ./demo-agent")
+		os.Exit(2)
+	}
 	outside := "/var/tmp/outside" // a file outside the workspace
 	docker := "/var/run/docker.sock"
 	if len(os.Args) > 1 {
