@@ -10,5 +10,6 @@ func Digest() []byte {
 	h := sha256.New()
 	h.Write(_FenceBytes)
 	h.Write(_ProcessBytes)
+	h.Write(_RefusalBytes)
 	return h.Sum(nil)
 }

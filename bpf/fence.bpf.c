@@ -40,6 +40,10 @@ const volatile union {
 	struct rf_verdict verdict;
 	struct rf_exec exec;
 	struct rf_exit exit;
+	enum rf_subject subject;
+	struct rf_call_row call_row;
+	struct rf_watch_key watch_key;
+	struct rf_refusal refusal;
 } rf_abi = {};
 
 /* Refuses with err where the kernel lets us choose (see rf_have_retval). */

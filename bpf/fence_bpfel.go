@@ -13,6 +13,16 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type FenceRfCallRow struct {
+	_       structs.HostLayout
+	Errnos  [3]uint64
+	Watched [3]uint64
+	Subject uint8
+	Arg     uint8
+	Hooked  uint8
+	Pad     [5]uint8
+}
+
 type FenceRfCidrKey struct {
 	_         structs.HostLayout
 	Prefixlen uint32
@@ -103,7 +113,7 @@ const (
 type FenceRfLayout uint32
 
 const (
-	FenceRfLayoutRF_LAYOUT FenceRfLayout = 1
+	FenceRfLayoutRF_LAYOUT FenceRfLayout = 2
 )
 
 type FenceRfNameKey struct {
@@ -137,7 +147,7 @@ type FenceRfParent struct {
 
 type FenceRfRate struct {
 	_    structs.HostLayout
-	Ring [2]struct {
+	Ring [3]struct {
 		_          structs.HostLayout
 		WindowNs   uint64
 		Count      uint64
@@ -174,14 +184,32 @@ const (
 	FenceRfRecordTypeRF_RECORD_VERDICT FenceRfRecordType = 1
 	FenceRfRecordTypeRF_RECORD_EXEC    FenceRfRecordType = 2
 	FenceRfRecordTypeRF_RECORD_EXIT    FenceRfRecordType = 3
+	FenceRfRecordTypeRF_RECORD_REFUSAL FenceRfRecordType = 4
 )
+
+type FenceRfRefusal struct {
+	_          structs.HostLayout
+	Head       FenceRfHead
+	Args       [6]uint64
+	Call       uint32
+	Error      uint32
+	Ppid       uint32
+	Uid        uint32
+	Suppressed uint32
+	SubjectLen uint16
+	Subject    uint8
+	Pad        uint8
+	Comm       [16]uint8
+	What       [256]uint8
+}
 
 type FenceRfRing uint32
 
 const (
-	FenceRfRingRF_RING_DENIALS FenceRfRing = 0
-	FenceRfRingRF_RING_FLOWS   FenceRfRing = 1
-	FenceRfRingRF_RING_MAX     FenceRfRing = 2
+	FenceRfRingRF_RING_DENIALS  FenceRfRing = 0
+	FenceRfRingRF_RING_FLOWS    FenceRfRing = 1
+	FenceRfRingRF_RING_REFUSALS FenceRfRing = 2
+	FenceRfRingRF_RING_MAX      FenceRfRing = 3
 )
 
 type FenceRfState struct {
@@ -191,6 +219,15 @@ type FenceRfState struct {
 	Generation uint32
 	Flags      uint32
 }
+
+type FenceRfSubject uint32
+
+const (
+	FenceRfSubjectRF_SUBJECT_NONE     FenceRfSubject = 0
+	FenceRfSubjectRF_SUBJECT_PATH     FenceRfSubject = 1
+	FenceRfSubjectRF_SUBJECT_SOCKADDR FenceRfSubject = 2
+	FenceRfSubjectRF_SUBJECT_CLONE    FenceRfSubject = 3
+)
 
 type FenceRfVerdict struct {
 	_          structs.HostLayout
@@ -219,10 +256,18 @@ const (
 	FenceRfVerdictKindRF_VERDICT_MAX FenceRfVerdictKind = 2
 )
 
+type FenceRfWatchKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Sandbox   uint32
+	Path      [64]uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	FenceMapCalls          = "calls"
 	FenceMapCidrs          = "cidrs"
 	FenceMapDenials        = "denials"
 	FenceMapFlows          = "flows"
@@ -230,8 +275,11 @@ const (
 	FenceMapNames          = "names"
 	FenceMapOutcomes       = "outcomes"
 	FenceMapRates          = "rates"
+	FenceMapRefusals       = "refusals"
+	FenceMapReported       = "reported"
 	FenceMapState          = "state"
 	FenceMapVerdicts       = "verdicts"
+	FenceMapWatch          = "watch"
 	FenceProgRfConnect4    = "rf_connect4"
 	FenceProgRfConnect6    = "rf_connect6"
 	FenceProgRfConnectUnix = "rf_connect_unix"
@@ -300,6 +348,7 @@ type FenceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FenceMapSpecs struct {
+	Calls    *ebpf.MapSpec `ebpf:"calls"`
 	Cidrs    *ebpf.MapSpec `ebpf:"cidrs"`
 	Denials  *ebpf.MapSpec `ebpf:"denials"`
 	Flows    *ebpf.MapSpec `ebpf:"flows"`
@@ -307,8 +356,11 @@ type FenceMapSpecs struct {
 	Names    *ebpf.MapSpec `ebpf:"names"`
 	Outcomes *ebpf.MapSpec `ebpf:"outcomes"`
 	Rates    *ebpf.MapSpec `ebpf:"rates"`
+	Refusals *ebpf.MapSpec `ebpf:"refusals"`
+	Reported *ebpf.MapSpec `ebpf:"reported"`
 	State    *ebpf.MapSpec `ebpf:"state"`
 	Verdicts *ebpf.MapSpec `ebpf:"verdicts"`
+	Watch    *ebpf.MapSpec `ebpf:"watch"`
 }
 
 // FenceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -339,6 +391,7 @@ func (o *FenceObjects) Close() error {
 //
 // It can be passed to LoadFenceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FenceMaps struct {
+	Calls    *ebpf.Map `ebpf:"calls"`
 	Cidrs    *ebpf.Map `ebpf:"cidrs"`
 	Denials  *ebpf.Map `ebpf:"denials"`
 	Flows    *ebpf.Map `ebpf:"flows"`
@@ -346,12 +399,16 @@ type FenceMaps struct {
 	Names    *ebpf.Map `ebpf:"names"`
 	Outcomes *ebpf.Map `ebpf:"outcomes"`
 	Rates    *ebpf.Map `ebpf:"rates"`
+	Refusals *ebpf.Map `ebpf:"refusals"`
+	Reported *ebpf.Map `ebpf:"reported"`
 	State    *ebpf.Map `ebpf:"state"`
 	Verdicts *ebpf.Map `ebpf:"verdicts"`
+	Watch    *ebpf.Map `ebpf:"watch"`
 }
 
 func (m *FenceMaps) Close() error {
 	return _FenceClose(
+		m.Calls,
 		m.Cidrs,
 		m.Denials,
 		m.Flows,
@@ -359,8 +416,11 @@ func (m *FenceMaps) Close() error {
 		m.Names,
 		m.Outcomes,
 		m.Rates,
+		m.Refusals,
+		m.Reported,
 		m.State,
 		m.Verdicts,
+		m.Watch,
 	)
 }
 

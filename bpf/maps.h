@@ -58,6 +58,37 @@ struct {
 	__uint(max_entries, 1 << 22);
 } flows SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} refusals SEC(".maps");
+
+/* By system call number; the last row stands for every number without one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_CALLS + 1);
+	__type(key, __u32);
+	__type(value, struct rf_call_row);
+} calls SEC(".maps");
+
+/* Paths whose absence is worth a record: 1 watched, 0 not. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1 << 18);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct rf_watch_key);
+	__type(value, __u32);
+} watch SEC(".maps");
+
+/* Threads whose current call a cgroup hook has refused and reported. Evicting
+ * one costs a second record of the same refusal, nothing else. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 12);
+	__type(key, __u32);
+	__type(value, __u32);
+} reported SEC(".maps");
+
 /* ring * RF_OUTCOME_MAX + outcome */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

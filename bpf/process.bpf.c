@@ -12,44 +12,10 @@
 #include "ringfence.h"
 #include "maps.h"
 #include "task.h"
+#include "member.h"
+#include "budget.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
-
-static __always_inline void rf_outcome(__u32 outcome)
-{
-	__u32 slot = RF_RING_FLOWS * RF_OUTCOME_MAX + outcome;
-	__u64 *n = bpf_map_lookup_elem(&outcomes, &slot);
-
-	if (n)
-		__sync_fetch_and_add(n, 1);
-}
-
-/*
- * The sandbox whose cgroup the task is in, or below; 0 if none. Walks up by
- * hand: bpf_get_current_ancestor_cgroup_id reached tracing programs after 5.15.
- */
-static __always_inline __u32 rf_sandbox_of(struct task_struct *task)
-{
-	struct cgroup *cg = BPF_CORE_READ(task, cgroups, dfl_cgrp);
-	struct cgroup_subsys_state *parent;
-	__u32 *sandbox;
-	__u64 id;
-	int i;
-
-	for (i = 0; i < RF_CGROUP_DEPTH; i++) {
-		if (!cg)
-			return 0;
-		id = BPF_CORE_READ(cg, kn, id);
-		sandbox = bpf_map_lookup_elem(&members, &id);
-		if (sandbox)
-			return *sandbox;
-		parent = BPF_CORE_READ(cg, self.parent);
-		if (!parent)
-			return 0;
-		cg = BPF_CORE_READ(parent, cgroup);
-	}
-	return 0;
-}
 
 static __always_inline void rf_parents(struct rf_exec *r, struct task_struct *task)
 {
@@ -99,7 +65,7 @@ int rf_exec(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	r = bpf_ringbuf_reserve(&flows, sizeof(*r), 0);
 	if (!r) {
-		rf_outcome(RF_FULL);
+		rf_count_outcome(RF_RING_FLOWS, RF_FULL);
 		return 0;
 	}
 	__builtin_memset(r, 0, sizeof(*r));
@@ -115,7 +81,7 @@ int rf_exec(struct bpf_raw_tracepoint_args *ctx)
 		r->filename_len = n - 1;
 	rf_args(r, task);
 	rf_parents(r, task);
-	rf_outcome(RF_KEPT);
+	rf_count_outcome(RF_RING_FLOWS, RF_KEPT);
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	return 0;
 }
@@ -136,7 +102,7 @@ int rf_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	r = bpf_ringbuf_reserve(&flows, sizeof(*r), 0);
 	if (!r) {
-		rf_outcome(RF_FULL);
+		rf_count_outcome(RF_RING_FLOWS, RF_FULL);
 		return 0;
 	}
 	__builtin_memset(r, 0, sizeof(*r));
@@ -149,7 +115,7 @@ int rf_exit(struct bpf_raw_tracepoint_args *ctx)
 	r->code = BPF_CORE_READ(task, exit_code);
 	r->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	bpf_probe_read_kernel(r->comm, RF_COMM_LEN, &task->comm);
-	rf_outcome(RF_KEPT);
+	rf_count_outcome(RF_RING_FLOWS, RF_KEPT);
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	return 0;
 }

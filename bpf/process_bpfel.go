@@ -13,6 +13,16 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type ProcessRfCallRow struct {
+	_       structs.HostLayout
+	Errnos  [3]uint64
+	Watched [3]uint64
+	Subject uint8
+	Arg     uint8
+	Hooked  uint8
+	Pad     [5]uint8
+}
+
 type ProcessRfCidrKey struct {
 	_         structs.HostLayout
 	Prefixlen uint32
@@ -46,7 +56,7 @@ type ProcessRfNameValue struct {
 
 type ProcessRfRate struct {
 	_    structs.HostLayout
-	Ring [2]struct {
+	Ring [3]struct {
 		_          structs.HostLayout
 		WindowNs   uint64
 		Count      uint64
@@ -62,10 +72,18 @@ type ProcessRfState struct {
 	Flags      uint32
 }
 
+type ProcessRfWatchKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Sandbox   uint32
+	Path      [64]uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ProcessMapCalls    = "calls"
 	ProcessMapCidrs    = "cidrs"
 	ProcessMapDenials  = "denials"
 	ProcessMapFlows    = "flows"
@@ -73,8 +91,11 @@ const (
 	ProcessMapNames    = "names"
 	ProcessMapOutcomes = "outcomes"
 	ProcessMapRates    = "rates"
+	ProcessMapRefusals = "refusals"
+	ProcessMapReported = "reported"
 	ProcessMapState    = "state"
 	ProcessMapVerdicts = "verdicts"
+	ProcessMapWatch    = "watch"
 	ProcessProgRfExec  = "rf_exec"
 	ProcessProgRfExit  = "rf_exit"
 )
@@ -129,6 +150,7 @@ type ProcessProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProcessMapSpecs struct {
+	Calls    *ebpf.MapSpec `ebpf:"calls"`
 	Cidrs    *ebpf.MapSpec `ebpf:"cidrs"`
 	Denials  *ebpf.MapSpec `ebpf:"denials"`
 	Flows    *ebpf.MapSpec `ebpf:"flows"`
@@ -136,8 +158,11 @@ type ProcessMapSpecs struct {
 	Names    *ebpf.MapSpec `ebpf:"names"`
 	Outcomes *ebpf.MapSpec `ebpf:"outcomes"`
 	Rates    *ebpf.MapSpec `ebpf:"rates"`
+	Refusals *ebpf.MapSpec `ebpf:"refusals"`
+	Reported *ebpf.MapSpec `ebpf:"reported"`
 	State    *ebpf.MapSpec `ebpf:"state"`
 	Verdicts *ebpf.MapSpec `ebpf:"verdicts"`
+	Watch    *ebpf.MapSpec `ebpf:"watch"`
 }
 
 // ProcessVariableSpecs contains global variables before they are loaded into the kernel.
@@ -166,6 +191,7 @@ func (o *ProcessObjects) Close() error {
 //
 // It can be passed to LoadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProcessMaps struct {
+	Calls    *ebpf.Map `ebpf:"calls"`
 	Cidrs    *ebpf.Map `ebpf:"cidrs"`
 	Denials  *ebpf.Map `ebpf:"denials"`
 	Flows    *ebpf.Map `ebpf:"flows"`
@@ -173,12 +199,16 @@ type ProcessMaps struct {
 	Names    *ebpf.Map `ebpf:"names"`
 	Outcomes *ebpf.Map `ebpf:"outcomes"`
 	Rates    *ebpf.Map `ebpf:"rates"`
+	Refusals *ebpf.Map `ebpf:"refusals"`
+	Reported *ebpf.Map `ebpf:"reported"`
 	State    *ebpf.Map `ebpf:"state"`
 	Verdicts *ebpf.Map `ebpf:"verdicts"`
+	Watch    *ebpf.Map `ebpf:"watch"`
 }
 
 func (m *ProcessMaps) Close() error {
 	return _ProcessClose(
+		m.Calls,
 		m.Cidrs,
 		m.Denials,
 		m.Flows,
@@ -186,8 +216,11 @@ func (m *ProcessMaps) Close() error {
 		m.Names,
 		m.Outcomes,
 		m.Rates,
+		m.Refusals,
+		m.Reported,
 		m.State,
 		m.Verdicts,
+		m.Watch,
 	)
 }
 

@@ -3,6 +3,8 @@
 #ifndef RINGFENCE_REPORT_H
 #define RINGFENCE_REPORT_H
 
+#include "budget.h"
+
 /* Set by the loader before the programs are verified; dead code goes away. */
 
 /* bpf_set_retval works in this hook family: the helper came with 5.18, its use
@@ -21,51 +23,9 @@ struct rf_call {
 	__u8 hook;
 };
 
-/*
- * Per-CPU slots are still shared with softirqs and preempting tasks of that
- * CPU: the atomic add keeps "produced = kept + lost" exact.
- */
-static __always_inline void rf_count(void *map, __u32 slot)
-{
-	__u64 *n = bpf_map_lookup_elem(map, &slot);
-
-	if (n)
-		__sync_fetch_and_add(n, 1);
-}
-
 static __always_inline void rf_count_verdict(__u32 hook, const struct rf_judgement *j)
 {
 	rf_count(&verdicts, (hook * RF_VERDICT_MAX + j->verdict) * RF_REASON_MAX + j->reason);
-}
-
-static __always_inline void rf_count_outcome(__u32 ring, __u32 outcome)
-{
-	rf_count(&outcomes, ring * RF_OUTCOME_MAX + outcome);
-}
-
-/*
- * Takes one record from the sandbox's share of the current window. Returns the
- * flags for bpf_ringbuf_submit, or -1 when the share is used up. Windows turn
- * over without a lock: a race may keep a few records more.
- */
-static __always_inline long rf_admit(struct rf_bucket *b, __u32 ring, __u64 now)
-{
-	__u64 limit = ring == RF_RING_DENIALS ? RF_WINDOW_DENIALS : RF_WINDOW_FLOWS;
-	__u64 n;
-
-	if (now - b->window_ns >= RF_WINDOW_NS) {
-		b->window_ns = now;
-		b->count = 0;
-	}
-	n = b->count;
-	if (n >= limit) {
-		__sync_fetch_and_add(&b->suppressed, 1);
-		return -1;
-	}
-	__sync_fetch_and_add(&b->count, 1);
-	if (ring == RF_RING_DENIALS && n < RF_WINDOW_WAKEUPS)
-		return BPF_RB_FORCE_WAKEUP;
-	return BPF_RB_NO_WAKEUP; /* a wakeup costs 2 us; the reader's tick finds it */
 }
 
 static __always_inline void rf_fill_task(struct rf_verdict *r)
@@ -76,6 +36,16 @@ static __always_inline void rf_fill_task(struct rf_verdict *r)
 	r->ppid = BPF_CORE_READ(task, real_parent, tgid);
 	r->uid = (__u32)bpf_get_current_uid_gid();
 	bpf_probe_read_kernel(r->comm, sizeof(r->comm), &task->comm);
+}
+
+/* Tells rf_refused that the call this thread is in has its record. */
+static __always_inline void rf_mark_reported(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u32 tid = BPF_CORE_READ(task, pid);
+	__u32 one = 1;
+
+	bpf_map_update_elem(&reported, &tid, &one, BPF_ANY);
 }
 
 static __always_inline void rf_fill_verdict(struct rf_verdict *r, const struct rf_state *st,
@@ -109,9 +79,10 @@ static __always_inline void rf_report(const struct rf_state *st, const struct rf
 	struct rf_verdict *r;
 	struct rf_rate *rate;
 	struct rf_bucket *b;
-	__u64 suppressed;
 	long flags;
 
+	if (with_task && c->j.verdict != RF_ALLOW)
+		rf_mark_reported();
 	rate = bpf_map_lookup_elem(&rates, &sandbox);
 	if (!rate) {
 		rf_count_outcome(ring, RF_THROTTLED);
@@ -134,9 +105,7 @@ static __always_inline void rf_report(const struct rf_state *st, const struct rf
 	__builtin_memset(r, 0, sizeof(*r));
 	rf_fill_verdict(r, st, c);
 	r->head.time_ns = now;
-	suppressed = b->suppressed;
-	__sync_fetch_and_add(&b->suppressed, -suppressed);
-	r->suppressed = suppressed > 0xffffffff ? 0xffffffff : suppressed;
+	r->suppressed = rf_suppressed(b);
 	if (with_task)
 		rf_fill_task(r);
 	rf_count_outcome(ring, RF_KEPT);

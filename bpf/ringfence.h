@@ -11,7 +11,7 @@
 #define RINGFENCE_H
 
 enum rf_layout {
-	RF_LAYOUT = 1,
+	RF_LAYOUT = 2,
 };
 
 #define RF_COMM_LEN 16
@@ -25,6 +25,7 @@ enum rf_layout {
 #define RF_WINDOW_NS 100000000ULL /* 100 ms */
 #define RF_WINDOW_DENIALS 1000
 #define RF_WINDOW_FLOWS 5000
+#define RF_WINDOW_REFUSALS 200
 #define RF_WINDOW_WAKEUPS 8 /* denials that wake the reader at once; later ones wait for its tick */
 
 /* Where a verdict was given. */
@@ -82,11 +83,13 @@ enum rf_record_type {
 	RF_RECORD_VERDICT,
 	RF_RECORD_EXEC,
 	RF_RECORD_EXIT,
+	RF_RECORD_REFUSAL,
 };
 
 enum rf_ring {
 	RF_RING_DENIALS,
 	RF_RING_FLOWS,
+	RF_RING_REFUSALS, /* system calls that failed: a flood of them must not hide network denials */
 	RF_RING_MAX,
 };
 
@@ -207,6 +210,54 @@ struct rf_exec {
 	__u8 filename[RF_PATH_LEN];
 	__u8 args[RF_ARGS_LEN]; /* NUL-separated */
 	struct rf_parent parents[RF_PARENTS]; /* nearest first; pid 0 ends */
+};
+
+/* What a system call names, in one of its arguments. */
+enum rf_subject {
+	RF_SUBJECT_NONE,
+	RF_SUBJECT_PATH,     /* a NUL-terminated string */
+	RF_SUBJECT_SOCKADDR, /* a struct sockaddr; the next argument is its length */
+	RF_SUBJECT_CLONE,    /* a struct clone_args: only calls that ask for a namespace count */
+};
+
+#define RF_CALLS 512 /* system call numbers that have a row of their own */
+#define RF_ERRNOS 192
+#define RF_SUBJECT_LEN 256
+#define RF_SOCKADDR_LEN 128 /* sizeof(struct sockaddr_storage) */
+#define RF_WATCH_LEN 64 /* bytes of a path that are compared with the watched ones */
+
+/* When the failure of a system call is a refusal worth a record. All zero: never. */
+struct rf_call_row {
+	__u64 errnos[RF_ERRNOS / 64]; /* bit n: errno n */
+	__u64 watched[RF_ERRNOS / 64]; /* the same, only if the path it names is watched */
+	__u8 subject; /* enum rf_subject */
+	__u8 arg;     /* argument that holds the subject, 0..5 */
+	__u8 hooked;  /* a cgroup hook judges this call too, and has its own record of what it refuses */
+	__u8 pad[5];
+};
+
+/* Longest prefix of a path. prefixlen counts bits from `sandbox` on. Sandbox 0
+ * holds what goes for all; what a sandbox has of its own wins. */
+struct rf_watch_key {
+	__u32 prefixlen;
+	__u32 sandbox;
+	__u8 path[RF_WATCH_LEN];
+};
+
+/* A system call that failed with an errno of its row. */
+struct rf_refusal {
+	struct rf_head head;
+	__u64 args[6]; /* the registers */
+	__u32 call;    /* system call number */
+	__u32 error;   /* errno, positive */
+	__u32 ppid;
+	__u32 uid;
+	__u32 suppressed; /* as in rf_verdict */
+	__u16 subject_len; /* bytes kept of the subject, without NUL */
+	__u8 subject; /* enum rf_subject */
+	__u8 pad;
+	__u8 comm[RF_COMM_LEN];
+	__u8 what[RF_SUBJECT_LEN]; /* the subject, read after the call: a hint, the caller may have changed it */
 };
 
 struct rf_exit {

@@ -60,6 +60,18 @@ struct linux_binprm {
 	const char *filename;
 };
 
+/* The registers at a system call's exit; the flavours carry the members of one
+ * architecture each, and CO-RE takes the one the kernel has. */
+struct pt_regs___amd64 {
+	unsigned long di, si, dx, r10, r8, r9, orig_ax;
+};
+
+struct pt_regs___arm64 {
+	__u64 regs[31];
+	__u64 orig_x0;
+	int syscallno;
+};
+
 #pragma clang attribute pop
 
 #endif

@@ -67,5 +67,6 @@ func (d *Daemon) kernelCounters(add func(name string, v float64, labels ...strin
 		add("kernel_table_entries", float64(u.CIDRs), "cidrs")
 		add("kernel_table_entries", float64(u.Members), "members")
 		add("kernel_table_entries", float64(u.Rates), "rates")
+		add("kernel_table_entries", float64(u.Watched), "watched")
 	}
 }

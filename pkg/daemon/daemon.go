@@ -27,6 +27,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/keeper"
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/refusal"
 	"github.com/ringfence/ringfence/pkg/sandbox"
 	"github.com/ringfence/ringfence/pkg/seccomp"
 	"github.com/ringfence/ringfence/pkg/wire"
@@ -58,6 +59,7 @@ type Daemon struct {
 
 	lateInits   lateInits
 	lostDenials lostDenials
+	repeats     *repeats
 
 	recordsBefore uint64        // see drain.go; set before the reader starts
 	recordsTaken  atomic.Uint64 // likewise
@@ -136,6 +138,7 @@ func (d *Daemon) openLog() (err error) {
 	if err != nil {
 		return fmt.Errorf("event log: %w", err)
 	}
+	d.repeats = newRepeats(d.log.Post)
 	return nil
 }
 
@@ -168,7 +171,11 @@ func nodeID(stateDir string) (string, error) {
 }
 
 func (d *Daemon) openFence() (err error) {
-	d.fence, err = kernel.Open(kernel.Options{PinDir: filepath.Join(d.cfg.RunDir, "bpf"), Logger: d.logger})
+	o := kernel.Options{PinDir: filepath.Join(d.cfg.RunDir, "bpf"), Logger: d.logger}
+	if d.cfg.Audit.Syscalls {
+		o.Refusals = refusal.Table(d.cfg.Audit.Watch)
+	}
+	d.fence, err = kernel.Open(o)
 	if err != nil {
 		return fmt.Errorf("network programs: %w (`ringfence doctor` says what this kernel lacks)", err)
 	}

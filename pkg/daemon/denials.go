@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/keeper"
+	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/sandbox"
 )
 
@@ -49,6 +51,14 @@ func (d *Daemon) readDenials(ctx context.Context, wg *sync.WaitGroup) (restore f
 		if err := undo(); err != nil {
 			d.logger.Error("restore the machine's audit state", "error", err)
 		}
+	}
+}
+
+// sayRefusals tells when refused system calls are asked for and not recorded.
+func (d *Daemon) sayRefusals() {
+	if err := d.fence.Refusals(); err != nil && !errors.Is(err, kernel.ErrNotWanted) {
+		d.logger.Error("refused system calls are not recorded", "error", err)
+		d.daemonEvent("degraded", "audit.syscalls is set, but this kernel cannot record refused system calls: "+err.Error())
 	}
 }
 

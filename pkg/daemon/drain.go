@@ -43,6 +43,7 @@ func (d *Daemon) drainRecords(s *sandbox.Sandbox) {
 	for pause := 20 * time.Microsecond; d.recordsBefore+d.recordsTaken.Load() < kept && time.Now().Before(end); pause = min(2*pause, time.Millisecond) {
 		time.Sleep(pause)
 	}
+	d.repeats.flush(time.Now(), s.Record.ID)
 	for s.Denials() > 0 && d.log.Stats().Waiting > 0 && time.Now().Before(end) {
 		time.Sleep(time.Millisecond)
 	}

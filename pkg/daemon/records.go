@@ -11,6 +11,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/refusal"
 	"github.com/ringfence/ringfence/pkg/sandbox"
 )
 
@@ -22,6 +23,8 @@ func (d *Daemon) record(r kernel.Record) {
 		if !r.Allowed {
 			d.recordDenial(r)
 		}
+	case *kernel.Refusal:
+		d.recordRefusal(r)
 	case *kernel.Exec:
 		d.recordExec(r)
 	case *kernel.Exit:
@@ -82,7 +85,25 @@ func (d *Daemon) recordDenial(v *kernel.Verdict) {
 		e.Severity = event.SeverityHigh
 		e.Detail = "the gateway itself tried to connect where no document lets it"
 	}
-	d.log.Post(e)
+	d.repeats.take(e)
+}
+
+// recordRefusal is for system calls that no cgroup hook judged.
+func (d *Daemon) recordRefusal(r *kernel.Refusal) {
+	e, ok := refusal.Event(r)
+	if !ok {
+		return
+	}
+	who, s := d.about(e.Kind, r.Head)
+	if who.Sandbox == "" {
+		return
+	}
+	e.Sandbox, e.Scope, e.Version = who.Sandbox, who.Scope, who.Version
+	e.Path = guarded(e.Path)
+	if s != nil {
+		s.CountDenial(e.Count)
+	}
+	d.repeats.take(&e)
 }
 
 // explainDenial adds the name, the deciding rule and what would allow it.
@@ -170,6 +191,23 @@ func (d *Daemon) recordExit(x *kernel.Exit) {
 	}
 	if !x.Started.IsZero() {
 		e.Duration = x.Time.Sub(x.Started)
+	}
+	d.log.Post(e)
+	if x.Status.Signal() == unix.SIGSYS {
+		d.recordKilled(x)
+	}
+}
+
+// recordKilled: the system call filter ends a process that calls the kernel by
+// a foreign architecture's way in. Which call it was, nobody says.
+func (d *Daemon) recordKilled(x *kernel.Exit) {
+	e, s := d.about(event.KindSyscall, x.Head)
+	e.Verdict, e.Activity, e.Object = event.Denied, "kill", "foreign architecture"
+	e.UID, e.PPID, e.Comm, e.Status = x.UID, x.PPID, x.Comm, uint32(128+int(unix.SIGSYS))
+	e.Layer, e.ReasonCode = "seccomp", "foreign-call"
+	e.Reason = "the system call filter ended the process: it called by the way in of another architecture"
+	if s != nil {
+		s.CountDenial(1)
 	}
 	d.log.Post(e)
 }

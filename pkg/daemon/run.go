@@ -41,6 +41,8 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 		case <-work.Done():
 		}
 	})
+	d.sayRefusals()
+	wg.Go(func() { d.repeats.run(work) })
 	wg.Go(func() { d.enforce(work) })
 	wg.Go(func() { d.watchNode(work) })
 	wg.Go(func() { d.sandboxes.Attest(work, AttestEvery) })

@@ -38,7 +38,7 @@ func (e *Event) Target() string {
 	case KindFile:
 		return words(e.Activity, firstOf(e.Path, "file"))
 	case KindSyscall:
-		return firstOf(e.Object, e.Activity, "system call")
+		return words("system call", firstOf(e.Object, e.Activity))
 	case KindLoss:
 		return words(strconv.FormatUint(e.Lost, 10), "records lost", e.Object)
 	case KindWorkspace:

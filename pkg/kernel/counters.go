@@ -10,13 +10,14 @@ import (
 	"github.com/ringfence/ringfence/bpf"
 )
 
-// Ring is one of the two ways records take. Denials never share one with flow
-// telemetry.
+// Ring is one of the ways records take. Denials never share one with flow
+// telemetry, nor verdicts one with refused system calls.
 type Ring uint8
 
 const (
-	RingDenials = Ring(bpf.FenceRfRingRF_RING_DENIALS)
-	RingFlows   = Ring(bpf.FenceRfRingRF_RING_FLOWS)
+	RingDenials  = Ring(bpf.FenceRfRingRF_RING_DENIALS)
+	RingFlows    = Ring(bpf.FenceRfRingRF_RING_FLOWS)
+	RingRefusals = Ring(bpf.FenceRfRingRF_RING_REFUSALS)
 )
 
 // String returns the ring's name as it stands in metrics.
@@ -26,6 +27,8 @@ func (r Ring) String() string {
 		return "denials"
 	case RingFlows:
 		return "flows"
+	case RingRefusals:
+		return "refusals"
 	}
 	return fmt.Sprintf("ring-%d", uint8(r))
 }
@@ -45,10 +48,10 @@ func (c RingCounters) Produced() uint64 { return c.Kept + c.Full + c.Throttled }
 // Lost counts the records that were not kept.
 func (c RingCounters) Lost() uint64 { return c.Full + c.Throttled }
 
-// Losses returns the counters of both rings.
+// Losses returns the counters of all rings.
 func (f *Fence) Losses() ([]RingCounters, error) {
 	var out []RingCounters
-	for _, r := range []Ring{RingDenials, RingFlows} {
+	for _, r := range []Ring{RingDenials, RingFlows, RingRefusals} {
 		c := RingCounters{Ring: r}
 		for outcome, dst := range map[bpf.FenceRfOutcome]*uint64{
 			bpf.FenceRfOutcomeRF_KEPT: &c.Kept, bpf.FenceRfOutcomeRF_FULL: &c.Full, bpf.FenceRfOutcomeRF_THROTTLED: &c.Throttled,

@@ -8,9 +8,11 @@
 //
 //	<PinDir>/                      a bpffs; Open mounts one if needed
 //	  ringfence-v<layout>/
-//	    maps/<name>                state names cidrs members rates denials flows outcomes verdicts
-//	    progs/<object digest>/     one pin per hook program, exec and exit
+//	    maps/<name>                state names cidrs members rates denials flows refusals calls watch
+//	                               reported outcomes verdicts
+//	    progs/<object digest>/     one pin per hook program, exec, exit and refused
 //	    links/exec, links/exit     node-wide tracepoints
+//	    links/refused              the same, while a sandbox lives
 //	    sandbox/<id>/
 //	      <hook>                   one cgroup link per hook
 //	      listeners                SOCKMAP of this sandbox
@@ -54,9 +56,12 @@ type Options struct {
 	MaxNames uint32
 	// MaxCIDRs bounds the CIDR entries of the node. 0 means 4194304.
 	MaxCIDRs uint32
-	// DenialRing and FlowRing are ring sizes in bytes, powers of two and
-	// multiples of the page size. 0 means 1 MiB and 4 MiB.
-	DenialRing, FlowRing uint32
+	// DenialRing, FlowRing and RefusalRing are ring sizes in bytes, powers of
+	// two and multiples of the page size. 0 means 1, 4 and 1 MiB.
+	DenialRing, FlowRing, RefusalRing uint32
+	// Refusals says which refused system calls of sandboxes are recorded; nil
+	// means none. See [Fence.Refusals].
+	Refusals *RefusalTable
 }
 
 // Fence is the node's program set. It is safe for concurrent use.
@@ -71,6 +76,7 @@ type Fence struct {
 	trace []link.Link
 	steer *ebpf.CollectionSpec
 
+	watch   watcher
 	written ledger
 	reading readers
 }
@@ -139,6 +145,9 @@ func (f *Fence) load(o Options) error {
 		return err
 	}
 	if err := f.attachTracepoints(l, dir); err != nil {
+		return err
+	}
+	if err := f.openRefusals(l, dir, o.Refusals); err != nil {
 		return err
 	}
 	return f.dropOtherPrograms(l.digest)
@@ -267,7 +276,7 @@ func (f *Fence) RemoveStale(name string) error {
 
 // Close gives up this process's descriptors. Pins stay and go on denying.
 func (f *Fence) Close() error {
-	var errs []error
+	errs := []error{f.watch.close()}
 	for _, l := range f.trace {
 		errs = append(errs, l.Close())
 	}
@@ -284,7 +293,8 @@ func (f *Fence) Close() error {
 
 func (f *Fence) allMaps() []*ebpf.Map {
 	m := &f.maps
-	return []*ebpf.Map{m.State, m.Names, m.Cidrs, m.Members, m.Rates, m.Denials, m.Flows, m.Outcomes, m.Verdicts}
+	return []*ebpf.Map{m.State, m.Names, m.Cidrs, m.Members, m.Rates, m.Denials, m.Flows, m.Outcomes, m.Verdicts,
+		m.Refusals, m.Calls, m.Watch, m.Reported}
 }
 
 // Remove closes the Fence, removes every pin of its layout and unmounts the

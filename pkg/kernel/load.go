@@ -18,11 +18,11 @@ import (
 
 // loader turns the embedded objects into programs over one set of maps.
 type loader struct {
-	fence, process *ebpf.CollectionSpec
-	digest         string // of the code and of what the kernel made us switch on
-	mapDir         string // "" means nothing is pinned
-	shared         map[string]*ebpf.Map
-	kernelTypes    *btf.Spec // parsed once, when the first program is loaded
+	fence, process, refusal *ebpf.CollectionSpec
+	digest                  string // of the code and of what the kernel made us switch on
+	mapDir                  string // "" means nothing is pinned
+	shared                  map[string]*ebpf.Map
+	kernelTypes             *btf.Spec // parsed once, when the first program is loaded
 }
 
 // newLoader fits the embedded objects to the kernel and to the options. With
@@ -40,6 +40,9 @@ func newLoader(o Options, mapDir string) (*loader, error) {
 	if l.process, err = bpf.LoadProcess(); err != nil {
 		return nil, err
 	}
+	if l.refusal, err = bpf.LoadRefusal(); err != nil {
+		return nil, err
+	}
 	retval := []byte{0}
 	if haveRetval() {
 		retval[0] = 1
@@ -50,7 +53,7 @@ func newLoader(o Options, mapDir string) (*loader, error) {
 	l.digest = digestOf(bpf.Digest(), retval)
 	for name, size := range map[string]uint32{
 		bpf.FenceMapNames: o.MaxNames, bpf.FenceMapCidrs: o.MaxCIDRs,
-		bpf.FenceMapDenials: o.DenialRing, bpf.FenceMapFlows: o.FlowRing,
+		bpf.FenceMapDenials: o.DenialRing, bpf.FenceMapFlows: o.FlowRing, bpf.FenceMapRefusals: o.RefusalRing,
 	} {
 		if size != 0 {
 			l.fence.Maps[name].MaxEntries = size
@@ -65,6 +68,7 @@ func (l *loader) loadMaps(out *bpf.FenceMaps) error {
 		bpf.FenceMapState: &out.State, bpf.FenceMapNames: &out.Names, bpf.FenceMapCidrs: &out.Cidrs,
 		bpf.FenceMapMembers: &out.Members, bpf.FenceMapRates: &out.Rates, bpf.FenceMapDenials: &out.Denials,
 		bpf.FenceMapFlows: &out.Flows, bpf.FenceMapOutcomes: &out.Outcomes, bpf.FenceMapVerdicts: &out.Verdicts,
+		bpf.FenceMapRefusals: &out.Refusals, bpf.FenceMapCalls: &out.Calls, bpf.FenceMapWatch: &out.Watch, bpf.FenceMapReported: &out.Reported,
 	} {
 		m, err := l.openMap(name)
 		if err != nil {

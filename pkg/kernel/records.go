@@ -22,7 +22,8 @@ import (
 	"github.com/ringfence/ringfence/bpf"
 )
 
-// Record is one fixed-size message from the kernel: *Verdict, *Exec or *Exit.
+// Record is one fixed-size message from the kernel: *Verdict, *Exec, *Exit or
+// *Refusal.
 type Record interface{ record() }
 
 // Head is common to all records.
@@ -92,14 +93,14 @@ const (
 	tickIdle = 50 * time.Millisecond
 )
 
-// Records reads both rings and calls fn for each record, one at a time, until
+// Records reads the rings and calls fn for each record, one at a time, until
 // ctx ends; then it returns nil. Each ring keeps its own order. One reader per
 // Fence. A record that cannot be decoded ends the reading with an error: it
 // means that kernel and keeper disagree about the layout.
 func (f *Fence) Records(ctx context.Context, fn func(Record)) error {
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
-	for _, m := range []*ebpf.Map{f.maps.Denials, f.maps.Flows} {
+	for _, m := range []*ebpf.Map{f.maps.Denials, f.maps.Flows, f.maps.Refusals} {
 		r, err := ringbuf.NewReader(m)
 		if err != nil {
 			return fmt.Errorf("read records: %w", err)
@@ -218,6 +219,8 @@ func decode(b []byte, clock *bootClock) (Record, error) {
 		return decodeVerdict(head, b)
 	case bpf.FenceRfRecordTypeRF_RECORD_EXEC:
 		return decodeExec(head, b)
+	case bpf.FenceRfRecordTypeRF_RECORD_REFUSAL:
+		return decodeRefusal(head, b)
 	case bpf.FenceRfRecordTypeRF_RECORD_EXIT:
 		r, err := load[bpf.FenceRfExit](b)
 		if err != nil {

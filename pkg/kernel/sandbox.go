@@ -46,6 +46,7 @@ type Sandbox struct {
 	mu    sync.Mutex // guards what follows
 	state State
 	steer *steering // nil until Steer
+	owned []bpf.FenceRfWatchKey
 }
 
 // ErrExists says that a sandbox of this id is already pinned.
@@ -111,21 +112,24 @@ func (s *Sandbox) attach(st State) error {
 			return fmt.Errorf("pin %s: %w", h.name, err)
 		}
 	}
-	if err := s.register(); err != nil {
+	if err := s.register(st); err != nil {
 		return err
 	}
 	return s.SetState(st)
 }
 
 // register makes the sandbox's records and processes known.
-func (s *Sandbox) register() error {
+func (s *Sandbox) register(st State) error {
 	if err := ensureRate(s.fence.maps.Rates, s.id); err != nil {
 		return err
 	}
 	if err := s.fence.maps.Members.Put(s.cg.id, s.id); err != nil {
 		return fmt.Errorf("register cgroup: %w", err)
 	}
-	return nil
+	if st.Flags&FlagGateway != 0 {
+		return nil
+	}
+	return s.fence.watch.join(s.id)
 }
 
 func ensureRate(rates *ebpf.Map, id uint32) error {
@@ -180,7 +184,7 @@ func (s *Sandbox) adopt() error {
 	}
 	s.state = State{st.Sandbox, st.Policy, st.Generation, Flags(st.Flags)}
 	s.fence.written.foreign(st.Policy)
-	if err := s.register(); err != nil {
+	if err := s.register(s.state); err != nil {
 		return err
 	}
 	return s.adoptSteering()
@@ -252,6 +256,8 @@ func (s *Sandbox) release() error {
 	errs := []error{
 		ignoreMissing(s.fence.maps.Members.Delete(s.cg.id)),
 		ignoreMissing(s.fence.maps.Rates.Delete(s.id)),
+		s.disown(),
+		s.fence.watch.leave(s.id),
 		os.RemoveAll(s.dir), // unpins
 		s.Close(),
 	}
@@ -285,7 +291,7 @@ func (f *Fence) Forget(id uint32) error {
 	if err != nil {
 		return fmt.Errorf("forget sandbox %d: %w", id, err)
 	}
-	return errors.Join(deleteAll(f.maps.Members, members), ignoreMissing(f.maps.Rates.Delete(id)), os.RemoveAll(dir))
+	return errors.Join(deleteAll(f.maps.Members, members), ignoreMissing(f.maps.Rates.Delete(id)), f.forgetWatched(id), f.watch.leave(id), os.RemoveAll(dir))
 }
 
 func ignoreMissing(err error) error {

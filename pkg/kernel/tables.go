@@ -128,8 +128,9 @@ func (f *Fence) DropPolicy(policies ...uint32) error {
 	return errors.Join(deleteAll(f.maps.Names, names), deleteAll(f.maps.Cidrs, cidrs))
 }
 
-// Usage counts the entries of both tables, for leak tests and metrics.
-type Usage struct{ Names, CIDRs, Members, Rates int }
+// Usage counts the entries of the tables, for leak tests and metrics; of the
+// watched paths only those of sandboxes.
+type Usage struct{ Names, CIDRs, Members, Rates, Watched int }
 
 // Usage walks the tables.
 func (f *Fence) Usage() (Usage, error) {
@@ -149,7 +150,11 @@ func (f *Fence) Usage() (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	return Usage{len(names), len(cidrs), len(members), len(rates)}, nil
+	watched, err := keysWhere(f.maps.Watch, func(k *bpf.FenceRfWatchKey, _ *uint32) bool { return k.Sandbox != 0 })
+	if err != nil {
+		return Usage{}, err
+	}
+	return Usage{len(names), len(cidrs), len(members), len(rates), len(watched)}, nil
 }
 
 func nameKey(policy uint32, e NameEntry) (bpf.FenceRfNameKey, error) {

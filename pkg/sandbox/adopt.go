@@ -145,6 +145,9 @@ func (s *Sandbox) reattach(ctx context.Context) (err error) {
 	if s.fence, err = s.m.o.Fence.AdoptSandbox(s.Record.Cgroup, s.Record.Number); err != nil {
 		return err
 	}
+	if err := s.fence.Watch(s.Record.Watch); err != nil {
+		return err
+	}
 	s.table = s.fence.State().Policy
 	s.m.mu.Lock()
 	s.m.tables[s.table] = true

@@ -420,6 +420,9 @@ func (l *launch) walls(ctx context.Context) error {
 // no record knows that there was no start to end.
 func (l *launch) save(context.Context) error {
 	l.s.Record.Degraded = append(l.missing, l.prep.Notes...)
+	if err := l.s.fence.Watch(l.s.Record.Watch); err != nil {
+		return err
+	}
 	return l.s.Record.save(l.s.dir)
 }
 

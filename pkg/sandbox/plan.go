@@ -59,6 +59,7 @@ func (l *launch) plan(ctx context.Context) error {
 	if err := l.openWorkspace(ctx, &in); err != nil {
 		return err
 	}
+	l.watch(in.Binds)
 	if l.prep, err = confine.Plan(in); err != nil {
 		return err
 	}

@@ -44,6 +44,8 @@ type Record struct {
 	WorkspaceDev uint64 `json:"workspaceDev"`
 	WorkspaceIno uint64 `json:"workspaceIno"`
 
+	Watch map[string]bool `json:"watch,omitempty"` // see kernel.Sandbox.Watch
+
 	Documents []string  `json:"documents,omitempty"` // names of the files with its own policy
 	Degraded  []string  `json:"degraded,omitempty"`
 	Created   time.Time `json:"created"`

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/event"
 )
@@ -36,8 +39,8 @@ func (p *place) judge(o *outcome) (wrong []string) {
 	if pid == 0 {
 		say("no event says that the program ran")
 	}
-	if o.row.Event != "none" && p.canTell(o) && !told(o, pid) {
-		say("no %s event that mentions %q among %d", o.row.Event, o.row.Trace, len(o.events))
+	if o.row.Event != "none" && p.canTell(o) && !p.told(o, pid) {
+		say("no %s event that mentions %q and %s among %d", o.row.Event, o.row.Trace, o.result.Errno, len(o.events))
 	}
 	return wrong
 }
@@ -51,8 +54,24 @@ func (p *place) canTell(o *outcome) bool {
 		return o.audited
 	case "exec":
 		return o.result.OK
+	case "refusal":
+		return status(o.result.Errno) != 0
 	}
 	return true
+}
+
+// status is what an event of a refusal has as its status: the error number, or
+// 128 and the signal that ended the process; 0 if nothing was refused.
+func status(errno string) uint32 {
+	if errno == "SIGSYS" {
+		return 128 + uint32(unix.SIGSYS)
+	}
+	for e := unix.Errno(1); e < 134; e++ {
+		if unix.ErrnoName(e) == errno {
+			return uint32(e)
+		}
+	}
+	return 0
 }
 
 // started finds the process that made an attempt, 0 if none is recorded.
@@ -66,12 +85,17 @@ func started(events []event.Event, name string) uint32 {
 }
 
 // told finds the event of a refusal.
-func told(o *outcome, pid uint32) bool {
+func (p *place) told(o *outcome, pid uint32) bool {
 	kinds := map[string]event.Kind{
 		"network": event.KindNetwork, "kernel-denial": event.KindKernelDenial, "dns": event.KindDNS, "file": event.KindFile,
 		"workspace": event.KindWorkspace, "exec": event.KindExec, "syscall": event.KindSyscall,
 	}
 	return slices.ContainsFunc(o.events, func(e event.Event) bool {
+		if o.row.Event == "refusal" {
+			ours := e.PID == pid || e.PPID == pid
+			return e.IsDenial() && ours && e.Source == "kernel" && e.Status == status(o.result.Errno) && e.Layer != "" && e.Reason != "" &&
+				mentions(strings.Join([]string{e.Object, e.Path, e.DstAddr, e.SocketInfo}, " "), o.row.Trace+" "+p.target(o.row))
+		}
 		if e.Kind != kinds[o.row.Event] {
 			return false
 		}
@@ -91,6 +115,17 @@ func told(o *outcome, pid uint32) bool {
 			return e.Verdict == event.Denied && inTime && mentions(text, o.row.Trace)
 		}
 	})
+}
+
+// target is the last part of the path that a row on files reaches for.
+func (p *place) target(a *attempt) string {
+	if !strings.HasPrefix(a.Class, "file-") || len(a.Params) != 1 || a.Name == "symlink-to-secret" {
+		return ""
+	}
+	if path := p.world.Params[a.Params[0]]; path != "" {
+		return filepath.Base(path)
+	}
+	return ""
 }
 
 func mentions(text, trace string) bool {

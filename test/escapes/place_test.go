@@ -34,7 +34,8 @@ const (
 // for the kernel tells of Landlock's and the filter's refusals only there.
 type place struct {
 	wire, home *node.Node
-	audited    bool // the kernel tells home of refusals
+	audited    bool   // the kernel tells home of refusals
+	dir        string // the world's, and the attempts'
 	world      *world.World
 	program    []byte // the attempts program
 	attempts   []attempt
@@ -63,6 +64,7 @@ func newPlace(t *testing.T) *place {
 	need(t, err)
 	t.Cleanup(func() { need(t, os.RemoveAll(dir)) })
 	need(t, os.Chmod(dir, 0o755))
+	p.dir = dir
 	program := filepath.Join(dir, "attempts")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./attempts")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -84,7 +86,7 @@ func newPlace(t *testing.T) *place {
 // daemons starts the two.
 func (p *place) daemons(t *testing.T) {
 	t.Helper()
-	config := "group: " + group + "\naudit: {landlock: true}\n"
+	config := "group: " + group + "\naudit: {landlock: true, watch: [" + p.dir + ", /tmp/escape, /dev/shm, /sys/fs/cgroup]}\n"
 	p.wire = node.Start(t, node.Options{NoStart: true, Config: config})
 	p.do(func() { p.wire.StartDaemon(t) })
 	p.home = node.Start(t, node.Options{Config: config})

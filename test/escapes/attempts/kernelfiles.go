@@ -66,7 +66,8 @@ func kernelFileAttempts() []*Attempt {
 	)
 }
 
-// cgroupRoot finds where the unified hierarchy is mounted.
+// cgroupRoot finds where the unified hierarchy is mounted, or says where it
+// would be.
 func cgroupRoot() (string, error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -79,7 +80,7 @@ func cgroupRoot() (string, error) {
 			return f[4], nil
 		}
 	}
-	return "", unix.ENOENT
+	return "/sys/fs/cgroup", nil
 }
 
 func cgroupFile(name string) func(params) error {

@@ -47,7 +47,7 @@ type Attempt struct {
 	Needs   []string `json:"needs,omitempty"`  // what the kernel or machine must have for the control
 	NotIn   []string `json:"notIn,omitempty"`  // kinds of launch in which it is not an escape: "root-inside", "coding" ...
 	Layer   string   `json:"layer"`            // what refuses it first
-	Event   string   `json:"event"`            // event kind that must appear, "none"
+	Event   string   `json:"event"`            // event kind that must appear; "refusal": one of any kind with the error number; "none"
 	Trace   string   `json:"trace,omitempty"`  // what that event must mention: an address, a path, a name
 	Silent  string   `json:"silent,omitempty"` // with "none": why nothing can record the refusal itself
 	Control string   `json:"control"`          // how it succeeds outside

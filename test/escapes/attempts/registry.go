@@ -2,7 +2,10 @@
 
 package main
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Who the control runs as.
 const (
@@ -27,7 +30,16 @@ func all() []*Attempt {
 	)
 	for _, a := range out {
 		if a.Event == "" {
-			a.Event, a.Silent = "none", silent[a.Layer]
+			a.Event = "refusal"
+		}
+		if why := silent[a.Layer]; why != "" && a.Event == "refusal" {
+			a.Event, a.Silent = "none", why
+		}
+		if why := silentRows[a.Name]; why != "" {
+			a.Event, a.Silent = "none", why
+		}
+		if a.Event == "refusal" && a.Trace == "" {
+			a.Trace = callOf(a)
 		}
 		if a.As == "" {
 			a.As = asUser
@@ -36,23 +48,39 @@ func all() []*Attempt {
 	return out
 }
 
+// callOf is the system call that a row is about, where its name says it.
+func callOf(a *Attempt) string {
+	group, rest, _ := strings.Cut(a.Name, "-")
+	switch group {
+	case "ns":
+		call, _, _ := strings.Cut(rest, "-")
+		if call == "setns" {
+			return "" // the namespace of a host process cannot even be opened
+		}
+		return call
+	case "call", "future":
+		for _, more := range []string{"-high-bits", "-exec", "-mm", "-listener"} {
+			rest = strings.TrimSuffix(rest, more)
+		}
+		return strings.ReplaceAll(rest, "-", "_")
+	}
+	return ""
+}
+
 func errnos(names ...string) Expect { return Expect{Errnos: names} }
 
 func contained() Expect { return Expect{Contained: true} }
 
-// silent says, by the layer that refuses, why the refusal leaves no record of
-// its own. That the program ran which tried it is recorded for every attempt.
+// silent says, by the layer, why there is no refusal to be recorded. That the
+// program ran which tried it is recorded for every attempt.
 var silent = map[string]string{
-	"mount":        "the sandbox's view has no such thing, or has it read-only: the kernel answers before any hook that could record",
-	"netns":        "the network namespace has no such thing: the kernel answers before any hook that could record",
-	"pidns":        "the pid namespace has no such process, or shields its first one: no hook is asked",
-	"ipcns":        "the ipc namespace has no such object: no hook is asked",
-	"capabilities": "a check of the kernel that no hook records",
-	"dumpable":     "a check of the kernel that no hook records",
-	"rlimits":      "a check of the kernel that no hook records",
 	"no-new-privs": "the program runs, without gaining anything: there is no refusal",
 	"environment":  "nothing is there to be refused",
 	"launch":       "nothing is there to be refused",
 	"none":         "it is permitted: it harms the sandbox alone",
-	"seccomp":      "SECCOMP_RET_ERRNO is not recorded unless the filter asks the kernel's audit log for it",
+}
+
+// silentRows are single attempts of which the same is true.
+var silentRows = map[string]string{
+	"net-route-add": "the call succeeds; the refusal is in the answer that is read from the socket",
 }

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"fmt"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -57,7 +59,7 @@ var socketKinds = []socketKind{
 func socketAttempts() []*Attempt {
 	var out []*Attempt
 	for _, k := range socketKinds {
-		a := &Attempt{Name: "socket-" + k.name, Class: "socket", Expect: errnos(k.errno), Layer: k.layer, Control: k.control, As: asRoot,
+		a := &Attempt{Name: "socket-" + k.name, Class: "socket", Expect: errnos(k.errno), Layer: k.layer, Control: k.control, As: asRoot, Trace: fmt.Sprintf("family=%d type=%d protocol=%d", k.family, k.kind&0xf, k.proto),
 			run: func(params) error { return open(k.family, k.kind, k.proto) }}
 		if k.need != "" {
 			a.Needs = []string{k.need}

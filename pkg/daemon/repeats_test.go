@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+)
+
+func denial(sandbox, path string, n uint64) *event.Event {
+	return &event.Event{Kind: event.KindFile, Sandbox: sandbox, PID: 9, Path: path, Count: n, Time: time.Now()}
+}
+
+func TestRepeats(t *testing.T) {
+	var got []event.Event
+	r := newRepeats(func(e *event.Event) { got = append(got, *e) })
+	for _, e := range []*event.Event{denial("a", "/x", 1), denial("a", "/x", 4), denial("a", "/x", 0), denial("a", "/y", 1), denial("b", "/x", 1)} {
+		r.take(e)
+	}
+	if len(got) != 3 || got[0].Count != 1 || got[1].Path != "/y" || got[2].Sandbox != "b" {
+		t.Fatalf("the first of each is told at once: %+v", got)
+	}
+	r.flush(time.Now().Add(-time.Minute), "")
+	if len(got) != 3 {
+		t.Fatalf("told before the window is over: %+v", got)
+	}
+	r.flush(time.Now(), "b")
+	if len(got) != 3 {
+		t.Fatalf("b had no repeats: %+v", got)
+	}
+	r.flush(time.Now(), "a")
+	if len(got) != 4 || got[3].Count != 5 || got[3].Path != "/x" || got[3].End.Before(got[3].Time) {
+		t.Fatalf("the repeats are one event: %+v", got)
+	}
+	r.take(denial("a", "/x", 1))
+	if len(got) != 5 {
+		t.Errorf("a new window begins with an event: %+v", got)
+	}
+}
+
+// However denials come and windows end, their number is told in full.
+func TestRepeatsKeepCount(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var told uint64
+	r := newRepeats(func(e *event.Event) { told += max(e.Count, 1) })
+	var taken uint64
+	for range 50000 {
+		e := denial(fmt.Sprint(rnd.IntN(3)), fmt.Sprint(rnd.IntN(10000)), uint64(rnd.IntN(4)))
+		taken += max(e.Count, 1)
+		r.take(e)
+		if rnd.IntN(500) == 0 {
+			r.flush(time.Now(), []string{"", "0", "1"}[rnd.IntN(3)])
+		}
+		if len(r.of) > maxRepeats {
+			t.Fatalf("%d are folded at once", len(r.of))
+		}
+	}
+	r.flush(time.Now(), "")
+	if told != taken {
+		t.Errorf("told %d of %d", told, taken)
+	}
+}
