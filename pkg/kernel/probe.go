@@ -157,9 +157,11 @@ func (p *prober) programs() {
 		p.add(h.name, h.kernel, need, "verdict hook", err, explain(err, h.kernel))
 	}
 	for _, t := range tracepoints {
-		err := p.tracepoint(t.name, t.prog, t.point)
+		err := p.tracepoint(p.l.process, t.name, t.prog, t.point)
 		p.add(t.name, "4.17", NeedRequired, "process records", err, explain(err, "4.17"))
 	}
+	err = p.tracepoint(p.l.refusal, "refused", bpf.RefusalProgRfRefused, "sys_exit")
+	p.add("refused", "4.17", NeedOptional, "records of refused system calls (audit.syscalls)", err, "boot a kernel built with CONFIG_FTRACE_SYSCALLS=y, as Debian, Ubuntu, Fedora and RHEL ship it")
 	err = p.skLookup()
 	p.add("sk_lookup", "5.9", NeedRequired, "steers flows to the gateway", err, explain(err, "5.9"))
 }
@@ -190,8 +192,8 @@ func (p *prober) hook(h hookInfo) error {
 	return nil
 }
 
-func (p *prober) tracepoint(name, progName, point string) error {
-	prog, err := p.l.program("", name, p.l.process, progName)
+func (p *prober) tracepoint(from *ebpf.CollectionSpec, name, progName, point string) error {
+	prog, err := p.l.program("", name, from, progName)
 	if err != nil {
 		return err
 	}

@@ -15,22 +15,16 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ringfence/ringfence/pkg/audit/landlock"
-	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/daemon"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
 )
 
-// logABI is the first Landlock that reports denials (Linux 6.15).
-const logABI = 7
-
 // node is the quickstart's own daemon.
 type node struct {
-	bin, dir    string
-	cmd         *exec.Cmd
-	log         *safeBuffer
-	auditBefore auditState
+	bin, dir string
+	cmd      *exec.Cmd
+	log      *safeBuffer
 }
 
 // safeBuffer is written by the daemon's output while it is read here.
@@ -51,48 +45,12 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
-// auditState is whether the kernel's audit subsystem is on.
-type auditState int
-
-const (
-	auditNone auditState = iota
-	auditOff
-	auditOn
-)
-
-func readAuditState() auditState {
-	f, _, err := landlock.OpenSocket(false, "")
-	switch {
-	case err == nil:
-		f.Close()
-		return auditOn
-	case errors.Is(err, landlock.ErrOff):
-		return auditOff
-	}
-	return auditNone
-}
-
-// says tells the operator what the quickstart does to the machine's state.
-func (a auditState) says() string {
-	switch {
-	case a == auditNone || confine.LandlockABI() < logABI:
-		return "This kernel does not report file denials (Linux 6.15 with its audit log does): they are refused all the same."
-	case a == auditOn:
-		return "The kernel's audit log is already on; it is read for file denials and left as it is."
-	}
-	return "The kernel's audit log is switched on while this runs, to record file denials (audit.landlock), and off again after."
-}
-
-func (n *node) fileDenials() bool {
-	return n.auditBefore != auditNone && confine.LandlockABI() >= logABI
-}
-
 func startNode(ctx context.Context, bin string) (*node, error) {
 	dir, err := os.MkdirTemp("", "ringfence-quickstart-")
 	if err != nil {
 		return nil, err
 	}
-	n := &node{bin: bin, dir: dir, log: &safeBuffer{}, auditBefore: readAuditState()}
+	n := &node{bin: bin, dir: dir, log: &safeBuffer{}}
 	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w\nthe daemon said:\n%s", err, n.log.String()), n.stop())
 	}
@@ -104,10 +62,8 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	config := filepath.Join(n.dir, "config.yaml")
-	text := "lockDir: " + filepath.Join(n.dir, "locks") + "\n"
-	if n.fileDenials() {
-		text += "audit: {landlock: true}\n"
-	}
+	// What the agent looks for in here and does not find is worth a record.
+	text := "lockDir: " + filepath.Join(n.dir, "locks") + "\naudit: {watch: [" + n.dir + "]}\n"
 	if err := errors.Join(os.WriteFile(config, []byte(text), 0o644), os.Mkdir(filepath.Join(n.dir, "policy"), 0o755)); err != nil {
 		return err
 	}
@@ -202,9 +158,6 @@ func (n *node) leftovers() []string {
 	}
 	for _, e := range entries {
 		out = append(out, "file "+filepath.Join(n.run(), e.Name()))
-	}
-	if n.auditBefore == auditOff && readAuditState() == auditOn { // what was on is never switched off
-		out = append(out, "the kernel's audit log, switched on")
 	}
 	return out
 }
