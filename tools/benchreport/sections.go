@@ -37,6 +37,13 @@ var sections = []section{
 		tables: [][]column{{{"ns", "ns/hook"}}},
 	},
 	{
+		title: "Every system call of the machine",
+		text: "What a process outside every sandbox pays for `audit.syscalls` while a sandbox lives: rounds of the same call without and with the\n" +
+			"tracepoint, in turns.",
+		pkg: "./pkg/kernel", bench: "^BenchmarkSystemCall$", flags: []string{"-benchtime", "15x"},
+		tables: [][]column{{{"without ns", "off-ns"}, {"with ns", "on-ns"}, {"added ns", "added-ns"}}},
+	},
+	{
 		title: "Policy: one decision",
 		text: "One decision of the compiled policy in the gateway, on one CPU, by the number of rules in all documents. HTTP matches method\n" +
 			"and path too; Addr and Inference have 10,000 rules.",
