@@ -7,15 +7,19 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
+if [ "$(id -u)" != 0 ]; then
+	echo "run as root: the daemon owns cgroups, namespaces and kernel programs" >&2
+	exit 1
+fi
 verb=${1:?start or stop}
-dir=${2:?directory}
+dir=$(realpath -m "${2:?directory}")
 pidfile=$dir/pid
 
 # The daemon's process id, if it is one of ours and alive.
 running() {
 	local pid
 	pid=$(cat "$pidfile" 2>/dev/null) || return 1
-	tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "--run-dir $dir/run " || return 1
+	[ -r "/proc/$pid/cmdline" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "--run-dir $dir/run " || return 1
 	echo "$pid"
 }
 
@@ -50,6 +54,10 @@ The daemon runs. Its log is $dir/log, its policy directory $dir/policy. To use i
 TEXT
 	;;
 stop)
+	if ! pid=$(running) && compgen -G "$dir/run/sandboxes/*" >/dev/null; then
+		echo "the daemon is gone and its sandboxes are not: it is started again to end them"
+		"$0" start "$dir" >/dev/null
+	fi
 	if ! pid=$(running); then
 		echo "not running"
 		exit 0

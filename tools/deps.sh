@@ -25,11 +25,22 @@ need() {
 }
 
 has() { command -v "$1"; }
+
+# Debian's own Go is older than go.mod asks for.
+go_is_new_enough() {
+	local want have
+	want=$(sed -n 's/^go //p' "$(dirname "$0")/../go.mod")
+	have=$( (go env GOVERSION 2>/dev/null || echo go0) | sed 's/^go//')
+	[ "$(printf '%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] && return
+	echo "Go $want or newer is needed (here: ${have/#0/none}): install it from https://go.dev/dl" >&2
+	exit 1
+}
 any() { compgen -G "$1"; }
 
 for job in "$@"; do
 	case $job in
 	build)
+		go_is_new_enough
 		need gcc has gcc
 		need libc6-dev test -e /usr/include/stdio.h
 		need pkg-config has pkg-config

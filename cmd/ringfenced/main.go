@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/daemon"
 	"github.com/ringfence/ringfence/pkg/denialreader"
@@ -120,8 +121,8 @@ func keeper(args []string, log *slog.Logger, level *slog.LevelVar) error {
 }
 
 // serve runs until SIGINT, which stops every sandbox too, or SIGTERM, which
-// leaves running sandboxes to the next daemon. A second one of either ends it
-// at once.
+// leaves running sandboxes to the next daemon. A later one of either ends it at
+// once.
 func serve(open func() (*daemon.Daemon, error)) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -129,7 +130,7 @@ func serve(open func() (*daemon.Daemon, error)) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGHUP)
-	go obey(signals, &stopSandboxes, cancel, func() { os.Exit(1) })
+	go obey(signals, &stopSandboxes, cancel, func() { os.Exit(1) }, patience)
 	d, err := open()
 	if err != nil {
 		return err
@@ -137,14 +138,22 @@ func serve(open func() (*daemon.Daemon, error)) error {
 	return d.Run(ctx, stopSandboxes.Load)
 }
 
-// obey stops in order at the first signal and at once at the second: whoever
-// asks twice does not want to wait. Sandboxes stay behind their pinned programs
-// then.
-func obey(signals <-chan os.Signal, stopSandboxes *atomic.Bool, stop, die func()) {
+// patience is how long after the first signal another one is part of it: a
+// terminal, `timeout` or a supervisor often sends two.
+const patience = 3 * time.Second
+
+// obey stops in order at the first signal, and at once at one that comes after
+// patience: whoever asks again then does not want to wait. Sandboxes stay
+// behind their pinned programs in that case.
+func obey(signals <-chan os.Signal, stopSandboxes *atomic.Bool, stop, die func(), patience time.Duration) {
 	if s := <-signals; s == syscall.SIGINT {
 		stopSandboxes.Store(true)
 	}
 	stop()
-	<-signals
+	for began := time.Now(); ; {
+		if <-signals; time.Since(began) >= patience {
+			break
+		}
+	}
 	die()
 }

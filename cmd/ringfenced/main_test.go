@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-func TestASecondSignalEndsAtOnce(t *testing.T) {
+func TestALaterSignalEndsAtOnce(t *testing.T) {
 	for _, first := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		signals := make(chan os.Signal)
 		stopped, died := make(chan struct{}), make(chan struct{})
 		var sandboxes atomic.Bool
-		go obey(signals, &sandboxes, func() { close(stopped) }, func() { close(died) })
+		go obey(signals, &sandboxes, func() { close(stopped) }, func() { close(died) }, 50*time.Millisecond)
 		signals <- first
 		<-stopped
 		if sandboxes.Load() != (first == syscall.SIGINT) {
@@ -25,6 +25,12 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 		case <-died:
 			t.Errorf("%v: it died of the first signal", first)
 		default:
+		}
+		signals <- first // of the same press
+		select {
+		case <-died:
+			t.Errorf("%v: it died of the same signal, sent twice", first)
+		case <-time.After(60 * time.Millisecond):
 		}
 		signals <- syscall.SIGTERM
 		select {

@@ -99,11 +99,11 @@ func TestGuardedPathsAreDecoys(t *testing.T) {
 	in := input(t, w)
 	in.Walls.Guarded = []string{"~/.ssh/id_rsa", "/etc/issue", "/etc/ssl", "/etc/ssl/certs", "/usr/bin/true", "/run/docker.sock", "/var/run/docker.sock", "/usr/share/common-licenses"}
 	out, _ := sh(t, in, `
-		for f in ~/.ssh/id_rsa `+w.key+` /etc/issue /usr/bin/true /run/docker.sock /var/run/docker.sock; do
+		cat ~/.ssh/id_rsa; for f in `+w.key+` /etc/issue /usr/bin/true /run/docker.sock /var/run/docker.sock; do
 			stat -L -c '%n %s %a' $f; cat $f && echo READ $f; done
 		ls /usr/share/common-licenses; ls /etc/ssl; cat /etc/debian_version >/dev/null && echo sibling readable
-		cat /usr/bin/env > /dev/null && echo program readable; chmod 600 ~/.ssh/id_rsa; mv ~/.ssh/id_rsa /tmp/x; cat /tmp/x`)
-	for _, want := range []string{"/etc/issue 0 444", "/usr/bin/true 0 444", w.key + " 0 444", "/run/docker.sock 0 444", "sibling readable", "program readable"} {
+		cat /usr/bin/env > /dev/null && echo program readable; mkdir ~/.ssh && echo mine > ~/.ssh/id_rsa && cat ~/.ssh/id_rsa`)
+	for _, want := range []string{"/etc/issue 0 444", "/usr/bin/true 0 444", w.key + " 0 444", "/run/docker.sock 0 444", "sibling readable", "program readable", "id_rsa: No such file", "mine"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
@@ -126,11 +126,16 @@ func TestGuardedPathInsideTheWorkspace(t *testing.T) {
 	if err := os.Chown(secret, 1000, 1000); err != nil {
 		t.Fatal(err)
 	}
-	for _, mode := range modes {
-		t.Run(mode.name, func(t *testing.T) {
+	for i := range 2 * len(modes) {
+		mode, own := modes[i/2], i%2 == 0
+		t.Run(fmt.Sprintf("%s/own=%v", mode.name, own), func(t *testing.T) {
 			in := input(t, w)
 			mode.set(&in)
-			in.RealHome = w.workspace // ringfence run --workspace ~
+			if own {
+				in.RealHome = w.workspace // ringfence run --workspace ~
+			} else {
+				in.Homes = []string{"/nonexistent", w.workspace} // of somebody else
+			}
 			out, _ := sh(t, in, `cat .aws/credentials; chmod 666 .aws/credentials; echo x > .aws/credentials; rm -f .aws/credentials; cat .aws/credentials; echo done`)
 			if strings.Contains(out, "SECRET") || !strings.Contains(out, "done") {
 				t.Errorf("got:\n%s", out)

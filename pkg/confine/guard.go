@@ -18,7 +18,9 @@ import (
 
 // planGuarded lays an empty decoy over every guarded path that the view could
 // show, and where nothing is shown puts one anyway, so that a look for secrets
-// is refused and recorded instead of passing as "no such file". The decoys are
+// is refused and recorded instead of passing as "no such file". Guarded paths
+// of homes are covered in the caller's and, where the view shows it, in
+// everybody's; in the sandbox's own home there is nothing to cover. The decoys are
 // world-readable: it is Landlock that refuses them, and the real content is not
 // in the mount namespace at all. Where the agent may write a directory of the
 // host, Landlock cannot except a file in it; there the decoy has mode 0.
@@ -58,8 +60,7 @@ func (pl *planner) guardedPaths(pattern string) ([]string, error) {
 	}
 	glob := strings.ContainsAny(pattern, `*?[\`)
 	var out []string
-	add := func(dir string, private bool) error {
-		full := path.Join(dir, rest)
+	add := func(full string) error {
 		if !glob {
 			out = append(out, full)
 			return nil
@@ -68,27 +69,31 @@ func (pl *planner) guardedPaths(pattern string) ([]string, error) {
 		if err != nil {
 			return fmt.Errorf("%w: guarded path %q: %w", ErrPlan, pattern, err)
 		}
-		for _, f := range found {
-			out = append(out, f)
-			if private {
-				out = append(out, path.Join(Home, strings.TrimPrefix(f, dir)))
-			}
-		}
+		out = append(out, found...)
 		return nil
 	}
-	switch {
-	case !inHome:
-		rest = pattern
-		return out, errors.Join(add("/", false), nil)
-	case cleanAbs(pl.in.RealHome) && pl.in.RealHome != "/":
-		if err := add(pl.in.RealHome, true); err != nil {
-			return nil, err
+	if !inHome {
+		return out, errors.Join(add(pattern), nil)
+	}
+	var errs []error
+	if h := pl.in.RealHome; cleanAbs(h) && h != "/" {
+		errs = append(errs, add(path.Join(h, rest)))
+	}
+	for _, h := range pl.in.Homes {
+		if cleanAbs(h) && h != "/" && pl.showsHost(path.Join(h, rest)) {
+			errs = append(errs, add(path.Join(h, rest)))
 		}
 	}
-	if !glob {
-		out = append(out, path.Join(Home, rest))
+	return out, errors.Join(errs...)
+}
+
+// showsHost says whether the view has a directory of the host at p.
+func (pl *planner) showsHost(p string) bool {
+	switch pl.area(pl.canon(p)).kind {
+	case regionHost, regionOverlay, regionShared:
+		return true
 	}
-	return out, nil
+	return false
 }
 
 // isGuarded says whether p is, or lies below, a guarded path.

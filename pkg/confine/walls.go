@@ -71,6 +71,8 @@ var defaultGuarded = []string{
 	"~/.aws/credentials", "~/.netrc", "~/.git-credentials", "~/.config/gh/hosts.yml", "~/.docker/config.json",
 	"~/.kube/config", "~/.pypirc", "~/.config/gcloud/application_default_credentials.json",
 	"~/.azure/msal_token_cache.json", "~/.gnupg/secring.gpg", "~/.pgpass", "~/.my.cnf", "~/.vault-token",
+	"~/.npmrc", "~/.cargo/credentials.toml", "~/.config/git/credentials", "~/.terraform.d/credentials.tfrc.json",
+	"~/.codex/auth.json", "~/.claude/.credentials.json",
 	"/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/sudoers", "/etc/sudoers.d",
 	"/etc/ssh/*_key", "/etc/ssl/private", "/etc/krb5.keytab", "/etc/ringfence/secrets",
 	"/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock",
@@ -114,7 +116,8 @@ type PlanInput struct {
 	// Caller, when set, is an unprivileged caller: Read, Write and Exec paths
 	// are opened with its rights and nothing is idmapped. nil = root.
 	Caller   *Credential
-	RealHome string // the caller's home on the host; "" = none
+	RealHome string   // the caller's home on the host; "" = none
+	Homes    []string // of everybody on the host: what is guarded there is covered wherever it is shown
 
 	Workspace       *os.File // O_PATH directory; nil only with WorkspaceNone
 	WorkspaceTarget string   // absolute path inside

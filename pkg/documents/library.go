@@ -10,6 +10,7 @@ package documents
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/ringfence/ringfence/pkg/policy"
 )
@@ -173,6 +175,12 @@ func (l *Library) readDirLocked(dir string, origin Origin, seen map[string]bool,
 	if err != nil {
 		return fmt.Errorf("documents: %w", err)
 	}
+	if st, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("documents: %w", err)
+	} else if err := othersCannotWrite(st); err != nil {
+		l.keepAllLocked(dir, origin, policy.Problem{File: dir, Msg: err.Error()}, seen)
+		return nil
+	}
 	for _, e := range entries {
 		ext := filepath.Ext(e.Name())
 		if e.IsDir() || strings.HasPrefix(e.Name(), ".") || (ext != ".yaml" && ext != ".yml") {
@@ -233,19 +241,50 @@ func (l *Library) keepLocked(name string, origin Origin, problems []policy.Probl
 	return news
 }
 
+// keepAllLocked leaves everything of a directory in force as it is.
+func (l *Library) keepAllLocked(dir string, origin Origin, why policy.Problem, seen map[string]bool) {
+	l.keepLocked(dir, origin, []policy.Problem{why})
+	for n, s := range l.sources {
+		if s.origin == origin {
+			seen[n] = true
+		}
+	}
+}
+
 func readBounded(path string) (string, error) {
-	st, err := os.Stat(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // whatever lies there must not hold us up
 	if err != nil {
 		return "", err
 	}
-	if !st.Mode().IsRegular() {
-		return "", fmt.Errorf("not a regular file")
-	}
-	if st.Size() > MaxFile {
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return "", err
+	case !st.Mode().IsRegular():
+		return "", errors.New("not a regular file")
+	case st.Size() > MaxFile:
 		return "", fmt.Errorf("%d bytes exceed the limit of %d", st.Size(), MaxFile)
 	}
-	b, err := os.ReadFile(path)
+	if err := othersCannotWrite(st); err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	if err == nil && len(b) > MaxFile {
+		err = fmt.Errorf("more than %d bytes", MaxFile)
+	}
 	return string(b), err
+}
+
+// othersCannotWrite refuses what is not the daemon's own user's or that
+// everybody may write: policy is the word of whoever can change it. A group
+// that may write was chosen by the operator.
+func othersCannotWrite(st fs.FileInfo) error {
+	own, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || own.Uid != uint32(os.Geteuid()) || st.Mode().Perm()&0o002 != 0 {
+		return errors.New("others can write it, so it is not policy: chown root, and chmod o-w")
+	}
+	return nil
 }
 
 // recompileLocked makes the next revision. The documents in force always

@@ -83,9 +83,9 @@ var groups = []group{
 	plain("shmget msgget semget", unix.ENOENT),
 	{"mq_open", "open", kernel.Call{Errnos: errnos(unix.ENOENT), Subject: kernel.SubjectPath, Arg: 0}},
 
-	// Questions, and what ordinary programs are told all day: a shell's job
-	// control, and access(2), which tries nothing.
-	none("access faccessat faccessat2 setpgid setsid rseq set_robust_list"),
+	// Questions, and what ordinary programs are told all day anywhere: a
+	// shell's job control, access(2), epoll(7) on a regular file.
+	none("access faccessat faccessat2 setpgid setsid rseq set_robust_list epoll_ctl"),
 }
 
 // watched are the paths whose absence from a sandbox's view is worth a record:

@@ -43,6 +43,7 @@ func (l *launch) plan(ctx context.Context) error {
 		HostUID: s.Record.UID, HostGID: l.hostGID(),
 		Identity:  confine.Identity{UID: s.Record.UID, GID: l.hostGID()},
 		RealHome:  r.OwnerHome,
+		Homes:     homes(passwdFile),
 		Workspace: r.Workspace, WorkspaceTarget: r.WorkspaceAt,
 		Argv: r.Argv, Env: environment(r, s.View()), Dir: r.Dir,
 		CABundle: [][]byte{l.m.o.Bundle, s.authority.PEM()}, CACert: s.authority.PEM(),

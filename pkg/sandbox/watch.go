@@ -21,6 +21,11 @@ func (l *launch) watch(guards []confine.Bind) {
 	for _, e := range slices.Concat(f.Read, f.Exec, f.Write) {
 		w[e.Path+"/"] = false
 	}
+	for _, g := range confine.DefaultGuarded() {
+		if rest, ok := strings.CutPrefix(g, "~/"); ok { // not there, and looked for by who wants it
+			w[confine.Home+"/"+rest] = true
+		}
+	}
 	for _, g := range guards {
 		if g.ReadOnly {
 			w[g.Target] = true

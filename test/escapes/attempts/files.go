@@ -53,7 +53,7 @@ func fileAttempts() []*Attempt {
 	}
 	out := []*Attempt{
 		read("read-ssh-key", "secret", secret, "reads a private key in the user's home"),
-		{Name: "read-decoy-key", Class: "file-read", Expect: errnos("EACCES"), Layer: "landlock", Event: "file", Trace: "/.ssh", Control: "reads the private key in $HOME",
+		{Name: "read-decoy-key", Class: "file-read", Expect: errnos("ENOENT"), Layer: "mount", Trace: "/.ssh/id_ed25519", Control: "reads the private key in $HOME",
 			run: func(params) error { return readPath(os.Getenv("HOME") + "/.ssh/id_ed25519") }},
 		read("read-shadow", "shadow", "/etc/shadow", "root reads the password file"),
 		read("read-secret-dotdot", "secretdotdot", "../../../../../../../../root/.ssh/id_ed25519", "reads it by a path full of .."),
