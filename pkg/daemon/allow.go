@@ -166,16 +166,21 @@ func grantName(file string) string {
 
 // revoke ends a grant; one that has ended already is no error.
 func (d *Daemon) revoke(name string) {
+	d.forgetGrant(name)
+	if err := d.library.Remove(name); err != nil {
+		d.logger.Error("a grant could not be taken back", "document", name, "error", err)
+	}
+}
+
+// forgetGrant stops the clock of a grant that is about to be removed.
+func (d *Daemon) forgetGrant(name string) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	if t := d.grants[name]; t != nil {
 		t.Stop()
 		delete(d.grants, name)
 	}
 	delete(d.used, name)
-	d.mu.Unlock()
-	if err := d.library.Remove(name); err != nil {
-		d.logger.Error("a grant could not be taken back", "document", name, "error", err)
-	}
 }
 
 // gatewaySaid ends grants for one connection when the gateway reports it.
