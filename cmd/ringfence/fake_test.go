@@ -39,6 +39,7 @@ type fakeNode struct {
 	hostile  func(c *confine.Conn)
 	launches []api.LaunchRequest
 	allows   []api.AllowRequest
+	backs    []api.AllowRequest // allow --remove
 	keys     []string
 	events   [][]byte
 	boxes    []api.Sandbox
@@ -275,6 +276,30 @@ func (n *fakeNode) Allow(_ context.Context, _ *api.Caller, r *api.AllowRequest) 
 		res.Effective, res.Note = false, "org rule no-paste denies it"
 	}
 	return res, nil
+}
+
+func (n *fakeNode) TakeBack(_ context.Context, _ *api.Caller, r *api.AllowRequest) (api.TakenBack, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.backs = append(n.backs, *r)
+	if r.Destination == "nosuch.example:443" {
+		e := api.Errorf(api.CodeNotFound, "sandbox %s has no rule for %s that `ringfence allow` gave", r.Sandbox, r.Destination)
+		e.Detail = "it has a.example:443 (once)"
+		return api.TakenBack{}, e
+	}
+	res := api.TakenBack{Sandbox: r.Sandbox, Scope: r.Scope, Revision: 6, Effective: true,
+		Rules: []api.GivenRule{{Destination: r.Destination, Document: "allow-a", Mode: api.AllowSandbox}, {Destination: r.Destination, Document: "allow-a.once-1", Mode: api.AllowOnce}}}
+	if r.Destination == "pastebin.com:443" {
+		res.Effective, res.Note = false, "the rule eng/paste\x1b (eng.yaml:7) allows it"
+	}
+	return res, nil
+}
+
+func (n *fakeNode) RemoveProvider(_ context.Context, _ *api.Caller, name string) (api.ProviderRemoved, error) {
+	if name == "house" {
+		return api.ProviderRemoved{}, api.Errorf(api.CodeConflict, "the provider %q was not made by `ringfence provider add`: it stands in /etc/house.yaml:3", name)
+	}
+	return api.ProviderRemoved{Name: name, Document: "/state/provider-" + name + ".yaml", KeptKey: "/etc/x.yaml", Revision: 6, Note: "the trial provider answers"}, nil
 }
 
 func (n *fakeNode) Providers(context.Context) ([]api.Provider, error) {

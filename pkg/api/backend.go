@@ -50,8 +50,12 @@ type Backend interface {
 
 	// Allow adds one rule. See AllowRequest.OnlyOwner.
 	Allow(ctx context.Context, c *Caller, r *AllowRequest) (AllowResult, error)
+	// TakeBack removes what Allow gave for one destination.
+	TakeBack(ctx context.Context, c *Caller, r *AllowRequest) (TakenBack, error)
 	Providers(ctx context.Context) ([]Provider, error)
 	AddProvider(ctx context.Context, c *Caller, r *ProviderRequest) (Provider, error)
+	// RemoveProvider removes what AddProvider wrote.
+	RemoveProvider(ctx context.Context, c *Caller, name string) (ProviderRemoved, error)
 	CheckPolicy(ctx context.Context, docs []Document) (CheckResult, error)
 	// Policy returns the documents in force for the sandbox with that id, or
 	// all of them for "".
