@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -58,7 +57,7 @@ func (a *app) printRefused(ctx context.Context, r attach.Result, began time.Time
 // refused for the same reason, or when one is the question for the name that
 // the other tried to reach.
 func fold(list []refusal, e *event.Event) []refusal {
-	n := refusal{what: e.Target(), reason: e.Reason, remedy: remedy(e), name: e.DstName, count: max(e.Count, 1)}
+	n := refusal{what: e.Target(), reason: e.Reason, remedy: event.LastingRemedy(e.Remedy, e.Scope), name: e.DstName, count: max(e.Count, 1)}
 	question := e.Kind == event.KindDNS
 	for i := range list {
 		have := &list[i]
@@ -84,28 +83,6 @@ func fold(list []refusal, e *event.Event) []refusal {
 		}
 	}
 	return append(list, n)
-}
-
-// safeCommand is what may stand in a command that an operator will paste:
-// nothing that a shell expands, whatever a sandbox put into a host name.
-var safeCommand = regexp.MustCompile(`^ringfence [A-Za-z0-9._:@/=,%\[\] -]+$`)
-
-// remedy is what would allow what e was about: one command, or a sentence; ""
-// when there is nothing. The sandbox is gone by then, so a command that names
-// no target gets its scope.
-func remedy(e *event.Event) string {
-	cmd := e.Remedy
-	if !strings.HasPrefix(cmd, "ringfence ") {
-		return cmd
-	}
-	if strings.HasPrefix(cmd, "ringfence allow ") && !strings.Contains(cmd, " --") && e.Scope != "" {
-		scope, _, _ := strings.Cut(e.Scope, "/sandbox:")
-		cmd += " --scope " + scope + " --always"
-	}
-	if !safeCommand.MatchString(cmd) {
-		return ""
-	}
-	return cmd
 }
 
 func writeRefused(w io.Writer, id string, list []refusal) {

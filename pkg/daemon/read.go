@@ -79,7 +79,24 @@ func (b *backend) Explain(ctx context.Context, id string) (api.Explanation, erro
 	x := api.Explanation{ID: e.ID, Sandbox: e.Sandbox, Scope: e.Scope, Verdict: verdictName(e.Verdict), Summary: e.Message(),
 		Layer: e.Layer, Rule: e.Rule, RuleAt: e.RuleAt, Revision: e.Revision, Remedy: e.Remedy, Event: line}
 	b.explainNow(&e, &x)
+	if !b.runs(e.Sandbox) {
+		x.Remedy = event.LastingRemedy(x.Remedy, e.Scope)
+	}
 	return x, nil
+}
+
+// runs says whether a rule can still be given to that very sandbox.
+func (b *backend) runs(id string) bool {
+	s, ok := b.d.sandboxes.ByID(id)
+	if !ok {
+		return false
+	}
+	select {
+	case <-s.Ended():
+		return false
+	default:
+		return true
+	}
 }
 
 func verdictName(v event.Verdict) string {
