@@ -182,7 +182,14 @@ func (n *fakeNode) start(argv []string, tty bool, rows, cols uint16, f *api.File
 		return nil, err
 	}
 	done := make(chan int, 1)
-	s := &fakeSession{done: done, exit: api.Exit{Denials: uint64(len(n.lines()))}}
+	s := &fakeSession{done: done}
+	for _, line := range n.lines() {
+		if h, err := event.PeekOCSF(line); err == nil && h.Denial() {
+			s.exit.Denials++
+		} else if err == nil && h.Failure() {
+			s.exit.Failures++
+		}
+	}
 	if hostile := n.init(); hostile != nil {
 		n.wg.Go(func() { hostile(c); _ = c.Close(); done <- 9 })
 		return s, nil
@@ -252,6 +259,12 @@ func (n *fakeNode) Log(context.Context, string, bool) (io.ReadCloser, error) {
 func (n *fakeNode) Events(_ context.Context, q api.EventQuery) iter.Seq2[api.EventRecord, error] {
 	return func(yield func(api.EventRecord, error) bool) {
 		for i, line := range n.lines() {
+			h, _ := event.PeekOCSF(line)
+			if q.Denied || q.Failed {
+				if !(q.Denied && h.Denial() || q.Failed && h.Failure()) {
+					continue
+				}
+			}
 			if !yield(api.EventRecord{Seq: uint64(i), Sandbox: "b0a1c2d3", Line: line}, nil) {
 				return
 			}
@@ -333,7 +346,20 @@ func (n *fakeNode) VerifyAudit(context.Context) (api.AuditReport, error) {
 // deniedLine is one event line of a refusal.
 func deniedLine(t *testing.T, e event.Event) []byte {
 	t.Helper()
-	e.Time, e.Sandbox, e.Scope, e.Verdict = time.Now(), "b0a1c2d3", "org:local/team:default/agent:sh", event.Denied
+	e.Verdict = event.Denied
+	return eventLine(t, e)
+}
+
+// failedLine is one event line of what was allowed and failed.
+func failedLine(t *testing.T, e event.Event) []byte {
+	t.Helper()
+	e.Verdict, e.Failed = event.Allowed, true
+	return eventLine(t, e)
+}
+
+func eventLine(t *testing.T, e event.Event) []byte {
+	t.Helper()
+	e.Time, e.Sandbox, e.Scope = time.Now(), "b0a1c2d3", "org:local/team:default/agent:sh"
 	b, err := e.AppendOCSF(nil, event.Node{})
 	if err != nil {
 		t.Fatal(err)

@@ -70,8 +70,9 @@ type Session interface {
 	// ID is the sandbox's id.
 	ID() string
 	// Wait blocks until the program ended and the records of what the sandbox
-	// was refused are in the event log, or until ctx ends. The exit code is
-	// as `ringfence run` reports it. Abandoning Wait does not end the sandbox.
+	// was refused, and of what was let through and failed, are in the event
+	// log, or until ctx ends. The exit code is as `ringfence run` reports it.
+	// Abandoning Wait does not end the sandbox.
 	Wait(ctx context.Context) (Exit, error)
 }
 
@@ -79,6 +80,7 @@ type Session interface {
 type Exit struct {
 	Code     int       `json:"code"`
 	Denials  uint64    `json:"denials,omitempty"`
+	Failures uint64    `json:"failures,omitempty"` // of what was let through
 	Findings []Finding `json:"findings,omitempty"`
 }
 

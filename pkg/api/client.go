@@ -285,6 +285,9 @@ func (q EventQuery) values() url.Values {
 	if q.Denied {
 		v.Set("denied", "true")
 	}
+	if q.Failed {
+		v.Set("failed", "true")
+	}
 	if q.Follow {
 		v.Set("follow", "true")
 	}

@@ -66,6 +66,7 @@ func TestHostileRequests(t *testing.T) {
 		{attempt{"take back what lasts from a sandbox", "DELETE", "/v1/allow", `{"destination":"a:1","mode":"always","sandbox":"web"}`, false}, 400, CodeBadRequest},
 		{attempt{"take back from nobody", "DELETE", "/v1/allow", `{"destination":"a:1"}`, false}, 400, CodeBadRequest},
 		{attempt{"take back nothing", "DELETE", "/v1/allow", `{"sandbox":"web"}`, false}, 400, CodeBadRequest},
+		{attempt{"another flag's nonsense", "GET", "/v1/events?failed=perhaps", "", false}, 400, CodeBadRequest},
 		{attempt{"provider removal by path", "DELETE", "/v1/providers/..%2f..%2fx", "", false}, 400, CodeBadRequest},
 		{attempt{"provider name", "POST", "/v1/providers", `{"name":"../../etc/cron.d/x"}`, false}, 400, CodeBadRequest},
 	}

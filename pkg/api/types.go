@@ -169,6 +169,7 @@ type EventQuery struct {
 	Since   time.Time // zero = from the start of the log
 	Sandbox string    // id, "" = all
 	Denied  bool      // denials only
+	Failed  bool      // what was let through and failed only; with Denied either
 	Follow  bool      // wait for more
 	Limit   int       // end after so many, 0 = no limit
 }

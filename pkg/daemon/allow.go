@@ -189,12 +189,15 @@ func (d *Daemon) forgetGrant(name string) {
 	delete(d.used, name)
 }
 
-// gatewaySaid ends grants for one connection when the gateway reports it.
+// gatewaySaid counts what the gateway reports for the end of the sandbox, and
+// ends grants for one connection.
 func (d *Daemon) gatewaySaid(e *event.Event) {
+	if s, ok := d.sandboxes.ByID(e.Sandbox); ok && e.IsFailure() {
+		s.CountFailure(max(e.Count, 1))
+	} else if ok && e.Verdict == event.Denied {
+		s.CountDenial(max(e.Count, 1))
+	}
 	if e.Verdict == event.Denied {
-		if s, ok := d.sandboxes.ByID(e.Sandbox); ok {
-			s.CountDenial(max(e.Count, 1))
-		}
 		return
 	}
 	d.onceUsed(e)

@@ -25,9 +25,12 @@ import (
 func (b *backend) Events(ctx context.Context, q api.EventQuery) iter.Seq2[api.EventRecord, error] {
 	return func(yield func(api.EventRecord, error) bool) {
 		var about string
-		match := func(h *event.Header) bool { about = h.Sandbox; return true }
+		match := func(h *event.Header) bool {
+			about = h.Sandbox
+			return !q.Failed || h.Failure() || q.Denied && h.Denial()
+		}
 		n := 0
-		for r, err := range b.d.log.Read(ctx, audit.Query{Since: q.Since, Sandbox: q.Sandbox, DeniedOnly: q.Denied, Follow: q.Follow, Match: match}) {
+		for r, err := range b.d.log.Read(ctx, audit.Query{Since: q.Since, Sandbox: q.Sandbox, DeniedOnly: q.Denied && !q.Failed, Follow: q.Follow, Match: match}) {
 			if err != nil {
 				yield(api.EventRecord{}, err)
 				return
