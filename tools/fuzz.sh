@@ -12,6 +12,12 @@ shift
 failed=()
 n=0
 
+# Go minimises every input that reaches new code, for up to a minute each and
+# with tries that grow with the square of its length: a target with seeds of some
+# kilobytes does nothing else. So the tries are bounded, also those on an input
+# that fails a target: run that one again with more.
+minimise=100x
+
 # Before Go 1.27 the end of -fuzztime itself can fail a target, without an
 # input to show for it (go.dev/issue/75804). Nothing else is forgiven.
 only_time_up() {
@@ -19,14 +25,24 @@ only_time_up() {
 		! grep -qE 'Failing input|^panic:|\.go:[0-9]+:' "$1"
 }
 
+# A target that ran fewer than ten times a second was not fuzzed.
+floor=0
+if [[ $time =~ ^([0-9]+)s$ ]]; then floor=$((BASH_REMATCH[1] * 10)); fi
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 while IFS=: read -r file target; do
 	dir=./$(dirname "$file")
 	if [ $# -gt 0 ] && ! printf '%s\n' "$@" | grep -qxF "$dir"; then continue; fi
 	n=$((n + 1))
-	if "${GO:-go}" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -timeout 30m "$dir" >"$log" 2>&1 || only_time_up "$log"; then
-		echo "ok  $dir $target  $(grep -o 'execs: [0-9]*' "$log" | tail -1)"
+	if "${GO:-go}" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime "$minimise" -timeout 30m "$dir" >"$log" 2>&1 || only_time_up "$log"; then
+		execs=$(grep -o 'execs: [0-9]*' "$log" | tail -1 | cut -d' ' -f2 || true)
+		if [ "${execs:-0}" -ge "$floor" ]; then
+			echo "ok  $dir $target  execs: $execs"
+		else
+			echo "$dir $target: executed ${execs:-0} times in $time, fewer than $floor"
+			failed+=("$dir.$target")
+		fi
 	else
 		cat "$log"
 		failed+=("$dir.$target")

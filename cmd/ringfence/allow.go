@@ -14,58 +14,92 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 )
 
+// allowFlags say how long a rule lasts, or that it ends now.
+type allowFlags struct {
+	once, always, remove bool
+	dur                  time.Duration
+	durSet               bool
+}
+
 func (a *app) allowCommand() *cobra.Command {
 	var r api.AllowRequest
-	var once, always bool
-	var dur time.Duration
+	var f allowFlags
 	cmd := &cobra.Command{
 		Use:   "allow HOST:PORT",
-		Short: "Allow one destination for a sandbox or a scope",
+		Short: "Allow one destination for a sandbox or a scope, or take that back",
 		Long: "Add one rule for a running sandbox (--sandbox; the only one there is, if neither\n" +
 			"is named) or for a scope (--scope), and show it. Without --once, --for or --always\n" +
-			"the rule lasts until the sandbox stops; a scope needs one of them.",
+			"the rule lasts until the sandbox stops; a scope needs one of them.\n\n" +
+			"--remove takes back what this command gave to exactly that sandbox or scope, and\n" +
+			"nothing else; with --always only the rule that is kept.",
 		Example: "  ringfence allow api.github.com:443\n  ringfence allow db.internal:5432 --sandbox web --for 1h\n" +
-			"  ringfence allow '*.npmjs.org:443' --scope org:local/team:default/agent:claude --always",
+			"  ringfence allow '*.npmjs.org:443' --scope org:local/team:default/agent:claude --always\n" +
+			"  ringfence allow --remove '*.npmjs.org:443' --scope org:local/team:default/agent:claude --always",
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, dest []string) error {
-			r.Destination, r.For = dest[0], api.Duration(dur)
-			if err := a.allowTarget(cmd.Context(), &r); err != nil {
+			r.Destination, r.For = dest[0], api.Duration(f.dur)
+			f.durSet = cmd.Flags().Changed("for")
+			if err := a.allowTarget(cmd.Context(), &r, f.remove); err != nil {
 				return err
 			}
-			switch {
-			case once:
-				r.Mode = api.AllowOnce
-			case always:
-				r.Mode = api.AllowAlways
-			case cmd.Flags().Changed("for"):
-				r.Mode = api.AllowFor
-			case r.Sandbox != "":
-				r.Mode = api.AllowSandbox
-			default:
-				return usagef("a rule for a scope needs --once, --for DURATION or --always")
+			if f.remove {
+				return a.takeBack(cmd.Context(), r, f)
 			}
-			res, err := a.client().Allow(cmd.Context(), r)
-			if err != nil {
-				return err
-			}
-			return a.printAllowed(res)
+			return a.allow(cmd.Context(), r, f)
 		},
 	}
-	f := cmd.Flags()
-	f.BoolVar(&once, "once", false, "the next connection only")
-	f.DurationVar(&dur, "for", 0, "how long, for example 1h")
-	f.BoolVar(&always, "always", false, "keep the rule across restarts")
-	f.StringVar(&r.Sandbox, "sandbox", "", "the sandbox: id or name")
-	f.StringVar(&r.Scope, "scope", "", "the scope, for example org:local/team:default/agent:claude")
+	fl := cmd.Flags()
+	fl.BoolVar(&f.once, "once", false, "the next connection only")
+	fl.DurationVar(&f.dur, "for", 0, "how long, for example 1h")
+	fl.BoolVar(&f.always, "always", false, "keep the rule across restarts")
+	fl.BoolVar(&f.remove, "remove", false, "take the rule back")
+	fl.StringVar(&r.Sandbox, "sandbox", "", "the sandbox: id or name")
+	fl.StringVar(&r.Scope, "scope", "", "the scope, for example org:local/team:default/agent:claude")
 	cmd.MarkFlagsMutuallyExclusive("once", "for", "always")
+	cmd.MarkFlagsMutuallyExclusive("remove", "once")
+	cmd.MarkFlagsMutuallyExclusive("remove", "for")
 	cmd.MarkFlagsMutuallyExclusive("sandbox", "scope")
 	_ = cmd.RegisterFlagCompletionFunc("sandbox", a.completeSandboxes)
 	a.outputFlag(cmd, "table", "json")
 	return cmd
 }
 
+func (a *app) allow(ctx context.Context, r api.AllowRequest, f allowFlags) error {
+	switch {
+	case f.once:
+		r.Mode = api.AllowOnce
+	case f.always:
+		r.Mode = api.AllowAlways
+	case f.durSet:
+		r.Mode = api.AllowFor
+	case r.Sandbox != "":
+		r.Mode = api.AllowSandbox
+	default:
+		return usagef("a rule for a scope needs --once, --for DURATION or --always")
+	}
+	res, err := a.client().Allow(ctx, r)
+	if err != nil {
+		return err
+	}
+	return a.printAllowed(res)
+}
+
+func (a *app) takeBack(ctx context.Context, r api.AllowRequest, f allowFlags) error {
+	if f.always {
+		if r.Scope == "" {
+			return usagef("--always rules are for a scope: name it with --scope")
+		}
+		r.Mode = api.AllowAlways
+	}
+	res, err := a.client().TakeBack(ctx, r)
+	if err != nil {
+		return err
+	}
+	return a.printTakenBack(res)
+}
+
 // allowTarget fills in the only running sandbox when none was named.
-func (a *app) allowTarget(ctx context.Context, r *api.AllowRequest) error {
+func (a *app) allowTarget(ctx context.Context, r *api.AllowRequest, remove bool) error {
 	if r.Sandbox != "" || r.Scope != "" {
 		return nil
 	}
@@ -85,10 +119,12 @@ func (a *app) allowTarget(ctx context.Context, r *api.AllowRequest) error {
 		}
 		names = append(names, name)
 	}
-	switch len(names) {
-	case 1:
+	switch {
+	case len(names) == 1:
 		return nil
-	case 0:
+	case len(names) == 0 && remove:
+		return usagef("no sandbox is running, and the rules of one end with it: name a scope with --scope for a rule that is kept")
+	case len(names) == 0:
 		return usagef("no sandbox is running: name a scope with --scope and how long with --once, --for or --always")
 	}
 	return usagef("%d sandboxes are running: name one with --sandbox (%s)", len(names), strings.Join(names, ", "))
@@ -116,6 +152,29 @@ func (a *app) printAllowed(res api.AllowResult) error {
 	_, err := fmt.Fprintf(a.out, "added to %s for %s%s, revision %d\n", show.Text(res.Document, 200), show.Text(target, 200), until, res.Revision)
 	if !res.Effective {
 		_, _ = fmt.Fprintf(a.err, "ringfence: the rule has no effect: %s\n", show.Text(res.Note, 500))
+		return quiet(exitDenied)
+	}
+	return err
+}
+
+func (a *app) printTakenBack(res api.TakenBack) error {
+	if a.json() {
+		if err := show.JSON(a.out, res); err != nil || res.Effective {
+			return err
+		}
+		return quiet(exitDenied)
+	}
+	target := res.Sandbox
+	if target == "" {
+		target = res.Scope
+	}
+	var err error
+	for _, g := range res.Rules {
+		_, err = fmt.Fprintf(a.out, "removed %s (%s, %s) from %s, revision %d\n", show.Text(g.Document, 200), show.Text(g.Destination, 300),
+			api.Lasts(g.Mode), show.Text(target, 200), res.Revision)
+	}
+	if !res.Effective {
+		_, _ = fmt.Fprintf(a.err, "ringfence: it is still allowed: %s\n", show.Text(res.Note, 500))
 		return quiet(exitDenied)
 	}
 	return err

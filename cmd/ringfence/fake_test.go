@@ -39,6 +39,7 @@ type fakeNode struct {
 	hostile  func(c *confine.Conn)
 	launches []api.LaunchRequest
 	allows   []api.AllowRequest
+	backs    []api.AllowRequest // allow --remove
 	keys     []string
 	events   [][]byte
 	boxes    []api.Sandbox
@@ -181,7 +182,14 @@ func (n *fakeNode) start(argv []string, tty bool, rows, cols uint16, f *api.File
 		return nil, err
 	}
 	done := make(chan int, 1)
-	s := &fakeSession{done: done, exit: api.Exit{Denials: uint64(len(n.lines()))}}
+	s := &fakeSession{done: done}
+	for _, line := range n.lines() {
+		if h, err := event.PeekOCSF(line); err == nil && h.Denial() {
+			s.exit.Denials++
+		} else if err == nil && h.Failure() {
+			s.exit.Failures++
+		}
+	}
 	if hostile := n.init(); hostile != nil {
 		n.wg.Go(func() { hostile(c); _ = c.Close(); done <- 9 })
 		return s, nil
@@ -251,6 +259,12 @@ func (n *fakeNode) Log(context.Context, string, bool) (io.ReadCloser, error) {
 func (n *fakeNode) Events(_ context.Context, q api.EventQuery) iter.Seq2[api.EventRecord, error] {
 	return func(yield func(api.EventRecord, error) bool) {
 		for i, line := range n.lines() {
+			h, _ := event.PeekOCSF(line)
+			if q.Denied || q.Failed {
+				if !(q.Denied && h.Denial() || q.Failed && h.Failure()) {
+					continue
+				}
+			}
 			if !yield(api.EventRecord{Seq: uint64(i), Sandbox: "b0a1c2d3", Line: line}, nil) {
 				return
 			}
@@ -275,6 +289,30 @@ func (n *fakeNode) Allow(_ context.Context, _ *api.Caller, r *api.AllowRequest) 
 		res.Effective, res.Note = false, "org rule no-paste denies it"
 	}
 	return res, nil
+}
+
+func (n *fakeNode) TakeBack(_ context.Context, _ *api.Caller, r *api.AllowRequest) (api.TakenBack, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.backs = append(n.backs, *r)
+	if r.Destination == "nosuch.example:443" {
+		e := api.Errorf(api.CodeNotFound, "sandbox %s has no rule for %s that `ringfence allow` gave", r.Sandbox, r.Destination)
+		e.Detail = "it has a.example:443 (once)"
+		return api.TakenBack{}, e
+	}
+	res := api.TakenBack{Sandbox: r.Sandbox, Scope: r.Scope, Revision: 6, Effective: true,
+		Rules: []api.GivenRule{{Destination: r.Destination, Document: "allow-a", Mode: api.AllowSandbox}, {Destination: r.Destination, Document: "allow-a.once-1", Mode: api.AllowOnce}}}
+	if r.Destination == "pastebin.com:443" {
+		res.Effective, res.Note = false, "the rule eng/paste\x1b (eng.yaml:7) allows it"
+	}
+	return res, nil
+}
+
+func (n *fakeNode) RemoveProvider(_ context.Context, _ *api.Caller, name string) (api.ProviderRemoved, error) {
+	if name == "house" {
+		return api.ProviderRemoved{}, api.Errorf(api.CodeConflict, "the provider %q was not made by `ringfence provider add`: it stands in /etc/house.yaml:3", name)
+	}
+	return api.ProviderRemoved{Name: name, Document: "/state/provider-" + name + ".yaml", KeptKey: "/etc/x.yaml", Revision: 6, Note: "the trial provider answers"}, nil
 }
 
 func (n *fakeNode) Providers(context.Context) ([]api.Provider, error) {
@@ -308,7 +346,20 @@ func (n *fakeNode) VerifyAudit(context.Context) (api.AuditReport, error) {
 // deniedLine is one event line of a refusal.
 func deniedLine(t *testing.T, e event.Event) []byte {
 	t.Helper()
-	e.Time, e.Sandbox, e.Scope, e.Verdict = time.Now(), "b0a1c2d3", "org:local/team:default/agent:sh", event.Denied
+	e.Verdict = event.Denied
+	return eventLine(t, e)
+}
+
+// failedLine is one event line of what was allowed and failed.
+func failedLine(t *testing.T, e event.Event) []byte {
+	t.Helper()
+	e.Verdict, e.Failed = event.Allowed, true
+	return eventLine(t, e)
+}
+
+func eventLine(t *testing.T, e event.Event) []byte {
+	t.Helper()
+	e.Time, e.Sandbox, e.Scope = time.Now(), "b0a1c2d3", "org:local/team:default/agent:sh"
 	b, err := e.AppendOCSF(nil, event.Node{})
 	if err != nil {
 		t.Fatal(err)

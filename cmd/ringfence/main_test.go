@@ -138,6 +138,13 @@ func TestExitCodes(t *testing.T) {
 		{"allow: no effect", n.socket, []string{"allow", "pastebin.com:443", "--sandbox", "web"}, 4, "org rule no-paste"},
 		{"allow: no port", n.socket, []string{"allow", "pastebin.com", "--sandbox", "web"}, 2, "HOST:PORT"},
 		{"allow: scope without an end", n.socket, []string{"allow", "a:1", "--scope", "org:local"}, 2, "--always"},
+		{"allow --remove: nothing there", n.socket, []string{"allow", "--remove", "nosuch.example:443", "--sandbox", "web"}, 3, "it has a.example:443 (once)"},
+		{"allow --remove: still allowed", n.socket, []string{"allow", "--remove", "pastebin.com:443", "--sandbox", "web"}, 4, `it is still allowed: the rule eng/paste\x1b`},
+		{"allow --remove: what lasts, of a sandbox", n.socket, []string{"allow", "--remove", "a:1", "--sandbox", "web", "--always"}, 2, "--scope"},
+		{"allow --remove: once", n.socket, []string{"allow", "--remove", "a:1", "--once"}, 2, "none of the others can be"},
+		{"allow --remove: for a time", n.socket, []string{"allow", "--remove", "a:1", "--for", "1h"}, 2, "none of the others can be"},
+		{"provider remove: of the policy directory", n.socket, []string{"provider", "remove", "house"}, 1, "/etc/house.yaml:3"},
+		{"provider remove: no name", n.socket, []string{"provider", "remove"}, 2, "provider remove --help"},
 		{"events: bad time", n.socket, []string{"events", "--since", "then"}, 2, "--since"},
 		{"provider add: empty variable", n.socket, []string{"provider", "add", "x", "--key-env", "NOT_SET_HERE"}, 2, "NOT_SET_HERE"},
 		{"version: no daemon", "/nonexistent", []string{"version"}, 0, ""},
@@ -177,11 +184,15 @@ func TestOutputs(t *testing.T) {
 		{"stop.txt", []string{"stop", "web"}, ""},
 		{"allow.json", []string{"allow", "a.example:443", "-o", "json"}, ""},
 		{"allow.txt", []string{"allow", "a.example:443", "--for", "1h", "--scope", "org:local/team:default"}, ""},
+		{"allow-remove.json", []string{"allow", "--remove", "a.example:443", "-o", "json"}, ""},
+		{"allow-remove.txt", []string{"allow", "--remove", "a.example:443", "--always", "--scope", "org:local/team:default"}, ""},
 		{"explain.json", []string{"explain", "x-1", "-o", "json"}, ""},
 		{"explain.txt", []string{"explain", "x-1"}, ""},
 		{"provider-list.json", []string{"provider", "list", "-o", "json"}, ""},
 		{"provider-list.txt", []string{"provider", "list"}, ""},
 		{"provider-add.json", []string{"provider", "add", "openai", "--key-stdin", "-o", "json"}, "sk-very-secret\n"},
+		{"provider-remove.json", []string{"provider", "remove", "openai", "-o", "json"}, ""},
+		{"provider-remove.txt", []string{"provider", "remove", "openai"}, ""},
 		{"doctor.json", []string{"doctor", "-o", "json"}, ""},
 		{"doctor.txt", []string{"doctor"}, ""},
 		{"policy-show.json", []string{"policy", "show", "-o", "json"}, ""},
@@ -206,6 +217,11 @@ func TestOutputs(t *testing.T) {
 	n.set(func() {
 		if len(n.keys) != 1 || n.keys[0] != "sk-very-secret" {
 			t.Errorf("keys: %q", n.keys)
+		}
+	})
+	n.set(func() {
+		if len(n.backs) != 2 || n.backs[0].Sandbox != "b0a1c2d3" || n.backs[0].Mode != "" || n.backs[1].Mode != "always" || n.backs[1].Scope != "org:local/team:default" {
+			t.Errorf("taken back: %+v", n.backs)
 		}
 	})
 	t.Run("policy check", func(t *testing.T) {

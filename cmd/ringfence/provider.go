@@ -3,10 +3,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,9 +21,11 @@ func (a *app) providerCommand() *cobra.Command {
 		Use:   "provider",
 		Short: "Configure the providers that answer model calls (root)",
 		Args:  args(cobra.NoArgs),
-		RunE:  func(*cobra.Command, []string) error { return usagef("name what to do: ringfence provider add|list") },
+		RunE: func(*cobra.Command, []string) error {
+			return usagef("name what to do: ringfence provider add|list|remove")
+		},
 	}
-	cmd.AddCommand(a.providerAddCommand(), a.providerListCommand())
+	cmd.AddCommand(a.providerAddCommand(), a.providerListCommand(), a.providerRemoveCommand())
 	return cmd
 }
 
@@ -103,6 +107,54 @@ func (a *app) providerAddCommand() *cobra.Command {
 	_ = cmd.RegisterFlagCompletionFunc("credential", cobra.FixedCompletions([]string{"inject", "passthrough"}, cobra.ShellCompDirectiveNoFileComp))
 	a.outputFlag(cmd, "table", "json")
 	return cmd
+}
+
+func (a *app) providerRemoveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "remove NAME",
+		Short: "Remove a provider that `provider add` made, and its key",
+		Long: "Remove the document that `ringfence provider add` wrote and the key stored with it.\n" +
+			"Running sandboxes are affected at once. A provider of the policy directory is\n" +
+			"removed there.",
+		Example:           "  ringfence provider remove openai",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeProviders,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			res, err := a.client().RemoveProvider(cmd.Context(), names[0])
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				return show.JSON(a.out, res)
+			}
+			key := "its key too"
+			if res.KeptKey != "" {
+				key = "its key stays: " + show.Text(res.KeptKey, 300) + " names it"
+			}
+			_, err = fmt.Fprintf(a.out, "removed provider %s, %s, revision %d\n", show.Text(res.Name, 64), key, res.Revision)
+			if res.Note != "" {
+				_, err = fmt.Fprintln(a.out, show.Text(res.Note, 300))
+			}
+			return err
+		},
+	}
+	a.outputFlag(cmd, "table", "json")
+	return cmd
+}
+
+// completeProviders offers the names of providers.
+func (a *app) completeProviders(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+	defer cancel()
+	list, err := a.client().Providers(ctx)
+	if err != nil || len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var out []string
+	for _, p := range list {
+		out = append(out, p.Name)
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
 // maxKey bounds a key.

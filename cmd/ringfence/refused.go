@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -19,11 +18,13 @@ import (
 
 const (
 	maxRefused    = 6    // entries listed; with their commands at most twelve lines
+	maxFailed     = 4    // likewise, of one line each
 	maxRefusedRaw = 2000 // events read
 	refusedWait   = 3 * time.Second
 )
 
-// refusal is what was refused, folded over all events about it.
+// refusal is what was refused, or was allowed and failed, folded over all
+// events about it.
 type refusal struct {
 	what, reason, remedy string
 	name                 string // host name, to fold the question for a name into the attempt at it
@@ -31,34 +32,48 @@ type refusal struct {
 }
 
 // printRefused lists on stderr what the sandbox was refused, with the one
-// command that would allow each.
+// command that would allow each, and what it was allowed and did not get all
+// the same.
 func (a *app) printRefused(ctx context.Context, r attach.Result, began time.Time) {
-	if r.Exit != nil && r.Exit.Denials == 0 {
+	if r.Exit != nil && r.Exit.Denials == 0 && r.Exit.Failures == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, refusedWait)
 	defer cancel()
-	var list []refusal
+	var refused, failed []refusal
 	// The daemon's clock and ours are one; a minute covers its being set.
-	q := api.EventQuery{Sandbox: r.ID, Denied: true, Since: began.Add(-time.Minute), Limit: maxRefusedRaw}
+	q := api.EventQuery{Sandbox: r.ID, Denied: true, Failed: true, Since: began.Add(-time.Minute), Limit: maxRefusedRaw}
 	err := a.client().Events(ctx, q, func(line []byte) error {
-		if e, err := event.ParseOCSF(line); err == nil {
-			list = fold(list, &e)
+		e, err := event.ParseOCSF(line)
+		switch {
+		case err != nil: // not for us to report
+		case e.IsFailure():
+			failed = fold(failed, &e)
+		default:
+			refused = fold(refused, &e)
 		}
 		return nil
 	})
-	if err != nil && len(list) == 0 {
+	if err != nil && len(refused)+len(failed) == 0 {
 		_, _ = fmt.Fprintf(a.err, "ringfence: what was refused cannot be listed: %s\n", show.Text(err.Error(), 200))
 		return
 	}
-	writeRefused(a.err, r.ID, list)
+	events := "ringfence events --%s --sandbox " + show.Text(r.ID, 64)
+	if len(refused) > 0 {
+		_, _ = fmt.Fprintf(a.err, "ringfence: %s refused:\n", plural(len(refused), "thing was", "things were"))
+		writeRefused(a.err, refused, maxRefused, fmt.Sprintf(events, "denied"))
+	}
+	if len(failed) > 0 {
+		_, _ = fmt.Fprintf(a.err, "ringfence: %s allowed but failed:\n", plural(len(failed), "thing was", "things were"))
+		writeRefused(a.err, failed, maxFailed, fmt.Sprintf(events, "failed"))
+	}
 }
 
 // fold adds one event. Two events are about the same when the same thing was
 // refused for the same reason, or when one is the question for the name that
 // the other tried to reach.
 func fold(list []refusal, e *event.Event) []refusal {
-	n := refusal{what: e.Target(), reason: e.Reason, remedy: remedy(e), name: e.DstName, count: max(e.Count, 1)}
+	n := refusal{what: e.Target(), reason: reason(e), remedy: event.LastingRemedy(e.Remedy, e.Scope), name: e.DstName, count: max(e.Count, 1)}
 	question := e.Kind == event.KindDNS
 	for i := range list {
 		have := &list[i]
@@ -86,36 +101,28 @@ func fold(list []refusal, e *event.Event) []refusal {
 	return append(list, n)
 }
 
-// safeCommand is what may stand in a command that an operator will paste:
-// nothing that a shell expands, whatever a sandbox put into a host name.
-var safeCommand = regexp.MustCompile(`^ringfence [A-Za-z0-9._:@/=,%\[\] -]+$`)
-
-// remedy is what would allow what e was about: one command, or a sentence; ""
-// when there is nothing. The sandbox is gone by then, so a command that names
-// no target gets its scope.
-func remedy(e *event.Event) string {
-	cmd := e.Remedy
-	if !strings.HasPrefix(cmd, "ringfence ") {
-		return cmd
+// reason is why, without what the heading of the list says already. What a
+// provider's failure was is in the detail.
+func reason(e *event.Event) string {
+	if !e.IsFailure() {
+		return e.Reason
 	}
-	if strings.HasPrefix(cmd, "ringfence allow ") && !strings.Contains(cmd, " --") && e.Scope != "" {
-		scope, _, _ := strings.Cut(e.Scope, "/sandbox:")
-		cmd += " --scope " + scope + " --always"
+	for _, said := range []string{"policy allowed it, but ", "policy allows it, but "} {
+		if rest, ok := strings.CutPrefix(e.Reason, said); ok {
+			return rest
+		}
 	}
-	if !safeCommand.MatchString(cmd) {
-		return ""
+	if e.Kind == event.KindInference && e.Detail != "" {
+		return e.Reason + ": " + e.Detail
 	}
-	return cmd
+	return e.Reason
 }
 
-func writeRefused(w io.Writer, id string, list []refusal) {
-	if len(list) == 0 {
-		return
-	}
-	_, _ = fmt.Fprintf(w, "ringfence: %s refused:\n", plural(len(list), "thing was", "things were"))
+// writeRefused writes at most so many entries, and the command that shows all.
+func writeRefused(w io.Writer, list []refusal, most int, all string) {
 	for i, r := range list {
-		if i == maxRefused {
-			_, _ = fmt.Fprintf(w, "  ... and %d more: ringfence events --denied --sandbox %s\n", len(list)-i, show.Text(id, 64))
+		if i == most {
+			_, _ = fmt.Fprintf(w, "  ... and %d more: %s\n", len(list)-i, all)
 			return
 		}
 		times := ""

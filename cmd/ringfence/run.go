@@ -50,7 +50,7 @@ func (a *app) runCommand() *cobra.Command {
 	fl.StringVar(&f.user, "user", "", "the user it runs as (root only)")
 	fl.StringVar(&f.name, "name", "", "a name for ps, stop and logs")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background and print the id")
-	fl.BoolVarP(&f.quiet, "quiet", "q", false, "do not list at the end what was refused")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "do not list at the end what was refused and what failed")
 	fl.BoolVarP(&f.noTerminal, "no-terminal", "T", false, "give it pipes even if this is a terminal")
 	_ = cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"default", "coding", "strict"}, cobra.ShellCompDirectiveDefault))
 	return cmd

@@ -306,6 +306,43 @@ func TestRefusalsAreListed(t *testing.T) {
 	}
 }
 
+// TestFailuresAreListed: what was allowed and did not work is no refusal, and
+// has no command that would help.
+func TestFailuresAreListed(t *testing.T) {
+	n := startNode(t)
+	refused := event.Event{Kind: event.KindNetwork, Proto: "tcp", DstName: "db.example", DstPort: 5432, DstAddr: "198.18.0.9:5432", Reason: "policy allowed it, but the destination refused the connection", Detail: "dial tcp 192.0.2.1:5432: connect: connection refused"}
+	events := [][]byte{
+		failedLine(t, refused), failedLine(t, refused),
+		failedLine(t, event.Event{Kind: event.KindHTTP, Method: "GET", URL: "https://example.com/", Status: 502, DstName: "example.com", Reason: "policy allows it, but the certificate of example.com did not verify: \x1b[2Jexpired"}),
+		failedLine(t, event.Event{Kind: event.KindInference, Provider: "openai", Operation: "chat", Model: "m", Status: 502, Reason: `the provider "openai" could not be reached`, Detail: "dial tcp: lookup llm.example: no such host"}),
+		eventLine(t, event.Event{Kind: event.KindNetwork, Proto: "tcp", DstName: "fine.example", DstPort: 443, Verdict: event.Allowed, Reason: "the policy allows it"}),
+	}
+	n.set(func() { n.events = events })
+	r := finish(t, tool(t, n.socket, "run", "--", "sh", "-c", "exit 3"))
+	golden(t, "failed.txt", r.errOut)
+	if r.code != 3 || strings.Contains(r.errOut, "\x1b") {
+		t.Errorf("%d %q", r.code, r.errOut)
+	}
+	if r := finish(t, tool(t, n.socket, "run", "--quiet", "--", "true")); r.errOut != "" {
+		t.Errorf("--quiet: %q", r.errOut)
+	}
+	if r := finish(t, tool(t, n.socket, "events", "--failed")); strings.Count(r.out, " failed ") != 4 || strings.Count(r.out, "\n") != 4 {
+		t.Errorf("events --failed: %q", r.out)
+	}
+	for i := range 20 {
+		refused.DstPort = uint16(1000 + i)
+		refused.DstAddr = fmt.Sprintf("198.18.0.9:%d", refused.DstPort)
+		events = append(events, failedLine(t, refused))
+	}
+	events = append(events, deniedLine(t, event.Event{Kind: event.KindNetwork, Proto: "tcp", DstAddr: "192.0.2.7:22", DstPort: 22, Reason: "no rule allows it"}))
+	n.set(func() { n.events = events })
+	r = finish(t, tool(t, n.socket, "run", "--", "true"))
+	if !strings.Contains(r.errOut, "1 thing was refused:\n  tcp 192.0.2.7:22") || !strings.Contains(r.errOut, "23 things were allowed but failed:\n  tcp db.example:5432") ||
+		!strings.Contains(r.errOut, "  ... and 19 more: ringfence events --failed --sandbox b0a1c2d3\n") || strings.Count(r.errOut, "\n") > 9 {
+		t.Errorf("%s", r.errOut)
+	}
+}
+
 func TestRefusedByTheDaemon(t *testing.T) {
 	// A socket that answers no HTTP, and one whose mode refuses us.
 	dir := t.TempDir()

@@ -46,11 +46,13 @@ var routes = []route{
 	{"GET", "/v1/events/{event}/explain", needMember, 0, (*Server).explain},
 
 	{"POST", "/v1/allow", needMember, MaxBody, (*Server).allow},
+	{"DELETE", "/v1/allow", needMember, MaxBody, (*Server).takeBack},
 	{"POST", "/v1/policy/check", needMember, MaxLaunchBody, (*Server).checkPolicy},
 	{"GET", "/v1/policy", needMember, 0, (*Server).policy},
 
 	{"GET", "/v1/providers", needRoot, 0, (*Server).listProviders},
 	{"POST", "/v1/providers", needRoot, MaxBody, (*Server).addProvider},
+	{"DELETE", "/v1/providers/{name}", needRoot, 0, (*Server).removeProvider},
 	{"GET", "/v1/audit/verify", needRoot, 0, (*Server).verifyAudit},
 }
 
@@ -129,7 +131,7 @@ func admitLaunch(c *Caller, r *LaunchRequest) error {
 	return nil
 }
 
-// admitAllow narrows a rule to what c may write. r.Sandbox was resolved to a
+// admitAllow narrows a rule to what c may write or take back. r.Sandbox was resolved to a
 // sandbox that c may touch.
 func admitAllow(c *Caller, r *AllowRequest) error {
 	if c.Role == RoleRoot {

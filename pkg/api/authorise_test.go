@@ -183,6 +183,7 @@ func TestEveryRouteByEveryPeer(t *testing.T) {
 	const (
 		launch = `{"argv":["true"],"detach":true,"profile":{"name":"default"}`
 		allow  = `{"destination":"example.com:443","mode":"always"`
+		back   = `{"destination":"example.com:443"`
 	)
 	tests := []struct {
 		attempt
@@ -223,12 +224,17 @@ func TestEveryRouteByEveryPeer(t *testing.T) {
 		{attempt{"allow another's", "POST", "/v1/allow", allow + `,"sandbox":"theirs"}`, false}, 200, 403},
 		{attempt{"allow own scope", "POST", "/v1/allow", allow + `,"scope":"org:local/team:default/agent:a"}`, false}, 200, 200},
 		{attempt{"allow another scope", "POST", "/v1/allow", allow + `,"scope":"org:local"}`, false}, 200, 403},
+		{attempt{"take back own", "DELETE", "/v1/allow", back + `,"sandbox":"mine"}`, false}, 200, 200},
+		{attempt{"take back another's", "DELETE", "/v1/allow", back + `,"sandbox":"theirs"}`, false}, 200, 403},
+		{attempt{"take back in own scope", "DELETE", "/v1/allow", back + `,"mode":"always","scope":"org:local/team:default/agent:a"}`, false}, 200, 200},
+		{attempt{"take back in another scope", "DELETE", "/v1/allow", back + `,"scope":"org:local"}`, false}, 200, 403},
 		{attempt{"policy check", "POST", "/v1/policy/check", `{"documents":[]}`, false}, 200, 200},
 		{attempt{"policy of the node", "GET", "/v1/policy", "", false}, 200, 403},
 		{attempt{"policy of own", "GET", "/v1/policy?sandbox=mine", "", false}, 200, 200},
 		{attempt{"policy of another's", "GET", "/v1/policy?sandbox=theirs", "", false}, 200, 403},
 		{attempt{"providers", "GET", "/v1/providers", "", false}, 200, 403},
 		{attempt{"provider add", "POST", "/v1/providers", `{"name":"p","key":"sk-1"}`, false}, 200, 403},
+		{attempt{"provider remove", "DELETE", "/v1/providers/p", "", false}, 200, 403},
 		{attempt{"audit verify", "GET", "/v1/audit/verify", "", false}, 200, 403},
 		{attempt{"unknown path", "GET", "/v1/nosuch", "", false}, 404, 404},
 		{attempt{"wrong method", "DELETE", "/v1/sandboxes/mine", "", false}, 404, 404},
@@ -267,9 +273,14 @@ func TestEveryRouteByEveryPeer(t *testing.T) {
 			t.Errorf("key %q", k)
 		}
 	}
-	for _, a := range b.allowed {
+	for _, a := range append(b.allowed, b.taken...) {
 		if a.Sandbox == "mine" {
 			t.Error("a name reached the backend unresolved")
+		}
+	}
+	for _, name := range b.removed {
+		if name != "p" {
+			t.Errorf("provider %q", name)
 		}
 	}
 }

@@ -50,8 +50,12 @@ type Backend interface {
 
 	// Allow adds one rule. See AllowRequest.OnlyOwner.
 	Allow(ctx context.Context, c *Caller, r *AllowRequest) (AllowResult, error)
+	// TakeBack removes what Allow gave for one destination.
+	TakeBack(ctx context.Context, c *Caller, r *AllowRequest) (TakenBack, error)
 	Providers(ctx context.Context) ([]Provider, error)
 	AddProvider(ctx context.Context, c *Caller, r *ProviderRequest) (Provider, error)
+	// RemoveProvider removes what AddProvider wrote.
+	RemoveProvider(ctx context.Context, c *Caller, name string) (ProviderRemoved, error)
 	CheckPolicy(ctx context.Context, docs []Document) (CheckResult, error)
 	// Policy returns the documents in force for the sandbox with that id, or
 	// all of them for "".
@@ -66,8 +70,9 @@ type Session interface {
 	// ID is the sandbox's id.
 	ID() string
 	// Wait blocks until the program ended and the records of what the sandbox
-	// was refused are in the event log, or until ctx ends. The exit code is
-	// as `ringfence run` reports it. Abandoning Wait does not end the sandbox.
+	// was refused, and of what was let through and failed, are in the event
+	// log, or until ctx ends. The exit code is as `ringfence run` reports it.
+	// Abandoning Wait does not end the sandbox.
 	Wait(ctx context.Context) (Exit, error)
 }
 
@@ -75,6 +80,7 @@ type Session interface {
 type Exit struct {
 	Code     int       `json:"code"`
 	Denials  uint64    `json:"denials,omitempty"`
+	Failures uint64    `json:"failures,omitempty"` // of what was let through
 	Findings []Finding `json:"findings,omitempty"`
 }
 

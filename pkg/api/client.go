@@ -189,6 +189,11 @@ func (c *Client) Allow(ctx context.Context, r AllowRequest) (AllowResult, error)
 	return call1[AllowResult](ctx, c, "POST", "/v1/allow", r)
 }
 
+// TakeBack removes what Allow gave.
+func (c *Client) TakeBack(ctx context.Context, r AllowRequest) (TakenBack, error) {
+	return call1[TakenBack](ctx, c, "DELETE", "/v1/allow", r)
+}
+
 // Providers lists the configured providers.
 func (c *Client) Providers(ctx context.Context) ([]Provider, error) {
 	return call1[[]Provider](ctx, c, "GET", "/v1/providers", nil)
@@ -197,6 +202,11 @@ func (c *Client) Providers(ctx context.Context) ([]Provider, error) {
 // AddProvider configures one.
 func (c *Client) AddProvider(ctx context.Context, r ProviderRequest) (Provider, error) {
 	return call1[Provider](ctx, c, "POST", "/v1/providers", r)
+}
+
+// RemoveProvider removes what AddProvider wrote.
+func (c *Client) RemoveProvider(ctx context.Context, name string) (ProviderRemoved, error) {
+	return call1[ProviderRemoved](ctx, c, "DELETE", "/v1/providers/"+url.PathEscape(name), nil)
 }
 
 // CheckPolicy has the daemon check documents against those in force.
@@ -274,6 +284,9 @@ func (q EventQuery) values() url.Values {
 	}
 	if q.Denied {
 		v.Set("denied", "true")
+	}
+	if q.Failed {
+		v.Set("failed", "true")
 	}
 	if q.Follow {
 		v.Set("follow", "true")

@@ -39,6 +39,8 @@ type fake struct {
 	mu      sync.Mutex
 	calls   []string
 	allowed []AllowRequest
+	taken   []AllowRequest
+	removed []string // providers
 	keys    []string
 }
 
@@ -167,6 +169,20 @@ func (f *fake) Allow(_ context.Context, _ *Caller, r *AllowRequest) (AllowResult
 	defer f.mu.Unlock()
 	f.allowed = append(f.allowed, *r)
 	return AllowResult{Rule: r.Destination, Effective: true}, nil
+}
+
+func (f *fake) TakeBack(_ context.Context, _ *Caller, r *AllowRequest) (TakenBack, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.taken = append(f.taken, *r)
+	return TakenBack{Rules: []GivenRule{{Destination: r.Destination}}, Effective: true}, nil
+}
+
+func (f *fake) RemoveProvider(_ context.Context, _ *Caller, name string) (ProviderRemoved, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.removed = append(f.removed, name)
+	return ProviderRemoved{Name: name}, nil
 }
 
 func (f *fake) Providers(context.Context) ([]Provider, error) { return nil, nil }

@@ -78,38 +78,54 @@ func (s *Server) stop(w http.ResponseWriter, r *call) error {
 }
 
 func (s *Server) allow(w http.ResponseWriter, r *call) error {
-	var req AllowRequest
-	if err := readJSON(r, &req); err != nil {
+	req, err := s.allowRequest(r, checkAllow)
+	if err != nil {
 		return err
 	}
-	if err := checkAllow(&req); err != nil {
+	res, err := s.o.Backend.Allow(r.Context(), r.caller, req)
+	return answer(w, res, err)
+}
+
+func (s *Server) takeBack(w http.ResponseWriter, r *call) error {
+	req, err := s.allowRequest(r, checkTakeBack)
+	if err != nil {
 		return err
+	}
+	res, err := s.o.Backend.TakeBack(r.Context(), r.caller, req)
+	return answer(w, res, err)
+}
+
+// allowRequest reads and admits a rule that is to be written or taken back:
+// who may do the one may do the other.
+func (s *Server) allowRequest(r *call, check func(*AllowRequest) error) (*AllowRequest, error) {
+	var req AllowRequest
+	if err := readJSON(r, &req); err != nil {
+		return nil, err
+	}
+	host, port, err := net.SplitHostPort(req.Destination)
+	n, perr := strconv.ParseUint(port, 10, 16)
+	if err != nil || perr != nil || n == 0 || host == "" || len(req.Destination) > 300 {
+		return nil, Errorf(CodeBadRequest, "the destination %q is not HOST:PORT", req.Destination)
+	}
+	if (req.Sandbox == "") == (req.Scope == "") {
+		return nil, Errorf(CodeBadRequest, "name either a sandbox or a scope")
+	}
+	if err := check(&req); err != nil {
+		return nil, err
 	}
 	if req.Sandbox != "" {
 		box, err := s.resolve(r.Context(), r.caller, req.Sandbox)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		req.Sandbox = box.ID
 	}
-	if err := admitAllow(r.caller, &req); err != nil {
-		return err
-	}
-	res, err := s.o.Backend.Allow(r.Context(), r.caller, &req)
-	return answer(w, res, err)
+	return &req, admitAllow(r.caller, &req)
 }
 
-// checkAllow checks the form of a rule; what the host part may be is the
+// checkAllow checks the form of a new rule; what the host part may be is the
 // policy's word.
 func checkAllow(r *AllowRequest) error {
-	host, port, err := net.SplitHostPort(r.Destination)
-	n, perr := strconv.ParseUint(port, 10, 16)
-	if err != nil || perr != nil || n == 0 || host == "" || len(r.Destination) > 300 {
-		return Errorf(CodeBadRequest, "the destination %q is not HOST:PORT", r.Destination)
-	}
-	if (r.Sandbox == "") == (r.Scope == "") {
-		return Errorf(CodeBadRequest, "name either a sandbox or a scope")
-	}
 	switch {
 	case r.Mode == AllowFor && r.For <= 0:
 		return Errorf(CodeBadRequest, "the mode %q needs a duration above zero", r.Mode)
@@ -123,6 +139,16 @@ func checkAllow(r *AllowRequest) error {
 		return nil
 	}
 	return Errorf(CodeBadRequest, "the mode is %q, %q, %q or %q", AllowOnce, AllowFor, AllowAlways, AllowSandbox)
+}
+
+func checkTakeBack(r *AllowRequest) error {
+	switch {
+	case r.Mode != "" && r.Mode != AllowAlways, r.For != 0:
+		return Errorf(CodeBadRequest, "a rule is taken back whatever its life; only the mode %q narrows that", AllowAlways)
+	case r.Mode == AllowAlways && r.Scope == "":
+		return Errorf(CodeBadRequest, "a rule of the mode %q is for a scope: name it", r.Mode)
+	}
+	return nil
 }
 
 func (s *Server) checkPolicy(w http.ResponseWriter, r *call) error {
@@ -172,4 +198,13 @@ func (s *Server) addProvider(w http.ResponseWriter, r *call) error {
 	}
 	p, err := s.o.Backend.AddProvider(r.Context(), r.caller, &req)
 	return answer(w, p, err)
+}
+
+func (s *Server) removeProvider(w http.ResponseWriter, r *call) error {
+	name := r.PathValue("name")
+	if err := checkName("provider", name); err != nil {
+		return err
+	}
+	res, err := s.o.Backend.RemoveProvider(r.Context(), r.caller, name)
+	return answer(w, res, err)
 }

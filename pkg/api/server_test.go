@@ -61,6 +61,13 @@ func TestHostileRequests(t *testing.T) {
 		{attempt{"since nonsense", "GET", "/v1/events?since=yesterday", "", false}, 400, CodeBadRequest},
 		{attempt{"unknown query", "GET", "/v1/events?uid=0", "", false}, 400, CodeBadRequest},
 		{attempt{"flag nonsense", "GET", "/v1/events?denied=perhaps", "", false}, 400, CodeBadRequest},
+		{attempt{"take back for a time", "DELETE", "/v1/allow", `{"destination":"a:1","mode":"for","for":"1h","sandbox":"web"}`, false}, 400, CodeBadRequest},
+		{attempt{"take back once", "DELETE", "/v1/allow", `{"destination":"a:1","mode":"once","sandbox":"web"}`, false}, 400, CodeBadRequest},
+		{attempt{"take back what lasts from a sandbox", "DELETE", "/v1/allow", `{"destination":"a:1","mode":"always","sandbox":"web"}`, false}, 400, CodeBadRequest},
+		{attempt{"take back from nobody", "DELETE", "/v1/allow", `{"destination":"a:1"}`, false}, 400, CodeBadRequest},
+		{attempt{"take back nothing", "DELETE", "/v1/allow", `{"sandbox":"web"}`, false}, 400, CodeBadRequest},
+		{attempt{"another flag's nonsense", "GET", "/v1/events?failed=perhaps", "", false}, 400, CodeBadRequest},
+		{attempt{"provider removal by path", "DELETE", "/v1/providers/..%2f..%2fx", "", false}, 400, CodeBadRequest},
 		{attempt{"provider name", "POST", "/v1/providers", `{"name":"../../etc/cron.d/x"}`, false}, 400, CodeBadRequest},
 	}
 	for _, tt := range tests {
@@ -127,8 +134,12 @@ func TestMembersRulesTouchTheirSandboxesOnly(t *testing.T) {
 	socket := serve(t, b, Options{})
 	asPeer(t, socket, memberUID, memberGID, nil, -1, []attempt{{Name: "a", Method: "POST", Path: "/v1/allow",
 		Body: `{"destination":"a:1","mode":"always","scope":"org:local/team:default"}`}})
-	if len(b.allowed) != 1 || b.allowed[0].OnlyOwner == nil || *b.allowed[0].OnlyOwner != memberUID {
-		t.Errorf("%+v", b.allowed)
+	asPeer(t, socket, memberUID, memberGID, nil, -1, []attempt{{Name: "a", Method: "DELETE", Path: "/v1/allow",
+		Body: `{"destination":"a:1","mode":"always","scope":"org:local/team:default"}`}})
+	for _, list := range [][]AllowRequest{b.allowed, b.taken} {
+		if len(list) != 1 || list[0].OnlyOwner == nil || *list[0].OnlyOwner != memberUID {
+			t.Errorf("%+v", list)
+		}
 	}
 }
 

@@ -135,6 +135,8 @@ func (s *Server) eventQuery(r *call) (EventQuery, error) {
 			}
 		case "denied":
 			q.Denied, err = flag(r, key)
+		case "failed":
+			q.Failed, err = flag(r, key)
 		case "follow":
 			q.Follow, err = flag(r, key)
 		case "limit":

@@ -169,6 +169,7 @@ type EventQuery struct {
 	Since   time.Time // zero = from the start of the log
 	Sandbox string    // id, "" = all
 	Denied  bool      // denials only
+	Failed  bool      // what was let through and failed only; with Denied either
 	Follow  bool      // wait for more
 	Limit   int       // end after so many, 0 = no limit
 }
@@ -207,13 +208,26 @@ const (
 	AllowSandbox = "sandbox" // until the sandbox stops; only with Sandbox
 )
 
-// AllowRequest is the body of POST /v1/allow: one destination, for one sandbox
-// or one scope.
+// Lasts says in words how long a rule of that mode lasts.
+func Lasts(mode string) string {
+	switch mode {
+	case AllowOnce:
+		return "once"
+	case AllowFor:
+		return "for a time"
+	case AllowSandbox:
+		return "until it stops"
+	}
+	return "always"
+}
+
+// AllowRequest is the body of POST /v1/allow, and of DELETE /v1/allow which
+// takes back what that gave: one destination, for one sandbox or one scope.
 type AllowRequest struct {
 	Destination string   `json:"destination"` // HOST:PORT
 	Sandbox     string   `json:"sandbox,omitempty"`
 	Scope       string   `json:"scope,omitempty"`
-	Mode        string   `json:"mode"` // AllowOnce ...
+	Mode        string   `json:"mode"` // AllowOnce ...; to take back: "" for all of them, or AllowAlways
 	For         Duration `json:"for,omitempty"`
 
 	// OnlyOwner is set by the server for callers that are not root: the rule
@@ -231,6 +245,23 @@ type AllowResult struct {
 	Expires   *time.Time `json:"expires,omitempty"`
 	Effective bool       `json:"effective"`      // false: an upper layer still denies it
 	Note      string     `json:"note,omitempty"` // why not effective
+}
+
+// TakenBack answers DELETE /v1/allow.
+type TakenBack struct {
+	Rules     []GivenRule `json:"rules"` // at least one
+	Scope     string      `json:"scope,omitempty"`
+	Sandbox   string      `json:"sandbox,omitempty"`
+	Revision  uint64      `json:"revision"`
+	Effective bool        `json:"effective"`      // false: another rule allows it all the same
+	Note      string      `json:"note,omitempty"` // which
+}
+
+// GivenRule is one rule that `ringfence allow` gave.
+type GivenRule struct {
+	Destination string `json:"destination"`
+	Document    string `json:"document"`
+	Mode        string `json:"mode"` // AllowOnce ...
 }
 
 // Provider is one configured provider; its key is never part of it.
@@ -255,6 +286,15 @@ type ProviderRequest struct {
 	Models     []string `json:"models,omitempty"`
 	ResolvesTo []string `json:"resolvesTo,omitempty"` // private prefixes admitted for its host
 	Key        Secret   `json:"key,omitempty"`
+}
+
+// ProviderRemoved answers DELETE /v1/providers/{name}.
+type ProviderRemoved struct {
+	Name     string `json:"name"`
+	Document string `json:"document"`          // the file that was removed
+	KeptKey  string `json:"keptKey,omitempty"` // the document that needs the stored key still; "" when no key is left
+	Revision uint64 `json:"revision"`
+	Note     string `json:"note,omitempty"` // who answers its calls now
 }
 
 // CheckRequest is the body of POST /v1/policy/check.

@@ -29,6 +29,9 @@ const enforceTime = 10 * time.Second
 // onceTime is how long a rule for one connection waits for it.
 const onceTime = 10 * time.Minute
 
+// grantRule is the id of the one rule in a document that Allow writes.
+const grantRule = "allow"
+
 // Allow adds one rule as a document of its own.
 func (b *backend) Allow(ctx context.Context, c *api.Caller, r *api.AllowRequest) (api.AllowResult, error) {
 	d := b.d
@@ -41,7 +44,7 @@ func (b *backend) Allow(ctx context.Context, c *api.Caller, r *api.AllowRequest)
 	if err != nil {
 		return api.AllowResult{}, err
 	}
-	rule.ID = "allow"
+	rule.ID = grantRule
 	rule.Reason = fmt.Sprintf("ringfence allow by uid %d", c.UID)
 	var docs []policy.Document
 	for _, it := range d.library.Items() {
@@ -116,7 +119,7 @@ func (d *Daemon) grant(r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Docu
 		if life <= 0 || life > maxGrant {
 			return fmt.Errorf("--for %s: between a moment and %s", life, maxGrant)
 		}
-		return d.grantFor(name+"#until-"+random(), doc, s, life, res)
+		return d.grantFor(name+until+random(), doc, s, life, res)
 	}
 	return fmt.Errorf("unknown mode %q", r.Mode)
 }
@@ -131,6 +134,9 @@ func alwaysFile(doc *policy.Document) string {
 // once marks documents that end with the first connection they allow; in the
 // document's name it is policy.OnceMark.
 const once = "#once-"
+
+// until marks documents that end with a time.
+const until = "#until-"
 
 func random() string {
 	var b [6]byte
@@ -166,24 +172,32 @@ func grantName(file string) string {
 
 // revoke ends a grant; one that has ended already is no error.
 func (d *Daemon) revoke(name string) {
-	d.mu.Lock()
-	if t := d.grants[name]; t != nil {
-		t.Stop()
-		delete(d.grants, name)
-	}
-	delete(d.used, name)
-	d.mu.Unlock()
+	d.forgetGrant(name)
 	if err := d.library.Remove(name); err != nil {
 		d.logger.Error("a grant could not be taken back", "document", name, "error", err)
 	}
 }
 
-// gatewaySaid ends grants for one connection when the gateway reports it.
+// forgetGrant stops the clock of a grant that is about to be removed.
+func (d *Daemon) forgetGrant(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.grants[name]; t != nil {
+		t.Stop()
+		delete(d.grants, name)
+	}
+	delete(d.used, name)
+}
+
+// gatewaySaid counts what the gateway reports for the end of the sandbox, and
+// ends grants for one connection.
 func (d *Daemon) gatewaySaid(e *event.Event) {
+	if s, ok := d.sandboxes.ByID(e.Sandbox); ok && e.IsFailure() {
+		s.CountFailure(max(e.Count, 1))
+	} else if ok && e.Verdict == event.Denied {
+		s.CountDenial(max(e.Count, 1))
+	}
 	if e.Verdict == event.Denied {
-		if s, ok := d.sandboxes.ByID(e.Sandbox); ok {
-			s.CountDenial(max(e.Count, 1))
-		}
 		return
 	}
 	d.onceUsed(e)
@@ -234,10 +248,7 @@ func (d *Daemon) judge(rule policy.Rule, sel scope.Selector, s *sandbox.Sandbox,
 		res.Note = "a rule of a layer above can still deny it; `ringfence allow` for one sandbox checks that"
 		return
 	}
-	dec := s.View().Egress(rule.Host.String(), rule.Port)
-	if rule.Prefix.IsValid() {
-		dec = s.View().Addr(rule.Prefix.Addr(), rule.Port, policy.TCP)
-	}
+	dec := decide(s.View(), policy.Target{Host: rule.Host, Prefix: rule.Prefix, Port: rule.Port})
 	res.Effective = dec.Allowed
 	if !dec.Allowed {
 		res.Note = dec.Reason

@@ -64,8 +64,9 @@ type Daemon struct {
 	recordsBefore uint64        // see drain.go; set before the reader starts
 	recordsTaken  atomic.Uint64 // likewise
 
-	opening sync.Mutex // one change of the gateway's table at a time
-	storing sync.Mutex // one change of a living sandbox's own documents at a time
+	opening   sync.Mutex // one change of the gateway's table at a time
+	storing   sync.Mutex // one change of a living sandbox's own documents at a time
+	providing sync.Mutex // one change of a provider and its key at a time
 
 	mu         sync.Mutex // guards what follows
 	ended      []endedSandbox

@@ -35,8 +35,8 @@ func (d *Daemon) take(r kernel.Record) {
 }
 
 // drainRecords waits until every record that the kernel has written by now is
-// an event and, if the sandbox was refused anything, until the event log has
-// it: what was refused is told with the sandbox's end.
+// an event and, if the sandbox was refused anything or something failed, until
+// the event log has it: that is told with the sandbox's end.
 func (d *Daemon) drainRecords(s *sandbox.Sandbox) {
 	kept, end := d.recordsKept(), time.Now().Add(drainTime)
 	d.fence.Hurry()
@@ -44,7 +44,7 @@ func (d *Daemon) drainRecords(s *sandbox.Sandbox) {
 		time.Sleep(pause)
 	}
 	d.repeats.flush(time.Now(), s.Record.ID)
-	for s.Denials() > 0 && d.log.Stats().Waiting > 0 && time.Now().Before(end) {
+	for s.Denials()+s.Failures() > 0 && d.log.Stats().Waiting > 0 && time.Now().Before(end) {
 		time.Sleep(time.Millisecond)
 	}
 }

@@ -5,10 +5,12 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/documents"
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
@@ -58,12 +60,14 @@ func (b *backend) AddProvider(ctx context.Context, _ *api.Caller, r *api.Provide
 		return api.Provider{}, api.Errorf(api.CodeBadRequest, "provider %s needs a key", r.Name).
 			WithRemedy("name the variable that holds it with --key-env VAR, or use --credential passthrough to forward the agent's own")
 	}
-	file := "provider-" + r.Name + ".yaml"
+	file := providerFile(r.Name)
 	text := providerText(r)
 	docs, problems := policy.Parse(file, []byte(text))
 	if len(problems) > 0 || len(docs) != 1 {
 		return api.Provider{}, api.Errorf(api.CodeBadRequest, "%v", policy.Problems(problems))
 	}
+	d.providing.Lock()
+	defer d.providing.Unlock()
 	if r.Credential == policy.CredentialInject {
 		if err := d.secrets.Put(r.Name, []byte(r.Key)); err != nil {
 			return api.Provider{}, api.Errorf(api.CodeBadRequest, "%v", err)
@@ -81,6 +85,80 @@ func (b *backend) AddProvider(ctx context.Context, _ *api.Caller, r *api.Provide
 		return api.Provider{}, api.Errorf(api.CodeUnavailable, "%v", err)
 	}
 	return d.describeProvider(docs[0].Provider), nil
+}
+
+// providerFile is where AddProvider writes.
+func providerFile(name string) string { return "provider-" + name + ".yaml" }
+
+// RemoveProvider removes the document first, so that nothing names a key that
+// is gone.
+func (b *backend) RemoveProvider(ctx context.Context, _ *api.Caller, name string) (api.ProviderRemoved, error) {
+	d := b.d
+	d.providing.Lock()
+	defer d.providing.Unlock()
+	p, err := d.addedProvider(name)
+	if err != nil {
+		return api.ProviderRemoved{}, err
+	}
+	res := api.ProviderRemoved{Name: name, Document: p.File}
+	if err := d.library.Remove(p.File); err != nil {
+		return res, api.Errorf(api.CodeInternal, "%v", err)
+	}
+	snap := d.library.Snapshot()
+	res.Revision = snap.Revision()
+	for _, left := range snap.Providers() {
+		if left.Secret == name {
+			res.KeptKey = left.File
+		}
+	}
+	if res.KeptKey == "" {
+		if err := d.secrets.Remove(name); err != nil {
+			return res, api.Errorf(api.CodeInternal, "the provider is removed, its key is not: %v", err)
+		}
+	}
+	wctx, cancel := context.WithTimeout(ctx, enforceTime)
+	defer cancel()
+	if err := d.policy.wait(wctx, res.Revision); err != nil { // the gateway has lost the key with it
+		return res, api.Errorf(api.CodeUnavailable, "%v", err)
+	}
+	res.Note = "calls in the " + p.Dialect + " dialect are answered by the built-in trial provider from now on"
+	if next, ok := snap.Provider(p.Dialect); ok {
+		res.Note = "calls in the " + p.Dialect + " dialect go to the provider " + next.Name + " from now on"
+	}
+	return res, nil
+}
+
+// addedProvider finds what AddProvider wrote, or says why there is nothing to
+// remove.
+func (d *Daemon) addedProvider(name string) (*policy.Provider, error) {
+	var found, other *policy.Provider
+	var names []string
+	inFile := map[string]int{}
+	for _, it := range d.library.Items() {
+		inFile[it.File]++
+		switch {
+		case it.Provider == nil:
+		case it.Provider.Name != name:
+			names = append(names, it.Provider.Name)
+		case it.Origin == documents.FromAPI && filepath.Base(it.File) == providerFile(name):
+			found = it.Provider
+		default:
+			other = it.Provider
+		}
+	}
+	switch {
+	case found != nil && inFile[found.File] > 1:
+		return nil, api.Errorf(api.CodeConflict, "%s holds more than the provider %q: it was changed by hand", found.File, name).
+			WithRemedy("take the provider out of that file, then restart the daemon")
+	case found != nil:
+		return found, nil
+	case other != nil:
+		return nil, api.Errorf(api.CodeConflict, "the provider %q was not made by `ringfence provider add`: it stands in %s:%d", name, other.File, other.Line).
+			WithRemedy("remove it from that file; a change of the policy directory is in force at once")
+	case len(names) == 0:
+		return nil, api.Errorf(api.CodeNotFound, "no provider %q: none is configured", name)
+	}
+	return nil, api.Errorf(api.CodeNotFound, "no provider %q: there is %s", name, strings.Join(names, ", "))
 }
 
 func providerText(r *api.ProviderRequest) string {

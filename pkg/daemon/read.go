@@ -25,9 +25,12 @@ import (
 func (b *backend) Events(ctx context.Context, q api.EventQuery) iter.Seq2[api.EventRecord, error] {
 	return func(yield func(api.EventRecord, error) bool) {
 		var about string
-		match := func(h *event.Header) bool { about = h.Sandbox; return true }
+		match := func(h *event.Header) bool {
+			about = h.Sandbox
+			return !q.Failed || h.Failure() || q.Denied && h.Denial()
+		}
 		n := 0
-		for r, err := range b.d.log.Read(ctx, audit.Query{Since: q.Since, Sandbox: q.Sandbox, DeniedOnly: q.Denied, Follow: q.Follow, Match: match}) {
+		for r, err := range b.d.log.Read(ctx, audit.Query{Since: q.Since, Sandbox: q.Sandbox, DeniedOnly: q.Denied && !q.Failed, Follow: q.Follow, Match: match}) {
 			if err != nil {
 				yield(api.EventRecord{}, err)
 				return
@@ -79,7 +82,24 @@ func (b *backend) Explain(ctx context.Context, id string) (api.Explanation, erro
 	x := api.Explanation{ID: e.ID, Sandbox: e.Sandbox, Scope: e.Scope, Verdict: verdictName(e.Verdict), Summary: e.Message(),
 		Layer: e.Layer, Rule: e.Rule, RuleAt: e.RuleAt, Revision: e.Revision, Remedy: e.Remedy, Event: line}
 	b.explainNow(&e, &x)
+	if !b.runs(e.Sandbox) {
+		x.Remedy = event.LastingRemedy(x.Remedy, e.Scope)
+	}
 	return x, nil
+}
+
+// runs says whether a rule can still be given to that very sandbox.
+func (b *backend) runs(id string) bool {
+	s, ok := b.d.sandboxes.ByID(id)
+	if !ok {
+		return false
+	}
+	select {
+	case <-s.Ended():
+		return false
+	default:
+		return true
+	}
 }
 
 func verdictName(v event.Verdict) string {

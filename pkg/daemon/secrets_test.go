@@ -44,6 +44,37 @@ func TestSecretsAreStoredForRootAlone(t *testing.T) {
 	}
 }
 
+func TestRemovedSecretsAreGone(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenSecrets(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put("openai", []byte(key)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"openai", "openai", "never-there"} {
+		if err := s.Remove(name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if s.Has("openai") {
+		t.Error("it is still there")
+	}
+	outside := filepath.Join(filepath.Dir(dir), "outside")
+	if err := os.WriteFile(outside, []byte(key), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", "..", "../outside", outside} {
+		if err := s.Remove(name); err == nil {
+			t.Errorf("%q was taken for a name", name)
+		}
+	}
+	if _, err := os.Stat(outside); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSecretsThatAreNotStored(t *testing.T) {
 	dir := t.TempDir()
 	s, err := OpenSecrets(dir)

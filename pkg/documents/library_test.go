@@ -288,6 +288,28 @@ func TestDocumentsOfTheAPISurviveARestart(t *testing.T) {
 	r.want("stays.example", false)
 }
 
+// One file that cannot be deleted keeps its rules, not those of the others.
+func TestRemovalsDoNotWaitForEachOther(t *testing.T) {
+	r := newRig(t)
+	for _, name := range []string{"stuck", "gone"} {
+		if err := r.lib.Put(name+".yaml", policyOf(name, "allow", name+".example:443")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stuck := filepath.Join(r.api, "stuck.yaml")
+	if err := os.Remove(stuck); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(stuck, "x"), 0o755); err != nil { // what unlink refuses, also to root
+		t.Fatal(err)
+	}
+	if err := r.lib.Remove("stuck.yaml", "gone.yaml"); err == nil {
+		t.Error("no word of the file that stays")
+	}
+	r.want("stuck.example", true)
+	r.want("gone.example", false)
+}
+
 func TestDocumentsOfOneSandbox(t *testing.T) {
 	r := newRig(t)
 	mine := who

@@ -65,12 +65,14 @@ func (l *Library) SetSandbox(name, text string, p scope.Principal) error {
 	return l.commitLocked(Change{Loaded: []string{name}}, undo)
 }
 
-// Remove takes documents out of force; API files are deleted. Unknown names
-// are no error.
+// Remove takes documents out of force; API files are deleted, durably. Unknown
+// names are no error. A file that cannot be deleted keeps its documents in
+// force, the others are removed all the same.
 func (l *Library) Remove(names ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var ch Change
+	var errs []error
 	for _, n := range names {
 		for _, key := range []string{n, filepath.Join(l.o.APIDir, n)} {
 			s := l.sources[key]
@@ -79,14 +81,16 @@ func (l *Library) Remove(names ...string) error {
 			}
 			if s.origin == FromAPI {
 				if err := os.Remove(key); err != nil && !os.IsNotExist(err) {
-					return fmt.Errorf("documents: %w", err)
+					errs = append(errs, fmt.Errorf("documents: %w", err))
+					continue
 				}
+				errs = append(errs, syncDir(l.o.APIDir))
 			}
 			delete(l.sources, key)
 			ch.Removed = append(ch.Removed, key)
 		}
 	}
-	return l.recompileLocked(ch)
+	return errors.Join(append(errs, l.recompileLocked(ch))...)
 }
 
 // Text returns the text of one file of the API or of a sandbox, "" if there is
@@ -169,12 +173,18 @@ func writeDurably(path string, data []byte, mode os.FileMode) error {
 	if err := os.Rename(tmp.Name(), path); err != nil {
 		return fmt.Errorf("documents: %w", err)
 	}
-	d, err := os.Open(filepath.Dir(path))
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
+	}
 	if err != nil {
 		return fmt.Errorf("documents: %w", err)
 	}
-	defer d.Close()
-	return d.Sync()
+	return nil
 }
 
 // SetMemory adds or replaces a Policy document that is not stored and ends

@@ -160,6 +160,8 @@ func (e *Event) verdictWord() (word, paint string) {
 		return "ALERT", yellow
 	case !e.Decides() || e.Verdict == Observed:
 		return "info", dim
+	case e.Failed:
+		return "failed", yellow
 	case e.Verdict == Allowed:
 		return "allowed", green
 	}

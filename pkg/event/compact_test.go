@@ -18,6 +18,8 @@ func TestCompact(t *testing.T) {
 			Event{Kind: KindNetwork, Scope: "org:a/team:b/agent:invoice-bot", Proto: "tcp", DstAddr: "1.2.3.4:443", Comm: "curl", PID: 4711, Reason: "no rule allows it"}},
 		{`11:02:03 allowed net   sb-1         tcp example.com:443`,
 			Event{Kind: KindNetwork, Verdict: Allowed, Sandbox: "sb-1", Proto: "tcp", DstName: "example.com", DstPort: 443}},
+		{`11:02:03 failed  net   sb-1         tcp example.com:443  it refused the connection`,
+			Event{Kind: KindNetwork, Verdict: Allowed, Failed: true, Sandbox: "sb-1", Proto: "tcp", DstName: "example.com", DstPort: 443, Reason: "it refused the connection"}},
 		{`11:02:03 DENIED  dns   sb-1         AAAA example.com NXDOMAIN x12`,
 			Event{Kind: KindDNS, Sandbox: "sb-1", DstName: "example.com", QueryType: "AAAA", RCode: "NXDOMAIN", Count: 12}},
 		{`11:02:03 allowed llm   bot          openai chat gpt-5 200 10+20 tokens`,

@@ -80,6 +80,7 @@ type Event struct {
 	RuleAt     string // "file:line" of the winner
 	Revision   uint64 // policy revision the decision was made on
 	Remedy     string // the one command that would allow it, "" if none
+	Failed     bool   // let through, and what it was for did not come about: Reason says why
 
 	// Network, DNS and HTTP.
 	Proto     string // "tcp", "udp", "icmp", "raw", "unix" ...

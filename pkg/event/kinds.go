@@ -139,6 +139,10 @@ func (e *Event) Decides() bool {
 // IsDenial says whether the event records that something was refused.
 func (e *Event) IsDenial() bool { return e.Verdict.denied() && e.Decides() }
 
+// IsFailure says whether the event records something that was let through and
+// failed: the destination, not the fence, is why it did not work.
+func (e *Event) IsFailure() bool { return e.Failed && !e.IsDenial() }
+
 // denied is true for every verdict that does not let through.
 func (v Verdict) denied() bool { return v != Allowed && v != Observed }
 

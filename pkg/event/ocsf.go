@@ -188,7 +188,7 @@ func appendVerdict(j *jsonBuf, e *Event, k *kindSpec) {
 
 // failed decides OCSF status: refused, lost, or answered with an error.
 func (e *Event) failed(k *kindSpec) bool {
-	if k.decides && e.Verdict.denied() {
+	if k.decides && e.Verdict.denied() || e.Failed {
 		return true
 	}
 	switch e.Kind {
@@ -222,8 +222,8 @@ func appendDevice(j *jsonBuf, e *Event, n *Node) {
 	j.close()
 }
 
-// appendUnmapped writes what OCSF has no home for. kind, verdict, sandbox and
-// scope come first: PeekOCSF depends on it.
+// appendUnmapped writes what OCSF has no home for. kind, verdict, sandbox, scope
+// and failed come first: PeekOCSF depends on it.
 func appendUnmapped(j *jsonBuf, e *Event, k *kindSpec) {
 	j.open("unmapped")
 	j.open("ringfence")
@@ -231,6 +231,7 @@ func appendUnmapped(j *jsonBuf, e *Event, k *kindSpec) {
 	j.strAlways("verdict", e.Verdict.String())
 	j.str("sandbox", e.Sandbox)
 	j.str("scope", e.Scope)
+	j.bool("failed", e.Failed)
 	j.str("activity", e.Activity)
 	j.str("layer", e.Layer)
 	j.str("reason", e.Reason)

@@ -33,7 +33,7 @@ func full(k event.Kind) event.Event {
 		Path: "/etc/shadow", Provider: "openai", Model: "gpt-5", ModelServed: "gpt-5-mini", Operation: "chat", Stream: true, TokensIn: 100,
 		TokensOut: 50, TokensCached: 25, Estimated: true, Credential: "injected", RequestID: "req_1", Actor: "uid=1000(alice)",
 		Object: "engineering", Detail: "detail", Lost: 9, Version: "0.0.1", ID: "0123456789abcdef-7", Sequence: 7, Truncated: true,
-		Logged: at.Add(time.Millisecond),
+		Logged: at.Add(time.Millisecond), Failed: true,
 	}
 }
 
@@ -106,6 +106,9 @@ func odd(k event.Kind) []event.Event {
 	add(func(e *event.Event) { e.Provider, e.ModelServed = "p", "" })
 	add(func(e *event.Event) { e.PID, e.UID = math.MaxUint32, math.MaxUint32 })
 	add(func(e *event.Event) { e.DstName = "." })
+	add(func(e *event.Event) { e.Failed, e.Verdict = true, event.Allowed })
+	add(func(e *event.Event) { e.Failed, e.Sandbox, e.Scope = true, "", "" })
+	add(func(e *event.Event) { e.Failed, e.Scope = false, `,"failed":true` })
 	add(func(e *event.Event) { e.PeerAddr = "192.0.2.1 192.0.2.2" })
 	return out
 }
@@ -163,6 +166,9 @@ func checkShape(t *testing.T, e *event.Event, line []byte) {
 	if h.Denial() != p.IsDenial() {
 		t.Error("peek and parse disagree about a denial")
 	}
+	if h.Failed != e.Failed || h.Failure() != p.IsFailure() || p.IsDenial() && p.IsFailure() {
+		t.Errorf("failed: %v, peek %v %v, parse %v", e.Failed, h.Failed, h.Failure(), p.IsFailure())
+	}
 	if !p.Time.IsZero() && !h.Time.Equal(p.Time) {
 		t.Errorf("time %v and %v", h.Time, p.Time)
 	}
@@ -206,7 +212,7 @@ func carried(k event.Kind) []string {
 	f := []string{
 		"Kind", "Time", "End", "Count", "Source", "Severity", "Verdict", "Activity", "Sandbox", "Scope", "Reason", "ReasonCode", "Layer",
 		"Revision", "Remedy", "Status", "Duration", "PID", "Exe", "Comm", "Args", "PPID", "UID", "Parents", "Path", "Actor", "Object", "Detail",
-		"ID", "Sequence", "Truncated", "Logged", "Proto", "Method", "PeerAddr", "SocketInfo", "Lost",
+		"ID", "Sequence", "Truncated", "Logged", "Proto", "Method", "PeerAddr", "SocketInfo", "Lost", "Failed",
 	}
 	e := event.Event{Kind: k}
 	if e.Decides() {

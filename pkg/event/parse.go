@@ -27,6 +27,7 @@ type Header struct {
 	Verdict  Verdict
 	Sandbox  string
 	Scope    string
+	Failed   bool
 }
 
 // Denial says whether the record is about something that was refused.
@@ -34,6 +35,10 @@ func (h *Header) Denial() bool {
 	s := kindTable(h.Kind)
 	return s != nil && s.decides && h.Verdict.denied()
 }
+
+// Failure says whether the record is about something that was let through and
+// failed.
+func (h *Header) Failure() bool { return h.Failed && !h.Denial() }
 
 var (
 	markTime   = []byte(`{"time":`)
@@ -44,6 +49,7 @@ var (
 	markVerd   = []byte(`,"verdict":"`)
 	markBox    = []byte(`,"sandbox":`)
 	markScope  = []byte(`,"scope":`)
+	markFailed = []byte(`,"failed":true`)
 	errOwnPart = errors.Join(ErrFormat, errors.New("member order differs"))
 )
 
@@ -97,7 +103,8 @@ func PeekOCSF(line []byte) (Header, error) {
 	if h.Sandbox, own, err = cutMember(own, markBox); err != nil {
 		return h, err
 	}
-	h.Scope, _, err = cutMember(own, markScope)
+	h.Scope, own, err = cutMember(own, markScope)
+	h.Failed = bytes.HasPrefix(own, markFailed)
 	return h, err
 }
 
@@ -208,6 +215,7 @@ type parsedOwn struct {
 	Proto, Method, Upstream, Socket, Path, Actor, Object, Detail   string
 	Provider, Model, Credential, Parents                           string
 	Revision, Lost                                                 uint64
+	Failed                                                         bool
 	Decision                                                       string
 	ModelServed                                                    string `json:"model_served"`
 	Stream                                                         bool
@@ -235,7 +243,7 @@ func ParseOCSF(line []byte) (Event, error) {
 		Time: fromMillis(p.Time), End: fromMillis(p.EndTime), Count: p.Count, Duration: time.Duration(p.Duration) * time.Millisecond,
 		ID: p.Metadata.UID, Sequence: p.Metadata.Sequence, Source: p.Metadata.Source, Truncated: p.Metadata.Truncated, Logged: fromMillis(p.Metadata.LoggedTime),
 		Sandbox: own.Sandbox, Scope: own.Scope, Activity: own.Activity, Layer: own.Layer, Reason: own.Reason, ReasonCode: p.StatusDetail,
-		Remedy: own.Remedy, Revision: own.Revision, Rule: p.Rule.UID, RuleAt: p.Rule.At,
+		Remedy: own.Remedy, Failed: own.Failed, Revision: own.Revision, Rule: p.Rule.UID, RuleAt: p.Rule.At,
 		Proto: own.Proto, Method: own.Method, PeerAddr: own.Upstream, SocketInfo: own.Socket, Path: own.Path, Actor: own.Actor,
 		Object: own.Object, Detail: own.Detail, Lost: own.Lost, Parents: own.Parents,
 		SrcAddr: p.SrcRaw.addr(), DstAddr: p.DstRaw.addr(), DstName: firstOf(p.DstRaw.Hostname, p.Query.Hostname), DstPort: p.DstRaw.Port,

@@ -139,6 +139,7 @@ var fields = []field{
 	number(56, func(e *Event) *uint64 { return &e.Lost }),
 	text(57, 64, func(e *Event) *string { return &e.Version }),
 	flag(58, func(e *Event) *bool { return &e.Truncated }),
+	flag(59, func(e *Event) *bool { return &e.Failed }),
 }
 
 // maxSeconds is the last second of the year 9999.

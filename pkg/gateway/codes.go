@@ -30,6 +30,7 @@ const (
 	codeResolve        = "resolve-failed"       // the host's resolver has no answer
 	codeUpstream       = "upstream-failed"      // the upstream did not answer
 	codeUpstreamTLS    = "upstream-certificate" // the upstream's certificate did not verify
+	codeUpstreamHello  = "upstream-tls"         // the TLS handshake with the upstream failed
 	codeGrantUsed      = "grant-used"           // allowed for one connection, and another had it
 	codeRevoked        = "revoked"              // a running connection that policy no longer allows
 	codeStopped        = "sandbox-stopped"

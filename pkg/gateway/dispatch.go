@@ -291,18 +291,27 @@ func (f *flow) serveHTTP(hc *httpConn, c net.Conn) {
 // the sandbox, of the gateway or of patience is not.
 func (f *flow) ended(code, why string) {
 	ev := f.event(event.KindNetwork)
-	ev.Activity, ev.ReasonCode, ev.Reason = "reset", code, why
-	if ev.Reason == "" {
-		ev.Reason = "the connection was closed: " + code
-	}
+	ev.Activity = "reset"
+	cut(&ev, code, why)
+	ev.BytesIn, ev.BytesOut = f.in.Load(), f.out.Load()
+	f.ticket.post(ev)
+}
+
+// cut says in an event that we cut what it is about. What had failed before
+// that has failed.
+func cut(ev *event.Event, code, why string) {
 	switch {
 	case code == codeRevoked:
-		ev.Verdict = event.Denied
+		ev.Verdict, ev.Failed = event.Denied, false
+	case ev.Failed:
+		return
 	case ev.Verdict == event.Denied:
 		ev.Verdict = event.Observed // it ended before it was decided
 	}
-	ev.BytesIn, ev.BytesOut = f.in.Load(), f.out.Load()
-	f.ticket.post(ev)
+	ev.ReasonCode, ev.Reason = code, why
+	if ev.Reason == "" {
+		ev.Reason = "the connection was closed: " + code
+	}
 }
 
 func mismatch(sni, name string) string {

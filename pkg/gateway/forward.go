@@ -134,6 +134,8 @@ type forwarding struct {
 	in, out     atomic.Uint64
 	code        string // "" or why the upstream gave no answer
 	reason      string
+	detail      string
+	failed      bool // the upstream's failure, nobody's wish
 	verdict     event.Verdict
 	peer        atomic.Pointer[string]
 	interrupted bool
@@ -200,19 +202,24 @@ func (x *exchange) upstreamFailed(fw *forwarding, err error) {
 	var unresolved *upstream.ResolveError
 	var verify *tls.CertificateVerificationError
 	status := http.StatusBadGateway
+	fw.code, fw.reason, fw.detail, fw.failed = codeUpstream, "policy allows it, but "+upstream.Why(err, x.name), short(err), true
 	switch {
 	case errors.As(err, &refused):
-		fw.code, fw.reason, fw.verdict, status = refused.Code(), refused.Error(), event.Denied, http.StatusForbidden
+		fw.code, fw.reason, fw.verdict, fw.failed, status = refused.Code(), refused.Error(), event.Denied, false, http.StatusForbidden
+	case x.r.Context().Err() != nil:
+		fw.reason, status = "the client gave up or the connection was closed", 499
+		fw.failed = fw.peer.Load() == nil && time.Since(x.start) >= x.g.opt.Limits.Patience
+		if fw.failed {
+			fw.reason = "policy allows it, but there was no connection to " + x.name + " when the client gave up"
+		}
 	case errors.As(err, &unresolved):
-		fw.code, fw.reason = codeResolve, "policy allows it, but "+x.name+" could not be resolved on the host's side"
+		fw.code = codeResolve
 	case errors.As(err, &verify):
 		fw.code, fw.reason = codeUpstreamTLS, "policy allows it, but the certificate of "+x.name+" did not verify: "+short(verify.Err)
-	case x.r.Context().Err() != nil:
-		fw.code, fw.reason, status = codeUpstream, "the client gave up or the connection was closed", 499
+	case upstream.FailedTLS(err):
+		fw.code = codeUpstreamHello
 	case errors.Is(err, context.DeadlineExceeded):
-		fw.code, fw.reason, status = codeUpstream, "policy allows it, but "+x.name+" did not answer in time", http.StatusGatewayTimeout
-	default:
-		fw.code, fw.reason = codeUpstream, "policy allows it, but "+x.name+" did not answer"
+		status = http.StatusGatewayTimeout
 	}
 	fw.status = status
 	x.g.log.Debug("upstream failed", "sandbox", x.f.sb.id, "host", x.name, "err", err)
@@ -224,7 +231,7 @@ func (x *exchange) upstreamFailed(fw *forwarding, err error) {
 func (x *exchange) forwarded(fw *forwarding, d policy.Decision) {
 	ev := x.event()
 	applyDecision(&ev, d)
-	ev.Verdict = fw.verdict
+	ev.Verdict, ev.Failed, ev.Detail = fw.verdict, fw.failed, fw.detail
 	ev.Status = uint32(fw.status)
 	ev.BytesIn, ev.BytesOut = fw.in.Load(), fw.out.Load()
 	if p := fw.peer.Load(); p != nil {
@@ -233,10 +240,11 @@ func (x *exchange) forwarded(fw *forwarding, d policy.Decision) {
 	if fw.code != "" {
 		ev.ReasonCode, ev.Reason = fw.code, fw.reason
 	}
-	if code, why := x.f.wasKilled(); code != "" {
-		ev.Verdict, ev.ReasonCode, ev.Reason = event.Denied, code, why
+	if code, why := x.f.wasKilled(); code == codeRevoked || code != "" && ev.Verdict == event.Allowed {
+		cut(&ev, code, why)
 	} else if fw.interrupted && fw.code == "" {
 		ev.ReasonCode, ev.Reason = codeUpstream, "the answer broke off"
+		ev.Failed = x.r.Context().Err() == nil // else the client left
 	}
 	x.f.mu.Lock()
 	if x.f.tunnel != nil {

@@ -24,6 +24,7 @@ type Limits struct {
 	Keeper       time.Duration // one question to the keeper, default 5 s
 	Flush        time.Duration // handing over the last events at the end, default 5 s
 	TellOpen     time.Duration // after which a relay that is still open gets an event of its own, default 5 s
+	Patience     time.Duration // how long somebody must have waited in vain for its end to count as the destination's failure, default 1 s
 	FoldWindow   time.Duration // within which alike events are folded into one, default 5 s
 }
 
@@ -41,6 +42,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Keeper, 5*time.Second)
 	def(&l.Flush, 5*time.Second)
 	def(&l.TellOpen, 5*time.Second)
+	def(&l.Patience, time.Second)
 	def(&l.FoldWindow, 5*time.Second)
 	return l
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
@@ -76,11 +77,13 @@ func (f *flow) pipe(e *epoch, up *net.TCPConn, name string) {
 	open := time.AfterFunc(f.sb.g.opt.Limits.TellOpen, f.stillOpen)
 	defer open.Stop()
 	outward := make(chan result, 1)
+	var left atomic.Bool // the client has ended its side
 	go func() {
 		r := result{err: f.sniff(e, name)}
 		if r.err == nil {
 			r.n, r.err = f.conn.WriteTo(up)
 		}
+		left.Store(true)
 		if r.err == nil {
 			r.err = up.CloseWrite()
 		}
@@ -94,6 +97,7 @@ func (f *flow) pipe(e *epoch, up *net.TCPConn, name string) {
 		}
 	}()
 	in, err := client.ReadFrom(up)
+	mute := in == 0 && !left.Load() // the destination ended it without a word
 	if err == nil {
 		err = client.CloseWrite()
 	}
@@ -109,7 +113,7 @@ func (f *flow) pipe(e *epoch, up *net.TCPConn, name string) {
 	} else {
 		out = <-outward
 	}
-	f.relayed(uint64(in), uint64(out.n), out.err)
+	f.relayed(uint64(in), uint64(out.n), out.err, mute)
 	client.Close()
 }
 
@@ -162,8 +166,9 @@ func (e *epoch) isProvider(host string) bool {
 	return yes
 }
 
-// relayed records a relay that has ended.
-func (f *flow) relayed(in, out uint64, err error) {
+// relayed records a relay that has ended. mute says that the destination ended
+// it without having said anything.
+func (f *flow) relayed(in, out uint64, err error, mute bool) {
 	var bad *badHello
 	if errors.As(err, &bad) {
 		f.refuseTLS(bad.code, bad.reason, bad.alert)
@@ -177,15 +182,24 @@ func (f *flow) relayed(in, out uint64, err error) {
 	}
 	ev := f.event(event.KindNetwork)
 	ev.Activity, ev.BytesIn, ev.BytesOut = "close", in, out
+	if mute && ev.Verdict == event.Allowed {
+		ev.Failed, ev.ReasonCode, ev.Reason = true, codeUpstream, "policy allowed it, but the destination closed the connection without an answer"
+	}
 	f.ticket.post(ev)
 }
 
 // dialFailed resets the client, which has been told nothing yet, and records
 // whether policy or the network was the reason.
 func (f *flow) dialFailed(err error) {
-	if code, why := f.wasKilled(); code != "" {
-		f.ended(code, why)
-		return
+	why := upstream.Why(err, "the destination")
+	if code, reason := f.wasKilled(); code != "" {
+		// Who asks is not heard before the destination is there, so a sandbox
+		// that gave up waiting shows by its end alone.
+		if code != codeStopped || time.Since(f.start) < f.sb.g.opt.Limits.Patience {
+			f.ended(code, reason)
+			return
+		}
+		why = "the destination had not answered when the sandbox ended"
 	}
 	var refused *upstream.RefusedError
 	if errors.As(err, &refused) {
@@ -193,11 +207,11 @@ func (f *flow) dialFailed(err error) {
 		return
 	}
 	ev := f.event(event.KindNetwork)
-	ev.Activity = "fail"
-	ev.ReasonCode, ev.Reason = codeUpstream, "policy allowed it, but the destination did not answer"
+	ev.Activity, ev.Failed = "fail", true
+	ev.ReasonCode, ev.Reason = codeUpstream, "policy allowed it, but "+why
 	var unresolved *upstream.ResolveError
 	if errors.As(err, &unresolved) {
-		ev.ReasonCode, ev.Reason = codeResolve, "policy allowed it, but the host's resolver has no address for it"
+		ev.ReasonCode = codeResolve
 	}
 	ev.Detail = short(err)
 	f.ticket.postFolded(ev)

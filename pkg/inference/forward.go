@@ -263,6 +263,7 @@ func (x *exchange) broken(ctx context.Context, err error, sse bool, secrets []st
 		x.rec.ev.ReasonCode, x.rec.ev.Detail = "client-gone", "the client went away; the answer is partial"
 		return
 	}
+	x.rec.ev.Failed, x.rec.ev.Reason = true, "the provider's answer broke off"
 	x.rec.ev.ReasonCode, x.rec.ev.Detail = "upstream-broke-off", "the answer broke off: "+scrubText(err.Error(), secrets)
 	if !sse {
 		panic(http.ErrAbortHandler)

@@ -228,7 +228,7 @@ func TestUpstreamFaults(t *testing.T) {
 			if n := len(f.double.Received()); n != 1 {
 				t.Errorf("%d requests upstream", n)
 			}
-			if ev := f.event(); ev.ReasonCode != c.want.reason || ev.Status != uint32(c.want.status) || ev.Verdict != event.Allowed {
+			if ev := f.event(); ev.ReasonCode != c.want.reason || ev.Status != uint32(c.want.status) || ev.Verdict != event.Allowed || ev.Failed != (c.want.reason == "upstream-answer") {
 				t.Errorf("event %+v", ev)
 			}
 		})
@@ -258,7 +258,7 @@ func TestUnreachableProvider(t *testing.T) {
 	if resp.StatusCode != 502 || !strings.Contains(body, `"type":"error"`) || !strings.Contains(body, "could not be reached") || strings.Contains(body, "10.9.8.7") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
-	if ev := f.event(); ev.ReasonCode != "upstream" || !strings.Contains(ev.Detail, "10.9.8.7") {
+	if ev := f.event(); ev.ReasonCode != "upstream" || !ev.IsFailure() || !strings.Contains(ev.Detail, "10.9.8.7") {
 		t.Errorf("event %+v", ev)
 	}
 }
@@ -270,7 +270,7 @@ func TestSilentProvider(t *testing.T) {
 	if resp.StatusCode != 504 || !strings.Contains(body, "did not answer in time") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
-	if ev := f.event(); ev.ReasonCode != "upstream-timeout" {
+	if ev := f.event(); ev.ReasonCode != "upstream-timeout" || !ev.IsFailure() {
 		t.Errorf("event %+v", ev)
 	}
 }
@@ -282,7 +282,7 @@ func TestBrokenStreamEndsWithAnErrorEvent(t *testing.T) {
 	if resp.StatusCode != 200 || !strings.Contains(body, "\n\nevent: error\ndata: {\"error\":{") || !strings.HasSuffix(body, "\n\n") {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}
-	if ev := f.event(); ev.ReasonCode != "upstream-broke-off" || !ev.Estimated || ev.TokensOut == 0 {
+	if ev := f.event(); ev.ReasonCode != "upstream-broke-off" || !ev.IsFailure() || ev.Reason != "the provider's answer broke off" || !ev.Estimated || ev.TokensOut == 0 {
 		t.Errorf("event %+v", ev)
 	}
 }
@@ -298,7 +298,7 @@ func TestBrokenDocumentIsCut(t *testing.T) {
 	if err == nil {
 		t.Error("the client could not see that the answer was cut")
 	}
-	if ev := f.event(); ev.ReasonCode != "upstream-broke-off" {
+	if ev := f.event(); ev.ReasonCode != "upstream-broke-off" || !ev.IsFailure() {
 		t.Errorf("event %+v", ev)
 	}
 }
@@ -326,7 +326,7 @@ func clientGone(t *testing.T, h2 bool) {
 	if !doubles.Eventually(ctx, func() bool { return f.double.Gone() == 1 }) {
 		t.Error("the provider went on")
 	}
-	if ev := f.event(); ev.ReasonCode != "client-gone" || !ev.Estimated || ev.TokensIn != 11 {
+	if ev := f.event(); ev.ReasonCode != "client-gone" || ev.Failed || !ev.Estimated || ev.TokensIn != 11 {
 		t.Errorf("event %+v", ev)
 	}
 }

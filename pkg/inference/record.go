@@ -59,6 +59,7 @@ func (r *record) refused(e *refusal) {
 	if e.code != codeUpstream {
 		r.ev.Verdict = event.Denied
 	}
+	r.ev.Failed = e.code == codeUpstream && e.status != statusClientGone
 }
 
 // finish completes the event and hands it over, once.

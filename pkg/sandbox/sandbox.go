@@ -59,6 +59,7 @@ type Sandbox struct {
 	// What the readers of records ask for waits for nobody.
 	view    atomic.Pointer[policy.View]
 	denials atomic.Uint64
+	fails   atomic.Uint64
 
 	mu       sync.Mutex // guards what follows; held while the kernel's tables and the journal are written
 	state    State
@@ -107,6 +108,12 @@ func (s *Sandbox) Denials() uint64 { return s.denials.Load() }
 
 // CountDenial adds n refusals. It never waits.
 func (s *Sandbox) CountDenial(n uint64) { s.denials.Add(n) }
+
+// Failures counts what was let through and failed so far.
+func (s *Sandbox) Failures() uint64 { return s.fails.Load() }
+
+// CountFailure adds n failures of what was let through. It never waits.
+func (s *Sandbox) CountFailure(n uint64) { s.fails.Add(n) }
 
 // Problems lists layers that attestation found broken.
 func (s *Sandbox) Problems() []string {

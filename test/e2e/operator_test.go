@@ -184,6 +184,7 @@ func documents(t *testing.T, n *node.Node) string {
 func explain(t *testing.T, w *world, n *node.Node) {
 	ws := n.Workspace(t)
 	n.WritePolicy(t, "deny.yaml", "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: bans}\nscope: org:local\negress:\n  - {id: ban, deny: \"ban.test\", reason: \"banned\"}\n  - {id: ok, allow: \"six.test:443\"}\n")
+	eventually(t, "the document is in force", func() bool { return strings.Contains(documents(t, n), "bans") })
 	put(t, ws, "server-ca.pem", string(w.ca.PEM()))
 	sandboxed(t, n, ws, "default", "curl -s https://ban.test/; curl -s https://none.test/; curl -s --cacert server-ca.pem https://six.test/")
 	for _, c := range []struct {
@@ -191,7 +192,8 @@ func explain(t *testing.T, w *world, n *node.Node) {
 		want []string
 	}{
 		{"ban.test", []string{"denied", "bans/ban", "deny.yaml:6", "banned"}},
-		{"none.test", []string{"denied", "ringfence allow none.test:443", "org:local/team:default/agent:sh"}},
+		// The sandbox has ended: the short form of the command would need a running one.
+		{"none.test", []string{"denied", "ringfence allow none.test:443 --scope org:local/team:default/agent:sh --always\n"}},
 		{"six.test", []string{"allowed", "bans/ok", "deny.yaml:7"}},
 	} {
 		e := n.WaitEvent(t, "the event of "+c.host, func(e *event.Event) bool {
@@ -202,6 +204,20 @@ func explain(t *testing.T, w *world, n *node.Node) {
 			t.Errorf("explain: %s", r.Stderr)
 		}
 		contains(t, "explain "+c.host, r.Stdout, append(c.want, e.ID)...)
+	}
+	living := w.waitingAgent(t, n, "explained")
+	living.ask(t, "https://while-it-runs.test/")
+	e := n.WaitEvent(t, "the refusal of a sandbox that runs", func(e *event.Event) bool { return e.DstName == "while-it-runs.test" && e.Remedy != "" })
+	for _, c := range []struct{ does, want string }{
+		{"", "to allow  ringfence allow while-it-runs.test:443\n"},
+		{"stop", "to allow  ringfence allow while-it-runs.test:443 --scope org:local/team:default/agent:sh --always\n"},
+	} {
+		if c.does != "" {
+			if r := n.CLI(t, c.does, "explained", "--timeout", "0s"); r.Code != 0 {
+				t.Fatal(r.Stderr)
+			}
+		}
+		contains(t, "explain "+c.does, n.CLI(t, "explain", e.ID).Stdout, c.want)
 	}
 	if r := n.CLI(t, "explain", "no-such-event"); r.Code != 3 || r.Stderr == "" {
 		t.Errorf("unknown event: exit %d %s", r.Code, r.Stderr)

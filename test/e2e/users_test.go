@@ -153,6 +153,7 @@ func onlyItsOwn(t *testing.T, n *node.Node, a, b *person) {
 	for _, args := range [][]string{
 		{"stop", "alices"}, {"stop", id}, {"exec", "alices", "--", "id"}, {"exec", id, "--", "id"}, {"logs", "alices"},
 		{"allow", "x.test:443", "--sandbox", "alices"}, {"allow", "x.test:443", "--sandbox", id}, {"explain", mine.ID},
+		{"allow", "--remove", "x.test:443", "--sandbox", "alices"},
 	} {
 		b.refused(t, "ringfence: ", args...)
 	}
@@ -167,7 +168,8 @@ func onlyItsOwn(t *testing.T, n *node.Node, a, b *person) {
 		t.Errorf("events of another member: %s%s", ev.Stdout, ev.Stderr)
 	}
 	for _, args := range [][]string{
-		{"explain", mine.ID}, {"exec", "alices", "--", "true"}, {"allow", "x.test:443", "--sandbox", "alices"}, {"logs", "alices"}, {"stop", "alices", "--timeout", "0s"},
+		{"explain", mine.ID}, {"exec", "alices", "--", "true"}, {"allow", "x.test:443", "--sandbox", "alices"},
+		{"allow", "--remove", "x.test:443", "--sandbox", "alices"}, {"logs", "alices"}, {"stop", "alices", "--timeout", "0s"},
 	} {
 		if r := a.run(t, args...); r.Code != 0 {
 			t.Errorf("its own: %v: exit %d %s", args, r.Code, r.Stderr)
@@ -184,7 +186,9 @@ func needsRoot(t *testing.T, a *person) {
 	a.refused(t, "needs root", "run", "--user", "root", "--", "true")
 	a.refused(t, "needs root", "run", "--user", "nobody", "--", "true")
 	a.refused(t, "root", "allow", "x.test:443", "--scope", "org:local/team:default", "--always")
+	a.refused(t, "root", "allow", "--remove", "x.test:443", "--scope", "org:local/team:default", "--always")
 	a.refused(t, "needs root", "provider", "list")
+	a.refused(t, "needs root", "provider", "remove", "openai")
 	a.refused(t, "needs root", "provider", "add", "openai", "--credential", "passthrough")
 	a.refused(t, "needs root", "audit", "verify")
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command testsum runs `go test` and says clearly how it went: one line for
-// each package, the whole output of each test that failed, every skip with its
-// reason, and the counts alone on the last line. It exits 1 if anything failed.
+// Command testsum runs `go test` and says clearly how it went: what it is about
+// to do, as building takes minutes without a word, one line for each package, the
+// whole output of each test that failed, every skip with its reason, and the
+// counts alone on the last line. It exits 1 if anything failed.
 //
 //	testsum [-race] [-timeout 20m] 2:./pkg/... 1:./test/...
 //
@@ -51,6 +52,7 @@ func main() {
 			fmt.Fprintf(os.Stderr, "testsum: %q is not N:PACKAGES\n", group)
 			os.Exit(2)
 		}
+		s.announce(parallel, strings.Fields(packages))
 		args := []string{"test", "-json", "-count=1", "-p", parallel, "-timeout", timeout.String()}
 		if *race {
 			args = append(args, "-race")
@@ -67,6 +69,16 @@ func main() {
 	if s.failed > 0 || broken {
 		os.Exit(1)
 	}
+}
+
+// announce says what takes the time until the first package has ended.
+func (s *sum) announce(parallel string, packages []string) {
+	out, err := exec.Command("go", append([]string{"list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}"}, packages...)...).Output()
+	what := strings.Join(packages, " ")
+	if err == nil { // otherwise `go test` says what is wrong
+		what = fmt.Sprintf("%d packages", len(strings.Fields(string(out))))
+	}
+	fmt.Fprintf(s.out, "building and running %s, %s at a time\n", what, parallel)
 }
 
 // group runs one `go test`. A failed test is no error here: it is counted.

@@ -3,10 +3,70 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
+
+const mainEnv = "TESTSUM_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(mainEnv) != "" {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// TestSaysFirstWhatItDoes: the line is there while `go test` still builds.
+func TestSaysFirstWhatItDoes(t *testing.T) {
+	dir := t.TempDir()
+	fake := `#!/bin/sh
+cd "$0-d" || exit 9
+case $1 in
+list) printf 'a\n\nb\n' ;;
+test) for i in $(seq 500); do [ -e built ] || sleep 0.02; done; echo '{"Action":"pass","Package":"a"}' ;;
+esac
+`
+	if err := os.WriteFile(filepath.Join(dir, "go"), []byte(fake), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "go-d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "2:./a ./b")
+	cmd.Env = append(os.Environ(), mainEnv+"=1", "PATH="+dir+":"+os.Getenv("PATH"))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "building and running 2 packages, 2 at a time" {
+		t.Errorf("first line: %q", lines.Text())
+	}
+	if err := os.WriteFile(filepath.Join(dir, "go-d", "built"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if !lines.Scan() || !strings.HasPrefix(lines.Text(), "ok ") {
+		t.Errorf("second line: %q", lines.Text())
+	}
+	for lines.Scan() {
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
 
 func TestCounts(t *testing.T) {
 	const pkg = "github.com/ringfence/ringfence/pkg/x"
