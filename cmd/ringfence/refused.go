@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,7 @@ type refusal struct {
 	what, reason, remedy string
 	name                 string // host name, to fold the question for a name into the attempt at it
 	count                uint64
+	routine              bool // what programs try by themselves all day
 }
 
 // printRefused lists on stderr what the sandbox was refused, with the one
@@ -59,9 +61,14 @@ func (a *app) printRefused(ctx context.Context, r attach.Result, began time.Time
 		return
 	}
 	events := "ringfence events --%s --sandbox " + show.Text(r.ID, 64)
+	refused, routine := apart(refused)
 	if len(refused) > 0 {
 		_, _ = fmt.Fprintf(a.err, "ringfence: %s refused:\n", plural(len(refused), "thing was", "things were"))
 		writeRefused(a.err, refused, maxRefused, fmt.Sprintf(events, "denied"))
+	}
+	if routine > 0 {
+		_, _ = fmt.Fprintf(a.err, "ringfence: %s refused that programs often try by themselves: %s\n",
+			plural(routine, "more thing was", "more things were"), fmt.Sprintf(events, "denied"))
 	}
 	if len(failed) > 0 {
 		_, _ = fmt.Fprintf(a.err, "ringfence: %s allowed but failed:\n", plural(len(failed), "thing was", "things were"))
@@ -69,11 +76,60 @@ func (a *app) printRefused(ctx context.Context, r attach.Result, began time.Time
 	}
 }
 
+// apart takes what is routine out of the list: a look for a file that the view
+// does not have, a system call that nobody inside may make, the ring that
+// Node tries at every start.
+func apart(list []refusal) (weighty []refusal, routine int) {
+	for _, r := range list {
+		if r.routine {
+			routine++
+		} else {
+			weighty = append(weighty, r)
+		}
+	}
+	return weighty, routine
+}
+
+func isRoutine(e *event.Event) bool {
+	switch e.Kind {
+	case event.KindFile:
+		return e.ReasonCode == "not-in-view"
+	case event.KindSyscall:
+		return e.Layer != "seccomp" || e.Object == "io_uring_setup"
+	}
+	return false
+}
+
+// refusalAddress is where the refused names of a profile with explain lead.
+const refusalAddress = "198.18.0.2"
+
+// portOf puts the port that a program then tried into the question for a name
+// that was refused: the question itself names none.
+func portOf(list []refusal, e *event.Event) bool {
+	addr, port, err := net.SplitHostPort(e.DstAddr)
+	if e.Kind != event.KindNetwork || err != nil || addr != refusalAddress {
+		return false
+	}
+	for i := len(list) - 1; i >= 0; i-- {
+		if have := &list[i]; strings.HasSuffix(have.what, " (name)") {
+			have.what = words(e.Proto, net.JoinHostPort(have.name, port))
+			have.remedy = strings.Replace(have.remedy, "ringfence allow "+have.name+":443", "ringfence allow "+have.name+":"+port, 1)
+			return true
+		}
+	}
+	return false
+}
+
+func words(s ...string) string { return strings.TrimSpace(strings.Join(s, " ")) }
+
 // fold adds one event. Two events are about the same when the same thing was
 // refused for the same reason, or when one is the question for the name that
 // the other tried to reach.
 func fold(list []refusal, e *event.Event) []refusal {
-	n := refusal{what: e.Target(), reason: reason(e), remedy: event.LastingRemedy(e.Remedy, e.Scope), name: e.DstName, count: max(e.Count, 1)}
+	n := refusal{what: e.Target(), reason: reason(e), remedy: event.LastingRemedy(e.Remedy, e.Scope), name: e.DstName, count: max(e.Count, 1), routine: isRoutine(e)}
+	if portOf(list, e) {
+		return list
+	}
 	question := e.Kind == event.KindDNS
 	for i := range list {
 		have := &list[i]
