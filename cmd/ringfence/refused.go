@@ -107,7 +107,7 @@ const refusalAddress = "198.18.0.2"
 // that was refused: the question itself names none.
 func portOf(list []refusal, e *event.Event) bool {
 	addr, port, err := net.SplitHostPort(e.DstAddr)
-	if e.Kind != event.KindNetwork || err != nil || addr != refusalAddress {
+	if e.Kind != event.KindNetwork || e.DstName != "" || err != nil || addr != refusalAddress {
 		return false
 	}
 	for i := len(list) - 1; i >= 0; i-- {
