@@ -276,6 +276,7 @@ func (f *Fence) RemoveStale(name string) error {
 
 // Close gives up this process's descriptors. Pins stay and go on denying.
 func (f *Fence) Close() error {
+	f.reading.close()
 	errs := []error{f.watch.close()}
 	for _, l := range f.trace {
 		errs = append(errs, l.Close())

@@ -94,18 +94,18 @@ const (
 )
 
 // Records reads the rings and calls fn for each record, one at a time, until
-// ctx ends; then it returns nil. Each ring keeps its own order. One reader per
+// ctx ends or the Fence is closed; then it returns nil. Each ring keeps its own order. One reader per
 // Fence. A record that cannot be decoded ends the reading with an error: it
 // means that kernel and keeper disagree about the layout.
 func (f *Fence) Records(ctx context.Context, fn func(Record)) error {
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	for _, m := range []*ebpf.Map{f.maps.Denials, f.maps.Flows, f.maps.Refusals} {
-		r, err := ringbuf.NewReader(m)
+		r, err := f.reading.open(m)
 		if err != nil {
-			return fmt.Errorf("read records: %w", err)
+			g.Go(func() error { return fmt.Errorf("read records: %w", err) }) // ends the others
+			break
 		}
-		f.reading.add(r)
 		g.Go(func() error {
 			<-ctx.Done()
 			return r.Close()
@@ -136,14 +136,28 @@ func (f *Fence) Hurry() {
 
 // readers are the rings that Records reads. The zero value is ready.
 type readers struct {
-	mu  sync.Mutex
-	all []*ringbuf.Reader
+	mu     sync.Mutex
+	all    []*ringbuf.Reader
+	closed bool // so are the rings' maps, or soon
 }
 
-func (r *readers) add(one *ringbuf.Reader) {
+func (r *readers) open(m *ebpf.Map) (*ringbuf.Reader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.all = append(r.all, one)
+	if r.closed {
+		return nil, os.ErrClosed
+	}
+	one, err := ringbuf.NewReader(m)
+	if err == nil {
+		r.all = append(r.all, one)
+	}
+	return one, err
+}
+
+func (r *readers) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
 }
 
 func drain(r *ringbuf.Reader, fn func(Record)) error {
