@@ -46,11 +46,17 @@ static __always_inline long rf_admit(struct rf_bucket *b, __u32 ring, __u64 now)
 	return BPF_RB_NO_WAKEUP; /* a wakeup costs 2 us; the reader's tick finds it */
 }
 
-/* What was suppressed since the last kept record, and starts anew. */
+/*
+ * What was suppressed since the last kept record, and starts anew. Two CPUs may
+ * tell the same and both subtract it; it then counts up from below zero, so the
+ * sum of what is told stays right.
+ */
 static __always_inline __u32 rf_suppressed(struct rf_bucket *b)
 {
 	__u64 n = b->suppressed;
 
+	if ((__s64)n <= 0)
+		return 0;
 	__sync_fetch_and_add(&b->suppressed, -n);
 	return n > 0xffffffff ? 0xffffffff : n;
 }

@@ -80,8 +80,10 @@ struct {
 	__type(value, __u32);
 } watch SEC(".maps");
 
-/* Threads whose current call a cgroup hook has refused and reported. Evicting
- * one costs a second record of the same refusal, nothing else. */
+/* Threads whose current call a cgroup hook has refused and reported, and which
+ * hook. Evicting one costs a second record of the same refusal. A call that
+ * succeeds in part (sendmmsg) leaves it: it hides the thread's next refused
+ * call of the same kind, one for one. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1 << 12);

@@ -19,8 +19,8 @@ type ProcessRfCallRow struct {
 	Watched [3]uint64
 	Subject uint8
 	Arg     uint8
-	Hooked  uint8
-	Pad     [5]uint8
+	Hooks   uint16
+	Pad     [4]uint8
 }
 
 type ProcessRfCidrKey struct {

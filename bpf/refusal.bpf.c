@@ -98,12 +98,19 @@ static __always_inline int rf_watched(const struct rf_call_row *row, __u32 sandb
 	return own ? *own : all && *all;
 }
 
-/* Takes the mark that a cgroup hook left for the call that ends now. */
-static __always_inline int rf_was_reported(void)
+/* Takes the mark that a cgroup hook left for the call that ends now. One of
+ * another kind of call is stale. */
+static __always_inline int rf_was_reported(__u16 hooks)
 {
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+	__u32 *mark = bpf_map_lookup_elem(&reported, &tid);
+	__u32 hook;
 
-	return bpf_map_delete_elem(&reported, &tid) == 0;
+	if (!mark)
+		return 0;
+	hook = *mark;
+	bpf_map_delete_elem(&reported, &tid);
+	return hook < RF_HOOK_MAX && (hooks >> hook) & 1;
 }
 
 static __always_inline int rf_is_refusal(const struct rf_call_row *row, __u32 sandbox, __u32 errno,
@@ -111,7 +118,7 @@ static __always_inline int rf_is_refusal(const struct rf_call_row *row, __u32 sa
 {
 	__u64 flags = 0;
 
-	if (row->hooked && rf_was_reported())
+	if (row->hooks && rf_was_reported(row->hooks))
 		return 0;
 	if (row->subject == RF_SUBJECT_CLONE)
 		return bpf_probe_read_user(&flags, sizeof(flags), (void *)subject) == 0 &&

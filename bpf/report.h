@@ -39,13 +39,12 @@ static __always_inline void rf_fill_task(struct rf_verdict *r)
 }
 
 /* Tells rf_refused that the call this thread is in has its record. */
-static __always_inline void rf_mark_reported(void)
+static __always_inline void rf_mark_reported(__u32 hook)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u32 tid = BPF_CORE_READ(task, pid);
-	__u32 one = 1;
 
-	bpf_map_update_elem(&reported, &tid, &one, BPF_ANY);
+	bpf_map_update_elem(&reported, &tid, &hook, BPF_ANY);
 }
 
 static __always_inline void rf_fill_verdict(struct rf_verdict *r, const struct rf_state *st,
@@ -82,7 +81,7 @@ static __always_inline void rf_report(const struct rf_state *st, const struct rf
 	long flags;
 
 	if (with_task && c->j.verdict != RF_ALLOW)
-		rf_mark_reported();
+		rf_mark_reported(c->hook);
 	rate = bpf_map_lookup_elem(&rates, &sandbox);
 	if (!rate) {
 		rf_count_outcome(ring, RF_THROTTLED);

@@ -232,8 +232,8 @@ struct rf_call_row {
 	__u64 watched[RF_ERRNOS / 64]; /* the same, only if the path it names is watched */
 	__u8 subject; /* enum rf_subject */
 	__u8 arg;     /* argument that holds the subject, 0..5 */
-	__u8 hooked;  /* a cgroup hook judges this call too, and has its own record of what it refuses */
-	__u8 pad[5];
+	__u16 hooks;  /* bit n: enum rf_hook n judges this call too, and has its own record of what it refuses */
+	__u8 pad[4];
 };
 
 /* Longest prefix of a path. prefixlen counts bits from `sandbox` on. Sandbox 0

@@ -110,14 +110,25 @@ func portOf(list []refusal, e *event.Event) bool {
 	if e.Kind != event.KindNetwork || e.DstName != "" || err != nil || addr != refusalAddress {
 		return false
 	}
-	for i := len(list) - 1; i >= 0; i-- {
-		if have := &list[i]; strings.HasSuffix(have.what, " (name)") {
-			have.what = words(e.Proto, net.JoinHostPort(have.name, port))
-			have.remedy = strings.Replace(have.remedy, "ringfence allow "+have.name+":443", "ringfence allow "+have.name+":"+port, 1)
+	var asked *refusal
+	for i := range list {
+		switch have := &list[i]; {
+		case have.name != "" && have.what == words(e.Proto, net.JoinHostPort(have.name, port)):
+			have.count += max(e.Count, 1)
 			return true
+		case !strings.HasSuffix(have.what, " (name)"):
+		case asked != nil:
+			return false // which of them, nobody knows
+		default:
+			asked = have
 		}
 	}
-	return false
+	if asked == nil {
+		return false
+	}
+	asked.what = words(e.Proto, net.JoinHostPort(asked.name, port))
+	asked.remedy = strings.Replace(asked.remedy, "ringfence allow "+asked.name+":443", "ringfence allow "+asked.name+":"+port, 1)
+	return true
 }
 
 func words(s ...string) string { return strings.TrimSpace(strings.Join(s, " ")) }

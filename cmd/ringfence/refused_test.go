@@ -20,6 +20,14 @@ func TestTheRemedyHasThePortThatWasTried(t *testing.T) {
 		list[0].remedy != "ringfence allow github.com:22 --scope org:local/team:default/agent:git --always" {
 		t.Errorf("%+v", list)
 	}
+	if list = fold(list, &attempt); len(list) != 1 || list[0].count != 2 {
+		t.Errorf("tried again: %+v", list)
+	}
+	second := question
+	second.DstName, second.Remedy = "gitlab.com", "ringfence allow gitlab.com:443"
+	if list = fold(fold(fold(nil, &question), &second), &attempt); len(list) != 3 {
+		t.Errorf("of two names one was guessed: %+v", list)
+	}
 	other := attempt
 	other.DstAddr, other.DstPort = "198.18.0.9:22", 22
 	if list = fold(fold(nil, &question), &other); len(list) != 2 {

@@ -3,6 +3,7 @@
 package confine_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -126,6 +127,12 @@ func TestGuardedPathInsideTheWorkspace(t *testing.T) {
 	if err := os.Chown(secret, 1000, 1000); err != nil {
 		t.Fatal(err)
 	}
+	// As people keep them who version their dotfiles.
+	linked := filepath.Join(w.workspace, "dotfiles", "netrc")
+	if err := errors.Join(os.Mkdir(filepath.Dir(linked), 0o755), os.WriteFile(linked, []byte("SECRET"), 0o644), os.Chown(linked, 1000, 1000),
+		os.Symlink("dotfiles/netrc", filepath.Join(w.workspace, ".netrc")), os.Symlink("/usr/bin", filepath.Join(w.workspace, ".pgpass"))); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 2 * len(modes) {
 		mode, own := modes[i/2], i%2 == 0
 		t.Run(fmt.Sprintf("%s/own=%v", mode.name, own), func(t *testing.T) {
@@ -136,7 +143,7 @@ func TestGuardedPathInsideTheWorkspace(t *testing.T) {
 			} else {
 				in.Homes = []string{"/nonexistent", w.workspace} // of somebody else
 			}
-			out, _ := sh(t, in, `cat .aws/credentials; chmod 666 .aws/credentials; echo x > .aws/credentials; rm -f .aws/credentials; cat .aws/credentials; echo done`)
+			out, _ := sh(t, in, `cat .aws/credentials; chmod 666 .aws/credentials; echo x > .aws/credentials; rm -f .aws/credentials; cat .aws/credentials; cat .netrc dotfiles/netrc; /usr/bin/env true && echo done`)
 			if strings.Contains(out, "SECRET") || !strings.Contains(out, "done") {
 				t.Errorf("got:\n%s", out)
 			}

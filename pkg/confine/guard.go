@@ -73,7 +73,8 @@ func (pl *planner) guardedPaths(pattern string) ([]string, error) {
 		return nil
 	}
 	if !inHome {
-		return out, errors.Join(add(pattern), nil)
+		err := add(pattern)
+		return out, err
 	}
 	var errs []error
 	if h := pl.in.RealHome; cleanAbs(h) && h != "/" {
@@ -176,28 +177,15 @@ func (pl *planner) guardHost(p string, a area) error {
 		// Closed to the caller, hence to the agent, who cannot open it up in a
 		// read-only mount. In a writable one it could: there this is an error.
 		return nil
-	case errors.Is(err, unix.ELOOP) && a.kind != regionShared:
-		to, err := filepath.EvalSymlinks(p)
-		if err != nil || to == p {
-			return nil // dangling, or closed to the caller: nothing to hide
-		}
-		return pl.guard(to)
 	case errors.Is(err, unix.ELOOP):
-		return nil // the agent's own link: its target is judged where it lies
+		return pl.guardTarget(p, a)
 	case err != nil:
 		return fmt.Errorf("confine: guarded path %s: %w", p, err)
 	}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
-		if a.kind == regionShared {
-			return nil
-		}
-		to, err := filepath.EvalSymlinks(p)
-		if err != nil || to == p {
-			return nil
-		}
-		return pl.guard(to)
+		return pl.guardTarget(p, a)
 	case a.kind == regionOverlay:
 		pl.moveDecoy(p, isDir)
 	case isDir:
@@ -211,6 +199,23 @@ func (pl *planner) guardHost(p string, a area) error {
 		pl.decoy(p, mode)
 	}
 	return nil
+}
+
+// guardTarget covers what a link leads to. A link in a directory that the
+// agent may write can be the agent's own, of an earlier run: it hides nothing
+// but a file of such a directory, or anybody's programs would be covered.
+func (pl *planner) guardTarget(p string, a area) error {
+	to, err := filepath.EvalSymlinks(p)
+	if err != nil || to == p {
+		return nil // dangling, or closed to the caller: nothing to hide
+	}
+	if a.kind == regionShared {
+		fi, err := os.Lstat(to)
+		if err != nil || !fi.Mode().IsRegular() || pl.area(pl.canon(to)).kind != regionShared {
+			return nil
+		}
+	}
+	return pl.guard(to)
 }
 
 // statBeneath looks at rel below dir without following any link.

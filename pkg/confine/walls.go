@@ -67,11 +67,12 @@ var defaultSystem = []string{
 var defaultDevices = []string{"null", "zero", "full", "random", "urandom", "tty"}
 
 var defaultGuarded = []string{
-	"~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519", "~/.ssh/id_dsa", "~/.ssh/id_ecdsa_sk", "~/.ssh/id_ed25519_sk",
+	"~/.ssh/*", "~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519", "~/.ssh/id_dsa", "~/.ssh/id_ecdsa_sk", "~/.ssh/id_ed25519_sk",
 	"~/.aws/credentials", "~/.netrc", "~/.git-credentials", "~/.config/gh/hosts.yml", "~/.docker/config.json",
 	"~/.kube/config", "~/.pypirc", "~/.config/gcloud/application_default_credentials.json",
-	"~/.azure/msal_token_cache.json", "~/.gnupg/secring.gpg", "~/.pgpass", "~/.my.cnf", "~/.vault-token",
+	"~/.azure/msal_token_cache.json", "~/.gnupg/secring.gpg", "~/.gnupg/private-keys-v1.d", "~/.pgpass", "~/.my.cnf", "~/.vault-token",
 	"~/.npmrc", "~/.cargo/credentials.toml", "~/.config/git/credentials", "~/.terraform.d/credentials.tfrc.json",
+	"~/.aws/sso/cache", "~/.config/gcloud/credentials.db", "~/.config/gcloud/access_tokens.db", "~/.password-store", "~/.local/share/keyrings",
 	"~/.codex/auth.json", "~/.claude/.credentials.json",
 	"/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/sudoers", "/etc/sudoers.d",
 	"/etc/ssh/*_key", "/etc/ssl/private", "/etc/krb5.keytab", "/etc/ringfence/secrets",

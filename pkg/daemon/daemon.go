@@ -61,7 +61,8 @@ type Daemon struct {
 	lostDenials lostDenials
 	repeats     *repeats
 
-	recordsBefore uint64        // see drain.go; set before the reader starts
+	readingSince  time.Time     // see drain.go; set before the reader starts
+	recordsBefore uint64        // likewise
 	recordsTaken  atomic.Uint64 // likewise
 
 	opening   sync.Mutex // one change of the gateway's table at a time

@@ -13,8 +13,9 @@ import (
 const drainTime = 300 * time.Millisecond
 
 // startReading notes how many records the kernel had written before this
-// daemon began to read.
-func (d *Daemon) startReading() { d.recordsBefore = d.recordsKept() }
+// daemon began to read. Those of them that are still in the rings do not count
+// when they are taken.
+func (d *Daemon) startReading() { d.readingSince, d.recordsBefore = time.Now(), d.recordsKept() }
 
 func (d *Daemon) recordsKept() uint64 {
 	var n uint64
@@ -31,7 +32,9 @@ func (d *Daemon) recordsKept() uint64 {
 // take counts and handles one record of the kernel.
 func (d *Daemon) take(r kernel.Record) {
 	d.record(r)
-	d.recordsTaken.Add(1)
+	if r.When().After(d.readingSince) {
+		d.recordsTaken.Add(1)
+	}
 }
 
 // drainRecords waits until every record that the kernel has written by now is

@@ -40,7 +40,7 @@ func (b *backend) launch(ctx context.Context, c *api.Caller, r *api.LaunchReques
 		return nil, &sandbox.LaunchError{Code: 125, Step: "terminal", Err: fmt.Errorf("profile %s gives no terminal", profile.Name),
 			Missing: "terminal: true in the profile", Remedy: "run with input and output redirected, or use another profile"}
 	}
-	if err := b.d.refuseOwnPlaces(f.Workspace); err != nil {
+	if err := b.d.refuseOwnPlaces(f.Workspace, profile); err != nil {
 		return nil, err
 	}
 	principal, err := principalOf(r)

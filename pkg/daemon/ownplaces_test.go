@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/sandbox"
 )
 
@@ -32,14 +33,17 @@ func TestRefuseOwnPlaces(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = d.refuseOwnPlaces(f)
-		f.Close()
-		var launch *sandbox.LaunchError
-		if refused != errors.As(err, &launch) || !refused && err != nil {
-			t.Errorf("%q: %v", dir, err)
+		none := &policy.Profile{}
+		shown := &policy.Profile{Files: policy.Files{Write: []policy.PathEntry{{Path: "/nonexistent"}, {Path: filepath.Join(top, dir)}}}}
+		for what, err := range map[string]error{"workspace": d.refuseOwnPlaces(f, none), "writable": d.refuseOwnPlaces(nil, shown)} {
+			var launch *sandbox.LaunchError
+			if refused != errors.As(err, &launch) || !refused && err != nil {
+				t.Errorf("%s %q: %v", what, dir, err)
+			}
 		}
+		f.Close()
 	}
-	if err := d.refuseOwnPlaces(nil); err != nil {
+	if err := d.refuseOwnPlaces(nil, &policy.Profile{}); err != nil {
 		t.Errorf("no workspace: %v", err)
 	}
 }

@@ -199,15 +199,16 @@ func (d *Daemon) recordExit(x *kernel.Exit) {
 }
 
 // recordKilled: the system call filter ends a process that calls the kernel by
-// a foreign architecture's way in. Which call it was, nobody says.
+// a foreign architecture's way in. Which call it was, nobody says, nor whether
+// the process did not send itself the signal.
 func (d *Daemon) recordKilled(x *kernel.Exit) {
 	e, s := d.about(event.KindSyscall, x.Head)
 	e.Verdict, e.Activity, e.Object = event.Denied, "kill", "foreign architecture"
 	e.UID, e.PPID, e.Comm, e.Status = x.UID, x.PPID, x.Comm, uint32(128+int(unix.SIGSYS))
 	e.Layer, e.ReasonCode = "seccomp", "foreign-call"
-	e.Reason = "the system call filter ended the process: it called by the way in of another architecture"
+	e.Reason = "ended by SIGSYS, which the system call filter sends for a call by another architecture's way in"
 	if s != nil {
 		s.CountDenial(1)
 	}
-	d.log.Post(e)
+	d.repeats.take(e)
 }

@@ -69,6 +69,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	time.Sleep(20 * time.Millisecond) // last records of the kernel's rings
 	cancel()
 	wg.Wait()
+	d.repeats.flush(time.Now(), "") // what the readers still took
 	if stop {
 		err = errors.Join(err, d.remove())
 	}

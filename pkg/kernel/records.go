@@ -24,7 +24,11 @@ import (
 
 // Record is one fixed-size message from the kernel: *Verdict, *Exec, *Exit or
 // *Refusal.
-type Record interface{ record() }
+type Record interface {
+	// When it happened, by this machine's clock.
+	When() time.Time
+	record()
+}
 
 // Head is common to all records.
 type Head struct {
@@ -33,6 +37,9 @@ type Head struct {
 	PID        uint32    // thread group in the host's pid namespace; 0 for packets
 	Generation uint32    // of the sandbox's state; 0 in Exec and Exit
 }
+
+// When is Time.
+func (h *Head) When() time.Time { return h.Time }
 
 // Verdict is one judged call or dropped packet.
 type Verdict struct {

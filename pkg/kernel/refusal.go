@@ -33,8 +33,8 @@ type Call struct {
 	Errnos  []unix.Errno
 	Watched []unix.Errno // only if the path it names is watched
 	Subject Subject
-	Arg     uint8 // which argument holds the subject, 0..5
-	Hooked  bool  // a cgroup hook judges the call too: what it recorded is not recorded again
+	Arg     uint8  // which argument holds the subject, 0..5
+	Hooks   []Hook // cgroup hooks that judge the call too: what one has recorded is not recorded again
 }
 
 // RefusalTable is what [Options.Refusals] asks to be recorded.
@@ -42,7 +42,7 @@ type RefusalTable struct {
 	Calls  map[uint32]Call // by system call number of this architecture
 	Others Call            // every other number
 	// Watch holds path prefixes: true is watched, false an exception. The
-	// longest one that fits decides; only the first 64 bytes count. See
+	// longest one that fits decides; only the first 63 bytes count. See
 	// [Sandbox.Watch] for what one sandbox has of its own.
 	Watch map[string]bool
 }
@@ -86,8 +86,8 @@ func (c Call) row() (r bpf.FenceRfCallRow, err error) {
 		return r, err
 	}
 	r.Subject, r.Arg = uint8(c.Subject), c.Arg
-	if c.Hooked {
-		r.Hooked = 1
+	for _, h := range c.Hooks {
+		r.Hooks |= 1 << h
 	}
 	return r, nil
 }
@@ -178,9 +178,13 @@ func (f *Fence) writeRefusals(t *RefusalTable) error {
 	return nil
 }
 
+// maxWatched is how much of a path counts: the kernel program compares strings
+// of RF_WATCH_LEN bytes with their NUL.
+const maxWatched = len(bpf.FenceRfWatchKey{}.Path) - 1
+
 func watchKey(sandbox uint32, path string) bpf.FenceRfWatchKey {
 	k := bpf.FenceRfWatchKey{Sandbox: sandbox}
-	k.Prefixlen = 32 + uint32(8*copy(k.Path[:], path))
+	k.Prefixlen = 32 + uint32(8*copy(k.Path[:maxWatched], path))
 	return k
 }
 
@@ -205,21 +209,24 @@ func (f *Fence) forgetWatched(sandbox uint32) error {
 
 // Watch says which paths of this sandbox are watched (true) or excepted from
 // those that are watched everywhere (false): that something is missing in its
-// workspace is nobody's business. Of a path only the first 64 bytes count. It
-// adds to what was said before; after AdoptSandbox it is to be said again.
+// workspace is nobody's business. Of a path only the first 63 bytes count, and
+// of two that are alike in them the watched one. It adds to what was said
+// before; after AdoptSandbox it is to be said again.
 func (s *Sandbox) Watch(paths map[string]bool) error {
 	if s.fence.watch.prog == nil {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for p, on := range paths {
-		if !on && !s.fence.watch.covers(p) {
-			continue
-		}
-		s.owned = append(s.owned, watchKey(s.id, p))
-		if err := s.fence.putWatched(s.id, p, on); err != nil {
-			return err
+	for _, on := range []bool{false, true} { // the watched ones last: they win
+		for p, want := range paths {
+			if want != on || !on && !s.fence.watch.covers(p) {
+				continue
+			}
+			s.owned = append(s.owned, watchKey(s.id, p))
+			if err := s.fence.putWatched(s.id, p, on); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -39,6 +39,7 @@ var (
 	unknownCall = layer{"seccomp", "unknown-call", "the system call filter does not let it through"}
 	noProcess   = layer{"pidns", "no-such-process", "the sandbox holds no such process"}
 	noObject    = layer{"ipcns", "no-such-object", "the sandbox has its own IPC objects, and no such one"}
+	dropped     = layer{"kernel", "dropped", "the socket, the packet or its destination is closed to a sandbox"}
 	noRight     = layer{"capabilities", "no-right", "nobody in a sandbox has the right to it"}
 )
 
@@ -74,8 +75,12 @@ func layerOf(call string, r *kernel.Refusal) layer {
 	if r.Errno == unix.ENOSYS {
 		return unknownCall
 	}
-	if l, ok := byErrno[r.Errno]; ok && (r.Subject == kernel.SubjectPath || r.Subject == kernel.SubjectSockaddr || strings.HasPrefix(call, "socket")) {
+	named := r.Subject == kernel.SubjectPath || r.Subject == kernel.SubjectSockaddr
+	if l, ok := byErrno[r.Errno]; ok && (named || strings.HasPrefix(call, "socket")) {
 		return l
+	}
+	if strings.HasPrefix(call, "send") {
+		return dropped
 	}
 	switch r.Errno {
 	case unix.ESRCH:
@@ -145,8 +150,12 @@ func socketEvent(e event.Event, r *kernel.Refusal) (event.Event, bool) {
 func addrEvent(e event.Event, r *kernel.Refusal, a netip.Addr, port uint16) (event.Event, bool) {
 	e.Kind, e.DstAddr, e.DstPort = event.KindNetwork, netip.AddrPortFrom(a, port).String(), port
 	own := a.Unmap().IsLoopback() || a.Unmap().IsUnspecified()
-	if e.Activity == "bind" && r.Errno != unix.ENOENT {
-		e.Layer, e.ReasonCode, e.Reason = noRight.name, noRight.code, noRight.reason
+	if r.Errno == unix.EACCES || r.Errno == unix.EPERM { // no file is asked for
+		l := dropped
+		if e.Activity == "bind" {
+			l = noRight
+		}
+		e.Layer, e.ReasonCode, e.Reason = l.name, l.code, l.reason
 	}
 	return e, own || r.Errno != unix.ECONNREFUSED
 }

@@ -45,6 +45,13 @@ func plain(calls string, more ...unix.Errno) group {
 
 func none(calls string) group { return group{calls: calls} }
 
+// connectHooks judge a connect, sendHooks a send, which may connect too (TCP
+// fast open).
+var (
+	connectHooks = []kernel.Hook{kernel.HookConnect4, kernel.HookConnect6, kernel.HookConnectUnix}
+	sendHooks    = append([]kernel.Hook{kernel.HookSendmsg4, kernel.HookSendmsg6, kernel.HookSendmsgUnix}, connectHooks...)
+)
+
 // groups is the registration table: every call with a row of its own. All
 // others are refused with anyCall.
 var groups = []group{
@@ -70,11 +77,11 @@ var groups = []group{
 	path("mount", 0, "umount2 umount pivot_root chroot"),
 
 	{"connect", "connect", kernel.Call{Errnos: errnos(unix.ECONNREFUSED, unix.EAFNOSUPPORT), Watched: missing,
-		Subject: kernel.SubjectSockaddr, Arg: 1, Hooked: true}},
+		Subject: kernel.SubjectSockaddr, Arg: 1, Hooks: connectHooks}},
 	{"bind", "bind", kernel.Call{Errnos: errnos(), Watched: missing, Subject: kernel.SubjectSockaddr, Arg: 1}},
-	{"sendto", "sendmsg", kernel.Call{Errnos: errnos(unix.ECONNREFUSED), Watched: missing, Subject: kernel.SubjectSockaddr, Arg: 4, Hooked: true}},
-	{"sendmsg sendmmsg", "sendmsg", kernel.Call{Errnos: errnos(), Hooked: true}},
-	{"socket", "socket", kernel.Call{Errnos: errnos(unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT), Hooked: true}},
+	{"sendto", "sendmsg", kernel.Call{Errnos: errnos(unix.ECONNREFUSED), Watched: missing, Subject: kernel.SubjectSockaddr, Arg: 4, Hooks: sendHooks}},
+	{"sendmsg sendmmsg", "sendmsg", kernel.Call{Errnos: errnos(), Hooks: sendHooks}},
+	{"socket", "socket", kernel.Call{Errnos: errnos(unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT), Hooks: []kernel.Hook{kernel.HookSockCreate}}},
 	{"socketpair", "socket", kernel.Call{Errnos: errnos(unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT)}},
 	{"clone3", "clone3", kernel.Call{Errnos: anyCall, Subject: kernel.SubjectClone, Arg: 0}},
 

@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"bufio"
+	"fmt"
 	"os"
 	"path"
 	"strconv"
@@ -17,15 +18,16 @@ const passwdFile = "/etc/passwd"
 const firstPerson, nobody = 1000, 65534
 
 // homes lists the homes of root and of people. Who is in no passwd file (LDAP)
-// is missed; without the file there is nobody.
-func homes(passwd string) []string {
+// is missed.
+func homes(passwd string) ([]string, error) {
 	f, err := os.Open(passwd)
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("whose homes are to be covered: %w", err)
 	}
 	defer f.Close()
 	var out []string
-	for sc := bufio.NewScanner(f); sc.Scan(); {
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
 		w := strings.Split(sc.Text(), ":")
 		if len(w) < 7 {
 			continue
@@ -36,5 +38,8 @@ func homes(passwd string) []string {
 			out = append(out, home)
 		}
 	}
-	return out
+	if err := sc.Err(); err != nil {
+		return nil, fmt.Errorf("whose homes are to be covered: %s: %w", passwd, err)
+	}
+	return out, nil
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -16,10 +17,16 @@ func TestHomes(t *testing.T) {
 	if err := os.WriteFile(f, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got := homes(f); !slices.Equal(got, []string{"/root", "/home/ann", "/srv/bob"}) {
-		t.Error(got)
+	if got, err := homes(f); err != nil || !slices.Equal(got, []string{"/root", "/home/ann", "/srv/bob"}) {
+		t.Error(got, err)
 	}
-	if got := homes(f + "-none"); got != nil {
-		t.Error(got)
+	if got, err := homes(f + "-none"); err == nil {
+		t.Error("nobody's home is covered, and nobody says so:", got)
+	}
+	if err := os.WriteFile(f, []byte(text+strings.Repeat("x", 1<<17)+"\nlate:x:1009:1::/home/late:/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := homes(f); err == nil {
+		t.Error("the list ends early, and nobody says so:", got)
 	}
 }

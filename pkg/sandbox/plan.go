@@ -38,12 +38,16 @@ func (l *launch) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	people, err := homes(passwdFile)
+	if err != nil {
+		return err
+	}
 	in := confine.PlanInput{
 		Walls: walls, Caller: caller, SandboxID: s.Record.ID,
 		HostUID: s.Record.UID, HostGID: l.hostGID(),
 		Identity:  confine.Identity{UID: s.Record.UID, GID: l.hostGID()},
 		RealHome:  r.OwnerHome,
-		Homes:     homes(passwdFile),
+		Homes:     people,
 		Workspace: r.Workspace, WorkspaceTarget: r.WorkspaceAt,
 		Argv: r.Argv, Env: environment(r, s.View()), Dir: r.Dir,
 		CABundle: [][]byte{l.m.o.Bundle, s.authority.PEM()}, CACert: s.authority.PEM(),
