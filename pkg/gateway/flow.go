@@ -41,7 +41,8 @@ type flow struct {
 	tunnel   *tunnel // an upgraded request
 	grant    string  // document of a rule for one connection that this flow has
 	granted  event.Event
-	killed   string // reason code
+	grantEnd *ticket // for the event of its end
+	killed   string  // reason code
 	why      string
 	seen     uint64 // byte counters at the last look
 	since    time.Time

@@ -99,6 +99,14 @@ func (x *exchange) proxy() {
 		x.f.mu.Lock()
 		x.f.tunnel = &tunnel{x.r.Method, path}
 		x.f.mu.Unlock()
+		// A policy that changed before this line took the flow for an ordinary
+		// one; so judge it once more, as setUpstream does.
+		if e := x.f.sb.epoch.Load(); e != nil {
+			if now, ok := x.f.stillAllowed(e); !ok {
+				x.deny(refusalByPolicy(now))
+				return
+			}
+		}
 	}
 	x.forward(transport, d)
 }

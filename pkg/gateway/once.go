@@ -16,10 +16,12 @@ import (
 // rule back.
 type grants struct {
 	mu   sync.Mutex
-	used map[string]time.Time
+	used map[string]time.Time // when its connection began; when it ended, once it has
+	live map[string]bool      // its connection has not ended
 }
 
-// grantMemory outlives every rule for one connection that was not used.
+// grantMemory is how long a rule is remembered behind its connection: longer
+// than the keeper takes to take it back.
 const grantMemory = 24 * time.Hour
 
 // take tells whether the caller has the one connection.
@@ -30,15 +32,23 @@ func (g *grants) take(doc string, now time.Time) bool {
 		return false
 	}
 	if g.used == nil {
-		g.used = map[string]time.Time{}
+		g.used, g.live = map[string]time.Time{}, map[string]bool{}
 	}
 	for d, at := range g.used {
-		if now.Sub(at) > grantMemory {
+		if !g.live[d] && now.Sub(at) > grantMemory {
 			delete(g.used, d)
 		}
 	}
-	g.used[doc] = now
+	g.used[doc], g.live[doc] = now, true
 	return true
+}
+
+// ended says that the connection is over.
+func (g *grants) ended(doc string, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.used[doc] = now
+	delete(g.live, doc)
 }
 
 // claimed turns a decision into a denial when it rests on a rule for one
@@ -55,14 +65,18 @@ func (f *flow) claimed(name string, d policy.Decision) policy.Decision {
 	if f.grant == d.Rule.Doc {
 		return d
 	}
-	t := f.sb.g.rec.reserve(f.sb.cfg.ID)
-	if t == nil || f.grant != "" || !f.sb.g.grants.take(d.Rule.Doc, time.Now()) {
-		if t != nil {
-			t.release()
+	// The end has its place from the beginning: a rule must not outlive it
+	// because the keeper could not be told.
+	t, end := f.sb.g.rec.reserve(f.sb.cfg.ID), f.sb.g.rec.reserve(f.sb.cfg.ID)
+	if t == nil || end == nil || f.grant != "" || !f.sb.g.grants.take(d.Rule.Doc, time.Now()) {
+		for _, place := range []*ticket{t, end} {
+			if place != nil {
+				place.release()
+			}
 		}
 		return policy.Decision{ReasonCode: codeGrantUsed, Revision: d.Revision, Reason: "it was allowed for one connection, and that has been made"}
 	}
-	f.grant, f.granted = d.Rule.Doc, ev
+	f.grant, f.granted, f.grantEnd = d.Rule.Doc, ev, end
 	t.post(ev)
 	return d
 }
@@ -82,10 +96,9 @@ func (f *flow) releaseGrant() {
 	if f.grant == "" {
 		return
 	}
-	if t := f.sb.g.rec.reserve(f.sb.cfg.ID); t != nil { // else the rule runs out by itself
-		ev := f.granted
-		ev.Activity, ev.End = event.ActivityRelease, time.Now().UTC()
-		ev.Verdict = event.Observed
-		t.post(ev)
-	}
+	f.sb.g.grants.ended(f.grant, time.Now())
+	ev := f.granted
+	ev.Activity, ev.End = event.ActivityRelease, time.Now().UTC()
+	ev.Verdict = event.Observed
+	f.grantEnd.post(ev)
 }

@@ -28,8 +28,13 @@ func TestOneConnectionTakesAGrant(t *testing.T) {
 	if !g.take("allow-x.once-2", now) {
 		t.Error("another grant was refused")
 	}
+	if g.take("allow-x.once-1", now.Add(2*grantMemory)) {
+		t.Error("a second connection got through while the first lives")
+	}
+	g.ended("allow-x.once-1", now)
+	g.ended("allow-x.once-2", now)
 	g.take("allow-x.once-3", now.Add(2*grantMemory))
-	if len(g.used) != 1 {
-		t.Errorf("%d grants are remembered", len(g.used))
+	if len(g.used) != 1 || len(g.live) != 1 {
+		t.Errorf("%d grants are remembered, %d live", len(g.used), len(g.live))
 	}
 }
