@@ -208,15 +208,19 @@ const placeholder = "ringfence-placeholder"
 // keyVariables are the variables in which SDKs look for a key, by dialect.
 var keyVariables = map[string]string{"OPENAI_API_KEY": policy.DialectOpenAI, "ANTHROPIC_API_KEY": policy.DialectAnthropic}
 
-// openWorkspace fills in the workspace, its baseline and the git guards.
+// openWorkspace fills in the workspace, its baseline and the git guards. A
+// caller who brings none gets a sandbox without one, whatever the profile says.
 func (l *launch) openWorkspace(ctx context.Context, in *confine.PlanInput) error {
 	s, r := l.s, l.r
-	if r.Profile.Workspace == policy.WorkspaceNone || r.Profile.Workspace == "" {
-		in.Workspace = nil
-		return nil
+	if r.Workspace == nil && r.WorkspaceAt != "" {
+		return fmt.Errorf("workspace %s: its descriptor is missing", r.WorkspaceAt)
 	}
-	if r.Workspace == nil {
-		return errors.New("the profile needs a workspace and none was given")
+	if r.Workspace == nil || in.Walls.Workspace == confine.WorkspaceNone {
+		in.Walls.Workspace, in.Workspace = confine.WorkspaceNone, nil
+		if !path.IsAbs(in.Dir) {
+			in.Dir = "" // the home
+		}
+		return nil
 	}
 	dev, ino, err := statOf(r.Workspace)
 	if err != nil {
