@@ -137,6 +137,10 @@ func (a *app) printAllowed(res api.AllowResult) error {
 		}
 		return quiet(exitDenied)
 	}
+	if !res.Effective {
+		_, _ = fmt.Fprintf(a.err, "ringfence: the rule has no effect and was not added: %s\n", show.Text(res.Note, 500))
+		return quiet(exitDenied)
+	}
 	target := res.Sandbox
 	if target == "" {
 		target = res.Scope
@@ -150,10 +154,6 @@ func (a *app) printAllowed(res api.AllowResult) error {
 		_, _ = fmt.Fprintln(a.out, show.Text(line, 1000))
 	}
 	_, err := fmt.Fprintf(a.out, "added to %s for %s%s, revision %d\n", show.Text(res.Document, 200), show.Text(target, 200), until, res.Revision)
-	if !res.Effective {
-		_, _ = fmt.Fprintf(a.err, "ringfence: the rule has no effect: %s\n", show.Text(res.Note, 500))
-		return quiet(exitDenied)
-	}
 	return err
 }
 

@@ -243,7 +243,7 @@ type AllowResult struct {
 	Sandbox   string     `json:"sandbox,omitempty"`
 	Revision  uint64     `json:"revision"`
 	Expires   *time.Time `json:"expires,omitempty"`
-	Effective bool       `json:"effective"`      // false: an upper layer still denies it
+	Effective bool       `json:"effective"`      // false: an upper layer still denies it, and the rule was not added
 	Note      string     `json:"note,omitempty"` // why not effective
 }
 

@@ -55,6 +55,13 @@ func (b *backend) Allow(ctx context.Context, c *api.Caller, r *api.AllowRequest)
 		return api.AllowResult{}, api.Errorf(api.CodeBadRequest, "%v", err)
 	}
 	res := api.AllowResult{Rule: string(doc.Raw), Document: doc.Name, Scope: sel.String(), Sandbox: r.Sandbox}
+	if err := d.judge(&doc, rule, sel, &res); err != nil {
+		return res, err
+	}
+	if !res.Effective { // not kept: it would take effect when nobody thinks of it
+		res.Revision = d.library.Snapshot().Revision()
+		return res, nil
+	}
 	if err := d.grant(r, s, &doc, &res); err != nil {
 		return res, api.Errorf(api.CodeBadRequest, "%v", err)
 	}
@@ -64,7 +71,6 @@ func (b *backend) Allow(ctx context.Context, c *api.Caller, r *api.AllowRequest)
 	if err := d.policy.wait(wctx, res.Revision); err != nil {
 		return res, api.Errorf(api.CodeUnavailable, "%v", err)
 	}
-	d.judge(rule, sel, s, &res)
 	return res, nil
 }
 
@@ -241,19 +247,40 @@ func (d *Daemon) gatewayReady() {
 	d.policy.again()
 }
 
-// judge says whether the rule does what was wanted.
-func (d *Daemon) judge(rule policy.Rule, sel scope.Selector, s *sandbox.Sandbox, res *api.AllowResult) {
-	if s == nil {
-		res.Effective = true
-		res.Note = "a rule of a layer above can still deny it; `ringfence allow` for one sandbox checks that"
-		return
+// judge says whether the rule would do what is wanted, for one in its scope
+// that no narrower rule names.
+func (d *Daemon) judge(doc *policy.Document, rule policy.Rule, sel scope.Selector, res *api.AllowResult) error {
+	snap, err := d.library.Trial(*doc)
+	if err != nil {
+		return api.Errorf(api.CodeBadRequest, "%v", err)
 	}
-	dec := decide(s.View(), policy.Target{Host: rule.Host, Prefix: rule.Prefix, Port: rule.Port})
+	dec := decide(snap.View(someoneIn(sel)), policy.Target{Host: rule.Host, Prefix: rule.Prefix, Port: rule.Port})
 	res.Effective = dec.Allowed
 	if !dec.Allowed {
 		res.Note = dec.Reason
 		if dec.Rule.String() != "" {
-			res.Note += " (rule " + dec.Rule.String() + ")"
+			res.Note += " (rule " + dec.Rule.String()
+			if at := ruleAt(dec.Rule.File, dec.Rule.Line); at != "" {
+				res.Note += ", " + at
+			}
+			res.Note += ")"
 		}
 	}
+	return nil
+}
+
+// someoneIn is a principal of a scope; where the scope leaves a segment open,
+// it has a name that a narrower rule is unlikely to have.
+func someoneIn(sel scope.Selector) scope.Principal {
+	value := func(p scope.Pattern) string {
+		if p.Wild {
+			return p.Text + "any-name"
+		}
+		return p.Text
+	}
+	p := scope.Principal{Org: value(sel.Org), Team: value(sel.Team), Agent: value(sel.Agent)}
+	if sel.Sandbox != scope.Any {
+		p.Sandbox = value(sel.Sandbox)
+	}
+	return p
 }

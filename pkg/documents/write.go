@@ -198,3 +198,23 @@ func (l *Library) SetMemory(name, text string) error {
 	}
 	return l.commitLocked(Change{Loaded: []string{name}}, undo)
 }
+
+// Trial compiles what would be in force with one more document and changes
+// nothing. A document of that kind, scope and name that is there stands for it.
+func (l *Library) Trial(doc policy.Document) (*policy.Snapshot, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := []policy.Document{doc}
+	for _, n := range l.namesLocked() {
+		for _, d := range l.sources[n].docs {
+			if d.Kind != doc.Kind || d.Scope != doc.Scope || d.Name != doc.Name {
+				all = append(all, d)
+			}
+		}
+	}
+	snap, problems := policy.Compile(l.revision+1, all)
+	if len(problems) > 0 {
+		return nil, policy.Problems(problems)
+	}
+	return snap, nil
+}

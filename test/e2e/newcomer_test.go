@@ -14,6 +14,7 @@ import (
 func TestNewcomer(t *testing.T) {
 	n := node.Start(t, node.Options{})
 	t.Run("no workspace", func(t *testing.T) { noWorkspace(t, n) })
+	t.Run("allow without effect", func(t *testing.T) { allowInVain(t, n) })
 }
 
 // noWorkspace: the sandbox has its home and nothing of where the caller stands.
@@ -34,5 +35,31 @@ func noWorkspace(t *testing.T, n *node.Node) {
 	}
 	if r := n.CLIIn(t, "/", "run", "--workspace", "none", "--detach", "--", "true"); r.Code != 0 {
 		t.Errorf("from /, detached: exit %d %s", r.Code, r.Stderr)
+	}
+}
+
+// allowInVain: what an upper layer denies is not added, and the rule is named.
+func allowInVain(t *testing.T, n *node.Node) {
+	n.WritePolicy(t, "upper.yaml", "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: upper}\nscope: org:local\negress:\n  - {id: closed, deny: \"**.closed.test\", mandatory: true}\n")
+	eventually(t, "the document is in force", func() bool { return strings.Contains(documents(t, n), "upper") })
+	if r := n.CLI(t, "run", "--workspace", "none", "-d", "--name", "vain", "--", "sleep", "1000"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	at := "(rule upper/closed, " + filepath.Join(n.PolicyDir, "upper.yaml") + ":6)"
+	for _, whom := range [][]string{
+		{"--scope", "org:local/team:default/agent:curl", "--always"}, {"--scope", "org:local/team:default", "--for", "1h"},
+		{"--scope", "org:local", "--once"}, {"--sandbox", "vain"}, {"--sandbox", "vain", "--once"},
+	} {
+		r := n.CLI(t, append([]string{"allow", "www.closed.test:443"}, whom...)...)
+		if r.Code != 4 || r.Stdout != "" || !strings.Contains(r.Stderr, "was not added: ") || !strings.Contains(r.Stderr, at) {
+			t.Errorf("%v: exit %d %s%s", whom, r.Code, r.Stdout, r.Stderr)
+		}
+		allow(t, n, append([]string{"www.open.test:443"}, whom...)...) // the control
+	}
+	if docs := documents(t, n); strings.Contains(docs, "www.closed.test") || !strings.Contains(docs, "www.open.test") {
+		t.Errorf("in force: %s", docs)
+	}
+	if r := n.CLI(t, "stop", "vain", "--timeout", "0s"); r.Code != 0 {
+		t.Error(r.Stderr)
 	}
 }
