@@ -218,6 +218,7 @@ func TestEveryRouteByEveryPeer(t *testing.T) {
 		{attempt{"events own", "GET", "/v1/events?sandbox=mine", "", false}, 200, 200},
 		{attempt{"events of another's", "GET", "/v1/events?sandbox=theirs", "", false}, 200, 403},
 		{attempt{"events of one forgotten", "GET", "/v1/events?sandbox=ffff9999", "", false}, 200, 404},
+		{attempt{"events of none", "GET", "/v1/events?sandbox=nosuch", "", false}, 404, 404},
 		{attempt{"explain own", "GET", "/v1/events/e-member/explain", "", false}, 200, 200},
 		{attempt{"explain another's", "GET", "/v1/events/e-root/explain", "", false}, 200, 403},
 		{attempt{"allow own", "POST", "/v1/allow", allow + `,"sandbox":"mine"}`, false}, 200, 200},

@@ -60,6 +60,7 @@ func newFake() *fake {
 			{Seq: 2, Sandbox: boxRoot, Line: []byte(`{"n":"root"}`)},
 			{Seq: 3, Sandbox: boxMember, Line: []byte(`{"n":"member"}`)},
 			{Seq: 4, Sandbox: boxOther, Line: []byte(`{"n":"other"}`)},
+			{Seq: 5, Sandbox: "ffff9999", Line: []byte(`{"n":"forgotten"}`)},
 		},
 		logText: "hello\n",
 	}

@@ -150,7 +150,11 @@ func (s *Server) eventQuery(r *call) (EventQuery, error) {
 			case err == nil:
 				q.Sandbox = box.ID
 			case CodeOf(err) == CodeNotFound && r.caller.Role == RoleRoot:
-				q.Sandbox, err = v.Get(key), nil
+				if q.Sandbox = v.Get(key); s.recorded(r.Context(), q.Sandbox) {
+					err = nil
+				} else {
+					err = Errorf(CodeNotFound, "no sandbox %q runs, and the event log has none of that id", q.Sandbox).WithRemedy("`ringfence ps --all` lists them; of one that ended long ago only the id is known")
+				}
 			}
 		default:
 			return q, Errorf(CodeBadRequest, "unknown query %q", key)
@@ -160,6 +164,15 @@ func (s *Server) eventQuery(r *call) (EventQuery, error) {
 		}
 	}
 	return q, nil
+}
+
+// recorded says whether the event log knows a sandbox's id. What is wrong with
+// the log, if anything, the query itself tells.
+func (s *Server) recorded(ctx context.Context, id string) bool {
+	for range s.o.Backend.Events(ctx, EventQuery{Sandbox: id, Limit: 1}) {
+		return true
+	}
+	return false
 }
 
 // flag reads a boolean of the query; absent is false.

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 
@@ -102,8 +103,26 @@ func (d *Daemon) recordRefusal(r *kernel.Refusal) {
 	e.Path = guarded(e.Path)
 	if s != nil {
 		s.CountDenial(e.Count)
+		e.Remedy = readOnlyRemedy(&e, &s.Record)
 	}
 	d.repeats.take(&e)
+}
+
+// readOnlyRemedy is for a write into a workspace that the profile shows
+// read-only. A relative path is taken for one of the workspace, where programs
+// start: little else that they stand in is read-only.
+func readOnlyRemedy(e *event.Event, r *sandbox.Record) string {
+	if e.ReasonCode != "read-only" || r.Workspace == "" || r.Handback { // handed back is what it may write
+		return ""
+	}
+	p := e.Path
+	if !path.IsAbs(p) {
+		p = path.Join(r.Workspace, p)
+	}
+	if p = path.Clean(p); p != r.Workspace && !strings.HasPrefix(p, strings.TrimSuffix(r.Workspace, "/")+"/") {
+		return ""
+	}
+	return "run it with --profile coding, which may write the workspace"
 }
 
 // explainDenial adds the name, the deciding rule and what would allow it.
@@ -150,9 +169,19 @@ func protoName(v *kernel.Verdict) string {
 	return strconv.Itoa(int(v.Proto))
 }
 
+// ofInit says whether a process is a sandbox's own ringfence-init, of which
+// start and stop of the sandbox tell. s is nil for one that has ended.
+func (d *Daemon) ofInit(e *event.Event, s *sandbox.Sandbox) bool {
+	if s != nil {
+		return s.Record.Init.PID == int(e.PID)
+	}
+	id, _ := d.lateInits.find(e)
+	return id != "" && id == e.Sandbox
+}
+
 func (d *Daemon) recordExec(x *kernel.Exec) {
-	e, _ := d.about(event.KindExec, x.Head)
-	if e.Sandbox == "" {
+	e, s := d.about(event.KindExec, x.Head)
+	if e.Sandbox == "" || d.ofInit(e, s) {
 		return // the gateway's threads, or a sandbox that ended meanwhile
 	}
 	e.Verdict, e.Activity = event.Observed, "exec"
@@ -177,7 +206,7 @@ func parents(chain []kernel.Ancestor) string {
 }
 
 func (d *Daemon) recordExit(x *kernel.Exit) {
-	e, _ := d.about(event.KindExit, x.Head)
+	e, s := d.about(event.KindExit, x.Head)
 	if e.Sandbox == "" {
 		return
 	}
@@ -192,7 +221,9 @@ func (d *Daemon) recordExit(x *kernel.Exit) {
 	if !x.Started.IsZero() {
 		e.Duration = x.Time.Sub(x.Started)
 	}
-	d.log.Post(e)
+	if !d.ofInit(e, s) {
+		d.log.Post(e)
+	}
 	if x.Status.Signal() == unix.SIGSYS {
 		d.recordKilled(x)
 	}

@@ -22,7 +22,7 @@ func (e *Event) Target() string {
 	case KindKernelDenial:
 		return words(firstOf(e.Proto, e.Activity), firstOf(e.destination(), e.Path, e.SocketInfo))
 	case KindDNS:
-		return words(firstOf(e.QueryType, "name"), firstOf(e.DstName, "."), e.RCode)
+		return words(firstOf(e.QueryType, "name"), firstOf(e.DstName, "."), e.answer())
 	case KindHTTP:
 		return words(e.Method, firstOf(e.URL, e.destination()), statusWord(e.Status))
 	case KindInference:
@@ -61,6 +61,15 @@ func (e *Event) destination() string {
 		return net.JoinHostPort(e.DstAddr, strconv.Itoa(int(e.DstPort)))
 	}
 	return e.DstAddr
+}
+
+// answer is the response code of a DNS answer. A profile with explain answers a
+// refused question without an error, which would read as if it were allowed.
+func (e *Event) answer() string {
+	if e.Decides() && e.Verdict == Denied && e.RCode == "NOERROR" {
+		return firstOf(e.Detail, "answered without an address")
+	}
+	return e.RCode
 }
 
 func (e *Event) tokens() string {

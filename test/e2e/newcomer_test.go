@@ -3,10 +3,13 @@
 package e2e
 
 import (
+	"cmp"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -15,6 +18,7 @@ func TestNewcomer(t *testing.T) {
 	n := node.Start(t, node.Options{})
 	t.Run("no workspace", func(t *testing.T) { noWorkspace(t, n) })
 	t.Run("allow without effect", func(t *testing.T) { allowInVain(t, n) })
+	t.Run("events", func(t *testing.T) { tellingEvents(t, n) })
 }
 
 // noWorkspace: the sandbox has its home and nothing of where the caller stands.
@@ -61,5 +65,43 @@ func allowInVain(t *testing.T, n *node.Node) {
 	}
 	if r := n.CLI(t, "stop", "vain", "--timeout", "0s"); r.Code != 0 {
 		t.Error(r.Stderr)
+	}
+}
+
+// tellingEvents: remedies where there is one, and no noise of our own.
+func tellingEvents(t *testing.T, n *node.Node) {
+	ws := n.Workspace(t)
+	put(t, ws, ".git/hooks/pre-commit", "")
+	const remedy = "to allow: run it with --profile coding, which may write the workspace"
+	r := n.CLIIn(t, ws, "run", "--", "sh", "-c", "touch x; mkdir $PWD/y; touch /usr/z; :")
+	contains(t, "default", r.Stderr, "open x  it is read-only in the sandbox's view\n    "+remedy, "create "+ws+"/y  it is read-only in the sandbox's view\n    "+remedy)
+	if strings.Count(r.Stderr, remedy) != 2 {
+		t.Errorf("also where it would not help:\n%s", r.Stderr)
+	}
+	r = n.CLIIn(t, ws, "run", "--profile", "coding", "--", "sh", "-c", "touch x; touch .git/hooks/pre-commit; curl -s https://nothing.test; nslookup nothing.test; sleep 0.1; :")
+	if strings.Contains(r.Stderr, remedy) {
+		t.Errorf("coding:\n%s", r.Stderr)
+	}
+
+	n.WaitEvent(t, "a program", func(e *event.Event) bool { return e.Kind == event.KindExec && strings.HasPrefix(e.Args, "touch x") })
+	n.WaitEvent(t, "its end", func(e *event.Event) bool { return e.Kind == event.KindExit && e.Comm == "touch" })
+	id := ""
+	for _, e := range n.Events(t) {
+		if line := e.Compact(false); (e.Kind == event.KindExec || e.Kind == event.KindExit) && strings.Contains(line, "ringfence-init") {
+			t.Errorf("noise: %s", line)
+		}
+		if e.Kind == event.KindDNS && e.Verdict == event.Denied && strings.Contains(e.Compact(false), "NOERROR") {
+			t.Errorf("a refusal that looks like none: %s", e.Compact(false))
+		}
+		id = cmp.Or(id, e.Sandbox)
+	}
+
+	if r := n.CLI(t, "events", "--sandbox", "nope"); r.Code != 3 || r.Stdout != "" || !strings.Contains(r.Stderr, `no sandbox "nope"`) {
+		t.Errorf("of none: exit %d %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	n.StopDaemon(t, syscall.SIGINT)
+	n.StartDaemon(t) // which knows no sandbox any more
+	if r := n.CLI(t, "events", "--sandbox", id); r.Code != 0 || r.Stdout == "" {
+		t.Errorf("of %s, which ended before: exit %d %s%s", id, r.Code, r.Stdout, r.Stderr)
 	}
 }
