@@ -236,7 +236,7 @@ func TestOutputs(t *testing.T) {
 	})
 	t.Run("ps table", func(t *testing.T) {
 		r := finish(t, tool(t, n.socket, "ps", "--all"))
-		for _, want := range []string{"ID ", "b0a1c2d3", "degraded (memory)", `evil\x1b[2J`, "unenforced"} {
+		for _, want := range []string{"ID ", "b0a1c2d3", "degraded (1)\n", "\nNot up (see `ringfence doctor`):\n  memory\n", `evil\x1b[2J`, "unenforced"} {
 			if !strings.Contains(r.out, want) {
 				t.Errorf("%q is not in\n%s", want, r.out)
 			}

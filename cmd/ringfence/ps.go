@@ -3,6 +3,8 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -18,7 +20,7 @@ func (a *app) psCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "ps",
 		Short:   "List sandboxes",
-		Long:    "List sandboxes. FENCE says whether every wall of the sandbox's profile is up;\na degraded one lists what is missing.",
+		Long:    "List sandboxes. FENCE says whether every wall of the sandbox's profile is up, and how\nmany are not; which ones stands below the table, and what to do in `ringfence doctor`.",
 		Example: "  ringfence ps\n  ringfence ps --all -o json",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,7 +41,10 @@ func (a *app) psCommand() *cobra.Command {
 			for i, b := range shown {
 				rows[i] = psRow(b, time.Now())
 			}
-			return show.Table(a.out, []string{"ID", "NAME", "SCOPE", "PROFILE", "STATE", "AGE", "PID", "FENCE"}, rows)
+			if err := show.Table(a.out, []string{"ID", "NAME", "SCOPE", "PROFILE", "STATE", "AGE", "PID", "FENCE"}, rows); err != nil {
+				return err
+			}
+			return printMissing(a.out, shown)
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
@@ -62,32 +67,54 @@ func psRow(b api.Sandbox, now time.Time) []string {
 	return []string{b.ID, b.Name, scope, b.Profile, state, show.Age(now.Sub(b.Created)), pid, fence(b)}
 }
 
-// maxPartName keeps a row readable; the whole name is in -o json.
-const maxPartName = 32
-
-func shortName(s string) string {
-	s, _, _ = strings.Cut(s, " (")
-	if len(s) > maxPartName {
-		s = strings.ToValidUTF8(s[:maxPartName], "") + "..."
-	}
-	return s
-}
-
-// fence is the enforcement with the parts that are not up. No word from the
+// fence is the enforcement with how many parts are not up. No word from the
 // daemon is no enforcement.
 func fence(b api.Sandbox) string {
 	word := b.Enforcement
 	if word == "" {
 		word = api.Unenforced
 	}
-	var missing []string
-	for _, p := range b.Parts {
-		if p.State != api.Enforced {
-			missing = append(missing, shortName(p.Name))
-		}
-	}
-	if len(missing) > 0 {
-		word += " (" + strings.Join(missing, ", ") + ")"
+	if n := len(missing(b)); n > 0 {
+		word += " (" + strconv.Itoa(n) + ")"
 	}
 	return word
+}
+
+// missing names the parts that are not up.
+func missing(b api.Sandbox) (out []string) {
+	for _, p := range b.Parts {
+		if p.State != api.Enforced {
+			out = append(out, p.Name)
+		}
+	}
+	return out
+}
+
+// printMissing names what the sandboxes of the table lack: most lack the same.
+func printMissing(w io.Writer, list []api.Sandbox) error {
+	var order []string
+	who := map[string][]string{}
+	for _, b := range list {
+		what := strings.Join(missing(b), ", ")
+		if what == "" {
+			continue
+		}
+		if who[what] == nil {
+			order = append(order, what)
+		}
+		who[what] = append(who[what], b.ID)
+	}
+	for i, what := range order {
+		if i == 0 {
+			_, _ = fmt.Fprintln(w, "\nNot up (see `ringfence doctor`):")
+		}
+		whose := ""
+		if len(order) > 1 {
+			whose = strings.Join(who[what], " ") + ": "
+		}
+		if _, err := fmt.Fprintln(w, "  "+show.Text(whose+what, 1000)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -37,7 +37,7 @@ func Examine() api.DoctorReport {
 	for _, f := range kernel.Probe() {
 		checks = append(checks, api.Check{Name: f.Name, OK: f.Have, Optional: f.Need != kernel.NeedRequired, Need: f.Kernel, Detail: f.Detail, Remedy: f.Remedy})
 	}
-	checks = append(checks, checkLandlock(), checkSeccomp(), checkIdmap())
+	checks = append(checks, checkLandlock(), checkUnixSockets(), checkSeccomp(), checkIdmap())
 	return api.DoctorReport{OK: allOK(checks), Checks: checks}
 }
 
@@ -58,6 +58,20 @@ func checkLandlock() api.Check {
 	c := api.Check{Name: "landlock", OK: abi >= leastLandlock, Have: fmt.Sprintf("ABI %d", abi), Need: fmt.Sprintf("ABI %d (Linux 5.19)", leastLandlock), Detail: "files of a sandbox"}
 	if !c.OK {
 		c.Remedy = "boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in the lsm= list"
+	}
+	return c
+}
+
+// unixLandlock is where Landlock begins to judge unix sockets by path.
+const unixLandlock = 9
+
+// checkUnixSockets is about a gap that profiles with unixSockets tolerate.
+func checkUnixSockets() api.Check {
+	abi := confine.LandlockABI()
+	c := api.Check{Name: "unix sockets by path", OK: abi >= unixLandlock, Optional: true, Have: fmt.Sprintf("Landlock ABI %d", abi),
+		Need: fmt.Sprintf("Landlock ABI %d (Linux 7.1)", unixLandlock), Detail: "sockets that host programs keep inside a workspace"}
+	if !c.OK {
+		c.Remedy = "keep no sockets of host programs in a workspace, or use a profile without unixSockets, such as strict"
 	}
 	return c
 }

@@ -19,6 +19,7 @@ func TestNewcomer(t *testing.T) {
 	t.Run("no workspace", func(t *testing.T) { noWorkspace(t, n) })
 	t.Run("allow without effect", func(t *testing.T) { allowInVain(t, n) })
 	t.Run("events", func(t *testing.T) { tellingEvents(t, n) })
+	t.Run("what is not up", func(t *testing.T) { notUp(t, n) })
 }
 
 // noWorkspace: the sandbox has its home and nothing of where the caller stands.
@@ -103,5 +104,27 @@ func tellingEvents(t *testing.T, n *node.Node) {
 	n.StartDaemon(t) // which knows no sandbox any more
 	if r := n.CLI(t, "events", "--sandbox", id); r.Code != 0 || r.Stdout == "" {
 		t.Errorf("of %s, which ended before: exit %d %s%s", id, r.Code, r.Stdout, r.Stderr)
+	}
+}
+
+// notUp: whatever ps counts it names, and doctor has a remedy for it.
+func notUp(t *testing.T, n *node.Node) {
+	if r := n.CLI(t, "run", "--workspace", "none", "-d", "--name", "up", "--", "sleep", "1000"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	ps, doctor := n.CLI(t, "ps").Stdout, n.CLI(t, "doctor").Stdout
+	_, todo, _ := strings.Cut(doctor, "What to do:")
+	for part, check := range map[string]string{"memoryLimit": "memory limit: ", "pidsLimit": "pids limit: ", "unix sockets that host programs": "unix sockets by path: "} {
+		if strings.Contains(ps, part) != strings.Contains(todo, "  "+check) {
+			t.Errorf("%s in ps and not in doctor, or the other way round:\n%s%s", part, ps, doctor)
+		}
+	}
+	for line := range strings.Lines(ps) {
+		if strings.Contains(line, "running") && (strings.Contains(line, "Limit") || len(line) > 140) {
+			t.Errorf("a long line: %s", line)
+		}
+	}
+	if r := n.CLI(t, "stop", "up", "--timeout", "0s"); r.Code != 0 {
+		t.Error(r.Stderr)
 	}
 }
