@@ -76,7 +76,7 @@ func strangerError(c *Caller) error {
 		uid = fmt.Sprint(c.UID)
 	}
 	return denied("uid "+uid+" may not use Ringfence on this node",
-		"ask an administrator to add you to the operator group (usermod -aG ringfence USER), then log in again")
+		memberRemedy("", "USER"))
 }
 
 func denied(msg, remedy string) *Error {

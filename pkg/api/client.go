@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -41,40 +40,6 @@ func NewClient(socket string) *Client {
 
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-// UnreachableError says that there is no keeper to talk to, and why.
-type UnreachableError struct {
-	Socket string
-	Err    error
-}
-
-// Error names the socket and, where the cause is known, what to do.
-func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("the daemon cannot be reached at %s: %v", e.Socket, errors.Unwrap(e))
-}
-
-// Unwrap returns the cause without the words of package net.
-func (e *UnreachableError) Unwrap() error {
-	var op *net.OpError
-	if errors.As(e.Err, &op) {
-		return op.Err
-	}
-	return e.Err
-}
-
-// Denied reports that the socket exists and its file mode refuses the caller.
-func (e *UnreachableError) Denied() bool { return errors.Is(e.Err, fs.ErrPermission) }
-
-// Remedy is what the caller can do.
-func (e *UnreachableError) Remedy() string {
-	switch {
-	case e.Denied():
-		return "ask an administrator to add you to the operator group (usermod -aG ringfence USER), then log in again"
-	case errors.Is(e.Err, fs.ErrNotExist), errors.Is(e.Err, syscall.ECONNREFUSED):
-		return "start ringfenced, or name its socket with --socket or " + SocketEnv
-	}
-	return ""
-}
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer

@@ -56,6 +56,7 @@ type Daemon struct {
 	initFile  *os.File
 	filter    *os.File
 	policy    *policyFeed
+	operators int // gid of the operator group as the start found it, -1: none
 
 	lateInits   lateInits
 	lostDenials lostDenials
@@ -96,7 +97,7 @@ func New(cfg Config, version string, logger *slog.Logger) (*Daemon, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("ringfenced must run as root: it owns cgroups, namespaces and BPF programs")
 	}
-	d := &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(),
+	d := &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(), operators: groupID(cfg.Group),
 		grants: map[string]*time.Timer{}, used: map[string]bool{}, policy: newPolicyFeed(), adopted: make(chan struct{})}
 	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.openGateway} {
 		if err := step(); err != nil {
@@ -206,7 +207,7 @@ func (d *Daemon) openSandboxes() error {
 	d.sandboxes, err = sandbox.NewManager(sandbox.Options{
 		Dir: filepath.Join(d.cfg.RunDir, "sandboxes"), CgroupBase: d.cgroupBase, Fence: d.fence, Gateway: gatewayRef{d}, Log: d.log,
 		UIDs: sandbox.UIDs{Dir: d.cfg.LockDir, Range: sandbox.UIDRange(d.cfg.UIDRange)}, Init: d.initFile,
-		Operators: uint32(max(groupID(d.cfg.Group), 0)),
+		Operators: uint32(max(d.operators, 0)),
 		UnixHooks: hooks[kernel.HookConnectUnix] && hooks[kernel.HookSendmsgUnix],
 		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger, Ended: d.sandboxEnded, Drain: d.drainRecords,
 	})

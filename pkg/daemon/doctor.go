@@ -20,7 +20,7 @@ import (
 func (b *backend) Doctor(context.Context) (api.DoctorReport, error) {
 	rep := Examine()
 	d := b.d
-	rep.Checks = append(rep.Checks, d.checkGateway(), d.checkDisk(), d.checkController("memory"), d.checkController("pids"))
+	rep.Checks = append(rep.Checks, d.checkGateway(), d.checkDisk(), checkGroup(d.cfg.Group, d.operators, groupID(d.cfg.Group)), d.checkController("memory"), d.checkController("pids"))
 	for _, wall := range d.gateway.Unconfined() {
 		rep.Checks = append(rep.Checks, api.Check{Name: "gateway's own walls", Optional: true, Detail: wall, Remedy: "boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in the lsm= list"})
 	}
@@ -112,6 +112,21 @@ func (d *Daemon) checkGateway() api.Check {
 	c := api.Check{Name: "gateway", OK: d.gateway.Ready(), Detail: "the process that meets the bytes of sandboxes"}
 	if !c.OK {
 		c.Remedy = "read the daemon's own log: it says why the gateway does not start"
+	}
+	return c
+}
+
+// checkGroup compares the operator group of the start (-1: none) with the one
+// that there is now: socket and API know only the first.
+func checkGroup(name string, started, now int) api.Check {
+	c := api.Check{Name: "operator group", OK: started == now, Optional: true, Have: name, Detail: "its members may use this daemon"}
+	switch {
+	case !c.OK:
+		c.Have, c.Need = "", name
+		c.Detail = "the group was made, changed or removed after the daemon had started"
+		c.Remedy = "restart the daemon: end it with SIGTERM and start it, sandboxes go on"
+	case now <= 0:
+		c.Have, c.Detail = "", "only root may use this daemon: there is no group "+name
 	}
 	return c
 }

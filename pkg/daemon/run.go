@@ -85,7 +85,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 		}
 		return err
 	}
-	srv, err := api.NewServer(api.Options{Backend: &backend{d}, Logger: d.logger, OperatorGID: groupID(d.cfg.Group), Audit: d.recordOperator})
+	srv, err := api.NewServer(api.Options{Backend: &backend{d}, Logger: d.logger, OperatorGID: d.operators, Audit: d.recordOperator})
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (d *Daemon) listenAPI() (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
-	mode, gid := os.FileMode(0o600), groupID(d.cfg.Group)
+	mode, gid := os.FileMode(0o600), d.operators
 	if gid > 0 {
 		mode = 0o660
 		if err := os.Chown(d.cfg.Socket, 0, gid); err != nil {
