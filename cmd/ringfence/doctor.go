@@ -78,6 +78,8 @@ func checkState(c api.Check) string {
 	switch {
 	case c.OK:
 		return "ok"
+	case c.State != "":
+		return c.State
 	case c.Optional:
 		return "absent"
 	}

@@ -63,11 +63,7 @@ func (a *app) printCheck(res api.CheckResult, docs int) error {
 		}
 	} else {
 		for _, p := range res.Problems {
-			line := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, p.Msg)
-			if p.Hint != "" {
-				line += " (" + p.Hint + ")"
-			}
-			_, _ = fmt.Fprintln(a.out, show.Text(line, 1000))
+			_, _ = fmt.Fprintln(a.out, show.Text(problemLine(p), 1000))
 		}
 		if res.OK {
 			_, _ = fmt.Fprintf(a.out, "%d documents, no mistakes\n", docs)
@@ -77,6 +73,10 @@ func (a *app) printCheck(res api.CheckResult, docs int) error {
 		return quiet(exitGeneric)
 	}
 	return nil
+}
+
+func problemLine(p api.Problem) string {
+	return policy.Problem{File: p.File, Line: p.Line, Col: p.Col, Msg: p.Msg, Hint: p.Hint}.Error()
 }
 
 func (a *app) policyShowCommand() *cobra.Command {
@@ -104,7 +104,11 @@ func (a *app) policyShowCommand() *cobra.Command {
 			}
 			_, _ = fmt.Fprintf(a.out, "revision %d\n", v.Revision)
 			for _, p := range v.Problems {
-				_, _ = fmt.Fprintln(a.err, show.Text(fmt.Sprintf("ringfence: not in force: %s:%d:%d: %s", p.File, p.Line, p.Col, p.Msg), 1000))
+				line := "ringfence: " + problemLine(p)
+				if p.Stays != "" {
+					line += "; " + p.Stays
+				}
+				_, _ = fmt.Fprintln(a.err, show.Text(line, 1000))
 			}
 			if len(v.Problems) > 0 {
 				return quiet(exitDegraded)

@@ -309,6 +309,8 @@ type Problem struct {
 	Col  int    `json:"col,omitempty"`
 	Msg  string `json:"msg"`
 	Hint string `json:"hint,omitempty"`
+
+	Stays string `json:"stays,omitempty"` // GET /v1/policy: what of the file is in force all the same
 }
 
 // CheckResult answers POST /v1/policy/check.
@@ -321,7 +323,7 @@ type CheckResult struct {
 type PolicyView struct {
 	Revision  uint64           `json:"revision"`
 	Documents []PolicyDocument `json:"documents"`
-	Problems  []Problem        `json:"problems,omitempty"` // documents that are present but not in force
+	Problems  []Problem        `json:"problems,omitempty"` // of files whose present form is not in force
 }
 
 // PolicyDocument is one document in force.
@@ -338,6 +340,7 @@ type Check struct {
 	Name     string `json:"name"`
 	OK       bool   `json:"ok"`
 	Optional bool   `json:"optional,omitempty"` // missing makes nothing unsafe
+	State    string `json:"state,omitempty"`    // what it is, where that is neither there nor missing
 	Have     string `json:"have,omitempty"`
 	Need     string `json:"need,omitempty"`
 	Detail   string `json:"detail,omitempty"`

@@ -5,7 +5,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -64,7 +63,7 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 		parts[2] = api.Part{Name: "audit", State: api.Degraded, Detail: "no space for the event log", Remedy: "free space in " + d.cfg.StateDir}
 	}
 	if ps := d.library.Problems(); len(ps) > 0 {
-		parts[3] = api.Part{Name: "policy", State: api.Degraded, Detail: fmt.Sprintf("%d mistakes, first: %s", len(ps), ps[0].Error()), Remedy: "ringfence policy check FILE"}
+		parts[3] = api.Part{Name: "policy", State: api.Degraded, Detail: "mistakes in files: " + strconv.Itoa(len(ps)), Remedy: "see the checks named policy"}
 	}
 	d.mu.Lock()
 	secrets, unenforced := slices.Clone(d.loaded), d.unenforced

@@ -25,7 +25,7 @@ func (b *backend) Doctor(context.Context) (api.DoctorReport, error) {
 		rep.Checks = append(rep.Checks, api.Check{Name: "gateway's own walls", Optional: true, Detail: wall, Remedy: "boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in the lsm= list"})
 	}
 	for _, p := range d.library.Problems() {
-		rep.Checks = append(rep.Checks, api.Check{Name: "policy", Detail: p.Error(), Remedy: "ringfence policy check " + p.File})
+		rep.Checks = append(rep.Checks, api.Check{Name: "policy", State: "mistake", Detail: p.Error(), Remedy: p.Error() + ": ringfence policy check " + p.File})
 	}
 	rep.OK = allOK(rep.Checks)
 	return rep, nil

@@ -151,30 +151,62 @@ func (d *Daemon) setUnenforced(why string) {
 	d.unenforced = why
 }
 
-func problemFiles(ps []policy.Problem) []string {
-	var out []string
-	for _, p := range ps {
-		if !slices.Contains(out, p.File) {
-			out = append(out, p.File)
+// recordPolicy writes what a change did to the event log.
+func (d *Daemon) recordPolicy(c documents.Change) {
+	for _, e := range policyEvents(c) {
+		e.Time, e.Version = time.Now().UTC(), d.version
+		d.append(e)
+	}
+	for _, m := range mistakesOf(c) {
+		d.logger.Warn("policy mistake", "at", m.Error())
+	}
+}
+
+// mistakesOf are the mistakes in files that a change brought. Those of other
+// files were told with theirs.
+func mistakesOf(c documents.Change) (out []documents.Mistake) {
+	for _, m := range c.Problems {
+		if slices.Contains(c.Loaded, m.In) {
+			out = append(out, m)
 		}
 	}
 	return out
 }
 
-// recordPolicy writes what a change did to the event log.
-func (d *Daemon) recordPolicy(c documents.Change) {
-	e := &event.Event{Kind: event.KindPolicy, Time: time.Now().UTC(), Source: "keeper", Verdict: event.Observed,
-		Activity: "apply", Object: strings.Join(append(c.Loaded, c.Removed...), ", "), Revision: c.Snapshot.Revision(), Version: d.version}
-	e.Reason = fmt.Sprintf("policy revision %d is in force", c.Snapshot.Revision())
-	if len(c.Problems) > 0 {
-		e.Activity, e.Severity = "refuse", event.SeverityMedium
-		e.Verdict = event.Denied
-		e.Reason = fmt.Sprintf("%d mistakes; of a file with mistakes the last good form stays in force, and nothing if there was none", len(c.Problems))
-		e.Object = strings.Join(problemFiles(c.Problems), ", ")
-		for _, p := range c.Problems {
-			d.logger.Warn("policy mistake", "at", p.Error())
-		}
-		e.Detail = policy.Problems(c.Problems).Error()
+// policyEvents are one event for what was refused, what is gone, and what is
+// new, as far as there is any.
+func policyEvents(c documents.Change) (out []*event.Event) {
+	rev := c.Snapshot.Revision()
+	add := func(activity string, files []string, reason string) *event.Event {
+		e := &event.Event{Kind: event.KindPolicy, Source: "keeper", Verdict: event.Observed,
+			Activity: activity, Object: strings.Join(files, ", "), Revision: rev, Reason: reason}
+		out = append(out, e)
+		return e
 	}
-	d.append(e)
+	var bad []string
+	mistakes := mistakesOf(c)
+	for _, m := range mistakes {
+		if !slices.Contains(bad, m.In) {
+			bad = append(bad, m.In)
+		}
+	}
+	if len(mistakes) > 0 {
+		e := add("refuse", bad, mistakes[0].Error())
+		var all []string
+		for _, m := range mistakes {
+			all = append(all, m.Error())
+		}
+		if n := len(all) - 1; n > 0 {
+			e.Reason += fmt.Sprintf(" (and %d more in the detail)", n)
+		}
+		e.Verdict, e.Severity, e.Detail = event.Denied, event.SeverityMedium, strings.Join(all, "\n")
+	}
+	if len(c.Removed) > 0 {
+		add("remove", c.Removed, fmt.Sprintf("removed; policy revision %d is in force", rev))
+	}
+	good := slices.DeleteFunc(slices.Clone(c.Loaded), func(f string) bool { return slices.Contains(bad, f) })
+	if len(good) > 0 || len(out) == 0 {
+		add("apply", good, fmt.Sprintf("policy revision %d is in force", rev))
+	}
+	return out
 }

@@ -184,7 +184,9 @@ func (b *backend) Policy(_ context.Context, id string) (api.PolicyView, error) {
 		v.Documents = append(v.Documents, api.PolicyDocument{Kind: it.Kind, Name: it.Name, Scope: it.Scope.String(), File: it.File, Text: string(it.Raw)})
 	}
 	if s == nil {
-		v.Problems = api.NewCheckResult(b.d.library.Problems()).Problems
+		for _, m := range b.d.library.Problems() {
+			v.Problems = append(v.Problems, api.Problem{File: m.File, Line: m.Line, Col: m.Col, Msg: m.Msg, Hint: m.Hint, Stays: m.Stays})
+		}
 	}
 	return v, nil
 }

@@ -40,9 +40,9 @@ const (
 // Change tells listeners what a recompilation did.
 type Change struct {
 	Snapshot *policy.Snapshot
-	Loaded   []string         // files whose text is new in this revision
-	Removed  []string         // files that are gone
-	Problems []policy.Problem // what is present but not in force
+	Loaded   []string  // files whose text is new in this revision
+	Removed  []string  // files that are gone
+	Problems []Mistake // what is present but not in force, whenever it came
 }
 
 // Options of a library.
@@ -61,6 +61,7 @@ type source struct {
 	origin   Origin
 	text     string
 	docs     []policy.Document // in force
+	since    uint64            // the revision they came into force with; 0: before this run
 	wanted   []policy.Document // of the present text, while waiting is set
 	waiting  bool              // the present text is good by itself and not in force (yet)
 	problems []policy.Problem
@@ -102,18 +103,10 @@ func Open(o Options) (*Library, error) {
 func (l *Library) Snapshot() *policy.Snapshot { return l.snapshot.Load() }
 
 // Problems returns what is present but not in force.
-func (l *Library) Problems() []policy.Problem {
+func (l *Library) Problems() []Mistake {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.problemsLocked()
-}
-
-func (l *Library) problemsLocked() []policy.Problem {
-	var out []policy.Problem
-	for _, name := range l.namesLocked() {
-		out = append(out, l.sources[name].problems...)
-	}
-	return out
+	return l.mistakesLocked()
 }
 
 func (l *Library) namesLocked() []string {
@@ -316,12 +309,12 @@ func (l *Library) recompileLocked(ch Change) error {
 	}
 	for _, n := range taken {
 		s := l.sources[n]
-		s.docs, s.wanted, s.waiting, s.problems = s.wanted, nil, false, nil
+		s.docs, s.since, s.wanted, s.waiting, s.problems = s.wanted, l.revision, nil, false, nil
 		if s.origin == FromDirectory {
 			l.remember(n, s.text)
 		}
 	}
-	ch.Snapshot, ch.Problems = snap, l.problemsLocked()
+	ch.Snapshot, ch.Problems = snap, l.mistakesLocked()
 	if l.o.OnChange != nil {
 		l.o.OnChange(ch)
 	}

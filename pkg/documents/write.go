@@ -132,7 +132,7 @@ func (l *Library) tryLocked(name string, origin Origin, text string, adjust func
 		}
 		l.sources[name] = old
 	}
-	l.sources[name] = &source{origin: origin, text: text, docs: docs}
+	l.sources[name] = &source{origin: origin, text: text, docs: docs, since: l.revision + 1}
 	if _, problems := l.compileLocked(l.revision+1, nil); len(problems) > 0 {
 		undo()
 		return nil, policy.Problems(problems)

@@ -85,9 +85,10 @@ func (d *decoder) plainTree(n *yaml.Node, depth int) bool {
 
 // fieldMap is the accepted fields of one mapping.
 type fieldMap struct {
-	node *yaml.Node // the mapping
-	key  map[string]*yaml.Node
-	val  map[string]*yaml.Node
+	node    *yaml.Node // the mapping
+	key     map[string]*yaml.Node
+	val     map[string]*yaml.Node
+	unknown bool // a field is not known: what seems to be missing may be it, misspelt
 }
 
 func (m fieldMap) get(name string) *yaml.Node { return m.val[name] }
@@ -110,6 +111,7 @@ func (d *decoder) mapping(n *yaml.Node, o *object) (fieldMap, bool) {
 		switch {
 		case f == nil:
 			d.fail(k, didYouMean(k.Value, o.names()), "unknown field %s in %s", quote(k.Value), o.name)
+			m.unknown = true
 		case f.later:
 			d.fail(k, "", "field %s in %s %s: remove it", quote(k.Value), o.name, notEnforced)
 		case m.key[k.Value] != nil:

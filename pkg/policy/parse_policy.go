@@ -86,6 +86,8 @@ func (d *decoder) effect(m fieldMap, r *Rule) *yaml.Node {
 		}
 	}
 	switch {
+	case len(given) == 0 && m.unknown:
+		return nil // told already, and more to the point
 	case len(given) == 0:
 		d.fail(m.node, fmt.Sprintf("write allow: TARGET, deny: TARGET, or %s: TARGET with action", long), "the rule has no effect")
 		return nil

@@ -52,6 +52,7 @@ func TestEveryMistakeHasItsPlace(t *testing.T) {
 		{"number as id", egressDoc("{id: 7, deny: x.org}"), `f:6:10: id must be a string, found a number "7" (write "7" in quotes)`},
 		{"id twice", egressDoc("{id: a, deny: x.org}\n  - {id: a, deny: y.org}"), `f:7:5: rule id "a" is used twice, first in line 6`},
 		{"no effect", egressDoc("{id: a}"), "f:6:5: the rule has no effect"},
+		{"misspelt effect", egressDoc("{id: a, alow: x.org}"), `f:6:13: unknown field "alow" in egress rule (did you mean "allow"?)`},
 		{"two effects", egressDoc("{id: a, allow: 'x.org:1', deny: x.org}"), `f:6:31: "allow" and "deny" in one rule`},
 		{"shorthand with target", egressDoc("{id: a, deny: x.org, to: y.org}"), `f:6:26: "deny" already names the target`},
 		{"action without target", egressDoc("{id: a, action: block}"), `f:6:5: a rule with action needs the field "to"`},

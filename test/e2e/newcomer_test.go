@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"cmp"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -19,6 +20,7 @@ func TestNewcomer(t *testing.T) {
 	t.Run("no workspace", func(t *testing.T) { noWorkspace(t, n) })
 	t.Run("allow without effect", func(t *testing.T) { allowInVain(t, n) })
 	t.Run("events", func(t *testing.T) { tellingEvents(t, n) })
+	t.Run("a typo", func(t *testing.T) { typo(t, n) })
 	t.Run("what is not up", func(t *testing.T) { notUp(t, n) })
 }
 
@@ -126,5 +128,37 @@ func notUp(t *testing.T, n *node.Node) {
 	}
 	if r := n.CLI(t, "stop", "up", "--timeout", "0s"); r.Code != 0 {
 		t.Error(r.Stderr)
+	}
+}
+
+// typo: a mistake in a file is named, and so is what holds meanwhile.
+func typo(t *testing.T, n *node.Node) {
+	const text = "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: mine}\nscope: org:local\negress:\n  - {id: a, allow: \"a.test:443\"}\n"
+	file := filepath.Join(n.PolicyDir, "mine.yaml")
+	n.WritePolicy(t, "mine.yaml", text)
+	eventually(t, "the document is in force", func() bool { return strings.Contains(documents(t, n), "mine") })
+	n.WritePolicy(t, "mine.yaml", strings.Replace(text, "allow:", "alow:", 1))
+	e := n.WaitEvent(t, "the mistake", func(e *event.Event) bool {
+		return e.Kind == event.KindPolicy && e.Activity == "refuse" && e.Object == file
+	})
+	contains(t, "the event", e.Reason, file+":6:", "alow", "; its form of revision ", " stays in force")
+	r := n.CLI(t, "policy", "show")
+	contains(t, "policy show", r.Stderr, "ringfence: "+file+":6:", "; its form of revision ")
+	if r.Code != 7 || strings.Contains(r.Stderr, "not in force") {
+		t.Errorf("policy show: exit %d %s", r.Code, r.Stderr)
+	}
+	r = n.CLI(t, "doctor")
+	contains(t, "doctor", r.Stdout, "  policy: "+file+":6:", "; its form of revision ", ": ringfence policy check "+file)
+	for line := range strings.Lines(r.Stdout) {
+		if strings.HasPrefix(line, "policy") && strings.Contains(line, "MISSING") || r.Code != 7 {
+			t.Errorf("doctor: exit %d %s", r.Code, line)
+		}
+	}
+	need(t, os.Remove(file))
+	n.WaitEvent(t, "the removal", func(e *event.Event) bool {
+		return e.Kind == event.KindPolicy && e.Activity == "remove" && e.Object == file
+	})
+	if r := n.CLI(t, "policy", "show"); r.Code != 0 {
+		t.Errorf("after it: exit %d %s", r.Code, r.Stderr)
 	}
 }
