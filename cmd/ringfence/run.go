@@ -5,6 +5,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,7 +85,7 @@ func (a *app) run(ctx context.Context, f runFlags, argv []string) error {
 		if err != nil {
 			return err
 		}
-		return a.outcome(r)
+		return a.outcome(sayWhere(r, argv[0]))
 	}
 	stdio, err := attach.Open(a.in, a.out, a.err, !f.noTerminal)
 	if err != nil {
@@ -100,7 +103,7 @@ func (a *app) run(ctx context.Context, f runFlags, argv []string) error {
 	if !f.quiet && r.ID != "" {
 		a.printRefused(ctx, r, began)
 	}
-	return a.outcome(r)
+	return a.outcome(sayWhere(r, argv[0]))
 }
 
 // launchRequest builds the request from everything but descriptors.
@@ -132,4 +135,25 @@ func (a *app) launchRequest(f runFlags, argv []string) (*api.LaunchRequest, erro
 		req.Policies = append(req.Policies, api.Document{File: name, Text: string(text)})
 	}
 	return req, nil
+}
+
+// sayWhere adds where the host has a program that the sandbox has not found.
+func sayWhere(r attach.Result, program string) attach.Result {
+	if r.Failure == nil || r.Code != 127 || r.Failure.Remedy != "" || strings.Contains(r.Failure.Message, "interpreter") {
+		return r
+	}
+	at, err := exec.LookPath(program)
+	if err == nil {
+		at, err = filepath.Abs(at)
+	}
+	if err != nil {
+		return r
+	}
+	f := *r.Failure
+	f.Remedy = "on the host it is " + at + ", and the sandbox does not see that: install it for the system, or copy the profile and add its directory (docs/POLICY.md, Profiles)"
+	if !strings.Contains(program, "/") && (strings.HasPrefix(at, "/usr/") || strings.HasPrefix(at, "/opt/")) {
+		f.Remedy = "on the host it is " + at + ", which is not in the sandbox's PATH: name it by its path"
+	}
+	r.Failure = &f
+	return r
 }

@@ -18,6 +18,7 @@ import (
 func TestNewcomer(t *testing.T) {
 	n := node.Start(t, node.Options{})
 	t.Run("no workspace", func(t *testing.T) { noWorkspace(t, n) })
+	t.Run("a program of the home", func(t *testing.T) { homeProgram(t, n) })
 	t.Run("allow without effect", func(t *testing.T) { allowInVain(t, n) })
 	t.Run("events", func(t *testing.T) { tellingEvents(t, n) })
 	t.Run("a typo", func(t *testing.T) { typo(t, n) })
@@ -160,5 +161,29 @@ func typo(t *testing.T, n *node.Node) {
 	})
 	if r := n.CLI(t, "policy", "show"); r.Code != 0 {
 		t.Errorf("after it: exit %d %s", r.Code, r.Stderr)
+	}
+}
+
+// homeProgram: what the caller can run and the sandbox does not see is found on
+// the host, and the message says where.
+func homeProgram(t *testing.T, n *node.Node) {
+	bin := filepath.Join(n.Workspace(t), "bin")
+	prog := put(t, bin, "ownprog", "#!/bin/sh\n")
+	need(t, os.Chmod(prog, 0o755))
+	run := func(program string) node.Result {
+		cmd := n.Command(t.Context(), "run", "-q", "--", program)
+		cmd.Dir = n.Workspace(t)
+		cmd.Env = append(cmd.Env, "PATH="+bin+":"+os.Getenv("PATH"))
+		return node.Finish(t, cmd)
+	}
+	for _, program := range []string{"ownprog", prog} {
+		r := run(program)
+		contains(t, program, r.Stderr, "not found in the sandbox", "on the host it is "+prog+", and the sandbox does not see that", "Profiles")
+		if r.Code != 127 {
+			t.Errorf("exit %d", r.Code)
+		}
+	}
+	if r := run("no-such-program"); r.Code != 127 || strings.Contains(r.Stderr, "on the host") {
+		t.Errorf("one that is nowhere: exit %d %s", r.Code, r.Stderr)
 	}
 }
