@@ -249,7 +249,7 @@ func (n *fakeNode) start(argv []string, tty bool, rows, cols uint16, f *api.File
 
 func (n *fakeNode) Stop(_ context.Context, _ *api.Caller, id string, _ time.Duration) (api.StopResult, error) {
 	return api.StopResult{Sandbox: api.Sandbox{ID: id, State: api.StateStopped, Created: created},
-		Findings: []api.Finding{{Path: ".git/config\x1b", What: "core.fsmonitor runs a program", Action: "quarantined"}}}, nil
+		Findings: []api.Finding{{Path: ".git/config\x1b", What: "core.fsmonitor runs a program", Action: "quarantined", Copy: ".ringfence-quarantine/b0a1c2d3/0001-config"}}}, nil
 }
 
 func (n *fakeNode) Log(context.Context, string, bool) (io.ReadCloser, error) {

@@ -5,6 +5,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"path"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,8 +68,17 @@ func printFindings(w io.Writer, list []api.Finding) {
 	for i, f := range list {
 		if i == maxFindings {
 			_, _ = fmt.Fprintf(w, "  ... and %d more\n", len(list)-i)
-			return
+			break
 		}
 		_, _ = fmt.Fprintf(w, "  %s: %s (%s)\n", show.Text(f.Path, 200), show.Text(f.What, 200), show.Text(f.Action, 40))
+	}
+	var dirs []string
+	for _, f := range list {
+		if dir := path.Dir(f.Copy); f.Copy != "" && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	for _, dir := range dirs {
+		_, _ = fmt.Fprintf(w, "  the originals are in %s/ of the workspace; its index.txt says what lay where\n", show.Text(dir, 200))
 	}
 }

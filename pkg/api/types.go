@@ -141,7 +141,8 @@ type StopResult struct {
 type Finding struct {
 	Path   string `json:"path"` // below the workspace; bytes chosen by the sandbox
 	What   string `json:"what"`
-	Action string `json:"action"` // "stripped", "quarantined", "reported"
+	Action string `json:"action"`         // "stripped", "quarantined", "reported"
+	Copy   string `json:"copy,omitempty"` // where below the workspace the original is now
 }
 
 // Duration is a time.Duration that is a string ("1h30m") in JSON.

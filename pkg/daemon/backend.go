@@ -238,7 +238,7 @@ func findings(x sandbox.Exit) []api.Finding {
 		if f.Key != "" {
 			what = f.Key + ": " + what
 		}
-		out = append(out, api.Finding{Path: f.Path, What: what, Action: f.Action})
+		out = append(out, api.Finding{Path: f.Path, What: what, Action: f.Action, Copy: f.Copy})
 	}
 	return out
 }

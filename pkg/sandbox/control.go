@@ -26,7 +26,13 @@ type LaunchError struct {
 	Remedy  string
 }
 
-func (e *LaunchError) Error() string { return fmt.Sprintf("%s: %v", e.Step, e.Err) }
+// Error names the step, unless the cause speaks for itself.
+func (e *LaunchError) Error() string {
+	if e.Step == "" {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("%s: %v", e.Step, e.Err)
+}
 func (e *LaunchError) Unwrap() error { return e.Err }
 
 // control is the conversation with one ringfence-init. What comes from it is
@@ -74,7 +80,7 @@ func (c *control) expect(ctx context.Context, t confine.FrameType, within time.D
 	}
 	m.Close() // no descriptor is ever expected from init
 	if m.Type == confine.FrameFailed {
-		return nil, &LaunchError{Code: failureCode(m.Status), Step: "ringfence-init", Err: errors.New(printable(m.Reason()))}
+		return nil, &LaunchError{Code: failureCode(m.Status), Err: errors.New(printable(m.Reason()))}
 	}
 	if m.Type != t {
 		return nil, fmt.Errorf("ringfence-init answered with message %d where %d was expected", m.Type, t)

@@ -41,7 +41,7 @@ var phases = [][]lane{
 	},
 	{{{"record", (*launch).save}}},
 	{
-		{{"ringfence-init", (*launch).walls}},
+		{{"walls", (*launch).walls}},
 		{{"gateway", (*launch).gateway}},
 		{{"event log", (*launch).record}},
 	},

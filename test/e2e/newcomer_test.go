@@ -19,6 +19,7 @@ func TestNewcomer(t *testing.T) {
 	n := node.Start(t, node.Options{})
 	t.Run("no workspace", func(t *testing.T) { noWorkspace(t, n) })
 	t.Run("a program of the home", func(t *testing.T) { homeProgram(t, n) })
+	t.Run("quarantine", func(t *testing.T) { namesQuarantine(t, n) })
 	t.Run("allow without effect", func(t *testing.T) { allowInVain(t, n) })
 	t.Run("events", func(t *testing.T) { tellingEvents(t, n) })
 	t.Run("a typo", func(t *testing.T) { typo(t, n) })
@@ -183,7 +184,28 @@ func homeProgram(t *testing.T, n *node.Node) {
 			t.Errorf("exit %d", r.Code)
 		}
 	}
+	if r := n.CLI(t, "run", "-d", "--workspace", "none", "--", "no-such-program"); !strings.HasPrefix(r.Stderr, "ringfence: no-such-program: ") {
+		t.Errorf("detached: %s", r.Stderr)
+	}
 	if r := run("no-such-program"); r.Code != 127 || strings.Contains(r.Stderr, "on the host") {
 		t.Errorf("one that is nowhere: exit %d %s", r.Code, r.Stderr)
+	}
+}
+
+// namesQuarantine: where the original of what was made harmless lies is said.
+func namesQuarantine(t *testing.T, n *node.Node) {
+	ws := n.Workspace(t)
+	put(t, ws, ".git/HEAD", "ref: refs/heads/main\n")
+	put(t, ws, ".git/config", "[core]\n\tbare = false\n")
+	need(t, os.MkdirAll(filepath.Join(ws, ".git/objects"), 0o755))
+	need(t, os.MkdirAll(filepath.Join(ws, ".git/refs"), 0o755))
+	r := sandboxed(t, n, ws, "default", `mkdir -p sub/.git/objects sub/.git/refs sub/.git/hooks && cp .git/HEAD .git/config sub/.git/ && printf '#!/bin/sh\n' > sub/.git/hooks/pre-commit && chmod +x sub/.git/hooks/pre-commit`)
+	dirs, err := filepath.Glob(filepath.Join(ws, ".ringfence-quarantine", "*"))
+	if err != nil || len(dirs) != 1 {
+		t.Fatalf("%v %v: %s", dirs, err, r.Stderr)
+	}
+	contains(t, "run", r.Stderr, "  the originals are in .ringfence-quarantine/"+filepath.Base(dirs[0])+"/ of the workspace; its index.txt")
+	if _, err := os.Stat(filepath.Join(dirs[0], "index.txt")); err != nil {
+		t.Error(err)
 	}
 }
