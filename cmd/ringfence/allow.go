@@ -5,6 +5,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +15,8 @@ import (
 
 	"github.com/ringfence/ringfence/cmd/ringfence/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // allowFlags say how long a rule lasts, or that it ends now.
@@ -39,6 +44,9 @@ func (a *app) allowCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, dest []string) error {
 			r.Destination, r.For = dest[0], api.Duration(f.dur)
 			f.durSet = cmd.Flags().Changed("for")
+			if err := checkAllow(&r); err != nil {
+				return err
+			}
 			if err := a.allowTarget(cmd.Context(), &r, f.remove); err != nil {
 				return err
 			}
@@ -96,6 +104,29 @@ func (a *app) takeBack(ctx context.Context, r api.AllowRequest, f allowFlags) er
 		return err
 	}
 	return a.printTakenBack(res)
+}
+
+// checkAllow finds what is wrong before the daemon is asked anything.
+func checkAllow(r *api.AllowRequest) error {
+	host, port, err := net.SplitHostPort(r.Destination)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 {
+		if err != nil {
+			host = r.Destination
+		}
+		if u, err := url.Parse(r.Destination); err == nil && u.Host != "" {
+			host = u.Hostname()
+		}
+		if t, err := policy.ParseTarget(host); err != nil || t.Port != 0 || strings.Contains(host, ":") {
+			host = "example.com"
+		}
+		return usagef("the destination %q is not HOST:PORT, for example %s:443", r.Destination, host)
+	}
+	if r.Scope != "" {
+		if _, err := scope.ParseSelector(r.Scope); err != nil {
+			return scopeError(r.Scope, err)
+		}
+	}
+	return nil
 }
 
 // allowTarget fills in the only running sandbox when none was named.

@@ -196,11 +196,11 @@ func principal(as string, argv []string) (string, error) {
 	}
 	sel, err := scope.ParseSelector(as)
 	if err != nil {
-		return "", usagef("--as: %v", err)
+		return "", fmt.Errorf("--as: %w", scopeError(as, err))
 	}
 	p := scope.Principal{Org: sel.Org.String(), Team: sel.Team.String(), Agent: filepath.Base(argv[0])}
 	if sel.HasTarget() || sel.Agent != scope.Any || sel.Sandbox != scope.Any || sel.Org.Wild || sel.Team.Wild || p.Valid() != nil {
-		return "", usagef("--as %q is not org:X/team:Y or org:X/team:Y/agent:Z", as)
+		return "", usagef("--as %q is not org:X/team:Y or org:X/team:Y/agent:Z, for example org:local/team:default", as)
 	}
 	return p.String(), nil
 }

@@ -89,7 +89,7 @@ func golden(t *testing.T, name, got string) {
 
 func TestExitCodes(t *testing.T) {
 	n := startNode(t)
-	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	bad, empty := filepath.Join(t.TempDir(), "bad.yaml"), t.TempDir()
 	if err := os.WriteFile(bad, []byte("apiVersion: ringfence.dev/v1\nkind: Policy\nnonsense: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestExitCodes(t *testing.T) {
 		{"ps: ok", n.socket, []string{"ps"}, 0, ""},
 		{"ps: no daemon", "/nonexistent", []string{"ps"}, 6, "cannot be reached"},
 		{"ps: unknown flag", n.socket, []string{"ps", "--frob"}, 2, "unknown flag"},
-		{"ps: argument", n.socket, []string{"ps", "x"}, 2, "ps --help"},
+		{"ps: argument", n.socket, []string{"ps", "x"}, 2, "`ringfence ps` takes no arguments, and \"x\" is one (see `ringfence ps --help`)"},
 		{"unknown command", n.socket, []string{"stpo"}, 2, "did you mean stop"},
 		{"stop: not found", n.socket, []string{"stop", "nosuch"}, 3, "no sandbox"},
 		{"explain: denied", n.socket, []string{"explain", "secret"}, 4, "not yours"},
@@ -137,12 +137,23 @@ func TestExitCodes(t *testing.T) {
 		{"policy check: a device", n.socket, []string{"policy", "check", "/dev/zero"}, 1, "not a regular file"},
 		{"allow: no effect", n.socket, []string{"allow", "pastebin.com:443", "--sandbox", "web"}, 4, "org rule no-paste"},
 		{"allow: no port", n.socket, []string{"allow", "pastebin.com", "--sandbox", "web"}, 2, "HOST:PORT"},
+		{"allow: no port, and no sandbox either", "/nonexistent", []string{"allow", "pastebin.com"}, 2, `the destination "pastebin.com" is not HOST:PORT, for example pastebin.com:443`},
+		{"allow: a URL", n.socket, []string{"allow", "https://pastebin.com/x"}, 2, "is not HOST:PORT, for example pastebin.com:443"},
+		{"allow: a port by name", n.socket, []string{"allow", "pastebin.com:https"}, 2, "for example pastebin.com:443"},
+		{"allow: three lengths", n.socket, []string{"allow", "a:1", "--once", "--always"}, 2, "choose one of --once, --for and --always: --always and --once do not go together"},
+		{"allow: no scope", n.socket, []string{"allow", "a:1", "--scope", "curl", "--always"}, 2, `the scope "curl": segment "curl" is not key:value; one is for example org:local/team:default/agent:curl` + "\n"},
+		{"allow: nothing", n.socket, []string{"allow"}, 2, "write it as `ringfence allow HOST:PORT [flags]`, for example: ringfence allow api.github.com:443 (see"},
+		{"allow: two", n.socket, []string{"allow", "a:1", "b:1"}, 2, "write it as `ringfence allow HOST:PORT [flags]`"},
+		{"policy check: nothing", n.socket, []string{"policy", "check"}, 2, "write it as `ringfence policy check FILE|DIR... [flags]`, for example: "},
+		{"policy check: an empty directory", n.socket, []string{"policy", "check", empty}, 1, "holds no *.yaml"},
+		{"run: no scope", n.socket, []string{"run", "--as", "curl", "--", "true"}, 125, `--as: the scope "curl": segment`},
+		{"version flag", "/nonexistent", []string{"--version"}, 0, ""},
 		{"allow: scope without an end", n.socket, []string{"allow", "a:1", "--scope", "org:local"}, 2, "--always"},
 		{"allow --remove: nothing there", n.socket, []string{"allow", "--remove", "nosuch.example:443", "--sandbox", "web"}, 3, "it has a.example:443 (once)"},
 		{"allow --remove: still allowed", n.socket, []string{"allow", "--remove", "pastebin.com:443", "--sandbox", "web"}, 4, `it is still allowed: the rule eng/paste\x1b`},
 		{"allow --remove: what lasts, of a sandbox", n.socket, []string{"allow", "--remove", "a:1", "--sandbox", "web", "--always"}, 2, "--scope"},
-		{"allow --remove: once", n.socket, []string{"allow", "--remove", "a:1", "--once"}, 2, "none of the others can be"},
-		{"allow --remove: for a time", n.socket, []string{"allow", "--remove", "a:1", "--for", "1h"}, 2, "none of the others can be"},
+		{"allow --remove: once", n.socket, []string{"allow", "--remove", "a:1", "--once"}, 2, "choose one of --remove and --once: --once and --remove do not go together, for example: ringfence allow"},
+		{"allow --remove: for a time", n.socket, []string{"allow", "--remove", "a:1", "--for", "1h"}, 2, "choose one of --remove and --for: "},
 		{"provider remove: of the policy directory", n.socket, []string{"provider", "remove", "house"}, 1, "/etc/house.yaml:3"},
 		{"provider remove: no name", n.socket, []string{"provider", "remove"}, 2, "provider remove --help"},
 		{"events: bad time", n.socket, []string{"events", "--since", "then"}, 2, "--since"},
@@ -231,6 +242,29 @@ func TestOutputs(t *testing.T) {
 		}
 		r = finish(t, tool(t, n.socket, "policy", "check", "-o", "json", pol))
 		if !strings.Contains(r.out, `"line": 2`) || !strings.Contains(r.out, `"ok": false`) {
+			t.Errorf("%q", r.out)
+		}
+	})
+	t.Run("policy check of a directory", func(t *testing.T) {
+		dir := t.TempDir()
+		for name, text := range map[string]string{
+			"a.yaml": "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: a}\nscope: org:local\negress:\n  - {id: x, allow: \"x.test:443\"}\n", "b.yml": "# nothing\n", ".c.yaml": "nonsense", "d.txt": "nonsense",
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := finish(t, tool(t, n.socket, "policy", "check", dir))
+		if want := filepath.Join(dir, "b.yml") + ":1:1: no document\n"; r.code != 1 || r.out != want {
+			t.Errorf("%d %q, want %q", r.code, r.out, want)
+		}
+		r = finish(t, tool(t, n.socket, "policy", "check", filepath.Join(dir, "a.yaml")))
+		if r.code != 0 || r.out != "1 document, no mistakes\n" {
+			t.Errorf("%d %q", r.code, r.out)
+		}
+	})
+	t.Run("version flag", func(t *testing.T) {
+		if r := finish(t, tool(t, "/nonexistent", "--version")); !strings.HasPrefix(r.out, "ringfence ") || strings.Count(r.out, "\n") != 1 {
 			t.Errorf("%q", r.out)
 		}
 	})

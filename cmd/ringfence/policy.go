@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,21 +30,29 @@ func (a *app) policyCommand() *cobra.Command {
 
 func (a *app) policyCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "check FILE...",
+		Use:   "check FILE|DIR...",
 		Short: "Report every mistake in documents, with file, line and column",
-		Long: "Report every mistake in policy, profile and provider documents. The files are read\n" +
-			"together, without the daemon; - is standard input. Exit code 1 when there is a mistake.",
-		Example: "  ringfence policy check policy.yaml\n  ringfence policy check -o json /etc/ringfence/policy/*.yaml",
+		Long: "Report every mistake in policy, profile and provider documents. The files, and every\n" +
+			"*.yaml and *.yml of a directory, are read together, without the daemon; - is standard\n" +
+			"input. Exit code 1 when there is a mistake.",
+		Example: "  ringfence policy check policy.yaml\n  ringfence policy check -o json /etc/ringfence/policy",
 		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, files []string) error {
 			var docs []policy.Document
 			var problems []policy.Problem
+			files, err := documentFiles(files)
+			if err != nil {
+				return err
+			}
 			for _, name := range files {
 				text, err := a.readDocument(name)
 				if err != nil {
 					return err
 				}
 				d, p := policy.Parse(name, text)
+				if len(d)+len(p) == 0 {
+					p = []policy.Problem{{File: name, Line: 1, Col: 1, Msg: "no document"}}
+				}
 				docs, problems = append(docs, d...), append(problems, p...)
 			}
 			if len(problems) == 0 {
@@ -56,6 +65,33 @@ func (a *app) policyCheckCommand() *cobra.Command {
 	return cmd
 }
 
+// documentFiles puts the files in place of a directory that the daemon would
+// read there.
+func documentFiles(names []string) (out []string, err error) {
+	for _, name := range names {
+		st, err := os.Stat(name)
+		if name == "-" || err != nil || !st.IsDir() { // an error is told where the file is read
+			out = append(out, name)
+			continue
+		}
+		entries, err := os.ReadDir(name)
+		if err != nil {
+			return nil, err
+		}
+		before := len(out)
+		for _, e := range entries {
+			ext := filepath.Ext(e.Name())
+			if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") && (ext == ".yaml" || ext == ".yml") {
+				out = append(out, filepath.Join(name, e.Name()))
+			}
+		}
+		if len(out) == before {
+			return nil, fmt.Errorf("%s holds no *.yaml", name)
+		}
+	}
+	return out, nil
+}
+
 func (a *app) printCheck(res api.CheckResult, docs int) error {
 	if a.json() {
 		if err := show.JSON(a.out, res); err != nil {
@@ -66,7 +102,7 @@ func (a *app) printCheck(res api.CheckResult, docs int) error {
 			_, _ = fmt.Fprintln(a.out, show.Text(problemLine(p), 1000))
 		}
 		if res.OK {
-			_, _ = fmt.Fprintf(a.out, "%d documents, no mistakes\n", docs)
+			_, _ = fmt.Fprintf(a.out, "%s, no mistakes\n", plural(docs, "document", "documents"))
 		}
 	}
 	if !res.OK {

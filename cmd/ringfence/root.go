@@ -62,11 +62,8 @@ func (a *app) classify(cmd *cobra.Command, err error) error {
 		near, _, _ = strings.Cut(near, "\n")
 		msg += ", did you mean " + near + "?"
 	}
-	return &exitError{Code: code, Err: fmt.Errorf("%s (see `%s --help`)", msg, cmd.CommandPath())}
+	return &exitError{Code: code, Err: fmt.Errorf("%s (see `%s --help`)", ownWords(cmd, msg), cmd.CommandPath())}
 }
-
-// usageError marks mistakes in flags and arguments.
-type usageError struct{ error }
 
 // annotLaunch marks commands of which every failure before the start of the
 // program has exit code 125.
@@ -82,7 +79,9 @@ func (a *app) rootCommand() *cobra.Command {
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		DisableAutoGenTag: true,
+		Version:           versionLine(clientVersion()),
 	}
+	root.SetVersionTemplate("ringfence {{.Version}}\n")
 	socket := os.Getenv(api.SocketEnv)
 	if socket == "" {
 		socket = api.DefaultSocket
@@ -108,17 +107,6 @@ func (a *app) rootCommand() *cobra.Command {
 
 // client returns a client for the chosen socket.
 func (a *app) client() *api.Client { return api.NewClient(a.socket) }
-
-// args wraps a check of positional arguments so that its errors are usage
-// errors.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, list []string) error {
-		if err := check(cmd, list); err != nil {
-			return &usageError{err}
-		}
-		return nil
-	}
-}
 
 // outputFlag adds -o with the formats that a command knows; the first is the
 // default.

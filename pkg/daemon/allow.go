@@ -94,7 +94,7 @@ func (b *backend) allowScope(r *api.AllowRequest, s **sandbox.Sandbox) (scope.Se
 	}
 	sel, err := scope.ParseSelector(text)
 	if err != nil {
-		return sel, api.Errorf(api.CodeBadRequest, "scope %q: %v", text, err)
+		return sel, api.Errorf(api.CodeBadRequest, "%v; a scope is for example org:local/team:default/agent:curl", err)
 	}
 	return sel, nil
 }
