@@ -171,12 +171,11 @@ func (l *Library) readDirLocked(dir string, origin Origin, seen map[string]bool,
 	if st, err := os.Stat(dir); err != nil {
 		return fmt.Errorf("documents: %w", err)
 	} else if err := othersCannotWrite(st); err != nil {
-		l.keepAllLocked(dir, origin, policy.Problem{File: dir, Msg: err.Error()}, seen)
+		l.keepAllLocked(dir, entries, origin, policy.Problem{File: dir, Msg: err.Error()}, seen, ch)
 		return nil
 	}
 	for _, e := range entries {
-		ext := filepath.Ext(e.Name())
-		if e.IsDir() || strings.HasPrefix(e.Name(), ".") || (ext != ".yaml" && ext != ".yml") {
+		if !isDocument(e) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
@@ -206,11 +205,7 @@ func (l *Library) setLocked(name string, origin Origin, text string) {
 	docs, problems := policy.Parse(name, []byte(text))
 	if len(problems) > 0 {
 		l.keepLocked(name, origin, problems)
-		s := l.sources[name]
-		s.text = text
-		if len(s.docs) == 0 && origin == FromDirectory {
-			s.docs = l.recall(name)
-		}
+		l.sources[name].text = text
 		return
 	}
 	s := l.sources[name]
@@ -229,19 +224,35 @@ func (l *Library) keepLocked(name string, origin Origin, problems []policy.Probl
 		s = &source{origin: origin}
 		l.sources[name] = s
 	}
+	if len(s.docs) == 0 && origin == FromDirectory {
+		s.docs = l.recall(name)
+	}
 	news = !slices.Equal(s.problems, problems)
 	s.text, s.wanted, s.waiting, s.problems = "", nil, false, problems
 	return news
 }
 
-// keepAllLocked leaves everything of a directory in force as it is.
-func (l *Library) keepAllLocked(dir string, origin Origin, why policy.Problem, seen map[string]bool) {
-	l.keepLocked(dir, origin, []policy.Problem{why})
+// keepAllLocked leaves everything of a directory in force as it is, and what
+// is new there out of it.
+func (l *Library) keepAllLocked(dir string, entries []fs.DirEntry, origin Origin, why policy.Problem, seen map[string]bool, ch *Change) {
+	if l.keepLocked(dir, origin, []policy.Problem{why}) {
+		ch.Loaded = append(ch.Loaded, dir)
+	}
+	for _, e := range entries {
+		if isDocument(e) {
+			l.keepLocked(filepath.Join(dir, e.Name()), origin, []policy.Problem{why})
+		}
+	}
 	for n, s := range l.sources {
 		if s.origin == origin {
 			seen[n] = true
 		}
 	}
+}
+
+func isDocument(e fs.DirEntry) bool {
+	ext := filepath.Ext(e.Name())
+	return !e.IsDir() && !strings.HasPrefix(e.Name(), ".") && (ext == ".yaml" || ext == ".yml")
 }
 
 func readBounded(path string) (string, error) {
@@ -284,18 +295,22 @@ func othersCannotWrite(st fs.FileInfo) error {
 // compile together: a file whose present text does not go with the others is
 // held back, its last good form stays, and it is tried again with every change.
 func (l *Library) recompileLocked(ch Change) error {
+	onlyRemoves := len(ch.Loaded) == 0
 	ch.Loaded = append(l.missed.Loaded, ch.Loaded...)
 	ch.Removed = append(l.missed.Removed, ch.Removed...)
 	if l.snapshot.Load() != nil && len(ch.Loaded) == 0 && len(ch.Removed) == 0 {
 		return nil
 	}
 	snap, taken, held, err := l.selectLocked(l.revision + 1)
+	var missed Change
 	if err == nil {
 		// What only takes rules away does not wait for a disk: a rule must not
-		// outlive its end because the number of its removal is not stored.
-		if err = l.writeRevision(l.revision + 1); err != nil && len(ch.Loaded) == 0 {
+		// outlive its end because the number of its removal is not stored. What
+		// else waits goes on waiting.
+		if err = l.writeRevision(l.revision + 1); err != nil && onlyRemoves {
 			l.o.Logger.Error("the policy revision could not be stored; rules were removed all the same", "error", err)
-			err = nil
+			missed, ch.Loaded, taken, held = Change{Loaded: ch.Loaded}, nil, nil, nil
+			snap, err = l.withoutWaitingLocked(l.revision + 1)
 		}
 	}
 	if err != nil {
@@ -303,7 +318,7 @@ func (l *Library) recompileLocked(ch Change) error {
 		return err
 	}
 	l.snapshot.Store(snap)
-	l.revision, l.missed = l.revision+1, Change{}
+	l.revision, l.missed = l.revision+1, missed
 	for n, problems := range held {
 		l.sources[n].problems = problems
 	}
@@ -319,6 +334,15 @@ func (l *Library) recompileLocked(ch Change) error {
 		l.o.OnChange(ch)
 	}
 	return nil
+}
+
+// withoutWaitingLocked compiles what is in force alone.
+func (l *Library) withoutWaitingLocked(rev uint64) (*policy.Snapshot, error) {
+	snap, problems := l.compileLocked(rev, nil)
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("documents: %w", policy.Problems(problems))
+	}
+	return snap, nil
 }
 
 // selectLocked decides which waiting files come into force: all of them, or

@@ -40,7 +40,9 @@ func TestRevisionsGrowAcrossRestarts(t *testing.T) {
 func TestNothingComesIntoForceWithoutItsRevision(t *testing.T) {
 	r := newRig(t)
 	r.write("a.yaml", policyOf("a", "allow", "old.example:443"))
+	r.write("gone.yaml", policyOf("gone", "allow", "gone.example:443"))
 	r.reload()
+	r.want("gone.example", true)
 	rev := r.lib.Snapshot().Revision()
 	file := filepath.Join(r.api, ".revision")
 	if err := os.Rename(file, file+".away"); err != nil {
@@ -56,6 +58,12 @@ func TestNothingComesIntoForceWithoutItsRevision(t *testing.T) {
 	if err := r.lib.Put("b.yaml", policyOf("b", "allow", "api.example:443")); err == nil {
 		t.Error("a document was acknowledged whose revision could not be stored")
 	}
+	if err := os.Remove(filepath.Join(r.dir, "gone.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	r.reload() // what only takes rules away waits for no disk, nor for what waits
+	r.want("gone.example", false)
+	rev++
 	r.want("old.example", true)
 	r.want("new.example", false)
 	r.want("api.example", false)
