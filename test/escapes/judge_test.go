@@ -108,7 +108,7 @@ func (p *place) told(o *outcome, pid uint32) bool {
 			}
 			return e.Verdict == event.Denied && (e.PID == pid || e.PPID == pid) && mentions(text, o.row.Trace)
 		case event.KindExec:
-			return e.PPID == pid && mentions(text, o.row.Trace)
+			return (e.PPID == pid || inTime) && mentions(text, o.row.Trace) // its parent may have ended meanwhile
 		case event.KindWorkspace: // found when the sandbox was gone
 			return mentions(text, o.row.Trace)
 		default: // no process is named
