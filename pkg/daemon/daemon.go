@@ -66,6 +66,7 @@ type Daemon struct {
 	recordsBefore uint64        // likewise
 	recordsTaken  atomic.Uint64 // likewise
 
+	finding   sync.Mutex // one search of the whole log at a time
 	opening   sync.Mutex // one change of the gateway's table at a time
 	storing   sync.Mutex // one change of a living sandbox's own documents at a time
 	providing sync.Mutex // one change of a provider and its key at a time

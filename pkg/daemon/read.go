@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/audit"
@@ -52,8 +53,14 @@ func (b *backend) find(ctx context.Context, id string) ([]byte, error) {
 	if !errors.Is(err, audit.ErrNotFound) || !decisionID.MatchString(id) {
 		return line, err
 	}
+	// One reading of the log at a time, and not all of it: anybody who may ask
+	// can ask for what there is not.
+	if !b.d.finding.TryLock() {
+		return nil, api.Errorf(api.CodeUnavailable, "another event is being looked for by its decision; try again, or name the event by its number")
+	}
+	defer b.d.finding.Unlock()
 	want := []byte(`"decision":"` + id + `"`)
-	for r, err := range b.d.log.Read(ctx, audit.Query{DeniedOnly: true}) {
+	for r, err := range b.d.log.Read(ctx, audit.Query{DeniedOnly: true, Since: time.Now().Add(-decisionsFor)}) {
 		if err != nil {
 			return nil, err
 		}
@@ -63,6 +70,9 @@ func (b *backend) find(ctx context.Context, id string) ([]byte, error) {
 	}
 	return nil, audit.ErrNotFound
 }
+
+// decisionsFor is how long back a decision is found by its own id.
+const decisionsFor = 24 * time.Hour
 
 var decisionID = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
