@@ -228,7 +228,8 @@ func (ns *namespace) spawn(t testing.TB, cgroup string) *child {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	// The runtime's preemption signals would interrupt blocking calls.
-	cmd.Env = append(os.Environ(), helperEnv+"=1", "GODEBUG=asyncpreemptoff=1")
+	// The race detector would have each process wait for a second at its end.
+	cmd.Env = append(os.Environ(), helperEnv+"=1", "GODEBUG=asyncpreemptoff=1", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	if cgroup != "" {
 		dir, err := os.Open(cgroup)
