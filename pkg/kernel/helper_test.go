@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/netip"
@@ -16,6 +17,8 @@ import (
 )
 
 const helperEnv = "RINGFENCE_KERNEL_HELPER"
+
+var update = flag.Bool("update", false, "write the golden files")
 
 // TestMain runs as the test, or as the process inside a sandbox: one attempt
 // per line on stdin, one result per line on stdout.
@@ -41,6 +44,8 @@ type attempt struct {
 	Op   string
 	Addr string // "ip:port", a path, or "@abstract"
 	N    int
+
+	Scene *scene // of a visible operation
 }
 
 // result is what came of it.
@@ -128,6 +133,8 @@ func (a attempt) dispatch() result {
 		return a.serve()
 	case "flood-connect":
 		return a.flood()
+	case "visible":
+		return a.visible()
 	}
 	return fail("unknown op "+a.Op, unix.ENOSYS)
 }
