@@ -22,7 +22,8 @@ type loader struct {
 	digest                  string // of the code and of what the kernel made us switch on
 	mapDir                  string // "" means nothing is pinned
 	shared                  map[string]*ebpf.Map
-	kernelTypes             *btf.Spec // parsed once, when the first program is loaded
+	kernelTypes             *btf.Spec     // parsed once, when the first program is loaded
+	log                     ebpf.LogLevel // what the verifier is to say of programs that load; none outside tests
 }
 
 // newLoader fits the embedded objects to the kernel and to the options. With
@@ -136,7 +137,7 @@ func (l *loader) program(dir, pin string, from *ebpf.CollectionSpec, name string
 		}
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		Programs:        ebpf.ProgramOptions{KernelTypes: l.kernelTypes},
+		Programs:        ebpf.ProgramOptions{KernelTypes: l.kernelTypes, LogLevel: l.log},
 		MapReplacements: replace,
 	})
 	if err != nil {
