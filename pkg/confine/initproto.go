@@ -127,7 +127,9 @@ func (m *Message) Reason() string {
 	return s
 }
 
-// Close closes the descriptors that came with the message.
+// Close closes the descriptors that came with the message. Those of a hostile
+// sender may hold it up for as long as that likes: a socket that lingers, or
+// another that holds one in its queue, waits in close(2).
 func (m *Message) Close() {
 	for _, f := range m.FDs {
 		f.Close()
@@ -182,6 +184,24 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.f.SetWriteDeadline
 // SyscallConn gives access to the socket, for example for pidfd or SO_PEERCRED
 // look-ups.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.f.SyscallConn() }
+
+// RefuseDescriptors makes the kernel refuse descriptors that the other side
+// sends (SO_PASSRIGHTS, Linux 6.16). Before that they arrive; see
+// [Message.Close].
+func (c *Conn) RefuseDescriptors() error {
+	rc, err := c.f.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("confine: control socket: %w", err)
+	}
+	var serr error
+	if err := rc.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) }); err != nil {
+		return fmt.Errorf("confine: control socket: %w", err)
+	}
+	if serr != nil && !errors.Is(serr, unix.ENOPROTOOPT) {
+		return fmt.Errorf("confine: control socket: refuse descriptors: %w", serr)
+	}
+	return nil
+}
 
 // Send writes one message. Descriptors stay with the caller.
 func (c *Conn) Send(f Frame, payload []byte, fds ...*os.File) error {
@@ -254,26 +274,11 @@ func (c *Conn) sendmsg(packet, rights []byte) error {
 
 // Recv reads one message. It returns io.EOF when the peer has gone.
 func (c *Conn) Recv() (*Message, error) {
-	m := &Message{}
-	packet, fds, err := c.recvmsg()
-	m.FDs = fds
+	m, err := c.recvFirst()
 	if err != nil {
-		m.Close()
 		return nil, err
 	}
-	if m.Frame, err = DecodeFrame(packet); err != nil {
-		m.Close()
-		return nil, err
-	}
-	if m.Status > 0 && m.Status <= MaxPayload && (m.Type == FrameSpec || m.Type == FrameExec) {
-		m.Payload = make([]byte, 0, m.Status)
-	}
-	m.Payload = append(m.Payload, packet[FrameSize:]...)
 	if m.Type != FrameSpec && m.Type != FrameExec {
-		if len(m.Payload) > maxTextSize {
-			m.Close()
-			return nil, fmt.Errorf("%w: %d bytes with type %d", ErrFrame, len(m.Payload), m.Type)
-		}
 		return m, nil
 	}
 	if err := c.recvRest(m); err != nil {
@@ -283,11 +288,45 @@ func (c *Conn) Recv() (*Message, error) {
 	return m, nil
 }
 
+// RecvReport is Recv for words of init, which are one packet each: what claims
+// to be longer is malformed at once, and nothing is kept for the rest of it.
+func (c *Conn) RecvReport() (*Message, error) {
+	m, err := c.recvFirst()
+	if err != nil {
+		return nil, err
+	}
+	if m.Type == FrameSpec || m.Type == FrameExec {
+		go m.Close()
+		return nil, fmt.Errorf("%w: a specification where a report was expected", ErrFrame)
+	}
+	return m, nil
+}
+
+// recvFirst reads the first packet of a message; only a specification has more.
+func (c *Conn) recvFirst() (*Message, error) {
+	m := &Message{}
+	packet, fds, err := c.recvmsg()
+	m.FDs = fds
+	if err == nil {
+		m.Frame, err = DecodeFrame(packet)
+	}
+	if err == nil && m.Type != FrameSpec && m.Type != FrameExec && len(packet)-FrameSize > maxTextSize {
+		err = fmt.Errorf("%w: %d bytes with type %d", ErrFrame, len(packet)-FrameSize, m.Type)
+	}
+	if err != nil {
+		go m.Close() // whoever sent this may draw it out
+		return nil, err
+	}
+	m.Payload = append([]byte(nil), packet[FrameSize:]...)
+	return m, nil
+}
+
 func (c *Conn) recvRest(m *Message) error {
 	want := int(m.Status)
 	if want < 0 || want > MaxPayload {
 		return fmt.Errorf("%w: payload of %d bytes", ErrFrame, want)
 	}
+	m.Payload = append(make([]byte, 0, max(want, len(m.Payload))), m.Payload...)
 	for len(m.Payload) < want {
 		packet, fds, err := c.recvmsg()
 		m.FDs = append(m.FDs, fds...)

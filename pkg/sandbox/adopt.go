@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ringfence/ringfence/pkg/ca"
 	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/event"
@@ -200,7 +202,16 @@ func dialInit(path string) (*confine.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return confine.NewConn(fd)
+	conn, err := confine.NewConn(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	if err := conn.RefuseDescriptors(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // discard ends and removes what is left of a sandbox that cannot be adopted.

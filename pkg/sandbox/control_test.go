@@ -5,6 +5,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -37,6 +38,13 @@ func newHostileInit(t *testing.T) *hostileInit {
 	h := &hostileInit{t: t, c: newControl(conn), fd: fd}
 	t.Cleanup(func() { conn.Close(); unix.Close(fd) })
 	return h
+}
+
+// serve hears init out; what it sends is why that ended.
+func (h *hostileInit) serve() <-chan error {
+	why := make(chan error, 1)
+	go func() { why <- h.c.serve() }()
+	return why
 }
 
 func (h *hostileInit) send(packet []byte, fds ...int) error {
@@ -92,8 +100,9 @@ func TestHostileFramesEndTheConversation(t *testing.T) {
 	}
 }
 
+// Where the kernel cannot refuse descriptors they arrive, are closed, and end
+// the conversation.
 func TestDescriptorsOfAHostileInitAreClosed(t *testing.T) {
-	h := newHostileInit(t)
 	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -103,34 +112,117 @@ func TestDescriptorsOfAHostileInitAreClosed(t *testing.T) {
 	for i := range many {
 		many[i] = null
 	}
-	before := fdsOpen(t)
-	go h.c.serve()
+	before := fdsOpen(t) + 1 // our end of the pair
 	for _, f := range []confine.Frame{{Type: confine.FrameReady}, {Type: confine.FrameExited, Seq: 9}, {Type: confine.FramePtyMaster}, {Type: 200}} {
-		for range 20 {
-			if err := h.send(f.AppendBinary(nil), many...); err != nil {
-				t.Fatal(err)
-			}
+		h := newHostileInit(t)
+		why := h.serve()
+		if err := h.send(f.AppendBinary(nil), many...); err != nil {
+			t.Fatal(err)
 		}
+		if err := <-why; !isHostile(err) || !strings.Contains(err.Error(), "descriptors") {
+			t.Errorf("type %d: %v", f.Type, err)
+		}
+		unix.Close(h.fd)
+		h.fd = -1
 	}
-	h.frame(confine.Frame{}) // the end
-	h.ended()
-	if n := fdsOpen(t); n > before {
+	n := fdsOpen(t)
+	for end := time.Now().Add(10 * time.Second); n > before && time.Now().Before(end); n = fdsOpen(t) {
+		time.Sleep(time.Millisecond)
+	}
+	if n > before {
 		t.Errorf("%d descriptors are left open", n-before)
 	}
 }
 
-// Floods cost time and nothing else: what is kept has a bound.
+func TestTheKernelRefusesDescriptorsOfAHostileInit(t *testing.T) {
+	h := newHostileInit(t)
+	if err := h.c.conn.RefuseDescriptors(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.GetsockoptInt(h.fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS); err != nil {
+		t.Skipf("needs Linux 6.16: %v", err)
+	}
+	if err := h.send(confine.Frame{Type: confine.FrameExited, Seq: 9}.AppendBinary(nil), h.fd); !errors.Is(err, unix.EPERM) {
+		t.Errorf("sent: %v", err)
+	}
+}
+
+// What an init of this version never says once an agent runs.
+func TestWordsOfATakenOverInit(t *testing.T) {
+	exited := func(seq uint32, status int32) confine.Frame {
+		return confine.Frame{Type: confine.FrameExited, Seq: seq, Status: status}
+	}
+	for name, frames := range map[string][]confine.Frame{
+		"ready":               {{Type: confine.FrameReady}},
+		"go":                  {{Type: confine.FrameGo}},
+		"a signal":            {{Type: confine.FrameSignal, Seq: 4}},
+		"a terminal":          {{Type: confine.FramePtyMaster, Seq: 4}},
+		"a continuation":      {{Type: 20, Seq: 4}},
+		"an unknown type":     {{Type: 99}},
+		"started again":       {{Type: confine.FrameStarted}},
+		"failed and runs":     {{Type: confine.FrameFailed, Status: 127}},
+		"two ends":            {exited(0, 3), exited(0, 3)},
+		"a negative status":   {exited(0, -1)},
+		"a status of 256":     {exited(0, 256)},
+		"an exec's bad one":   {exited(7, 1<<30)},
+		"a specification":     {{Type: confine.FrameSpec}},
+		"an exec of its own":  {{Type: confine.FrameExec, Seq: 1, Status: confine.MaxPayload}},
+		"a payload of 2^31-1": {{Type: confine.FrameExec, Seq: 1, Status: 1<<31 - 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHostileInit(t)
+			why := h.serve()
+			for _, f := range frames {
+				h.frame(f)
+			}
+			if err := <-why; !isHostile(err) {
+				t.Errorf("it ended with %v", err)
+			}
+		})
+	}
+}
+
+// A flood costs a bounded time: then the conversation is over.
 func TestAFloodOfAnswers(t *testing.T) {
 	h := newHostileInit(t)
-	go h.c.serve()
-	for i := range 20_000 {
-		h.frame(confine.Frame{Type: confine.FrameExited, Status: int32(i), Seq: uint32(i % 7)})
-		h.frame(confine.Frame{Type: confine.FrameStarted, Seq: uint32(i)})
+	why := h.serve()
+	sent := 0
+	for i := range 100_000 {
+		f := confine.Frame{Type: confine.FrameExited, Status: int32(i % 256), Seq: uint32(i%7) + 1}
+		if i%2 == 0 {
+			f.Type = confine.FrameStarted
+		}
+		if h.send(f.AppendBinary(nil)) != nil {
+			break
+		}
+		sent++
 	}
-	h.frame(confine.Frame{})
-	h.ended()
-	if n := len(h.c.exited); n > 1 {
-		t.Errorf("%d exits are kept", n)
+	if err := <-why; !isHostile(err) {
+		t.Errorf("it ended with %v", err)
+	}
+	if sent < unasked || sent > 2*unasked {
+		t.Errorf("%d answers that nobody asked for were read", sent)
+	}
+}
+
+// An init that was asked before this keeper came may answer late, and one that
+// is asked often answers often.
+func TestAnswersOfAnHonestInit(t *testing.T) {
+	h := newHostileInit(t)
+	why := h.serve()
+	h.c.mu.Lock()
+	h.c.asked = unasked
+	h.c.mu.Unlock()
+	for i := range 3 * unasked {
+		h.frame(confine.Frame{Type: confine.FrameExited, Seq: uint32(i) + 1, Status: 255})
+	}
+	h.frame(confine.Frame{Type: confine.FrameExited, Status: 137})
+	unix.Shutdown(h.fd, unix.SHUT_RDWR)
+	if err := <-why; !errors.Is(err, io.EOF) {
+		t.Errorf("it ended with %v", err)
+	}
+	if code := <-h.c.exited; code != 137 {
+		t.Errorf("status %d", code)
 	}
 }
 

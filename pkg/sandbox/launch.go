@@ -405,6 +405,9 @@ func (s *Sandbox) forget() {
 }
 
 func (l *launch) walls(ctx context.Context) error {
+	if err := l.init.Conn.RefuseDescriptors(); err != nil {
+		return err
+	}
 	if err := l.prep.Send(l.init.Conn); err != nil {
 		return err
 	}
@@ -447,6 +450,9 @@ func (l *launch) start(ctx context.Context) error {
 		return err
 	}
 	if _, err := s.control.expect(ctx, confine.FrameStarted, initPatience); err != nil {
+		if isHostile(err) {
+			s.recordHostile(err)
+		}
 		return err
 	}
 	s.Record.Started = true

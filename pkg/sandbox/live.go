@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -22,10 +23,37 @@ import (
 // live follows a running sandbox to its end and cleans up after it.
 func (s *Sandbox) live() {
 	if s.control != nil {
-		go s.control.serve()
+		go s.listen()
 	}
 	code := s.await()
 	s.teardown(code, nil)
+}
+
+// listen hears init out. An init that says what none says, or stops talking
+// while it lives, is in the agent's hands: the sandbox is ended.
+func (s *Sandbox) listen() {
+	err := s.control.serve()
+	if errors.Is(err, io.EOF) {
+		if leaving(s.Record.Init) {
+			return
+		}
+		err = fmt.Errorf("%w: it closed its socket and lives", errHostile)
+	}
+	if isHostile(err) {
+		s.recordHostile(err)
+		s.Stop(0)
+	}
+}
+
+// recordHostile reports an init that was taken over.
+func (s *Sandbox) recordHostile(why error) {
+	s.m.o.Logger.Error("ringfence-init was taken over; the sandbox is ended", "sandbox", s.Record.ID, "error", why)
+	s.CountDenial(1)
+	e := s.event(event.KindTamper)
+	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "ringfence-init", "keeper"
+	e.Reason, e.ReasonCode = "the sandbox's first process said what no ringfence-init says; the sandbox is ended", "protocol"
+	e.Detail = why.Error()
+	s.append(e)
 }
 
 // await blocks until init has ended and returns the exit code, -1 if it cannot
@@ -43,6 +71,8 @@ func (s *Sandbox) await() int {
 		select {
 		case <-s.control.ended: // init has ended: all it said has been read
 		case <-time.After(5 * time.Second):
+			// Somebody outside its namespace has the other end.
+			s.control.conn.Close()
 		}
 		select {
 		case code = <-s.control.exited: // the agent's own, which init passes on
@@ -91,7 +121,7 @@ func (s *Sandbox) abort(why error) {
 	if err := killCgroup(s.Record.Cgroup); err != nil {
 		s.m.o.Logger.Error("kill a sandbox", "sandbox", s.Record.ID, "error", err)
 	}
-	go s.control.serve()
+	go s.control.serve() //nolint:errcheck // why is why it ends
 	s.await()
 	s.teardown(-1, why)
 }

@@ -360,8 +360,9 @@ func (s *Sandbox) Stop(grace time.Duration) {
 	c := s.control
 	s.mu.Unlock()
 	if grace > 0 && c != nil {
-		// A failed send means that init is gone already.
-		_ = c.send(signalFrame(syscall.SIGTERM), nil)
+		// A failed send means that init is gone already. One that does not
+		// read holds up nothing.
+		go c.send(signalFrame(syscall.SIGTERM), nil) //nolint:errcheck // see above
 		select {
 		case <-s.done:
 			return

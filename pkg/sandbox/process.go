@@ -41,3 +41,13 @@ func (p Process) Alive() bool {
 	now, err := ProcessOf(p.PID)
 	return err == nil && now.Start == p.Start
 }
+
+// leaving says whether the process has ended or is about to: a process gives up
+// its memory before its descriptors (do_exit in the kernel).
+func leaving(p Process) bool {
+	if !p.Alive() {
+		return true
+	}
+	st, err := readStatus(p.PID)
+	return err != nil || st["VmSize"] == ""
+}

@@ -68,6 +68,9 @@ type frameEvent struct {
 // abandons the launch. Wait closes launched and status.
 func Wait(launched *api.Launched, status *confine.Conn, stdio *Stdio, signals <-chan os.Signal) Result {
 	s := &session{launched: launched, status: status, stdio: stdio}
+	if stdio.term == nil {
+		_ = status.RefuseDescriptors() // what comes all the same ends the conversation
+	}
 	s.forward = make(chan syscall.Signal, 8)
 	stop := make(chan struct{})
 	go s.sendSignals(stop)
@@ -112,7 +115,7 @@ func readFrames(l *api.Launched, out chan<- frameEvent, stop <-chan struct{}) {
 
 func readStatus(c *confine.Conn, out chan<- statusEvent, stop <-chan struct{}) {
 	for {
-		m, err := c.Recv()
+		m, err := c.RecvReport()
 		select {
 		case out <- statusEvent{m, err}:
 		case <-stop:
@@ -166,16 +169,23 @@ func (s *session) onStatus(e statusEvent) {
 		s.statusGone = true
 		return
 	}
-	defer e.m.Close()
+	fds := e.m.FDs
+	if len(fds) > 0 {
+		defer func() { go e.m.Close() }() // which its sender can draw out
+	}
+	switch {
+	case len(fds) > 0 && (e.m.Type != confine.FramePtyMaster || s.stdio.term == nil || len(fds) != 1):
+		s.distrust("the sandbox sent something that nobody asked for")
+		return
+	case len(fds) > 0:
+		if err := s.stdio.term.attach(fds[0]); err != nil {
+			s.distrust(err.Error())
+		}
+		return
+	}
 	switch e.m.Type {
 	case confine.FramePtyMaster:
-		if s.stdio.term == nil || len(e.m.FDs) != 1 {
-			s.note = "the sandbox sent a terminal that nobody asked for"
-			return
-		}
-		if err := s.stdio.term.attach(e.m.FDs[0]); err != nil {
-			s.note = err.Error()
-		}
+		s.note = "the sandbox sent no terminal where it said so"
 	case confine.FrameStarted:
 		s.started = true
 	case confine.FrameExited:
@@ -193,6 +203,12 @@ func (s *session) onStatus(e statusEvent) {
 		}
 		s.initFail = &api.LaunchFailure{Code: code, Message: show.Text(e.m.Reason(), 500)}
 	}
+}
+
+// distrust ends the conversation with init; what the daemon says still counts.
+func (s *session) distrust(why string) {
+	s.note = why
+	_ = s.status.Close()
 }
 
 func (s *session) onSignal(sig os.Signal) {
@@ -263,6 +279,9 @@ func (s *session) result() Result {
 		r.Failure, r.Code = s.initFail, s.initFail.Code
 	case s.exit != nil:
 		r.Code = s.exit.Code & 0xff
+	case s.timedOut && !s.daemonGone && s.id != "": // the daemon would have said that it ended
+		r.Code = 128 + int(syscall.SIGKILL)
+		r.Note = fmt.Sprintf("the sandbox no longer reports to this command and may still run: ringfence stop %s", show.Text(s.id, 64))
 	case s.id != "" || s.started:
 		r.Code = 128 + int(syscall.SIGKILL)
 		r.Note = "the sandbox ended without reporting an exit status"
