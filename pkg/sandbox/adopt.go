@@ -66,7 +66,7 @@ func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint3
 		return false, errors.Join(err, m.discard(s))
 	}
 	m.mu.Lock()
-	m.reserved[s.Record.Number] = true
+	m.reserved[s.Record.Number] = s.Record.Name
 	m.wg.Add(1)
 	m.mu.Unlock()
 	if err := m.publish(s); err != nil {
@@ -313,7 +313,7 @@ func (m *Manager) keep(s *Sandbox) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.reserved[s.Record.Number] = true
+	m.reserved[s.Record.Number] = s.Record.Name
 	if s.fence != nil {
 		m.tables[s.fence.State().Policy] = true
 	}

@@ -83,8 +83,8 @@ type Manager struct {
 
 	patience time.Duration // endPatience, or less in tests
 
-	mu       sync.Mutex      // guards what follows
-	reserved map[uint32]bool // numbers of launches under way and of living sandboxes
+	mu       sync.Mutex        // guards what follows
+	reserved map[uint32]string // number -> name ("" if none) of launches under way and of living sandboxes
 	byNumber map[uint32]*Sandbox
 	byID     map[string]*Sandbox
 	past     past
@@ -109,7 +109,7 @@ func NewManager(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
-	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]bool{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{},
+	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{},
 		filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
@@ -161,9 +161,9 @@ func (m *Manager) register(s *Sandbox) error {
 	if m.closed {
 		return errors.New("the daemon is stopping")
 	}
-	for _, o := range m.byID {
-		if s.Record.Name != "" && o.Record.Name == s.Record.Name {
-			return fmt.Errorf("a running sandbox is named %q already (%s): choose another --name, or stop it", o.Record.Name, o.Record.ID)
+	for n, name := range m.reserved { // those whose launch is under way too
+		if s.Record.Name != "" && name == s.Record.Name {
+			return fmt.Errorf("a running sandbox is named %q already (%s): choose another --name, or stop it", name, IDOf(n))
 		}
 	}
 	for range 100 {
@@ -175,11 +175,11 @@ func (m *Manager) register(s *Sandbox) error {
 		if n == 0 || n > 1<<31 { // the upper half belongs to the node itself
 			continue
 		}
-		if m.reserved[n] {
+		if _, taken := m.reserved[n]; taken {
 			continue
 		}
 		s.Record.Number, s.Record.ID = n, IDOf(n)
-		m.reserved[n] = true
+		m.reserved[n] = s.Record.Name
 		m.wg.Add(1)
 		return nil
 	}

@@ -67,5 +67,6 @@ func (m *Manager) Sweep() error {
 func (m *Manager) owned(number uint32) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.reserved[number]
+	_, taken := m.reserved[number]
+	return taken
 }
