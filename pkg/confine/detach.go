@@ -145,6 +145,21 @@ func openPath(p string, as *Credential) (f *os.File, err error) {
 	return f, nil
 }
 
+// MayUse says whether somebody (nil is root) may list and enter a directory
+// that is theirs to name: opening it with O_PATH asks nothing of it.
+func MayUse(dir *os.File, as *Credential) error {
+	if as == nil {
+		return nil
+	}
+	fd, err := rawFD(dir)
+	if err != nil {
+		return err
+	}
+	return withRights(as, func() error {
+		return unix.Faccessat(fd, "", unix.R_OK|unix.X_OK, unix.AT_EMPTY_PATH|unix.AT_EACCESS)
+	})
+}
+
 // Visible says whether somebody (nil is root) can see that there is something
 // at p. Whatever lies in a directory that is closed to them they cannot see.
 func Visible(p string, as *Credential) (bool, error) {

@@ -31,7 +31,7 @@ func guarding(t *testing.T, git bool, guard ...string) (ws, dir string, h *handb
 		t.Fatal(serr)
 	}
 	p := &policy.Profile{Workspace: policy.WorkspaceRW, Git: policy.Git{Protect: git}, Files: policy.Files{Guard: guard}}
-	h, err = newHandback(t.Context(), root, dir, uint32(os.Getuid()), p)
+	h, err = newHandback(t.Context(), root, dir, &Record{UID: uint32(os.Getuid())}, p)
 	t.Cleanup(func() { h.close() })
 	return ws, dir, h, err
 }
@@ -102,7 +102,7 @@ func TestTheSurveyEndsWithTheLaunch(t *testing.T) {
 	}
 	defer root.Close()
 	p := &policy.Profile{Workspace: policy.WorkspaceRW, Git: policy.Git{Protect: true}}
-	if _, err := newHandback(ctx, root, t.TempDir(), 1, p); !errors.Is(err, context.Canceled) {
+	if _, err := newHandback(ctx, root, t.TempDir(), &Record{UID: 1}, p); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 }

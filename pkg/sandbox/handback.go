@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -26,8 +27,8 @@ type handback struct {
 	sandbox  string
 	baseline *workspace.Baseline
 	binds    []workspace.Guard // open until the mounts are made
-	uids     []uint32          // as whom the sandbox could create files
-	watched  []string          // guarded paths that did not exist before
+	who      actor
+	watched  []string // guarded paths that did not exist before
 }
 
 // Files in the sandbox's directory.
@@ -39,7 +40,7 @@ const (
 // newHandback surveys the workspace before the run; it returns nil for one
 // that the agent cannot write. The baseline is stored in dir for a restarted
 // keeper.
-func newHandback(ctx context.Context, root *os.File, dir string, uid uint32, p *policy.Profile) (*handback, error) {
+func newHandback(ctx context.Context, root *os.File, dir string, r *Record, p *policy.Profile) (*handback, error) {
 	if p.Workspace != policy.WorkspaceRW {
 		return nil, nil
 	}
@@ -48,7 +49,7 @@ func newHandback(ctx context.Context, root *os.File, dir string, uid uint32, p *
 		return nil, err
 	}
 	h := &handback{root: os.NewFile(uintptr(own), "workspace"), sandbox: filepath.Base(dir)}
-	if err := h.prepare(ctx, dir, uid, p); err != nil {
+	if err := h.prepare(ctx, dir, r, p); err != nil {
 		h.close()
 		return nil, err
 	}
@@ -56,8 +57,8 @@ func newHandback(ctx context.Context, root *os.File, dir string, uid uint32, p *
 }
 
 // prepare looks at the workspace and writes down what a restarted keeper needs.
-func (h *handback) prepare(ctx context.Context, dir string, uid uint32, p *policy.Profile) (err error) {
-	if h.uids, err = fileOwners(h.root, uid); err != nil {
+func (h *handback) prepare(ctx context.Context, dir string, r *Record, p *policy.Profile) (err error) {
+	if h.who, err = actorOf(h.root, r); err != nil {
 		return err
 	}
 	if err := h.guardFiles(p.Files.Guard); err != nil {
@@ -97,7 +98,8 @@ func (h *handback) guards(target string) ([]confine.Bind, error) {
 // dead.
 func (h *handback) run() ([]finding, error) {
 	defer h.close()
-	findings, err := workspace.HandBack(context.Background(), h.root, workspace.Options{Baseline: h.baseline, Run: h.sandbox, UIDs: h.uids})
+	findings, err := workspace.HandBack(context.Background(), h.root, workspace.Options{Baseline: h.baseline, Run: h.sandbox,
+		UIDs: h.who.uids, GIDs: h.who.gids, Discreet: h.who.discreet})
 	if err != nil {
 		return findings, fmt.Errorf("hand back the workspace: %w", err)
 	}
@@ -143,8 +145,14 @@ func (h *handback) appeared() []finding {
 		if absent(err) {
 			continue
 		}
+		mine := !h.who.discreet
 		if err == nil {
+			var st unix.Stat_t
+			mine = mine || unix.Fstat(int(f.Fd()), &st) == nil && slices.Contains(h.who.uids, st.Uid)
 			f.Close()
+		}
+		if !mine {
+			continue
 		}
 		out = append(out, finding{Kind: "guarded-file", Path: rel, Action: "reported",
 			Why: "a file that makes tools on the host run programs appeared during the run"})
@@ -162,14 +170,23 @@ func openBeneath(root *os.File, rel string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), rel), nil
 }
 
-// fileOwners are the host uids that files of the sandbox can have: its own,
-// and through an idmapped workspace the owner of that directory.
-func fileOwners(root *os.File, uid uint32) ([]uint32, error) {
+// actor is as whom the files of a workspace could be changed.
+type actor struct {
+	uids, gids []uint32 // gids nil: any
+	discreet   bool     // the launcher is not told of others' files
+}
+
+// actorOf: a sandbox has the rights of its user, and no others. Only root's
+// workspaces are idmapped: there its files are those of the directory's owner.
+func actorOf(root *os.File, r *Record) (actor, error) {
+	if r.Owner != 0 {
+		return actor{uids: []uint32{r.UID}, gids: append([]uint32{}, r.Groups...), discreet: true}, nil
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
-		return nil, fmt.Errorf("workspace: %w", err)
+		return actor{}, fmt.Errorf("workspace: %w", err)
 	}
-	return []uint32{uid, st.Uid}, nil
+	return actor{uids: []uint32{r.UID, st.Uid}}, nil
 }
 
 func (h *handback) close() {
@@ -214,7 +231,7 @@ func reopenHandback(r Record, dir string) (*handback, error) {
 	h.root = os.NewFile(uintptr(fd), "workspace")
 	dev, ino, err := statOf(h.root)
 	if err == nil {
-		h.uids, err = fileOwners(h.root, r.UID)
+		h.who, err = actorOf(h.root, &r)
 	}
 	if err == nil && (dev != r.WorkspaceDev || ino != r.WorkspaceIno) {
 		err = fmt.Errorf("workspace %s: another directory stands there now", r.Workspace)

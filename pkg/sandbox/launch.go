@@ -166,7 +166,7 @@ func (l *launch) identity(context.Context) error {
 		if u.UID == 0 || u.GID == 0 {
 			return errors.New("no process of a sandbox may have host uid or gid 0")
 		}
-		s.Record.UID = u.UID
+		s.Record.UID, s.Record.Groups = u.UID, append([]uint32{u.GID}, u.Groups...)
 		return nil
 	}
 	uid, err := l.m.acquireUID(s.Record.Number)

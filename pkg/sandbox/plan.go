@@ -222,6 +222,9 @@ func (l *launch) openWorkspace(ctx context.Context, in *confine.PlanInput) error
 		}
 		return nil
 	}
+	if err := confine.MayUse(r.Workspace, in.Caller); err != nil {
+		return &LaunchError{Code: 125, Step: "workspace", Err: fmt.Errorf("%s: %w", r.WorkspaceAt, err), Remedy: "use a directory that you may list and enter"}
+	}
 	dev, ino, err := statOf(r.Workspace)
 	if err != nil {
 		return err
@@ -230,7 +233,7 @@ func (l *launch) openWorkspace(ctx context.Context, in *confine.PlanInput) error
 	if r.Dir == "" || !path.IsAbs(r.Dir) {
 		in.Dir = path.Join(r.WorkspaceAt, r.Dir)
 	}
-	if s.handback, err = newHandback(ctx, r.Workspace, s.dir, s.Record.UID, r.Profile); err != nil {
+	if s.handback, err = newHandback(ctx, r.Workspace, s.dir, &s.Record, r.Profile); err != nil {
 		return fmt.Errorf("workspace: %w", err)
 	}
 	s.Record.Handback = s.handback != nil

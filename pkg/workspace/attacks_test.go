@@ -210,6 +210,63 @@ func TestSetIDFilesOfOthersAreLeftAlone(t *testing.T) {
 	}
 }
 
+// A caller who is not root names the directory: what the sandbox could not have
+// done there is neither changed nor told.
+func TestOthersFilesInADirectoryThatTheCallerNames(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to make files of several users")
+	}
+	const me, mine, other = 1234, 1234, 4321
+	for _, discreet := range []bool{false, true} {
+		w := newWS(t) // root's
+		w.repo("theirs")
+		w.repo("ours")
+		w.survey()
+		w.write("su", "x", 0o755)
+		w.must(unix.Chmod(w.path("su"), 0o4757)) // even if everybody can write it
+		w.must(unix.Mknod(w.path("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+		w.write("theirs/.git/hooks/closed", "x", 0o755)
+		w.write("theirs/.git/hooks/group", "x", 0o775)
+		w.must(os.Chown(w.path("theirs/.git/hooks/group"), 0, other))
+		w.must(os.Symlink("/elsewhere", w.path("theirs/.git/hooks/link")))
+		w.write("ours/.git/hooks/own", "x", 0o755)
+		w.must(os.Chown(w.path("ours/.git/hooks/own"), me, mine))
+		w.write("ours/.git/hooks/group", "x", 0o755)
+		w.must(os.Chown(w.path("ours/.git/hooks/group"), 0, mine))
+		w.must(os.Chmod(w.path("ours/.git/hooks/group"), 0o775))
+		w.write("ours/.git/hooks/all", "x", 0o755)
+		w.must(os.Chmod(w.path("ours/.git/hooks/all"), 0o777))
+		root, err := os.Open(w.dir)
+		w.must(err)
+		found, err := HandBack(t.Context(), root, Options{Run: "run", Baseline: w.base, UIDs: []uint32{me}, GIDs: []uint32{mine}, Discreet: discreet})
+		root.Close()
+		w.must(err)
+		done, told := 0, 0
+		for _, f := range found {
+			ours := strings.HasPrefix(f.Path, "ours/")
+			if ours != (f.Action == actionMoved) {
+				t.Errorf("discreet %v: %+v", discreet, f)
+			}
+			if ours {
+				done++
+			} else {
+				told++
+			}
+		}
+		if done != 3 || discreet != (told == 0) {
+			t.Errorf("discreet %v: %d made harmless, %d of others told", discreet, done, told)
+		}
+		for _, name := range []string{"su", "null", "theirs/.git/hooks/closed", "theirs/.git/hooks/group", "theirs/.git/hooks/link"} {
+			if _, err := os.Lstat(w.path(name)); err != nil {
+				t.Errorf("discreet %v: %v", discreet, err)
+			}
+		}
+		if st, err := os.Lstat(w.path("su")); err != nil || st.Mode()&os.ModeSetuid == 0 {
+			t.Errorf("discreet %v: %v %v", discreet, st, err)
+		}
+	}
+}
+
 func TestDevicesAndCapabilities(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to make device nodes")

@@ -72,8 +72,8 @@ type item struct {
 	Outside  bool      // itemPointer: leads out of the workspace
 	Target   string    // itemPointer: what it says
 	File     bool      // itemPointer: a regular file, not a symlink
-	UID      uint32    // owner of the file
-	Writable bool      // others than the owner may write it
+	UID, GID uint32    // owner of the file
+	Mode     uint32    // its permission bits, 0 of a symlink
 }
 
 // has says whether the very same setting was there before.

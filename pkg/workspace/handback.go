@@ -54,10 +54,14 @@ type Options struct {
 	Baseline *Baseline // from Survey; nil means that nothing was there before
 	Limits   Limits
 	// UIDs are the host uids that the sandbox could create files as; nil means
-	// the owner of the root. Files of other owners that the sandbox could not
-	// write are reported, never changed: the caller of a privileged keeper
-	// must not be able to point it at somebody else's files.
-	UIDs []uint32
+	// the owner of the root. GIDs are the groups it was in; nil means any.
+	// Files of other owners that the sandbox could not write are reported,
+	// never changed: the caller of a privileged keeper must not be able to
+	// point it at somebody else's files.
+	UIDs, GIDs []uint32
+	// Discreet keeps them out of the findings, too: the caller may not be
+	// allowed to know of them.
+	Discreet bool
 }
 
 var runName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,100}$`)
@@ -90,7 +94,7 @@ func HandBack(ctx context.Context, root *os.File, opts Options) ([]Finding, erro
 	err = h.seen.run()
 	switch {
 	case errors.As(err, &limit):
-		h.found = append(h.found, Finding{Kind: KindUnseen, Path: limit.Path, Why: limit.Error(), Action: actionReport})
+		h.unseen(limit.Path, limit.Error())
 		h.known()
 	case err != nil:
 		return nil, err
@@ -170,14 +174,25 @@ func (h *handback) all() {
 			continue
 		}
 		if len(h.found) >= maxFindings {
-			h.found = append(h.found, Finding{Kind: KindUnseen, Path: key.Path, Action: actionReport, Why: "too many findings; the rest is not listed and not changed"})
+			h.unseen(key.Path, "too many findings; the rest is not listed and not changed")
 			return
 		}
 		h.judge(key, old, now)
 	}
 }
 
+// unseen says that something was not looked at.
+func (h *handback) unseen(rel, why string) {
+	if h.opts.Discreet {
+		rel, why = ".", "not all of it was looked through: there is too much"
+	}
+	h.found = append(h.found, Finding{Kind: KindUnseen, Path: rel, Why: why, Action: actionReport})
+}
+
 func (h *handback) judge(key itemKey, old, now item) {
+	if h.opts.Discreet && !h.could(key.Kind, now) {
+		return
+	}
 	switch key.Kind {
 	case itemSetID:
 		h.act(key, now, Finding{Kind: KindSetID, Why: "a program with somebody else's rights"}, h.strip)
@@ -230,7 +245,7 @@ func (h *handback) config(key itemKey, kind Kind, old, now item) {
 		}
 		h.found = append(h.found, Finding{Kind: kind, Path: key.Path, Key: s.Key, Value: shorten(s.Value), Why: why, Action: actionReport})
 	}
-	if !h.mine(now) {
+	if !h.could(key.Kind, now) {
 		h.refuse(h.found[first:])
 		return
 	}
@@ -256,7 +271,7 @@ func (h *handback) act(key itemKey, now item, f Finding, do func(rel string) (ac
 	last := h.found[len(h.found)-1:]
 	switch {
 	case do == nil:
-	case !h.mine(now):
+	case !h.could(key.Kind, now):
 		h.refuse(last)
 	default:
 		action, to, err := do(key.Path)
@@ -269,8 +284,20 @@ func (h *handback) act(key itemKey, now item, f Finding, do func(rel string) (ac
 	}
 }
 
-// mine says whether the sandbox could have written the file.
-func (h *handback) mine(i item) bool { return i.Writable || slices.Contains(h.uids, i.UID) }
+// could says whether the sandbox could have done it. Its own files it made or
+// changed; of another's it wrote what it may write, and no more: only an owner
+// sets bits, and a node that is another's is no node of the sandbox's.
+func (h *handback) could(k itemKind, i item) bool {
+	if slices.Contains(h.uids, i.UID) {
+		return true
+	}
+	switch k {
+	case itemSetID, itemCaps, itemDevice, itemDeep:
+		return false
+	}
+	group := h.opts.GIDs == nil || slices.Contains(h.opts.GIDs, i.GID)
+	return i.Mode&0o002 != 0 || i.Mode&0o020 != 0 && group
+}
 
 func (h *handback) refuse(list []Finding) {
 	for i := range list {

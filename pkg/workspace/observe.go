@@ -212,7 +212,10 @@ func hasCaps(d *os.File, name string) bool {
 }
 
 func (o *observer) note(kind itemKind, rel string, i item, st *unix.Stat_t) {
-	i.UID, i.Writable = st.Uid, st.Mode&0o022 != 0
+	i.UID, i.GID, i.Mode = st.Uid, st.Gid, st.Mode&0o777
+	if kindOf(st) == unix.S_IFLNK { // its mode says nothing
+		i.Mode = 0
+	}
 	o.items[itemKey{kind, rel}] = i
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -131,7 +132,7 @@ func (h *handback) move(rel string) (string, string, error) {
 	if err := unix.Renameat2(int(dir.Fd()), name, int(q.Fd()), to, unix.RENAME_NOREPLACE); err != nil {
 		return "", "", err
 	}
-	if err := chmodFile(q, to, func(uint32) uint32 { return 0o600 }); err != nil && !errors.Is(err, errNotRegular) {
+	if err := chmodFile(q, to, func(*unix.Stat_t) (uint32, error) { return 0o600, nil }); err != nil && !errors.Is(err, errNotRegular) {
 		return "", "", err
 	}
 	return actionMoved, h.qname + "/" + to, nil
@@ -150,6 +151,9 @@ func (h *handback) edit(rel string, drop func(Setting) bool) (string, string, er
 		return "", "", err
 	}
 	defer f.Close()
+	if !h.could(itemConfig, item{UID: st.Uid, GID: st.Gid, Mode: st.Mode & 0o777}) {
+		return "", "", errNotOurs
+	}
 	data, err := readSmall(dir, name, configLimit)
 	if err != nil {
 		return "", "", err
@@ -188,13 +192,18 @@ func (h *handback) strip(rel string) (string, string, error) {
 		return "", "", err
 	}
 	defer dir.Close()
-	err = chmodFile(dir, name, func(mode uint32) uint32 { return mode &^ (unix.S_ISUID | unix.S_ISGID) })
+	err = chmodFile(dir, name, func(st *unix.Stat_t) (uint32, error) {
+		if !slices.Contains(h.uids, st.Uid) { // another file stands there now
+			return 0, errNotOurs
+		}
+		return st.Mode & 0o7777 &^ (unix.S_ISUID | unix.S_ISGID), nil
+	})
 	return actionStrip, "", err
 }
 
 // chmodFile changes the mode of a regular file through an O_PATH descriptor:
 // neither its content nor a symlink is ever opened.
-func chmodFile(dir *os.File, name string, change func(uint32) uint32) error {
+func chmodFile(dir *os.File, name string, change func(*unix.Stat_t) (uint32, error)) error {
 	f, err := at(dir, name, unix.O_PATH)
 	if err != nil {
 		return err
@@ -207,8 +216,14 @@ func chmodFile(dir *os.File, name string, change func(uint32) uint32) error {
 	if kindOf(&st) != unix.S_IFREG {
 		return errNotRegular
 	}
-	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), change(st.Mode&0o7777))
+	mode, err := change(&st)
+	if err != nil {
+		return err
+	}
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), mode)
 }
+
+var errNotOurs = errors.New("it is somebody else's now")
 
 func (h *handback) dropCaps(rel string) (string, string, error) {
 	dir, name, err := h.tree.parent(rel)
