@@ -6,6 +6,7 @@
 //	neighbour hold PATH               keep every descriptor that comes over a unix socket
 //	neighbour give PATH               hand out descriptors over a unix socket; see give.go
 //	neighbour take PATH WHAT DO ARG   ask for one and do something with it
+//	neighbour lend PATH               connect to a unix socket and pass the connection to descriptor 3
 //	neighbour offer FILE              make everything that a neighbour could reach for; see offer.go
 //
 // take prints one line as the attempts program does: {name, ok, errno, detail}.
@@ -16,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
 
@@ -24,7 +26,7 @@ import (
 
 func main() {
 	if len(os.Args) < 3 {
-		fmt.Fprintln(os.Stderr, "usage: neighbour hold|give|take|offer PATH ...")
+		fmt.Fprintln(os.Stderr, "usage: neighbour hold|give|take|lend|offer PATH ...")
 		os.Exit(2)
 	}
 	path, rest := os.Args[2], os.Args[3:]
@@ -40,6 +42,8 @@ func main() {
 		r := result{Name: rest[0] + " " + rest[1]}
 		r.report(take(path, rest[0], rest[1], rest[2]))
 		check(json.NewEncoder(os.Stdout).Encode(r))
+	case "lend":
+		check(lend(path))
 	case "offer":
 		check(offer(path))
 	default:
@@ -113,6 +117,24 @@ func hold(path string) error {
 			return err
 		}
 	}
+}
+
+// lend connects as this process, hands the connection over and lives on, for
+// the other side may ask who connected.
+func lend(path string) error {
+	c, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Connect(c, &unix.SockaddrUnix{Name: path}); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	if err := unix.Sendmsg(3, []byte{1}, unix.UnixRights(c), nil, 0); err != nil {
+		return err
+	}
+	unix.Close(c)
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
 // receive reads one message with descriptors.
