@@ -258,6 +258,16 @@ func netlinkError(body []byte) error {
 	return nil
 }
 
+// CanDestroy says whether this kernel can end sockets of others; the error says
+// why not.
+func CanDestroy() error {
+	err := probeSockDestroy()
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return ErrNoDestroy
+	}
+	return err
+}
+
 // probeSockDestroy asks to destroy a flow that cannot exist. A kernel that has
 // no way to list the protocol answers ENOENT to that too, so it asks first for
 // a list of sockets in no state at all.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,7 @@ func (s *Sandbox) EndDenied(netnsFD int) (int, error) {
 		}
 		return denied
 	})
+	s.fence.ended.n.Add(uint64(n))
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		err = ErrNoDestroy
 	}
@@ -48,6 +50,9 @@ func (s *Sandbox) EndDenied(netnsFD int) (int, error) {
 	return n, nil
 }
 
+// EndedFlows counts the sockets that EndDenied ended.
+func (f *Fence) EndedFlows() uint64 { return f.ended.n.Load() }
+
 // endedKept bounds how many ended sockets are remembered.
 const endedKept = 8192
 
@@ -55,6 +60,8 @@ const endedKept = 8192
 // the kernel sends for one meets the egress hook and is dropped, which is no
 // deed of the sandbox. The zero value is ready.
 type endedFlows struct {
+	n atomic.Uint64
+
 	mu    sync.Mutex
 	set   map[uint64]bool
 	order []uint64 // a ring once it is full
