@@ -444,14 +444,9 @@ func (l *launch) record(ctx context.Context) error {
 	return nil
 }
 
-// start lets the agent go. Every policy that comes into force from its
-// publication on is applied to it as to any other; so it never runs under an
-// older one than that of its start.
+// start lets the agent go.
 func (l *launch) start(ctx context.Context) error {
 	s := l.s
-	if err := l.catchUp(); err != nil {
-		return err
-	}
 	l.released = true
 	if err := s.control.send(confine.Frame{Type: confine.FrameGo}, nil); err != nil {
 		return err
@@ -472,8 +467,10 @@ func (l *launch) start(ctx context.Context) error {
 	return nil
 }
 
-// catchUp applies a policy that came into force before the sandbox was published.
-func (l *launch) catchUp() error {
+// catchUp applies a policy that came into force before the sandbox was
+// published; from then on every one is applied to it as to any other. So its
+// agent never runs under an older one than that of its start.
+func (l *launch) catchUp(context.Context) error {
 	snap := l.m.o.Snapshot()
 	if l.s.View().Snapshot().Revision() == snap.Revision() {
 		return nil
