@@ -21,8 +21,8 @@ import (
 const Settle = 200 * time.Millisecond
 
 // EndDenied ends what sandboxes still have open and their policy denies now,
-// in those where the last changes closed something. Neither launches nor DNS
-// wait for it: it holds no lock of a sandbox while it works. more says that it
+// in those where the last changes closed something. It holds no lock of a
+// sandbox while it works, so that launches and DNS do not wait for it. more says that it
 // is to be called once more when Settle is over.
 func (m *Manager) EndDenied() (more bool, err error) {
 	var errs []error
