@@ -334,6 +334,26 @@ func (n *fakeNode) Policy(context.Context, string) (api.PolicyView, error) {
 	return api.PolicyView{Revision: 4, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", Scope: "org:acme", File: "eng.yaml"}}}, nil
 }
 
+func (n *fakeNode) ApplyPolicy(_ context.Context, _ *api.Caller, docs []api.Document) (api.PolicyChange, error) {
+	if strings.Contains(docs[0].Text, "alow") {
+		return api.PolicyChange{}, api.Errorf(api.CodeBadRequest, "%s:6:12: unknown field", docs[0].File).WithRemedy("nothing was applied")
+	}
+	return api.PolicyChange{Revision: 8, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", File: docs[0].File}}}, nil
+}
+
+func (n *fakeNode) DeletePolicy(_ context.Context, _ *api.Caller, name string) (api.PolicyChange, error) {
+	return api.PolicyChange{Revision: 9, Documents: []api.PolicyDocument{{Kind: "Policy", Name: name, File: "applied-policy-eng.yaml"}}}, nil
+}
+
+// Enforced: revision 9 is late in one sandbox.
+func (n *fakeNode) Enforced(_ context.Context, revision uint64, timeout time.Duration) (api.Enforcement, error) {
+	e := api.Enforcement{Revision: revision, InForce: revision != 9, Sandboxes: 2}
+	if revision == 9 {
+		e.Sandboxes, e.Behind = 1, []api.Behind{{ID: "b0a1c2d3", Name: "we\x1bb", Kernel: 8}}
+	}
+	return e, nil
+}
+
 func (n *fakeNode) Doctor(context.Context) (api.DoctorReport, error) {
 	return api.DoctorReport{OK: true, Checks: []api.Check{{Name: "btf", OK: true},
 		{Name: "bpf-lsm", Optional: true, Have: "off", Need: "lsm=bpf", Remedy: "add bpf to lsm="}}}, nil

@@ -90,6 +90,12 @@ func golden(t *testing.T, name, got string) {
 func TestExitCodes(t *testing.T) {
 	n := startNode(t)
 	bad, empty := filepath.Join(t.TempDir(), "bad.yaml"), t.TempDir()
+	good, typo := filepath.Join(empty, ".good"), filepath.Join(empty, ".typo")
+	for name, text := range map[string]string{good: "kind: Policy\n", typo: "alow: 1\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := os.WriteFile(bad, []byte("apiVersion: ringfence.dev/v1\nkind: Policy\nnonsense: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -145,6 +151,15 @@ func TestExitCodes(t *testing.T) {
 		{"allow: nothing", n.socket, []string{"allow"}, 2, "write it as `ringfence allow HOST:PORT [flags]`, for example: ringfence allow api.github.com:443 (see"},
 		{"allow: two", n.socket, []string{"allow", "a:1", "b:1"}, 2, "write it as `ringfence allow HOST:PORT [flags]`"},
 		{"policy check: nothing", n.socket, []string{"policy", "check"}, 2, "write it as `ringfence policy check FILE|DIR... [flags]`, for example: "},
+		{"policy apply: in force", n.socket, []string{"policy", "apply", "--wait", good}, 0, ""},
+		{"policy apply: a mistake", n.socket, []string{"policy", "apply", typo}, 2, ":6:12: unknown field\n  nothing was applied"},
+		{"policy apply: no file", n.socket, []string{"policy", "apply", "/nonexistent"}, 1, "no such file"},
+		{"policy apply: nothing", n.socket, []string{"policy", "apply"}, 2, "write it as `ringfence policy apply FILE|DIR... [flags]`, for example: "},
+		{"policy delete: not in force yet, named", n.socket, []string{"policy", "delete", "eng", "--wait"}, 7, "revision 9 is not in force everywhere after 10s\n  sandbox b0a1c2d3 (we\\x1bb): revision 8 in the kernel, not served by the gateway\n"},
+		{"policy delete: not waited for", n.socket, []string{"policy", "delete", "eng"}, 0, ""},
+		{"policy wait: in force", n.socket, []string{"policy", "wait", "8"}, 0, ""},
+		{"policy wait: not in force", n.socket, []string{"policy", "wait", "9", "-o", "json"}, 7, "revision 9 is not in force everywhere"},
+		{"policy wait: no number", n.socket, []string{"policy", "wait", "x"}, 2, `the revision "x" is no number above 0, for example 12`},
 		{"policy check: an empty directory", n.socket, []string{"policy", "check", empty}, 1, "holds no *.yaml"},
 		{"run: no scope", n.socket, []string{"run", "--as", "curl", "--", "true"}, 125, `--as: the scope "curl": segment`},
 		{"version flag", "/nonexistent", []string{"--version"}, 0, ""},

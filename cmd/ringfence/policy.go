@@ -20,11 +20,13 @@ import (
 func (a *app) policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Check and show policy documents",
+		Short: "Check, apply, remove and show policy documents",
 		Args:  args(cobra.NoArgs),
-		RunE:  func(*cobra.Command, []string) error { return usagef("name what to do: ringfence policy check|show") },
+		RunE: func(*cobra.Command, []string) error {
+			return usagef("name what to do: ringfence policy check|apply|delete|wait|show")
+		},
 	}
-	cmd.AddCommand(a.policyCheckCommand(), a.policyShowCommand())
+	cmd.AddCommand(a.policyCheckCommand(), a.policyApplyCommand(), a.policyDeleteCommand(), a.policyWaitCommand(), a.policyShowCommand())
 	return cmd
 }
 

@@ -49,6 +49,9 @@ var routes = []route{
 	{"DELETE", "/v1/allow", needMember, MaxBody, (*Server).takeBack},
 	{"POST", "/v1/policy/check", needMember, MaxLaunchBody, (*Server).checkPolicy},
 	{"GET", "/v1/policy", needMember, 0, (*Server).policy},
+	{"PUT", "/v1/policy", needRoot, MaxLaunchBody, (*Server).applyPolicy},
+	{"DELETE", "/v1/policy/{name}", needRoot, 0, (*Server).deletePolicy},
+	{"GET", "/v1/policy/enforced", needRoot, 0, (*Server).enforced},
 
 	{"GET", "/v1/providers", needRoot, 0, (*Server).listProviders},
 	{"POST", "/v1/providers", needRoot, MaxBody, (*Server).addProvider},

@@ -60,6 +60,13 @@ type Backend interface {
 	// Policy returns the documents in force for the sandbox with that id, or
 	// all of them for "".
 	Policy(ctx context.Context, id string) (PolicyView, error)
+	// ApplyPolicy stores documents in one revision, all or none; each has a
+	// text. It does not wait until they are in force.
+	ApplyPolicy(ctx context.Context, c *Caller, docs []Document) (PolicyChange, error)
+	// DeletePolicy removes what ApplyPolicy stored under a name, likewise.
+	DeletePolicy(ctx context.Context, c *Caller, name string) (PolicyChange, error)
+	// Enforced waits until a revision is in force, at most for the timeout.
+	Enforced(ctx context.Context, revision uint64, timeout time.Duration) (Enforcement, error)
 
 	Doctor(ctx context.Context) (DoctorReport, error)
 	VerifyAudit(ctx context.Context) (AuditReport, error)

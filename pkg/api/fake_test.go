@@ -203,6 +203,21 @@ func (f *fake) Policy(_ context.Context, id string) (PolicyView, error) {
 	return PolicyView{Revision: 7}, nil
 }
 
+func (f *fake) ApplyPolicy(_ context.Context, c *Caller, docs []Document) (PolicyChange, error) {
+	f.note("apply uid=%d %s", c.UID, docs[0].File)
+	return PolicyChange{Revision: 8}, nil
+}
+
+func (f *fake) DeletePolicy(_ context.Context, _ *Caller, name string) (PolicyChange, error) {
+	f.note("delete %s", name)
+	return PolicyChange{Revision: 9}, nil
+}
+
+func (f *fake) Enforced(_ context.Context, revision uint64, timeout time.Duration) (Enforcement, error) {
+	f.note("enforced %d %s", revision, timeout)
+	return Enforcement{Revision: revision, InForce: true}, nil
+}
+
 func (f *fake) Doctor(context.Context) (DoctorReport, error) {
 	return DoctorReport{}, errors.New("probe broke")
 }

@@ -62,6 +62,7 @@ func (d *Daemon) kernelCounters(add func(name string, v float64, labels ...strin
 			add("bpf_records_lost_total", float64(r.Throttled), r.Ring.String(), "throttled")
 		}
 	}
+	add("flows_ended_total", float64(d.fence.EndedFlows()))
 	if u, err := d.fence.Usage(); err == nil {
 		add("kernel_table_entries", float64(u.Names), "names")
 		add("kernel_table_entries", float64(u.CIDRs), "cidrs")

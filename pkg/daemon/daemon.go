@@ -70,6 +70,7 @@ type Daemon struct {
 	opening   sync.Mutex // one change of the gateway's table at a time
 	storing   sync.Mutex // one change of a living sandbox's own documents at a time
 	providing sync.Mutex // one change of a provider and its key at a time
+	applying  sync.Mutex // one change by policy apply or delete at a time
 
 	mu         sync.Mutex // guards what follows
 	ended      []endedSandbox
@@ -210,7 +211,7 @@ func (d *Daemon) openSandboxes() error {
 		UIDs: sandbox.UIDs{Dir: d.cfg.LockDir, Range: sandbox.UIDRange(d.cfg.UIDRange)}, Init: d.initFile,
 		Operators: uint32(max(d.operators, 0)),
 		UnixHooks: hooks[kernel.HookConnectUnix] && hooks[kernel.HookSendmsgUnix],
-		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger, Ended: d.sandboxEnded, Drain: d.drainRecords,
+		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger, Closed: d.policy.look, Ended: d.sandboxEnded, Drain: d.drainRecords,
 	})
 	return err
 }

@@ -37,6 +37,11 @@ func (f *policyFeed) put(c documents.Change) {
 	f.mu.Lock()
 	f.pending = append(f.pending, c)
 	f.mu.Unlock()
+	f.look()
+}
+
+// look wakes the enforcer for what a sandbox closed by itself.
+func (f *policyFeed) look() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
@@ -49,10 +54,7 @@ func (f *policyFeed) again() {
 	f.mu.Lock()
 	f.repeat = true
 	f.mu.Unlock()
-	select {
-	case f.wake <- struct{}{}:
-	default:
-	}
+	f.look()
 }
 
 func (f *policyFeed) take() (changes []documents.Change, repeat bool) {
@@ -96,7 +98,7 @@ const enforceAgain = 2 * time.Second
 // only when the kernel and the gateway have it; until then it is tried again.
 func (d *Daemon) enforce(ctx context.Context) {
 	var open []documents.Change // not in force everywhere yet
-	retry := time.NewTimer(time.Hour)
+	retry, late := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	pause := 20 * time.Millisecond
 	for {
 		select {
@@ -104,6 +106,7 @@ func (d *Daemon) enforce(ctx context.Context) {
 			return
 		case <-d.policy.wake:
 		case <-retry.C:
+		case <-late.C:
 		}
 		changes, repeat := d.policy.take()
 		open = append(open, changes...)
@@ -112,9 +115,13 @@ func (d *Daemon) enforce(ctx context.Context) {
 		missed := repeat && d.fed != snap.Revision()
 		d.mu.Unlock()
 		if len(open) == 0 && !missed {
+			if err := d.endDenied(late); err != nil {
+				d.logger.Error("what policy denies may be open still; trying again", "error", err)
+				late.Reset(enforceAgain)
+			}
 			continue
 		}
-		if err := d.enforceOnce(ctx, snap); err != nil {
+		if err := d.enforceOnce(ctx, snap, late); err != nil {
 			d.setUnenforced(err.Error())
 			d.logger.Error("the policy is not in force everywhere; trying again", "revision", snap.Revision(), "error", err)
 			retry.Reset(pause)
@@ -132,16 +139,20 @@ func (d *Daemon) enforce(ctx context.Context) {
 }
 
 // enforceOnce tells everybody: the kernel first, so that what is no longer
-// allowed is closed before anything else. A gateway that is not there gets the
-// snapshot when it is fed.
-func (d *Daemon) enforceOnce(ctx context.Context, snap *policy.Snapshot) error {
-	errs := []error{d.sandboxes.Apply(snap), d.openGatewayTable()}
+// allowed is closed before anything else. Then what is open and denied is ended
+// on both sides at the same time: neither waits for the other. A gateway that
+// is not there gets the snapshot when it is fed.
+func (d *Daemon) enforceOnce(ctx context.Context, snap *policy.Snapshot, late *time.Timer) error {
+	errs := []error{d.sandboxes.Apply(snap)}
+	ended := make(chan error, 1)
+	go func() { ended <- d.endDenied(late) }()
+	errs = append(errs, d.openGatewayTable())
 	if d.gateway.Ready() {
 		gctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		errs = append(errs, d.sendSecrets(gctx, d.gateway), sendSnapshot(gctx, d.gateway, snap))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, <-ended)...)
 }
 
 // setUnenforced notes why the newest policy is not in force, "" when it is.
@@ -154,7 +165,7 @@ func (d *Daemon) setUnenforced(why string) {
 // recordPolicy writes what a change did to the event log.
 func (d *Daemon) recordPolicy(c documents.Change) {
 	for _, e := range policyEvents(c) {
-		e.Time, e.Version = time.Now().UTC(), d.version
+		e.Time, e.Version, e.Actor = time.Now().UTC(), d.version, c.Author
 		d.append(e)
 	}
 	for _, m := range mistakesOf(c) {

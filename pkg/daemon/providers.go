@@ -132,6 +132,7 @@ func (b *backend) RemoveProvider(ctx context.Context, _ *api.Caller, name string
 // remove.
 func (d *Daemon) addedProvider(name string) (*policy.Provider, error) {
 	var found, other *policy.Provider
+	var applied bool
 	var names []string
 	inFile := map[string]int{}
 	for _, it := range d.library.Items() {
@@ -143,7 +144,7 @@ func (d *Daemon) addedProvider(name string) (*policy.Provider, error) {
 		case it.Origin == documents.FromAPI && filepath.Base(it.File) == providerFile(name):
 			found = it.Provider
 		default:
-			other = it.Provider
+			other, applied = it.Provider, isApplied(&it)
 		}
 	}
 	switch {
@@ -154,11 +155,18 @@ func (d *Daemon) addedProvider(name string) (*policy.Provider, error) {
 		return found, nil
 	case other != nil:
 		return nil, api.Errorf(api.CodeConflict, "the provider %q was not made by `ringfence provider add`: it stands in %s:%d", name, other.File, other.Line).
-			WithRemedy("remove it from that file; a change of the policy directory is in force at once")
+			WithRemedy(removeProviderDocument(other, applied))
 	case len(names) == 0:
 		return nil, api.Errorf(api.CodeNotFound, "no provider %q: none is configured", name)
 	}
 	return nil, api.Errorf(api.CodeNotFound, "no provider %q: there is %s", name, strings.Join(names, ", "))
+}
+
+func removeProviderDocument(p *policy.Provider, applied bool) string {
+	if applied {
+		return "remove it with `ringfence policy delete " + p.Name + "`"
+	}
+	return "remove it from that file; a change of the policy directory is in force at once"
 }
 
 func providerText(r *api.ProviderRequest) string {

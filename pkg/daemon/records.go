@@ -21,7 +21,7 @@ import (
 func (d *Daemon) record(r kernel.Record) {
 	switch r := r.(type) {
 	case *kernel.Verdict:
-		if !r.Allowed {
+		if !r.Allowed && !r.Ended { // the gateway records the end of a flow
 			d.recordDenial(r)
 		}
 	case *kernel.Refusal:

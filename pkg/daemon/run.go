@@ -42,6 +42,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 		}
 	})
 	d.sayRefusals()
+	d.sayDestroy()
 	wg.Go(func() { d.repeats.run(work) })
 	wg.Go(func() { d.enforce(work) })
 	wg.Go(func() { d.watchNode(work) })

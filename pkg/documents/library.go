@@ -33,7 +33,7 @@ type Origin string
 
 const (
 	FromDirectory Origin = "directory" // the operator's policy directory: only its editor changes it
-	FromAPI       Origin = "api"       // written by provider add and allow
+	FromAPI       Origin = "api"       // written by policy apply, provider add and allow
 	FromSandbox   Origin = "sandbox"   // lives as long as one sandbox
 )
 
@@ -43,6 +43,7 @@ type Change struct {
 	Loaded   []string  // files whose text is new in this revision
 	Removed  []string  // files that are gone
 	Problems []Mistake // what is present but not in force, whenever it came
+	Author   string    // who asked for it, "" when that is not known: whoever may write the directory
 }
 
 // Options of a library.

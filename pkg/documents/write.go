@@ -71,7 +71,10 @@ func (l *Library) SetSandbox(name, text string, p scope.Principal) error {
 func (l *Library) Remove(names ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var ch Change
+	return l.removeLocked(Change{}, names)
+}
+
+func (l *Library) removeLocked(ch Change, names []string) error {
 	var errs []error
 	for _, n := range names {
 		for _, key := range []string{n, filepath.Join(l.o.APIDir, n)} {

@@ -339,6 +339,21 @@ func (g *Gateway) Sandboxes() []uint32 {
 	return ids
 }
 
+// Revisions says on which policy revision each sandbox is decided; 0: none yet,
+// which refuses everything.
+func (g *Gateway) Revisions() map[uint32]uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := make(map[uint32]uint64, len(g.sandboxes))
+	for id, sb := range g.sandboxes {
+		out[id] = 0
+		if e := sb.epoch.Load(); e != nil {
+			out[id] = e.snap.Revision()
+		}
+	}
+	return out
+}
+
 // SetSnapshot puts a policy revision in force: new connections and requests
 // are decided on it, and running connections that it does not allow are closed
 // before SetSnapshot returns.

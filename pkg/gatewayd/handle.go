@@ -35,6 +35,7 @@ var orders = map[wire.Type]order{
 	wire.TypeSandboxes:     (*process).onSandboxes,
 	wire.TypeDrain:         (*process).onDrain,
 	wire.TypeNode:          (*process).onNode,
+	wire.TypeRevisions:     (*process).onRevisions,
 }
 
 var errUnconfigured = errors.New("not configured yet")
@@ -293,6 +294,11 @@ func (p *process) onListeners(payload []byte, _ []*os.File) ([]byte, []*os.File,
 
 func (p *process) onSandboxes([]byte, []*os.File) ([]byte, []*os.File, error) {
 	b, err := wire.EncodeIDs(p.gw.Sandboxes())
+	return b, nil, err
+}
+
+func (p *process) onRevisions([]byte, []*os.File) ([]byte, []*os.File, error) {
+	b, err := wire.EncodeRevisions(p.gw.Revisions())
 	return b, nil, err
 }
 

@@ -77,6 +77,7 @@ type Fence struct {
 	steer *ebpf.CollectionSpec
 
 	watch   watcher
+	ended   endedFlows
 	written ledger
 	reading readers
 }

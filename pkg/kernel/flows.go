@@ -22,15 +22,21 @@ type Flow struct {
 	Cookie   uint64
 	UID      uint32
 	Inode    uint32
+	Cgroup   uint64 // of the process that made the socket or its listener; 0: not a socket yet
 }
 
 // Numbers of linux/sock_diag.h and linux/inet_diag.h.
 const (
 	sockDiagByFamily = 20
 	sockDestroy      = 21
-	tcpListen        = 10
+	attrCgroup       = 21 // INET_DIAG_CGROUP_ID, since 5.8
 	noCookie         = ^uint32(0)
 )
+
+// tcpConnected are the states of net/tcp_states.h in which a socket has a
+// destination and an owner: not LISTEN, CLOSE and (since 6.8) BOUND_INACTIVE,
+// which have no destination, and not TIME_WAIT, which has no owner any more.
+const tcpConnected = 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<8 | 1<<9 | 1<<11
 
 // diagID is struct inet_diag_sockid.
 type diagID struct {
@@ -55,10 +61,17 @@ type diagMsg struct {
 	UID, Inode                    uint32
 }
 
+// diagSock is one socket of a dump.
+type diagSock struct {
+	diagMsg
+	cgroup uint64
+}
+
 // DestroyFlows ends every TCP and UDP flow of the namespace for which match
-// returns true, in both IP versions, and returns how many. Listeners and
-// unconnected UDP sockets are not shown to match: destroying the latter would
-// silently move them to another port, and egress judges their packets anyway.
+// returns true, in both IP versions, and returns how many. Listeners, sockets
+// in TIME_WAIT and unconnected UDP sockets are not shown to match: destroying
+// the last would silently move them to another port, and egress judges their
+// packets anyway.
 // A flow that ends by itself meanwhile is no error. The clients see
 // ECONNABORTED.
 func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
@@ -82,7 +95,7 @@ func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
 				if !match(m.flow(proto)) {
 					continue
 				}
-				switch err := diagDestroy(fd, m, proto); {
+				switch err := diagDestroy(fd, m.diagMsg, proto); {
 				case err == nil:
 					n++
 				case !errors.Is(err, unix.ENOENT):
@@ -132,9 +145,9 @@ func socketIn(netnsFD int) (fd int, back bool, err error) {
 	return fd, back, err
 }
 
-func (m diagMsg) flow(proto uint8) Flow {
+func (m diagSock) flow(proto uint8) Flow {
 	return Flow{
-		Proto: proto, State: m.State, UID: m.UID, Inode: m.Inode,
+		Proto: proto, State: m.State, UID: m.UID, Inode: m.Inode, Cgroup: m.cgroup,
 		Src:    m.ID.addrPort(m.Family, m.ID.Src, m.ID.SrcPort),
 		Dst:    m.ID.addrPort(m.Family, m.ID.Dst, m.ID.DstPort),
 		Cookie: uint64(m.ID.Cookie[1])<<32 | uint64(m.ID.Cookie[0]),
@@ -150,8 +163,8 @@ func (diagID) addrPort(family uint8, a [16]byte, port [2]byte) netip.AddrPort {
 }
 
 // diagDump lists connected sockets of one kind.
-func diagDump(fd int, family, proto uint8) ([]diagMsg, error) {
-	states := ^uint32(1 << tcpListen)
+func diagDump(fd int, family, proto uint8) ([]diagSock, error) {
+	states := uint32(tcpConnected)
 	if proto == ProtoUDP {
 		states = 1 << 1 // TCP_ESTABLISHED: connected
 	}
@@ -159,8 +172,8 @@ func diagDump(fd int, family, proto uint8) ([]diagMsg, error) {
 	if err := diagSend(fd, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, req); err != nil {
 		return nil, err
 	}
-	var out []diagMsg
-	err := diagReceive(fd, func(m diagMsg) { out = append(out, m) })
+	var out []diagSock
+	err := diagReceive(fd, func(m diagSock) { out = append(out, m) })
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil // udp_diag is not built and nobody can list it
 	}
@@ -187,7 +200,7 @@ func diagSend(fd int, typ, flags uint16, req diagReq) error {
 
 // diagReceive reads one whole answer: messages up to NLMSG_DONE, or an
 // acknowledgement.
-func diagReceive(fd int, each func(diagMsg)) error {
+func diagReceive(fd int, each func(diagSock)) error {
 	buf := make([]byte, 64<<10)
 	for {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
@@ -204,9 +217,7 @@ func diagReceive(fd int, each func(diagMsg)) error {
 			}
 			body := b[unix.NLMSG_HDRLEN:size]
 			switch binary.NativeEndian.Uint16(b[4:]) {
-			case unix.NLMSG_DONE:
-				return nil
-			case unix.NLMSG_ERROR:
+			case unix.NLMSG_DONE, unix.NLMSG_ERROR: // both carry 0 or an error
 				return netlinkError(body)
 			case sockDiagByFamily:
 				m, err := load[diagMsg](body)
@@ -214,12 +225,27 @@ func diagReceive(fd int, each func(diagMsg)) error {
 					return err
 				}
 				if each != nil {
-					each(*m)
+					each(diagSock{*m, cgroupAttr(body[unsafe.Sizeof(*m):])})
 				}
 			}
 			b = b[min(len(b), (size+3)&^3):]
 		}
 	}
+}
+
+// cgroupAttr finds the cgroup among the attributes of a message.
+func cgroupAttr(b []byte) uint64 {
+	for len(b) >= unix.SizeofRtAttr {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < unix.SizeofRtAttr || size > len(b) {
+			return 0
+		}
+		if binary.NativeEndian.Uint16(b[2:]) == attrCgroup && size >= unix.SizeofRtAttr+8 {
+			return binary.NativeEndian.Uint64(b[unix.SizeofRtAttr:])
+		}
+		b = b[min(len(b), (size+3)&^3):]
+	}
+	return 0
 }
 
 func netlinkError(body []byte) error {
@@ -232,7 +258,19 @@ func netlinkError(body []byte) error {
 	return nil
 }
 
-// probeSockDestroy asks to destroy a flow that cannot exist.
+// CanDestroy says whether this kernel can end sockets of others; the error says
+// why not.
+func CanDestroy() error {
+	err := probeSockDestroy()
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return ErrNoDestroy
+	}
+	return err
+}
+
+// probeSockDestroy asks to destroy a flow that cannot exist. A kernel that has
+// no way to list the protocol answers ENOENT to that too, so it asks first for
+// a list of sockets in no state at all.
 func probeSockDestroy() error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
 	if err != nil {
@@ -240,6 +278,13 @@ func probeSockDestroy() error {
 	}
 	defer unix.Close(fd)
 	for _, proto := range []uint8{ProtoTCP, ProtoUDP} {
+		err := diagSend(fd, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, diagReq{Family: unix.AF_INET, Proto: proto})
+		if err == nil {
+			err = diagReceive(fd, nil)
+		}
+		if err != nil {
+			return fmt.Errorf("protocol %d cannot be listed: %w", proto, err)
+		}
 		m := diagMsg{Family: unix.AF_INET}
 		m.ID.Cookie = [2]uint32{noCookie, noCookie}
 		m.ID.Src, m.ID.Dst = [16]byte{127, 255, 255, 1}, [16]byte{127, 255, 255, 2}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -194,6 +195,10 @@ func (ns *namespace) listen(t testing.TB, network, addr, tag string) (int, net.L
 			}
 			go func() {
 				defer c.Close()
+				if tag == "echo" {
+					io.Copy(c, c)
+					return
+				}
 				fmt.Fprintf(c, "%s %s", tag, c.LocalAddr())
 				if tag == "hold" {
 					c.Read(make([]byte, 1))

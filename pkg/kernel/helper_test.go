@@ -88,6 +88,16 @@ func (a attempt) dispatch() result {
 		return a.hold(unix.SOCK_STREAM)
 	case "udp-held":
 		return a.hold(unix.SOCK_DGRAM)
+	case "open-tcp":
+		return a.keep(unix.SOCK_STREAM)
+	case "open-udp":
+		return a.keep(unix.SOCK_DGRAM)
+	case "open-listener", "open-bound":
+		return a.keepListener()
+	case "echo":
+		return a.echo()
+	case "await":
+		return receive(kept[a.N])
 	case "tcp-fastopen":
 		return a.sendto(unix.SOCK_STREAM, 0, unix.MSG_FASTOPEN, "")
 	case "mptcp":

@@ -248,5 +248,5 @@ func (p *prober) retval() {
 // EOPNOTSUPP means CONFIG_INET_DIAG_DESTROY is off.
 func (p *prober) sockDestroy() {
 	err := probeSockDestroy()
-	p.add("sock_destroy", "4.5", NeedOptional, "running flows that a new policy denies are ended", err, "boot a kernel built with CONFIG_INET_DIAG_DESTROY=y and CONFIG_INET_UDP_DIAG; without it such flows stall instead of ending")
+	p.add("sock_destroy", "4.5", NeedOptional, "running flows that a new policy denies are ended in the kernel", err, "boot a kernel built with CONFIG_INET_DIAG_DESTROY=y and CONFIG_INET_UDP_DIAG; without it the gateway alone ends such flows, and one that it does not know stalls")
 }

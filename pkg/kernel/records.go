@@ -60,6 +60,7 @@ type Verdict struct {
 	Proto      uint16         // IPPROTO_TCP ...; MPTCP is 262
 	Dst        netip.AddrPort // as asked for; IPv4-mapped stays mapped
 	Judged     netip.Addr     // the IPv4 address that Dst is or hides, else Dst
+	Ended      bool           // a dropped packet of a flow that EndDenied ended: the last the kernel sends for it
 }
 
 // Exec is a program that started.
@@ -119,6 +120,9 @@ func (f *Fence) Records(ctx context.Context, fn func(Record)) error {
 		})
 		g.Go(func() error {
 			return drain(r, func(rec Record) {
+				if v, ok := rec.(*Verdict); ok && v.Hook == HookEgress {
+					v.Ended = f.ended.has(v.Cookie)
+				}
 				mu.Lock()
 				defer mu.Unlock()
 				fn(rec)

@@ -175,14 +175,14 @@ func (s *Sandbox) adopt() error {
 			return fmt.Errorf("%s: %s", h.name, st.Detail)
 		}
 	}
-	var st bpf.FenceRfState
-	if err := s.fence.maps.State.Lookup(s.cg.id, &st); err != nil {
-		return fmt.Errorf("read state: %w", err)
+	st, err := s.Enforced()
+	if err != nil {
+		return err
 	}
 	if st.Sandbox != s.id {
 		return fmt.Errorf("cgroup belongs to sandbox %d", st.Sandbox)
 	}
-	s.state = State{st.Sandbox, st.Policy, st.Generation, Flags(st.Flags)}
+	s.state = st
 	s.fence.written.foreign(st.Policy)
 	if err := s.register(s.state); err != nil {
 		return err
@@ -201,6 +201,15 @@ func (s *Sandbox) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state
+}
+
+// Enforced reads what the programs judge on at this moment.
+func (s *Sandbox) Enforced() (State, error) {
+	var st bpf.FenceRfState
+	if err := s.fence.maps.State.Lookup(s.cg.id, &st); err != nil {
+		return State{}, fmt.Errorf("read state: %w", err)
+	}
+	return State{st.Sandbox, st.Policy, st.Generation, Flags(st.Flags)}, nil
 }
 
 // SetState replaces the state in one atomic step: no call is judged on a mix

@@ -41,6 +41,9 @@ type CIDREntry struct {
 	Rule   uint32
 }
 
+// cidrHeadBits is RF_CIDR_HEAD_BITS.
+const cidrHeadBits = 64
+
 // batchSize bounds one system call and the kernel memory it pins.
 const batchSize = 4096
 
@@ -171,7 +174,6 @@ func nameKey(policy uint32, e NameEntry) (bpf.FenceRfNameKey, error) {
 }
 
 func cidrKey(policy uint32, e CIDREntry) (bpf.FenceRfCidrKey, error) {
-	const head = 64 // RF_CIDR_HEAD_BITS
 	switch {
 	case policy == 0:
 		return bpf.FenceRfCidrKey{}, errors.New("policy 0 is no policy")
@@ -186,7 +188,7 @@ func cidrKey(policy uint32, e CIDREntry) (bpf.FenceRfCidrKey, error) {
 		bits += 96
 	}
 	return bpf.FenceRfCidrKey{
-		Prefixlen: uint32(head + bits),
+		Prefixlen: uint32(cidrHeadBits + bits),
 		Policy:    policy,
 		Proto:     e.Proto,
 		Port:      e.Port,

@@ -31,6 +31,7 @@ var table = sorted([]Metric{
 	{"ringfence_events_produced_total", "Events handed to the log.", CounterType, nil},
 	{"ringfence_events_total", "Events by kind and verdict.", CounterType, []string{"kind", "verdict"}},
 	{"ringfence_events_waiting", "Events handed to the log and not yet durable.", GaugeType, nil},
+	{"ringfence_flows_ended_total", "Sockets of sandboxes that were ended in the kernel because a new policy denies them.", CounterType, nil},
 	{"ringfence_gateway_bytes_total", "Bytes of finished connections and requests; in is towards the sandbox.", CounterType, []string{"direction"}},
 	{"ringfence_gateway_connections", "Connections of sandboxes that the gateway serves now.", GaugeType, nil},
 	{"ringfence_gateway_connections_total", "Connections of sandboxes that the gateway accepted.", CounterType, nil},

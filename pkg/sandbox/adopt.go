@@ -73,9 +73,7 @@ func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint3
 		m.unregister(s)
 		return false, err // stopping already: the next keeper may have it
 	}
-	if old, err := s.apply(m.o.Snapshot()); err != nil {
-		m.o.Logger.Error("policy of an adopted sandbox", "sandbox", s.Record.ID, "error", err)
-	} else if err := m.dropTables(old); err != nil {
+	if err := s.enforce(m.o.Snapshot()); err != nil {
 		m.o.Logger.Error("policy of an adopted sandbox", "sandbox", s.Record.ID, "error", err)
 	}
 	go s.live()

@@ -237,9 +237,11 @@ func (l *launch) fence(context.Context) (err error) {
 			o.Logger.Error("undo of a launch", "error", err)
 		}
 	})
-	if err := s.fill(s.table, s.refusal(), s.View()); err != nil {
+	addrs := cidrEntries(s.View())
+	if err := s.fill(s.table, s.refusal(), addrs); err != nil {
 		return err
 	}
+	s.addrs = digest(addrs)
 	if s.fence, err = o.Fence.AttachSandbox(s.Record.Cgroup, s.kernelState()); err != nil {
 		return err
 	}
@@ -462,20 +464,18 @@ func (l *launch) start(ctx context.Context) error {
 	s.mu.Lock()
 	s.state = Running
 	s.mu.Unlock()
-	return l.catchUp()
+	return nil
 }
 
-// catchUp applies a policy that came into force while the launch was under way.
-func (l *launch) catchUp() error {
+// catchUp applies a policy that came into force before the sandbox was
+// published; from then on every one is applied to it as to any other. So its
+// agent never runs under an older one than that of its start.
+func (l *launch) catchUp(context.Context) error {
 	snap := l.m.o.Snapshot()
 	if l.s.View().Snapshot().Revision() == snap.Revision() {
 		return nil
 	}
-	old, err := l.s.apply(snap)
-	if err != nil || old == 0 {
-		return err
-	}
-	return l.m.dropTables(old)
+	return l.s.enforce(snap)
 }
 
 // failed records the end of a launch whose start is in the log. It does not

@@ -69,6 +69,9 @@ type Options struct {
 	// Drain waits, within bounds, until what the kernel recorded of an ended
 	// sandbox is in the event log.
 	Drain func(*Sandbox)
+	// Closed is called when a sandbox switched its policy by itself: EndDenied
+	// may have something to do. It must not block. Nil: not called.
+	Closed func()
 	// Ended is called after a sandbox and everything it held are gone.
 	Ended func(*Sandbox)
 }

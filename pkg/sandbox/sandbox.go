@@ -66,8 +66,10 @@ type Sandbox struct {
 	table    uint32 // which entries of the kernel's tables count; see tables.go
 	control  *control
 	open     map[netip.Addr][]kernel.NameEntry // what the kernel lets through, by virtual address
+	addrs    uint64                            // digest of the address rules beside them; 0: what a former keeper wrote
 	exit     Exit
-	problems []string // layers that no longer hold
+	problems []string  // layers that no longer hold
+	closed   time.Time // when a switch last closed something that may be open still; see revoke.go
 
 	wildcards wildcardBudget
 	torn      bool // nothing runs any more, and its tables are being dropped
@@ -87,6 +89,13 @@ func (s *Sandbox) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state
+}
+
+// Runs says whether the agent was let go and may have processes still.
+func (s *Sandbox) Runs() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return (s.state == Running || s.state == Stopping) && !s.forgotten
 }
 
 // Done is closed when the sandbox and everything it held are gone.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/policy"
@@ -56,8 +57,9 @@ func (m *Manager) dropTables(tables ...uint32) error {
 	return nil
 }
 
-// Apply puts a policy into force in every sandbox. Errors of single sandboxes
-// are joined; the others still change.
+// Apply puts a policy into force in every sandbox; [Manager.EndDenied] then
+// ends what it closed. Errors of single sandboxes are joined; the others still
+// change.
 func (m *Manager) Apply(snap *policy.Snapshot) error {
 	var errs []error
 	var old []uint32
@@ -75,11 +77,15 @@ func (m *Manager) Apply(snap *policy.Snapshot) error {
 }
 
 // apply puts a new policy into force and returns the table that is no longer
-// used, 0 if there is none.
+// used, 0 if there is none. A launch that catches up may come with an older
+// policy than the one that came into force meanwhile: that one stays.
 func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == Stopped || s.torn || s.fence == nil { // one that is stopping still runs
+		return 0, nil
+	}
+	if s.View().Snapshot().Revision() > snap.Revision() {
 		return 0, nil
 	}
 	view := snap.View(s.Principal)
@@ -95,7 +101,8 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 			put = append(put, open[addr]...)
 		}
 	}
-	if err := s.fill(table, put, view); err != nil {
+	addrs := cidrEntries(view)
+	if err := s.fill(table, put, addrs); err != nil {
 		return 0, errors.Join(err, s.m.dropTables(table))
 	}
 	st := s.fence.State()
@@ -104,16 +111,37 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 		return 0, errors.Join(err, s.m.dropTables(table))
 	}
 	s.view.Store(view)
+	if sum := digest(addrs); closes(s.open, open, s.addrs, sum) {
+		s.closed, s.addrs = time.Now(), sum
+	}
 	s.table, s.open = table, open
 	return old, nil
 }
 
+// Generation is the policy revision that the kernel judges this sandbox on.
+func (s *Sandbox) Generation() (uint64, error) {
+	st, err := s.fence.Enforced()
+	return uint64(st.Generation), err
+}
+
+// enforce puts a policy into force in one sandbox that came to it by itself.
+func (s *Sandbox) enforce(snap *policy.Snapshot) error {
+	old, err := s.apply(snap)
+	if err != nil || old == 0 {
+		return err
+	}
+	if s.m.o.Closed != nil {
+		s.m.o.Closed()
+	}
+	return s.m.dropTables(old)
+}
+
 // fill writes one whole table.
-func (s *Sandbox) fill(table uint32, names []kernel.NameEntry, view *policy.View) error {
+func (s *Sandbox) fill(table uint32, names []kernel.NameEntry, addrs []kernel.CIDREntry) error {
 	if err := s.m.o.Fence.PutNames(table, names); err != nil {
 		return fmt.Errorf("names: %w", err)
 	}
-	if err := s.m.o.Fence.PutCIDRs(table, cidrEntries(view)); err != nil {
+	if err := s.m.o.Fence.PutCIDRs(table, addrs); err != nil {
 		return fmt.Errorf("address rules: %w", err)
 	}
 	return nil

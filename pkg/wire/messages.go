@@ -4,7 +4,9 @@ package wire
 
 import (
 	"crypto/sha256"
+	"maps"
 	"net/netip"
+	"slices"
 )
 
 // Messages. The gateway asks the keeper for Resolve, Leaf, Append and
@@ -24,6 +26,7 @@ const (
 	TypeSandboxes     Type = 12 // empty -> u16 count, u32 ids
 	TypeDrain         Type = 13
 	TypeNode          Type = 14 // Node -> empty, when in use
+	TypeRevisions     Type = 15 // empty -> u16 count, then u32 id and u64 policy revision of each sandbox
 )
 
 // Bounds of strings in bytes, and of lists.
@@ -37,6 +40,8 @@ const (
 
 	MaxEntries = 4096                 // items of one list
 	MaxIDs     = (MaxPayload - 2) / 4 // sandboxes of one list
+
+	MaxRevisions = (MaxPayload - 2) / 12
 )
 
 // ResolveRequest asks what a name means for a sandbox.
@@ -325,6 +330,28 @@ func DecodeIDs(b []byte) ([]uint32, error) {
 	var out []uint32
 	for n := d.U16(); n > 0 && d.Err() == nil; n-- {
 		out = append(out, d.U32())
+	}
+	return out, d.End()
+}
+
+// EncodeRevisions and DecodeRevisions carry which policy revision counts for
+// each sandbox.
+func EncodeRevisions(revisions map[uint32]uint64) ([]byte, error) {
+	var e Encoder
+	e.Count(len(revisions), MaxRevisions)
+	for _, id := range slices.Sorted(maps.Keys(revisions)) {
+		e.U32(id)
+		e.U64(revisions[id])
+	}
+	return e.Payload()
+}
+
+func DecodeRevisions(b []byte) (map[uint32]uint64, error) {
+	d := NewDecoder(b)
+	out := map[uint32]uint64{}
+	for n := d.U16(); n > 0 && d.Err() == nil; n-- {
+		id := d.U32()
+		out[id] = d.U64()
 	}
 	return out, d.End()
 }

@@ -126,6 +126,13 @@ func TestCountersAndIDs(t *testing.T) {
 		t.Errorf("%v, %v", out, err)
 	}
 	ids := []uint32{1, 1 << 31, 0}
+	revs := map[uint32]uint64{7: 1 << 40, 1: 0}
+	if out, err := DecodeRevisions(must(EncodeRevisions(revs))); err != nil || !reflect.DeepEqual(revs, out) {
+		t.Errorf("%v, %v", out, err)
+	}
+	if _, err := DecodeRevisions(must(EncodeRevisions(revs))[:20]); err == nil {
+		t.Error("cut revisions were taken")
+	}
 	if out, err := DecodeIDs(must(EncodeIDs(ids))); err != nil || !reflect.DeepEqual(ids, out) {
 		t.Errorf("%v, %v", out, err)
 	}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringfence/ringfence/cmd/ringfence/internal/show"
+	"github.com/ringfence/ringfence/pkg/api"
+)
+
+// waitFlags are common to what changes the policy of the node.
+type waitFlags struct {
+	wait    bool
+	timeout time.Duration
+}
+
+const enforceTimeout = 10 * time.Second
+
+func (w *waitFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&w.wait, "wait", false, "return when every running sandbox is under it")
+	w.addTimeout(cmd)
+}
+
+func (w *waitFlags) addTimeout(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&w.timeout, "timeout", enforceTimeout, "how long to wait for that")
+}
+
+const waitText = "With --wait the command returns when kernel and gateway judge every running sandbox on\n" +
+	"it, and connections that it denies are ended; sandboxes for which that is not so within\n" +
+	"the timeout are named, and the exit code is 7. What is stored stays stored then, and is\n" +
+	"put into force as soon as that is possible."
+
+func (a *app) policyApplyCommand() *cobra.Command {
+	var w waitFlags
+	cmd := &cobra.Command{
+		Use:   "apply FILE|DIR...",
+		Short: "Put documents into force, all of them or none",
+		Long: "Store documents in the daemon and put them into force, in one revision: all of them, or\n" +
+			"none if one has a mistake. They replace what was applied under the same kind and name\n" +
+			"before, and stay across restarts; policy delete removes them. A document of the policy\n" +
+			"directory is not replaced. Of a directory every *.yaml and *.yml is taken; - is standard\n" +
+			"input. Needs root.\n\n" + waitText,
+		Example: "  ringfence policy apply --wait engineering.yaml\n  ringfence policy apply ./policies",
+		Args:    args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			docs, err := a.documentTexts(names)
+			if err != nil {
+				return err
+			}
+			res, err := a.client().ApplyPolicy(cmd.Context(), docs)
+			if err != nil {
+				return err
+			}
+			return a.changed(cmd.Context(), "applied", res, w)
+		},
+	}
+	w.add(cmd)
+	a.outputFlag(cmd, "table", "json")
+	return cmd
+}
+
+// documentTexts reads files, and those of directories, with the caller's rights.
+func (a *app) documentTexts(names []string) ([]api.Document, error) {
+	names, err := documentFiles(names)
+	if err != nil {
+		return nil, err
+	}
+	var docs []api.Document
+	for _, name := range names {
+		text, err := a.readDocument(name)
+		if err != nil {
+			return nil, err
+		}
+		if len(text) == 0 {
+			return nil, fmt.Errorf("%s is empty", name)
+		}
+		docs = append(docs, api.Document{File: name, Text: string(text)})
+	}
+	return docs, nil
+}
+
+func (a *app) policyDeleteCommand() *cobra.Command {
+	var w waitFlags
+	cmd := &cobra.Command{
+		Use:     "delete NAME",
+		Short:   "Remove a document that policy apply put into force",
+		Long:    "Remove what policy apply stored under a name, and put that into force. Needs root.\n\n" + waitText,
+		Example: "  ringfence policy delete engineering --wait",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, name []string) error {
+			res, err := a.client().DeletePolicy(cmd.Context(), name[0])
+			if err != nil {
+				return err
+			}
+			return a.changed(cmd.Context(), "removed", res, w)
+		},
+	}
+	w.add(cmd)
+	a.outputFlag(cmd, "table", "json")
+	return cmd
+}
+
+func (a *app) policyWaitCommand() *cobra.Command {
+	var w waitFlags
+	cmd := &cobra.Command{
+		Use:     "wait REVISION",
+		Short:   "Wait until every running sandbox is under a revision",
+		Long:    "Wait until kernel and gateway judge every running sandbox on a policy revision or a\nlater one. Exit code 7 when that is not so within the timeout. Needs root.",
+		Example: "  ringfence policy wait 12 --timeout 30s",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, arg []string) error {
+			revision, err := strconv.ParseUint(arg[0], 10, 64)
+			if err != nil || revision == 0 {
+				return usagef("the revision %q is no number above 0, for example 12", arg[0])
+			}
+			e, err := a.client().Enforced(cmd.Context(), revision, w.timeout)
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				if err := show.JSON(a.out, e); err != nil {
+					return err
+				}
+			}
+			return a.printEnforced(e, w.timeout)
+		},
+	}
+	w.addTimeout(cmd)
+	a.outputFlag(cmd, "table", "json")
+	return cmd
+}
+
+// changed is a change of the policy with, if it was waited for, where it is in
+// force.
+type changed struct {
+	api.PolicyChange
+	Enforcement *api.Enforcement `json:"enforcement,omitempty"`
+}
+
+// changed tells of a change and, if that was asked for, waits for it.
+func (a *app) changed(ctx context.Context, what string, res api.PolicyChange, w waitFlags) error {
+	if !a.json() {
+		for _, d := range res.Documents {
+			_, _ = fmt.Fprintf(a.out, "%s %s %s (%s), revision %d\n", what, show.Text(d.Kind, 50), show.Text(d.Name, 200), show.Text(filepath.Base(d.File), 200), res.Revision)
+		}
+	}
+	out := changed{PolicyChange: res}
+	if w.wait {
+		e, err := a.client().Enforced(ctx, res.Revision, w.timeout)
+		if err != nil {
+			return err
+		}
+		out.Enforcement = &e
+	}
+	if a.json() {
+		if err := show.JSON(a.out, out); err != nil {
+			return err
+		}
+	}
+	if out.Enforcement == nil {
+		return nil
+	}
+	return a.printEnforced(*out.Enforcement, w.timeout)
+}
+
+// printEnforced says where a revision is in force, and names where it is not.
+func (a *app) printEnforced(e api.Enforcement, timeout time.Duration) error {
+	if e.InForce {
+		if !a.json() {
+			_, _ = fmt.Fprintf(a.out, "revision %d is in force in %s\n", e.Revision, plural(e.Sandboxes, "running sandbox", "running sandboxes"))
+		}
+		return nil
+	}
+	line := fmt.Sprintf("ringfence: revision %d is not in force everywhere after %s", e.Revision, timeout)
+	if e.Detail != "" {
+		line += ": " + e.Detail
+	}
+	_, _ = fmt.Fprintln(a.err, show.Text(line, 1000))
+	for _, b := range e.Behind {
+		line := fmt.Sprintf("  sandbox %s (%s): revision %d in the kernel, %d in the gateway", b.ID, b.Name, b.Kernel, b.Gateway)
+		if b.Gateway == 0 {
+			line = fmt.Sprintf("  sandbox %s (%s): revision %d in the kernel, not served by the gateway", b.ID, b.Name, b.Kernel)
+		}
+		_, _ = fmt.Fprintln(a.err, show.Text(line, 500))
+	}
+	return quiet(exitDegraded)
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/documents"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/wire"
+)
+
+// appliedFile is where ApplyPolicy writes: one file per kind and name.
+func appliedFile(kind, name string) string {
+	return "applied-" + strings.ToLower(kind) + "-" + name + ".yaml"
+}
+
+func isApplied(it *documents.Item) bool {
+	return it.Origin == documents.FromAPI && filepath.Base(it.File) == appliedFile(it.Kind, it.Name)
+}
+
+// applied is one document on its way into the library.
+type applied struct {
+	doc  policy.Document
+	file string // in the library
+	text string
+	skip int // lines of text before the lines that doc.File has from doc.Line on
+}
+
+// ApplyPolicy puts documents into force in one revision, all or none.
+func (b *backend) ApplyPolicy(_ context.Context, c *api.Caller, docs []api.Document) (api.PolicyChange, error) {
+	b.d.applying.Lock()
+	defer b.d.applying.Unlock()
+	list, err := readApplied(docs, c.UID)
+	if err != nil {
+		return api.PolicyChange{}, err
+	}
+	if err := b.d.unclaimed(list); err != nil {
+		return api.PolicyChange{}, err
+	}
+	files := map[string]string{}
+	var res api.PolicyChange
+	for _, a := range list {
+		files[a.file] = a.text
+		res.Documents = append(res.Documents, api.PolicyDocument{Kind: a.doc.Kind, Name: a.doc.Name, Scope: a.doc.Scope.String(), File: a.doc.File})
+	}
+	res.Revision, err = b.d.library.PutAll(author(c), files)
+	if ps := (policy.Problems)(nil); errors.As(err, &ps) {
+		return api.PolicyChange{}, refused(inSource(ps, list))
+	}
+	return res, err
+}
+
+func author(c *api.Caller) string { return "uid=" + strconv.FormatUint(uint64(c.UID), 10) }
+
+// refused is the answer to documents with mistakes.
+func refused(ps policy.Problems) error {
+	e := api.Errorf(api.CodeBadRequest, "%v", ps)
+	return e.WithRemedy("nothing was applied")
+}
+
+// readApplied parses what is to be applied, under the names that the caller
+// knows, and gives each document a file of its own.
+func readApplied(docs []api.Document, uid uint32) ([]applied, error) {
+	var out []applied
+	var problems policy.Problems
+	seen := map[string]*policy.Document{}
+	for _, d := range docs {
+		parsed, ps := policy.Parse(d.File, []byte(d.Text))
+		problems = append(problems, ps...)
+		if len(parsed)+len(ps) == 0 {
+			problems = append(problems, policy.Problem{File: d.File, Line: 1, Col: 1, Msg: "no document"})
+		}
+		for _, doc := range parsed {
+			a := applied{doc: doc, file: appliedFile(doc.Kind, doc.Name)}
+			a.text = fmt.Sprintf("# ringfence policy apply, by uid %d\n", uid) + string(doc.Raw)
+			again, _ := policy.Parse(a.file, []byte(a.text))
+			switch first := seen[a.file]; {
+			case first != nil:
+				problems = append(problems, policy.Problem{File: d.File, Line: doc.Line, Col: 1,
+					Msg:  fmt.Sprintf("a %s named %q stands in %s:%d already", doc.Kind, doc.Name, first.File, first.Line),
+					Hint: "what is applied is known by its kind and name: give one of them another name"})
+			case len(again) != 1:
+				problems = append(problems, policy.Problem{File: d.File, Line: doc.Line, Col: 1, Msg: "documents must be separated by ---"})
+			default:
+				a.skip = again[0].Line - doc.Line
+			}
+			seen[a.file] = &doc
+			out = append(out, a)
+		}
+	}
+	if len(problems) > 0 {
+		return nil, refused(problems)
+	}
+	return out, nil
+}
+
+// inSource names the places of mistakes in the files that the caller knows.
+func inSource(ps policy.Problems, list []applied) policy.Problems {
+	for i := range ps {
+		for _, a := range list {
+			if filepath.Base(ps[i].File) == a.file {
+				ps[i].File, ps[i].Line = a.doc.File, ps[i].Line-a.skip
+			}
+		}
+	}
+	return ps
+}
+
+// unclaimed refuses documents whose kind and name somebody else keeps: two of
+// them would be in force, and nobody could tell which one to change.
+func (d *Daemon) unclaimed(list []applied) error {
+	for _, it := range d.library.Items() {
+		if it.Origin == documents.FromSandbox || isApplied(&it) {
+			continue
+		}
+		for _, a := range list {
+			if a.doc.Kind == it.Kind && a.doc.Name == it.Name {
+				return api.Errorf(api.CodeConflict, "a %s named %q stands in %s:%d, which was not applied; nothing was applied", it.Kind, it.Name, it.File, it.Line).
+					WithRemedy(keptElsewhere(&it) + ", or give the document in " + a.doc.File + " another name")
+			}
+		}
+	}
+	return nil
+}
+
+// keptElsewhere says how a document that was not applied is changed.
+func keptElsewhere(it *documents.Item) string {
+	switch {
+	case it.Origin == documents.FromDirectory:
+		return "change or remove that file: the policy directory is in force as it is"
+	case it.Provider != nil:
+		return "remove it with `ringfence provider remove " + it.Name + "`"
+	}
+	return "take it back with `ringfence allow --remove`"
+}
+
+// DeletePolicy removes what was applied under a name, of whatever kind.
+func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (api.PolicyChange, error) {
+	d := b.d
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	var res api.PolicyChange
+	var files []string
+	var other *documents.Item
+	for _, it := range d.library.Items() {
+		switch {
+		case it.Name != name || it.Origin == documents.FromSandbox:
+		case isApplied(&it):
+			files = append(files, it.File)
+			res.Documents = append(res.Documents, api.PolicyDocument{Kind: it.Kind, Name: it.Name, Scope: it.Scope.String(), File: it.File})
+		default:
+			other = &it
+		}
+	}
+	switch {
+	case len(files) > 0:
+	case other != nil:
+		return res, api.Errorf(api.CodeConflict, "the %s %q was not applied: it stands in %s:%d", other.Kind, name, other.File, other.Line).WithRemedy(keptElsewhere(other))
+	default:
+		return res, api.Errorf(api.CodeNotFound, "no document %q was applied", name).WithRemedy("`ringfence policy show` lists what is in force")
+	}
+	var err error
+	if res.Revision, err = d.library.RemoveBy(author(c), files...); err != nil {
+		return res, api.Errorf(api.CodeInternal, "%v", err)
+	}
+	return res, nil
+}
+
+// enforcedEvery is how often a waiting caller's sandboxes are asked again.
+const enforcedEvery = 20 * time.Millisecond
+
+// Enforced waits until kernel and gateway judge every running sandbox on a
+// revision or a later one.
+func (b *backend) Enforced(ctx context.Context, revision uint64, timeout time.Duration) (api.Enforcement, error) {
+	d := b.d
+	if newest := d.library.Snapshot().Revision(); revision > newest {
+		return api.Enforcement{}, api.Errorf(api.CodeNotFound, "there is no policy revision %d yet: the newest is %d", revision, newest)
+	}
+	wctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	late := d.policy.wait(wctx, revision)
+	for {
+		e := d.enforcement(ctx, revision)
+		if late != nil {
+			e.InForce = false
+			d.mu.Lock()
+			e.Detail = d.unenforced
+			d.mu.Unlock()
+		}
+		if e.InForce || wctx.Err() != nil {
+			return e, ctx.Err()
+		}
+		select {
+		case <-wctx.Done():
+		case <-time.After(enforcedEvery):
+		}
+	}
+}
+
+// enforcement asks kernel and gateway.
+func (d *Daemon) enforcement(ctx context.Context, revision uint64) api.Enforcement {
+	e := api.Enforcement{Revision: revision}
+	served, err := d.gatewayRevisions(ctx)
+	if err != nil {
+		e.Detail = err.Error()
+	}
+	for _, s := range d.sandboxes.List() {
+		if !s.Runs() { // one that starts catches up before its agent runs
+			continue
+		}
+		generation, err := s.Generation()
+		if err != nil {
+			e.Detail = err.Error()
+		}
+		if on := served[s.Record.Number]; generation < revision || on < revision {
+			e.Behind = append(e.Behind, api.Behind{ID: s.Record.ID, Name: s.Record.Name, Kernel: generation, Gateway: on})
+			continue
+		}
+		e.Sandboxes++
+	}
+	e.InForce = len(e.Behind) == 0
+	return e
+}
+
+// gatewayRevisions is what the gateway says; a gateway that is not there serves
+// nobody.
+func (d *Daemon) gatewayRevisions(ctx context.Context) (map[uint32]uint64, error) {
+	if !d.gateway.Ready() {
+		return nil, errors.New("the gateway is not running")
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	body, _, err := d.gateway.Call(ctx, wire.TypeRevisions, nil)
+	if err != nil {
+		return nil, fmt.Errorf("the gateway does not answer: %w", err)
+	}
+	return wire.DecodeRevisions(body)
+}

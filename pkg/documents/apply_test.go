@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package documents
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+func TestPutAllIsOneRevision(t *testing.T) {
+	r := newRig(t)
+	first := r.lib.Snapshot().Revision()
+	rev, err := r.lib.PutAll("uid=0", map[string]string{"a.yaml": policyOf("a", "allow", "a.example:443"), "b.yaml": policyOf("b", "allow", "b.example:443")})
+	if err != nil || rev != first+1 || r.lib.Snapshot().Revision() != rev {
+		t.Fatalf("revision %d after %d, %v", rev, first, err)
+	}
+	r.want("a.example", true)
+	r.want("b.example", true)
+	last := r.changes[len(r.changes)-1]
+	if last.Author != "uid=0" || len(last.Loaded) != 2 {
+		t.Errorf("%+v", last)
+	}
+
+	// One mistake, and nothing of it happens: in force, on disk, to the number.
+	rev2, err := r.lib.PutAll("uid=0", map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "c.yaml": policyOf("c", "alow", "c.example:443")})
+	var ps policy.Problems
+	if !errors.As(err, &ps) || !strings.Contains(err.Error(), "c.yaml:6:") || rev2 != 0 {
+		t.Errorf("%d, %v", rev2, err)
+	}
+	// Two that do not go together.
+	if _, err := r.lib.PutAll("uid=0", map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "c.yaml": policyOf("b", "allow", "c.example:443")}); !errors.As(err, &ps) {
+		t.Errorf("%v", err)
+	}
+	r.want("a.example", true)
+	if got := r.lib.Snapshot().Revision(); got != rev {
+		t.Errorf("revision %d", got)
+	}
+	r.reopen() // as after a restart
+	r.want("a.example", true)
+	r.want("b.example", true)
+	r.want("c.example", false)
+
+	if _, err := r.lib.RemoveBy("uid=7", "a.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	r.want("a.example", false)
+	if last := r.changes[len(r.changes)-1]; last.Author != "uid=7" || len(last.Removed) != 1 {
+		t.Errorf("%+v", last)
+	}
+}
+
+// A write that fails half-way leaves everything as it was.
+func TestPutAllThatCannotBeStored(t *testing.T) {
+	r := newRig(t)
+	if _, err := r.lib.PutAll("", map[string]string{"a.yaml": policyOf("a", "allow", "a.example:443")}); err != nil {
+		t.Fatal(err)
+	}
+	// A directory cannot be replaced by a file.
+	if err := os.MkdirAll(filepath.Join(r.api, "b.yaml", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	rev := r.lib.Snapshot().Revision()
+	if _, err := r.lib.PutAll("", map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "b.yaml": policyOf("b", "allow", "b.example:443")}); err == nil {
+		t.Fatal("stored")
+	}
+	for range 2 {
+		r.want("a.example", true)
+		r.want("b.example", false)
+		if got := r.lib.Snapshot().Revision(); got != rev {
+			t.Errorf("revision %d, was %d", got, rev)
+		}
+		if err := r.lib.Reload(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

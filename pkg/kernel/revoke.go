@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoDestroy says that this kernel cannot end the sockets of others
+// (CONFIG_INET_DIAG_DESTROY). What is denied is refused and dropped all the
+// same; a flow that nobody else ends stalls instead of ending.
+var ErrNoDestroy = errors.New("this kernel cannot destroy sockets (CONFIG_INET_DIAG_DESTROY)")
+
+// EndDenied ends every connected TCP and UDP socket of the sandbox's cgroup
+// that its policy of this moment denies, in the network namespace netnsFD, and
+// returns how many. Call it after [Sandbox.SetState]: the clients see
+// ECONNABORTED at once instead of silence. Sockets of other cgroups are not
+// looked at: those of the gateway among them, which live in the same namespace
+// and whose peer is the sandbox. A connect that was let through just before
+// the switch may show only after this call; its packets are dropped, and a
+// second call ends it. The error is [ErrNoDestroy] where the kernel has no way
+// to do it.
+func (s *Sandbox) EndDenied(netnsFD int) (int, error) {
+	var failed error
+	n, err := s.fence.DestroyFlows(netnsFD, func(f Flow) bool {
+		if f.Cgroup != s.cg.id {
+			return false
+		}
+		denied, err := s.denies(f.Proto, f.Dst)
+		if err != nil {
+			failed = err
+		}
+		if denied {
+			s.fence.ended.add(f.Cookie)
+		}
+		return denied
+	})
+	s.fence.ended.n.Add(uint64(n))
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		err = ErrNoDestroy
+	}
+	if err := errors.Join(failed, err); err != nil {
+		return n, fmt.Errorf("end flows of sandbox %d: %w", s.id, err)
+	}
+	return n, nil
+}
+
+// EndedFlows counts the sockets that EndDenied ended.
+func (f *Fence) EndedFlows() uint64 { return f.ended.n.Load() }
+
+// endedKept bounds how many ended sockets are remembered.
+const endedKept = 8192
+
+// endedFlows remembers the last sockets that EndDenied ended: the reset that
+// the kernel sends for one meets the egress hook and is dropped, which is no
+// deed of the sandbox. The zero value is ready.
+type endedFlows struct {
+	n atomic.Uint64
+
+	mu    sync.Mutex
+	set   map[uint64]bool
+	order []uint64 // a ring once it is full
+	next  int
+}
+
+func (e *endedFlows) add(cookie uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.set == nil {
+		e.set = map[uint64]bool{}
+	}
+	if e.set[cookie] {
+		return
+	}
+	e.set[cookie] = true
+	if len(e.order) < endedKept {
+		e.order = append(e.order, cookie)
+		return
+	}
+	delete(e.set, e.order[e.next])
+	e.order[e.next] = cookie
+	e.next = (e.next + 1) % endedKept
+}
+
+func (e *endedFlows) has(cookie uint64) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.set[cookie]
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io/fs"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/kernel"
+)
+
+// Settle is how long after a switch a connect that had passed the hook before
+// it may still be on its way into the kernel's lists of sockets.
+const Settle = 200 * time.Millisecond
+
+// EndDenied ends what sandboxes still have open and their policy denies now,
+// in those where the last changes closed something. It holds no lock of a
+// sandbox while it works, so that launches and DNS do not wait for it. more says that it
+// is to be called once more when Settle is over.
+func (m *Manager) EndDenied() (more bool, err error) {
+	var errs []error
+	for _, s := range m.List() {
+		again, err := s.endDenied()
+		if errors.Is(err, kernel.ErrNoDestroy) {
+			return false, err // the same for all
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sandbox %s: %w", s.Record.ID, err))
+		}
+		more = more || again
+	}
+	return more, errors.Join(errs...)
+}
+
+func (s *Sandbox) endDenied() (more bool, err error) {
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed.IsZero() {
+		return false, nil
+	}
+	ns, err := s.network()
+	if err != nil || ns == nil {
+		return false, err
+	}
+	defer ns.Close()
+	last := time.Since(closed) >= Settle
+	n, err := s.fence.EndDenied(int(ns.Fd()))
+	if n > 0 {
+		s.m.o.Logger.Info("flows that policy denies now were ended", "sandbox", s.Record.ID, "revision", s.View().Snapshot().Revision(), "flows", n)
+	}
+	if err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last && s.closed.Equal(closed) { // what was closed meanwhile is looked for anew
+		s.closed = time.Time{}
+	}
+	return !s.closed.IsZero(), nil
+}
+
+// network opens the sandbox's network namespace; nil when it is gone. Another
+// process that got init's pid has another namespace.
+func (s *Sandbox) network() (*os.File, error) {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", s.Record.Init.PID))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(int(ns.Fd()), &st)
+	if err == nil && st.Ino == s.Record.Namespaces["net"] {
+		return ns, nil
+	}
+	ns.Close()
+	return nil, err
+}
+
+// closes says whether a table lets something less through than the one before:
+// a port of a name is missing, or the address rules are not the same. It looks
+// at what was written, not at what it means, and may say yes for nothing.
+func closes(old, next map[netip.Addr][]kernel.NameEntry, oldAddrs, nextAddrs uint64) bool {
+	if oldAddrs != nextAddrs {
+		return true
+	}
+	for addr, entries := range old {
+		have := map[kernel.NameEntry]bool{}
+		for _, e := range next[addr] {
+			e.Rule = 0
+			have[e] = true
+		}
+		for _, e := range entries {
+			e.Rule = 0
+			if !have[e] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var addrSeed = maphash.MakeSeed()
+
+// digest tells one list of address rules from another, whichever rules they
+// come from.
+func digest(entries []kernel.CIDREntry) uint64 {
+	var h maphash.Hash
+	h.SetSeed(addrSeed)
+	for _, e := range entries {
+		e.Rule = 0
+		maphash.WriteComparable(&h, e)
+	}
+	return h.Sum64()
+}
