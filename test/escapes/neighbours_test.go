@@ -16,6 +16,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/test/doubles"
@@ -154,6 +157,32 @@ func attempted(t *testing.T, cmd *exec.Cmd, names []string) map[string]result {
 	return out
 }
 
+// removeObjects removes the IPC objects of a neighbour without a fence.
+func removeObjects(t *testing.T, params map[string]string) {
+	t.Helper()
+	name, err := unix.BytePtrFromString(params["mq"])
+	need(t, err)
+	_, _, _ = unix.Syscall(unix.SYS_MQ_UNLINK, uintptr(unsafe.Pointer(name)), 0, 0) // an error means that it is gone
+	key, err := strconv.ParseUint(params["key"], 10, 64)
+	need(t, err)
+	for _, o := range []struct{ get, size, control, command uintptr }{
+		{unix.SYS_SHMGET, 0, unix.SYS_SHMCTL, unix.IPC_RMID}, {unix.SYS_MSGGET, 0, unix.SYS_MSGCTL, unix.IPC_RMID}, {unix.SYS_SEMGET, 0, unix.SYS_SEMCTL, unix.IPC_RMID},
+	} {
+		id, _, e := unix.Syscall(o.get, uintptr(key), o.size, 0)
+		if e != 0 {
+			continue
+		}
+		if o.control == unix.SYS_SEMCTL {
+			_, _, e = unix.Syscall(o.control, id, 0, o.command)
+		} else {
+			_, _, e = unix.Syscall(o.control, id, o.command, 0)
+		}
+		if e != 0 {
+			t.Errorf("an object of key %#x stays: %v", key, e)
+		}
+	}
+}
+
 // unfencedNeighbours: each attempt succeeds between two processes of one user,
 // and what can be noticed is.
 func (p *place) unfencedNeighbours(t *testing.T, program []byte) {
@@ -178,7 +207,12 @@ func (p *place) unfencedNeighbours(t *testing.T, program []byte) {
 		need(t, err)
 		params = offered(t, file)
 		params["hostpid"], params["fd"] = params["pid"], "3"
-		return params, func() { in.Close(); _ = cmd.Wait(); need(t, os.Remove(file)) } // it may have been killed
+		return params, func() {
+			in.Close()
+			_ = cmd.Wait() // it may have been killed, and then it has removed nothing
+			need(t, os.Remove(file))
+			removeObjects(t, params)
+		}
 	}
 	run := func(params map[string]string, names []string) map[string]result {
 		cmd := exec.CommandContext(t.Context(), attempts, append([]string{"--batch"}, arguments(params)...)...)
