@@ -58,10 +58,15 @@ static __always_inline void rf_call_args(void *regs, __u64 *args)
 	args[5] = BPF_CORE_READ(arm64, regs[5]);
 }
 
+/*
+ * Without the barrier the compiler compares errno and computes the offset from
+ * it by a shift and a mask, of which the verifier of Linux 6.1 sees no bound.
+ */
 static __always_inline int rf_bit(const __u64 *set, __u32 errno)
 {
 	__u32 word = errno / 64;
 
+	barrier_var(word);
 	if (word >= RF_ERRNOS / 64)
 		return 0;
 	return (set[word] >> (errno % 64)) & 1;
