@@ -46,7 +46,7 @@ func main() {
 		os.Exit(exitSetup)
 	}
 	if len(os.Args) == 3 && os.Args[1] == "guard" {
-		os.Exit(guardMain(os.Args[2]))
+		os.Exit(parkFirstThread(func() int { return guardMain(os.Args[2]) }))
 	}
 	os.Exit(buildMain())
 }

@@ -3,10 +3,23 @@
 package main
 
 import (
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
+
+// The main goroutine runs on the process's first thread and on no other.
+func init() { runtime.LockOSThread() }
+
+// parkFirstThread runs f while the first thread sleeps. Go blocks signals on a
+// thread that starts a process or another thread, and for good on the one that
+// serves os/signal; none of that may be the first.
+func parkFirstThread(f func() int) int {
+	done := make(chan int)
+	go func() { done <- f() }()
+	return <-done
+}
 
 // defaultSignals gives every signal its default action but the one with which
 // Go's runtime interrupts its own threads and the one about children. Nobody but the kernel can end the
@@ -14,6 +27,11 @@ import (
 // by one whose default is to end (pid_namespaces(7)); Go's handlers would end
 // it. Catching them all with os/signal is as safe, but takes two switches of
 // threads for each of them, a millisecond in all.
+//
+// That holds only while the first thread blocks no signal: the kernel asks that
+// one alone whether it ignores a signal, a blocked signal counts as one that it
+// does not ignore, and then any other thread is found to end the process by it
+// (sig_ignored and complete_signal of kernel/signal.c). See parkFirstThread.
 //
 // Nothing is handed down ignored either, neither what the keeper was started
 // with nor libc's two internal signals, which glibc's posix_spawn leaves so.

@@ -222,6 +222,23 @@ func TestHostNeverSeesUID0(t *testing.T) {
 	}
 }
 
+// TestFirstThreadBlocksNoSignal: if it did, the agent could end init by that
+// signal where Landlock does not keep signals inside (ABI 6, Linux 6.12).
+func TestFirstThreadBlocksNoSignal(t *testing.T) {
+	needRoot(t)
+	b := launch(t, input(t, newWorld(t)), "sleep", "100")
+	b.recv(b.status)
+	for range 20 {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/status", b.init.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(status), "SigBlk:\t0000000000000000\n") {
+			t.Fatalf("init's first thread:\n%s", status)
+		}
+	}
+}
+
 // TestInitMemory opens init's memory as the same uid on the host.
 func TestInitMemory(t *testing.T) {
 	needRoot(t)
