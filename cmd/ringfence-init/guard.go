@@ -5,8 +5,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/confine"
@@ -41,15 +39,15 @@ type guard struct {
 	procs  map[int]*process
 	in     chan incoming
 	fresh  chan *confine.Conn // keepers that came back
-	child  chan os.Signal
+	child  chan struct{}      // a child has ended and is not reaped yet
+	reaped chan struct{}      // the answer
 }
 
 func newGuard(keeper *confine.Conn, spec *confine.Spec) (*guard, error) {
 	g := &guard{
 		keeper: keeper, spec: spec, procs: map[int]*process{}, in: make(chan incoming, 16),
-		fresh: make(chan *confine.Conn), child: make(chan os.Signal, 1),
+		fresh: make(chan *confine.Conn), child: make(chan struct{}), reaped: make(chan struct{}),
 	}
-	signal.Notify(g.child, syscall.SIGCHLD)
 	g.agent = &process{}
 	if spec.StatusFD >= 0 {
 		status, err := confine.NewConn(spec.StatusFD)
@@ -82,6 +80,7 @@ func (g *guard) run() int {
 		g.fail(g.agent, code, err)
 		return int(code)
 	}
+	go g.watch()
 	go g.read(g.keeper, nil)
 	if g.spec.ListenFD >= 0 {
 		go g.accept(g.spec.ListenFD)
@@ -96,6 +95,7 @@ func (g *guard) loop() int {
 			if ws, done := g.reap(unix.WNOHANG); done {
 				return g.end(ws)
 			}
+			g.reaped <- struct{}{}
 		case in := <-g.in:
 			g.handle(in)
 		case c := <-g.fresh:
@@ -105,6 +105,23 @@ func (g *guard) loop() int {
 			g.keeper = c
 			go g.read(c, nil)
 		}
+	}
+}
+
+// watch tells of children that ended, until there is none: the agent was the
+// last. It waits for them in a thread, for a handler of SIGCHLD would make init
+// mortal; see defaultSignals.
+func (g *guard) watch() {
+	for {
+		err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		g.child <- struct{}{}
+		<-g.reaped
 	}
 }
 
