@@ -10,11 +10,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/kernel"
 )
+
+// lockPatience is how long a daemon waits for the lock: a child of one that
+// was killed holds it until its own exec.
+const lockPatience = 2 * time.Second
 
 // lockRun makes the run directory and keeps a second daemon out of it.
 func lockRun(dir string) (*os.File, error) {
@@ -25,7 +30,11 @@ func lockRun(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for end := time.Now().Add(lockPatience); errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("another ringfenced uses the run directory %s: stop it, or choose another with --run-dir", dir)
