@@ -89,6 +89,7 @@ type Exit struct {
 	Denials  uint64    `json:"denials,omitempty"`
 	Failures uint64    `json:"failures,omitempty"` // of what was let through
 	Findings []Finding `json:"findings,omitempty"`
+	Why      string    `json:"why,omitempty"` // for what the daemon ended it, "" if it did not
 }
 
 // Files are the descriptors of a launch or exec. Each was received with the

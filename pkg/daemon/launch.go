@@ -216,7 +216,7 @@ func (s *session) Wait(ctx context.Context) (api.Exit, error) {
 		return api.Exit{}, ctx.Err()
 	}
 	x := s.s.Exit()
-	return api.Exit{Code: x.Code, Denials: s.s.Denials(), Failures: s.s.Failures(), Findings: findings(x)}, nil
+	return api.Exit{Code: x.Code, Denials: s.s.Denials(), Failures: s.s.Failures(), Findings: findings(x), Why: x.Why}, nil
 }
 
 // Exec runs one more program in a sandbox.

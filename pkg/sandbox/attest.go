@@ -190,6 +190,7 @@ func (m *Manager) attestOne(s *Sandbox) {
 	}
 	s.mu.Lock()
 	s.problems = append(s.problems, err.Error())
+	s.why = "its walls no longer stood"
 	s.mu.Unlock()
 	e := s.event(event.KindTamper)
 	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "attest", "keeper"

@@ -49,6 +49,9 @@ func (s *Sandbox) listen() {
 func (s *Sandbox) recordHostile(why error) {
 	s.m.o.Logger.Error("ringfence-init was taken over; the sandbox is ended", "sandbox", s.Record.ID, "error", why)
 	s.CountDenial(1)
+	s.mu.Lock()
+	s.why = "its first process did what no ringfence-init does, as if it was taken over"
+	s.mu.Unlock()
 	e := s.event(event.KindTamper)
 	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "ringfence-init", "keeper"
 	e.Reason, e.ReasonCode = "the sandbox's first process said what no ringfence-init says; the sandbox is ended", "protocol"
@@ -159,6 +162,7 @@ func (s *Sandbox) teardown(code int, why error) {
 		s.m.o.Drain(s)
 	}
 	s.mu.Lock()
+	exit.Why = s.why
 	s.exit = exit
 	s.torn = true // from here on no policy is put into force for it
 	table := s.table

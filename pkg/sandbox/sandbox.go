@@ -38,6 +38,7 @@ type Exit struct {
 	Code     int
 	Findings []workspace.Finding
 	At       time.Time
+	Why      string // for what the keeper ended it, "" if it did not
 }
 
 // Sandbox is one living sandbox.
@@ -70,6 +71,7 @@ type Sandbox struct {
 	exit     Exit
 	problems []string  // layers that no longer hold
 	closed   time.Time // when a switch last closed something that may be open still; see revoke.go
+	why      string    // for what the keeper ended it, "" if it did not
 
 	wildcards wildcardBudget
 	torn      bool // nothing runs any more, and its tables are being dropped

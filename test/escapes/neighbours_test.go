@@ -212,6 +212,9 @@ func (p *place) unfencedNeighbours(t *testing.T, program []byte) {
 			_ = cmd.Wait() // it may have been killed, and then it has removed nothing
 			need(t, os.Remove(file))
 			removeObjects(t, params)
+			for _, key := range []string{"unix", "unixdgram", "tmpfile", "shmfile", "secretdotdot"} {
+				_ = os.Remove(params[key]) // one that was not killed has done it
+			}
 		}
 	}
 	run := func(params map[string]string, names []string) map[string]result {

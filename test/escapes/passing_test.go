@@ -286,7 +286,7 @@ func (h *passing) withdrawn(t *testing.T) {
 		r := h.n.CLI(t, "exec", h.giver, "--", "./attempts", "tcp-literal4", "addr="+strings.Split(h.at["V"], ":")[0], fmt.Sprintf("port=%d", portOf(h.echo)))
 		return strings.Contains(r.Stdout, `"ok":false`)
 	})
-	judged(t, "a connection whose rule is gone", finish(), []string{"none", "EPIPE", "ECONNRESET", "EPERM", "EACCES"})
+	judged(t, "a connection whose rule is gone", finish(), []string{"none", "EPIPE", "ECONNRESET", "ECONNABORTED", "EPERM", "EACCES"})
 	h.n.WritePolicy(t, h.policy, h.allowEcho(true))
 	eventually(t, "the policy is back", func() bool { return h.take(t, "coding", "give.sock", "tcp "+h.at["echo"], "talk", "again").OK })
 }
@@ -309,7 +309,7 @@ func (h *passing) ended(t *testing.T) {
 		t.Fatalf("stop: %+v", r)
 	}
 	for what, f := range finish {
-		judged(t, what, f(), []string{"none", "EPIPE", "ECONNRESET", "ECONNREFUSED", "EACCES", "EPERM", "ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL"})
+		judged(t, what, f(), []string{"none", "EPIPE", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EACCES", "EPERM", "ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL"})
 	}
 	if effects := h.world.Effects(); len(effects) > 0 || h.echo.Count() != now {
 		t.Errorf("ESCAPE: after the end the world noticed %v, the server %d", effects, h.echo.Count()-now)

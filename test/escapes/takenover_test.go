@@ -34,26 +34,26 @@ type takeover struct {
 // 137. What the tool hears is the word of the sandbox: it may lie about the
 // agent's exit code, and about nothing else.
 var takeovers = []takeover{
-	{"garbage", true, 137, "ringfence-init"},
-	{"short", true, 137, "ringfence-init"},
-	{"empty", true, 137, "ringfence-init"},
-	{"oversized", true, 137, "ringfence-init"},
-	{"long text", true, 137, "ringfence-init"},
-	{"unfinished", true, 137, "ringfence-init"},
-	{"huge", true, 137, "ringfence-init"},
-	{"continuation", true, 137, "ringfence-init"},
-	{"unknown", true, 137, "ringfence-init"},
-	{"keeper's word", true, 137, "ringfence-init"},
-	{"ready again", true, 137, "ringfence-init"},
-	{"started again", true, 137, "ringfence-init"},
-	{"failed late", true, 137, "ringfence-init"},
-	{"two ends", true, 137, "ringfence-init"},
-	{"end of -1", true, 137, "ringfence-init"},
-	{"end of 2^31-1", true, 137, "ringfence-init"},
-	{"descriptors", true, 137, "ringfence-init"}, // see mayPass
-	{"lingering", true, 137, "ringfence-init"},
-	{"flood", true, 137, "ringfence-init"},
-	{"closed", true, 137, "ringfence-init"},
+	{"garbage", true, 137, "the daemon ended the sandbox"},
+	{"short", true, 137, "the daemon ended the sandbox"},
+	{"empty", true, 137, "the daemon ended the sandbox"},
+	{"oversized", true, 137, "the daemon ended the sandbox"},
+	{"long text", true, 137, "the daemon ended the sandbox"},
+	{"unfinished", true, 137, "the daemon ended the sandbox"},
+	{"huge", true, 137, "the daemon ended the sandbox"},
+	{"continuation", true, 137, "the daemon ended the sandbox"},
+	{"unknown", true, 137, "the daemon ended the sandbox"},
+	{"keeper's word", true, 137, "the daemon ended the sandbox"},
+	{"ready again", true, 137, "the daemon ended the sandbox"},
+	{"started again", true, 137, "the daemon ended the sandbox"},
+	{"failed late", true, 137, "the daemon ended the sandbox"},
+	{"two ends", true, 137, "the daemon ended the sandbox"},
+	{"end of -1", true, 137, "the daemon ended the sandbox"},
+	{"end of 2^31-1", true, 137, "the daemon ended the sandbox"},
+	{"descriptors", true, 137, "the daemon ended the sandbox"}, // see mayPass
+	{"lingering", true, 137, "the daemon ended the sandbox"},
+	{"flood", true, 137, "the daemon ended the sandbox"},
+	{"closed", true, 137, "the daemon ended the sandbox"},
 	{"handed on", false, 3, ""},
 
 	{"no start", true, 125, "ringfence-init"},
@@ -139,7 +139,7 @@ func (p *place) takeover(t *testing.T, n *node.Node, a *takeover) {
 	}
 	name := "hostile-" + strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(a.name, "-"), "-")
 	p.world.Effects()
-	args := []string{"run", "--profile", "coding", "--name", name, "--env", "TAKENOVER=" + a.name, "--", "sh", "-c", tries + "sleep 1.5; exit 3", "agent"}
+	args := []string{"run", "--quiet", "--profile", "coding", "--name", name, "--env", "TAKENOVER=" + a.name, "--", "sh", "-c", tries + "sleep 1.5; exit 3", "agent"}
 	began := time.Now()
 	r := n.CLIIn(t, ws, append(args, p.world.Args(nil)...)...)
 	if took := time.Since(began); took > time.Minute {

@@ -264,6 +264,9 @@ func (s *session) wait(d time.Duration) {
 // killed, and with it everything in the sandbox.
 func (s *session) result() Result {
 	r := Result{ID: s.id, Exit: s.exit, Note: s.note}
+	if s.exit != nil && s.exit.Why != "" {
+		r.Note = "the daemon ended the sandbox: " + s.exit.Why + "; see ringfence events --sandbox " + show.Text(s.id, 64)
+	}
 	switch {
 	case s.failure != nil:
 		r.Failure, r.Code = s.failure, s.failure.Code
