@@ -96,17 +96,30 @@ func worst(parts []api.Part) string {
 }
 
 func (b *backend) Sandboxes(context.Context) ([]api.Sandbox, error) {
-	var out []api.Sandbox
+	var living []api.Sandbox
 	for _, s := range b.d.sandboxes.List() {
-		out = append(out, describe(s))
+		living = append(living, describe(s))
 	}
 	b.d.mu.Lock()
 	defer b.d.mu.Unlock()
-	for _, e := range b.d.ended {
+	return listed(living, b.d.ended), nil
+}
+
+// listed is every sandbox once, by age. One that is just ending is among both.
+func listed(living []api.Sandbox, ended []endedSandbox) []api.Sandbox {
+	var out []api.Sandbox
+	over := map[string]bool{}
+	for _, e := range ended {
 		out = append(out, e.view)
+		over[e.view.ID] = true
+	}
+	for _, v := range living {
+		if !over[v.ID] {
+			out = append(out, v)
+		}
 	}
 	slices.SortStableFunc(out, func(x, y api.Sandbox) int { return x.Created.Compare(y.Created) })
-	return out, nil
+	return out
 }
 
 // describe is what operators see of a living sandbox.
