@@ -49,6 +49,15 @@ test: ## the whole test suite (root; RINGFENCE_CI=1 turns missing things into fa
 	@[ "$$(id -u)" = 0 ] || { echo "not root: everything that needs the kernel is skipped" >&2; [ -z "$$RINGFENCE_CI" ]; }
 	@$(GO) run ./tools/testsum -race '2:./bpf/... ./cmd/... ./pkg/... ./profiles/... ./tools/...' '1:./test/...'
 
+.PHONY: deps-kernels
+deps-kernels: ## install from apt what test-kernels needs
+	@tools/deps.sh build kernels
+
+.PHONY: test-kernels
+test-kernels: ## the tests that need the kernel, on Debian's kernels in QEMU; KERNELS='-short' or '-only 6.1' for less
+	@tools/deps.sh --check build kernels || { echo "run: make deps-kernels" >&2; exit 1; }
+	$(GO) run ./test/kernels $(KERNELS)
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (30s)
 	@GO='$(GO)' tools/fuzz.sh $(FUZZTIME)

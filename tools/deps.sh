@@ -6,6 +6,7 @@
 #   tools/deps.sh build             what `make build` needs besides Go
 #   tools/deps.sh generate          clang and friends, for `make generate`
 #   tools/deps.sh test              the programs that tests run
+#   tools/deps.sh kernels           what `make test-kernels` boots kernels with
 #   tools/deps.sh --check JOB...    install nothing; say what is missing, exit 1
 set -euo pipefail
 
@@ -24,7 +25,7 @@ need() {
 	"$@" >/dev/null 2>&1 || missing+=("$package")
 }
 
-has() { command -v "$1"; }
+has() { PATH=$PATH:/usr/sbin:/sbin command -v "$1"; }
 
 # Debian's own Go is older than go.mod asks for.
 go_is_new_enough() {
@@ -64,8 +65,15 @@ for job in "$@"; do
 		need procps has ps
 		need iproute2 has ip
 		;;
+	kernels)
+		need qemu-system-x86 has qemu-system-x86_64
+		need e2fsprogs has mke2fs
+		need kmod has depmod
+		need xz-utils has xz
+		need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
+		;;
 	*)
-		echo "tools/deps.sh: unknown job '$job'; jobs are build, generate and test" >&2
+		echo "tools/deps.sh: unknown job '$job'; jobs are build, generate, test and kernels" >&2
 		exit 2
 		;;
 	esac

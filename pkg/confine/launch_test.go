@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/confine"
+	"github.com/ringfence/ringfence/test/env"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,6 +54,11 @@ func runTests(m *testing.M) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	if built := env.Built("ringfence-init"); built != "" {
+		initPath = built
+		defer idmaps.Close()
+		return m.Run()
 	}
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", initPath, "github.com/ringfence/ringfence/cmd/ringfence-init")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -237,7 +243,7 @@ var initBinary = sync.OnceValues(func() (*os.File, error) { return confine.InitB
 
 func (b *box) recv(c *confine.Conn) *confine.Message {
 	b.tb.Helper()
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(env.Wait(20 * time.Second))); err != nil {
 		b.tb.Fatal(err)
 	}
 	m, err := c.Recv()

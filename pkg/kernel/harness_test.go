@@ -22,6 +22,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/test/env"
 )
 
 // needRoot skips where the kernel cannot be asked at all.
@@ -326,7 +328,7 @@ func (c *collector) all() []Record {
 // find waits for a record that ok accepts.
 func find[T Record](t testing.TB, c *collector, what string, ok func(T) bool) T {
 	t.Helper()
-	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(env.Wait(3 * time.Second)); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		for _, r := range c.all() {
 			if v, is := r.(T); is && ok(v) {
 				return v

@@ -88,7 +88,7 @@ func TestAdopt(t *testing.T) {
 			in.try(denied)
 			find(t, recs, "denial after the adoption", func(v *Verdict) bool { return !v.Allowed && v.Generation == 2 })
 			in.end()
-			if err := box.Detach(); err != nil {
+			if err := detachSoon(box); err != nil {
 				t.Error(err)
 			}
 		})
@@ -218,7 +218,7 @@ func TestNothingLeft(t *testing.T) {
 		if err := f.PutNames(id, []NameEntry{{Addr: virtualRange.Addr(), Port: 1, Proto: ProtoTCP}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := box.Detach(); err != nil {
+		if err := detachSoon(box); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.DropPolicy(id); err != nil {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/test/env"
 	"github.com/ringfence/ringfence/test/escapes/world"
 	"github.com/ringfence/ringfence/test/node"
 )
@@ -65,11 +66,14 @@ func newPlace(t *testing.T) *place {
 	t.Cleanup(func() { need(t, os.RemoveAll(dir)) })
 	need(t, os.Chmod(dir, 0o755))
 	p.dir = dir
-	program := filepath.Join(dir, "attempts")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./attempts")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	program := env.Built("attempts")
+	if program == "" {
+		program = filepath.Join(dir, "attempts")
+		build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./attempts")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("build: %v\n%s", err, out)
+		}
 	}
 	p.program, err = os.ReadFile(program)
 	need(t, err)

@@ -23,6 +23,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/daemon"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/test/env"
 )
 
 // build is done once for all tests of a process.
@@ -30,6 +31,9 @@ var build = sync.OnceValues(buildAll)
 
 // Root is the top of this checkout.
 func Root() string {
+	if t := env.Tree(); t != "" {
+		return t
+	}
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
@@ -37,6 +41,9 @@ func Root() string {
 // buildAll compiles the three programs into the checkout's own cache folder.
 // The daemon is built with the race detector when the tests are.
 func buildAll() (string, error) {
+	if p := env.Built("ringfenced"); p != "" {
+		return filepath.Dir(p), nil
+	}
 	dir := filepath.Join(Root(), "bin", "test")
 	if raceEnabled {
 		dir += "-race"
@@ -122,11 +129,11 @@ func Start(t testing.TB, o Options) *Node {
 }
 
 // StartDaemon starts the daemon and waits until its API answers.
-func (n *Node) StartDaemon(t testing.TB, env ...string) {
+func (n *Node) StartDaemon(t testing.TB, environ ...string) {
 	t.Helper()
 	n.cmd = exec.Command(filepath.Join(n.Bin, "ringfenced"), "--config", filepath.Join(n.Dir, "config.yaml"),
 		"--run-dir", n.RunDir, "--state-dir", n.StateDir, "--policy-dir", n.PolicyDir)
-	n.cmd.Env = append(os.Environ(), env...)
+	n.cmd.Env = append(os.Environ(), environ...)
 	// A file, not a pipe: the gateway has it too, and outlives a keeper.
 	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -142,7 +149,7 @@ func (n *Node) StartDaemon(t testing.TB, env ...string) {
 
 func (n *Node) await(t testing.TB) {
 	t.Helper()
-	for range 600 {
+	for end := time.Now().Add(env.Wait(30 * time.Second)); time.Now().Before(end); {
 		if err := n.cmd.Process.Signal(syscall.Signal(0)); err != nil {
 			break
 		}
@@ -200,7 +207,7 @@ func (n *Node) CLI(t testing.TB, args ...string) Result {
 // CLIIn runs the command line tool in a directory.
 func (n *Node) CLIIn(t testing.TB, dir string, args ...string) Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), env.Wait(3*time.Minute))
 	defer cancel()
 	cmd := n.Command(ctx, args...)
 	cmd.Dir = dir
@@ -255,7 +262,7 @@ func (n *Node) Events(t testing.TB, args ...string) []event.Event {
 func (n *Node) WaitEvent(t testing.TB, what string, want func(*event.Event) bool, args ...string) event.Event {
 	t.Helper()
 	var last []event.Event
-	for range 100 {
+	for end := time.Now().Add(env.Wait(10 * time.Second)); time.Now().Before(end); {
 		last = n.Events(t, args...)
 		for i := range last {
 			if want(&last[i]) {
@@ -294,7 +301,7 @@ func (n *Node) StopDaemon(t testing.TB, sig syscall.Signal) {
 		if err != nil {
 			t.Errorf("the daemon ended with %v:\n%s", err, n.Log())
 		}
-	case <-time.After(60 * time.Second):
+	case <-time.After(env.Wait(60 * time.Second)):
 		t.Fatalf("the daemon does not stop:\n%s", n.Log())
 	}
 }

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command kernels runs the product's tests on other kernels than the machine's:
+// Debian's cloud kernels in QEMU with software emulation, so that it needs
+// neither root nor /dev/kvm. What a kernel has and which tests are skipped on it
+// must be what testdata says. See docs/KERNELS.md.
+//
+//	go run ./test/kernels [-short] [-only 6.1,newest] [-packages pkg/kernel] [-update] [-v]
+//	go run ./test/kernels -only 6.1 -sh 'uname -r'
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ringfence/ringfence/test/kernels/plan"
+)
+
+// emulation lets one processor run at a time. With a thread for each, QEMU 7.2
+// loses the race between processors of which one patches the other's code:
+// Linux 7.3 dies by int3 when a tracepoint is attached.
+const emulation = "tcg,thread=single"
+
+// options are the flags.
+type options struct {
+	short, update, verbose bool
+	only, packages, script string
+	accel                  string
+	jobs                   int
+	limit                  time.Duration
+}
+
+func main() {
+	var o options
+	flag.BoolVar(&o.short, "short", false, "the oldest and the newest kernel, and the tests that say most")
+	flag.BoolVar(&o.update, "update", false, "write what is seen to testdata instead of comparing")
+	flag.BoolVar(&o.verbose, "v", false, "print what tests print")
+	flag.StringVar(&o.only, "only", "", "kernels, by the names of the table, with commas")
+	flag.StringVar(&o.packages, "packages", "", "packages, with commas")
+	flag.StringVar(&o.script, "sh", "", "only run this script of the guest's shell, and print what it prints")
+	flag.StringVar(&o.accel, "accel", emulation, "QEMU's accelerator; kvm where it works")
+	flag.IntVar(&o.jobs, "jobs", 2, "kernels at a time")
+	flag.DurationVar(&o.limit, "limit", time.Hour, "for one kernel")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	err := test(ctx, &o)
+	away := (*unreachable)(nil)
+	switch {
+	case errors.As(err, &away) && os.Getenv("RINGFENCE_CI") == "":
+		fmt.Println("SKIP: no kernel was tested:", err)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "FAIL:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// prepared is one kernel that can be booted.
+type prepared struct {
+	kernel *kernel
+	files  *kernelFiles
+}
+
+func test(ctx context.Context, o *options) error {
+	chosen, suites, err := o.choose()
+	if err != nil {
+		return err
+	}
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
+		return err
+	}
+	c, err := openCache()
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	rootDisk, kernels, err := c.prepare(ctx, chosen)
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp("", "ringfence-kernels")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	fmt.Println("building what is tested")
+	treeDisk, guest, err := build(ctx, work, suites)
+	if err != nil {
+		return err
+	}
+	rows := make([]*row, len(kernels))
+	var guests errgroup.Group
+	guests.SetLimit(o.jobs)
+	for i := range kernels {
+		r := &row{kernel: kernels[i].kernel, release: kernels[i].files.release, part: o.short, verbose: o.verbose || o.script != ""}
+		rows[i] = r
+		t := &trial{files: kernels[i].files, jobs: o.plan(suites), guest: guest, work: work, root: rootDisk, tree: treeDisk, accel: o.accel, limit: o.limit}
+		guests.Go(func() error {
+			r.boot(ctx, t)
+			if ctx.Err() != nil || o.script != "" {
+				return context.Cause(ctx)
+			}
+			return r.judge(ctx, o.update)
+		})
+	}
+	if err := guests.Wait(); err != nil {
+		return err
+	}
+	return summary(rows)
+}
+
+// plan lists the jobs of one guest.
+func (o *options) plan(suites []suite) []plan.Job {
+	if o.script != "" {
+		return []plan.Job{{Name: "sh", Dir: tree, Argv: []string{"sh", "-c", o.script}, Seconds: int(o.limit.Seconds())}}
+	}
+	jobs := []plan.Job{examine}
+	for i := range suites {
+		jobs = append(jobs, suites[i].job())
+	}
+	return jobs
+}
+
+// choose returns the kernels and packages that the flags ask for.
+func (o *options) choose() (kernels []*kernel, suites []suite, err error) {
+	unknown := map[string]bool{}
+	asked := func(list string) []string {
+		words := strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
+		for _, w := range words {
+			unknown[w] = true
+		}
+		return words
+	}
+	only, names := asked(o.only), asked(o.packages)
+	for i := range matrix {
+		k := &matrix[i]
+		if (len(only) == 0 && (k.short || !o.short)) || slices.Contains(only, k.name) {
+			kernels = append(kernels, k)
+			delete(unknown, k.name)
+		}
+	}
+	for _, s := range packages {
+		s.part = o.short && s.short != ""
+		if (len(names) == 0 && (s.part || !o.short)) || slices.Contains(names, s.name) {
+			suites = append(suites, s)
+			delete(unknown, s.name)
+		}
+	}
+	for w := range unknown {
+		return nil, nil, fmt.Errorf("the table has no %q", w)
+	}
+	return kernels, suites, nil
+}
+
+// prepare has everything on disk that does not depend on the checkout.
+func (c *cache) prepare(ctx context.Context, chosen []*kernel) (root string, kernels []prepared, err error) {
+	a, err := openArchive(ctx, c.path("apt"))
+	if err != nil {
+		return "", nil, err
+	}
+	if err := a.update(ctx); err != nil {
+		return "", nil, err
+	}
+	debs, err := a.fetch(ctx, true, programs...)
+	if err != nil {
+		return "", nil, err
+	}
+	if root, err = c.rootImage(ctx, debs); err != nil {
+		return "", nil, err
+	}
+	for _, k := range chosen {
+		name, err := a.newest(ctx, k.image)
+		if err != nil {
+			return "", nil, fmt.Errorf("kernel %s: %w", k.name, err)
+		}
+		parts, err := a.parts(ctx, name)
+		if err != nil {
+			return "", nil, err
+		}
+		debs, err := a.fetch(ctx, false, parts...)
+		if err != nil {
+			return "", nil, err
+		}
+		files, err := c.kernel(ctx, debs)
+		if err != nil {
+			return "", nil, err
+		}
+		kernels = append(kernels, prepared{k, files})
+	}
+	return root, kernels, nil
+}
+
+// trial is one boot.
+type trial struct {
+	files            *kernelFiles
+	jobs             []plan.Job
+	guest            []byte
+	work, root, tree string
+	accel            string
+	limit            time.Duration
+}
+
+func (t *trial) console() string { return filepath.Join(t.work, "console-"+t.files.release) }

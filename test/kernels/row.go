@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/ringfence/ringfence/test/kernels/fact"
+	"github.com/ringfence/ringfence/test/kernels/plan"
+)
+
+// row is one kernel of a run and what it came to.
+type row struct {
+	kernel   *kernel
+	release  string
+	verbose  bool
+	part     bool // not every test of a package runs
+	took     time.Duration
+	outcomes []*outcome
+	report   *fact.Report
+	problems []string // besides failed tests
+}
+
+// boot runs the plan on the kernel.
+func (r *row) boot(ctx context.Context, t *trial) {
+	fmt.Printf("== %s: Linux %s\n", r.kernel.name, r.release)
+	began := time.Now()
+	defer func() { r.took = time.Since(began) }()
+	p := plan.Plan{Jobs: t.jobs}
+	for _, j := range p.Jobs {
+		r.outcomes = append(r.outcomes, &outcome{job: j.Name})
+	}
+	raw, err := json.Marshal(p)
+	if err == nil {
+		initrd := filepath.Join(t.work, "initrd-"+t.files.release)
+		if err = t.files.initrd(ctx, initrd, t.guest, raw); err == nil {
+			m := &machine{kernel: t.files.vmlinuz, initrd: initrd, disks: []string{t.root, t.files.modules, t.tree}, console: t.console(), accel: t.accel, limit: t.limit}
+			err = m.boot(ctx, r.tell)
+		}
+	}
+	if err != nil {
+		r.problems = append(r.problems, err.Error())
+	}
+	// A warning of the kernel is a finding, whatever tests say.
+	if b, err := os.ReadFile(t.console()); err == nil && strings.Contains(string(b), "------------[ cut here ]------------") {
+		r.problems = append(r.problems, "the kernel warned:\n"+tail(string(b), 60))
+	}
+}
+
+// tell takes a message of the guest.
+func (r *row) tell(m plan.Message) {
+	for _, o := range r.outcomes {
+		if o.job != m.Job {
+			continue
+		}
+		switch m.Kind {
+		case plan.Line:
+			o.output = append(o.output, m.Text)
+			if r.verbose {
+				fmt.Println(strings.TrimPrefix(m.Text, "\x16"))
+			}
+		case plan.End:
+			o.ended, o.end = true, m
+			fmt.Printf("   %s: %s in %.0f s\n", r.kernel.name, o.job, m.Seconds)
+		}
+	}
+}
+
+// judge counts, and compares with what is committed or replaces that.
+func (r *row) judge(ctx context.Context, update bool) error {
+	now := &expectation{Skips: map[string]map[string]string{}}
+	for _, o := range r.outcomes {
+		if o.job == examine.Name {
+			report, err := seen(o.output)
+			if err != nil {
+				r.problems = append(r.problems, err.Error())
+				continue
+			}
+			r.report, now.Kernel = report, report.Kernel
+			continue
+		}
+		if err := o.count(ctx); err != nil {
+			return err
+		}
+		now.Skips[o.job] = o.skips
+	}
+	if r.report == nil || update && r.part {
+		return nil
+	}
+	want, err := readExpectation(r.kernel)
+	if update {
+		if err == nil { // packages that did not run keep what they have
+			for pkg, skips := range want.Skips {
+				if _, ok := now.Skips[pkg]; !ok {
+					now.Skips[pkg] = skips
+				}
+			}
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return now.write(r.kernel)
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range want.differences(now, r.part) {
+		r.problems = append(r.problems, expectationFile(r.kernel)+": "+d)
+	}
+	return nil
+}
+
+// summary prints a table and returns an error if anything failed.
+func summary(rows []*row) error {
+	bad := 0
+	for _, r := range rows {
+		for _, p := range r.problems {
+			bad++
+			fmt.Printf("FAIL %s (Linux %s): %s\n", r.kernel.name, r.release, p)
+		}
+		for _, o := range r.outcomes {
+			bad += len(o.problems)
+			for _, p := range o.problems {
+				fmt.Printf("FAIL %s (Linux %s): %s:\n%s\n", r.kernel.name, r.release, o.job, p)
+			}
+		}
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "KERNEL\tRELEASE\tLANDLOCK\tBPF LSM\tPACKAGE\tPASSED\tSKIPPED\tFAILED\tSECONDS")
+	for _, r := range rows {
+		abi, lsm := "-", "-"
+		if r.report != nil {
+			abi, lsm = fmt.Sprint(r.report.Kernel.Landlock), map[bool]string{true: "yes", false: "no"}[r.report.Kernel.BPFLSM]
+		}
+		for _, o := range r.outcomes {
+			if o.job != examine.Name {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%.0f\n", r.kernel.name, r.release, abi, lsm, o.job, o.passed, len(o.skips), o.failed, o.end.Seconds)
+			}
+		}
+		fmt.Fprintf(w, "%s\t\t\t\tall\t\t\t\t%.0f\n", r.kernel.name, r.took.Seconds())
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d problems on %d kernels", bad, len(rows))
+	}
+	return nil
+}
