@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,9 +18,6 @@ import (
 
 // keyring is what packages are verified with, of package debian-archive-keyring.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-
-// defaultMirror serves machines whose own apt knows no Debian mirror.
-const defaultMirror = "http://deb.debian.org/debian"
 
 // listAge is how long package lists are good.
 const listAge = 12 * time.Hour
@@ -42,7 +40,10 @@ func openArchive(ctx context.Context, dir string) (*archive, error) {
 			return nil, err
 		}
 	}
-	mirror := ownMirror(ctx)
+	mirror, err := ownMirror(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var sources strings.Builder
 	for _, s := range suites {
 		fmt.Fprintf(&sources, "deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirror, s)
@@ -63,17 +64,17 @@ func openArchive(ctx context.Context, dir string) (*archive, error) {
 func (a *archive) path(name string) string { return filepath.Join(a.dir, name) }
 
 // ownMirror is the Debian mirror of the machine's apt configuration.
-func ownMirror(ctx context.Context) string {
+func ownMirror(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").Output()
 	if err != nil {
-		return defaultMirror
+		return "", fmt.Errorf("ask apt for its Debian mirror: %w", err)
 	}
 	for line := range strings.Lines(string(out)) {
 		if uri := strings.TrimRight(strings.TrimSpace(line), "/"); strings.HasSuffix(uri, "/debian") {
-			return uri
+			return uri, nil
 		}
 	}
-	return defaultMirror
+	return "", errors.New("this machine's apt knows no Debian mirror: kernels come from one")
 }
 
 // command is one of apt's programs on this state.
