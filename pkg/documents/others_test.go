@@ -14,6 +14,9 @@ import (
 // of what its last good form denied.
 func TestWhatOthersCanWriteIsNotPolicy(t *testing.T) {
 	if os.Geteuid() != 0 {
+		if os.Getenv("RINGFENCE_CI") != "" {
+			t.Fatal("gives files away, which needs root, and CI has it")
+		}
 		t.Skip("needs root: gives files away")
 	}
 	file := func(r *rig) string { return filepath.Join(r.dir, "deny.yaml") }
