@@ -15,20 +15,32 @@ static __always_inline void rf_count(void *map, __u32 slot)
 		__sync_fetch_and_add(n, 1);
 }
 
-static __always_inline void rf_count_outcome(__u32 ring, __u32 outcome)
+/* b is the sandbox's bucket of that ring, if it has one. */
+static __always_inline void rf_count_outcome(struct rf_bucket *b, __u32 ring, __u32 outcome)
 {
 	rf_count(&outcomes, ring * RF_OUTCOME_MAX + outcome);
+	if (b)
+		__sync_fetch_and_add(&b->outcomes[outcome], 1);
+}
+
+static __always_inline __u64 rf_share(__u32 ring)
+{
+	switch (ring) {
+	case RF_RING_DENIALS: return RF_WINDOW_DENIALS;
+	case RF_RING_FLOWS: return RF_WINDOW_FLOWS;
+	case RF_RING_PROCESSES: return RF_WINDOW_PROCESSES;
+	}
+	return RF_WINDOW_REFUSALS;
 }
 
 /*
  * Takes one record from the sandbox's share of the current window. Returns the
- * flags for bpf_ringbuf_submit, or -1 when the share is used up. Windows turn
- * over without a lock: a race may keep a few records more.
+ * flags for bpf_ringbuf_submit, or -1 when the share is used up, which is
+ * counted. Windows turn over without a lock: a race may keep a few records
+ * more.
  */
 static __always_inline long rf_admit(struct rf_bucket *b, __u32 ring, __u64 now)
 {
-	__u64 limit = ring == RF_RING_DENIALS ? RF_WINDOW_DENIALS :
-		      ring == RF_RING_FLOWS ? RF_WINDOW_FLOWS : RF_WINDOW_REFUSALS;
 	__u64 n;
 
 	if (now - b->window_ns >= RF_WINDOW_NS) {
@@ -36,29 +48,25 @@ static __always_inline long rf_admit(struct rf_bucket *b, __u32 ring, __u64 now)
 		b->count = 0;
 	}
 	n = b->count;
-	if (n >= limit) {
-		__sync_fetch_and_add(&b->suppressed, 1);
+	if (n >= rf_share(ring)) {
+		rf_count_outcome(b, ring, RF_THROTTLED);
 		return -1;
 	}
 	__sync_fetch_and_add(&b->count, 1);
-	if (ring != RF_RING_FLOWS && n < RF_WINDOW_WAKEUPS)
+	if ((ring == RF_RING_DENIALS || ring == RF_RING_REFUSALS) && n < RF_WINDOW_WAKEUPS)
 		return BPF_RB_FORCE_WAKEUP;
 	return BPF_RB_NO_WAKEUP; /* a wakeup costs 2 us; the reader's tick finds it */
 }
 
-/*
- * What was suppressed since the last kept record, and starts anew. Two CPUs may
- * tell the same and both subtract it; it then counts up from below zero, so the
- * sum of what is told stays right.
- */
-static __always_inline __u32 rf_suppressed(struct rf_bucket *b)
+/* The sandbox's bucket of a ring; a record without one is counted as throttled. */
+static __always_inline struct rf_bucket *rf_bucket_of(__u32 sandbox, __u32 ring)
 {
-	__u64 n = b->suppressed;
+	struct rf_rate *rate = bpf_map_lookup_elem(&rates, &sandbox);
 
-	if ((__s64)n <= 0)
-		return 0;
-	__sync_fetch_and_add(&b->suppressed, -n);
-	return n > 0xffffffff ? 0xffffffff : n;
+	if (rate && ring < RF_RING_MAX)
+		return &rate->ring[ring];
+	rf_count_outcome(0, ring, RF_THROTTLED);
+	return 0;
 }
 
 #endif

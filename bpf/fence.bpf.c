@@ -44,6 +44,7 @@ const volatile union {
 	struct rf_call_row call_row;
 	struct rf_watch_key watch_key;
 	struct rf_refusal refusal;
+	struct rf_program program;
 } rf_abi = {};
 
 /* Refuses with err where the kernel lets us choose (see rf_have_retval). */

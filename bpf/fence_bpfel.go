@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type FenceRfBucket struct {
+	_        structs.HostLayout
+	WindowNs uint64
+	Count    uint64
+	Outcomes [3]uint64
+}
+
 type FenceRfCallRow struct {
 	_       structs.HostLayout
 	Errnos  [3]uint64
@@ -41,17 +48,12 @@ type FenceRfCidrValue struct {
 }
 
 type FenceRfExec struct {
-	_           structs.HostLayout
-	Head        FenceRfHead
-	Uid         uint32
-	Gid         uint32
-	FilenameLen uint16
-	ArgsLen     uint16
-	ArgsTotal   uint32
-	Comm        [16]uint8
-	Filename    [256]uint8
-	Args        [256]uint8
-	Parents     [8]FenceRfParent
+	_       structs.HostLayout
+	Head    FenceRfHead
+	Origin  FenceRfOrigin
+	Gid     uint32
+	Pad     uint32
+	Program FenceRfProgram
 }
 
 type FenceRfExit struct {
@@ -113,7 +115,7 @@ const (
 type FenceRfLayout uint32
 
 const (
-	FenceRfLayoutRF_LAYOUT FenceRfLayout = 2
+	FenceRfLayoutRF_LAYOUT FenceRfLayout = 3
 )
 
 type FenceRfNameKey struct {
@@ -128,6 +130,15 @@ type FenceRfNameKey struct {
 type FenceRfNameValue struct {
 	_    structs.HostLayout
 	Rule uint32
+}
+
+type FenceRfOrigin struct {
+	_       structs.HostLayout
+	StartNs uint64
+	Uid     uint32
+	Pad     uint32
+	Comm    [16]uint8
+	Parents [8]FenceRfParent
 }
 
 type FenceRfOutcome uint32
@@ -145,14 +156,19 @@ type FenceRfParent struct {
 	Comm [16]uint8
 }
 
+type FenceRfProgram struct {
+	_           structs.HostLayout
+	StartNs     uint64
+	FilenameLen uint16
+	ArgsLen     uint16
+	ArgsTotal   uint32
+	Filename    [256]uint8
+	Args        [256]uint8
+}
+
 type FenceRfRate struct {
 	_    structs.HostLayout
-	Ring [3]struct {
-		_          structs.HostLayout
-		WindowNs   uint64
-		Count      uint64
-		Suppressed uint64
-	}
+	Ring [4]FenceRfBucket
 }
 
 type FenceRfReason uint32
@@ -190,26 +206,24 @@ const (
 type FenceRfRefusal struct {
 	_          structs.HostLayout
 	Head       FenceRfHead
+	Origin     FenceRfOrigin
 	Args       [6]uint64
 	Call       uint32
 	Error      uint32
-	Ppid       uint32
-	Uid        uint32
-	Suppressed uint32
 	SubjectLen uint16
 	Subject    uint8
-	Pad        uint8
-	Comm       [16]uint8
+	Pad        [5]uint8
 	What       [256]uint8
 }
 
 type FenceRfRing uint32
 
 const (
-	FenceRfRingRF_RING_DENIALS  FenceRfRing = 0
-	FenceRfRingRF_RING_FLOWS    FenceRfRing = 1
-	FenceRfRingRF_RING_REFUSALS FenceRfRing = 2
-	FenceRfRingRF_RING_MAX      FenceRfRing = 3
+	FenceRfRingRF_RING_DENIALS   FenceRfRing = 0
+	FenceRfRingRF_RING_FLOWS     FenceRfRing = 1
+	FenceRfRingRF_RING_REFUSALS  FenceRfRing = 2
+	FenceRfRingRF_RING_PROCESSES FenceRfRing = 3
+	FenceRfRingRF_RING_MAX       FenceRfRing = 4
 )
 
 type FenceRfState struct {
@@ -230,22 +244,20 @@ const (
 )
 
 type FenceRfVerdict struct {
-	_          structs.HostLayout
-	Head       FenceRfHead
-	Cookie     uint64
-	Policy     uint32
-	Rule       uint32
-	Ppid       uint32
-	Uid        uint32
-	Suppressed uint32
-	Error      uint32
-	Family     uint16
-	Proto      uint16
-	Port       uint16
-	SockType   uint8
-	Form       uint8
-	Addr       [16]uint8
-	Comm       [16]uint8
+	_        structs.HostLayout
+	Head     FenceRfHead
+	Origin   FenceRfOrigin
+	Cookie   uint64
+	Policy   uint32
+	Rule     uint32
+	Error    uint32
+	Family   uint16
+	Proto    uint16
+	Port     uint16
+	SockType uint8
+	Form     uint8
+	Addr     [16]uint8
+	Pad      [4]uint8
 }
 
 type FenceRfVerdictKind uint32
@@ -274,9 +286,12 @@ const (
 	FenceMapMembers        = "members"
 	FenceMapNames          = "names"
 	FenceMapOutcomes       = "outcomes"
+	FenceMapProcesses      = "processes"
+	FenceMapPrograms       = "programs"
 	FenceMapRates          = "rates"
 	FenceMapRefusals       = "refusals"
 	FenceMapReported       = "reported"
+	FenceMapScratch        = "scratch"
 	FenceMapState          = "state"
 	FenceMapVerdicts       = "verdicts"
 	FenceMapWatch          = "watch"
@@ -348,19 +363,22 @@ type FenceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FenceMapSpecs struct {
-	Calls    *ebpf.MapSpec `ebpf:"calls"`
-	Cidrs    *ebpf.MapSpec `ebpf:"cidrs"`
-	Denials  *ebpf.MapSpec `ebpf:"denials"`
-	Flows    *ebpf.MapSpec `ebpf:"flows"`
-	Members  *ebpf.MapSpec `ebpf:"members"`
-	Names    *ebpf.MapSpec `ebpf:"names"`
-	Outcomes *ebpf.MapSpec `ebpf:"outcomes"`
-	Rates    *ebpf.MapSpec `ebpf:"rates"`
-	Refusals *ebpf.MapSpec `ebpf:"refusals"`
-	Reported *ebpf.MapSpec `ebpf:"reported"`
-	State    *ebpf.MapSpec `ebpf:"state"`
-	Verdicts *ebpf.MapSpec `ebpf:"verdicts"`
-	Watch    *ebpf.MapSpec `ebpf:"watch"`
+	Calls     *ebpf.MapSpec `ebpf:"calls"`
+	Cidrs     *ebpf.MapSpec `ebpf:"cidrs"`
+	Denials   *ebpf.MapSpec `ebpf:"denials"`
+	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Members   *ebpf.MapSpec `ebpf:"members"`
+	Names     *ebpf.MapSpec `ebpf:"names"`
+	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
+	Processes *ebpf.MapSpec `ebpf:"processes"`
+	Programs  *ebpf.MapSpec `ebpf:"programs"`
+	Rates     *ebpf.MapSpec `ebpf:"rates"`
+	Refusals  *ebpf.MapSpec `ebpf:"refusals"`
+	Reported  *ebpf.MapSpec `ebpf:"reported"`
+	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
+	State     *ebpf.MapSpec `ebpf:"state"`
+	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
+	Watch     *ebpf.MapSpec `ebpf:"watch"`
 }
 
 // FenceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -391,19 +409,22 @@ func (o *FenceObjects) Close() error {
 //
 // It can be passed to LoadFenceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FenceMaps struct {
-	Calls    *ebpf.Map `ebpf:"calls"`
-	Cidrs    *ebpf.Map `ebpf:"cidrs"`
-	Denials  *ebpf.Map `ebpf:"denials"`
-	Flows    *ebpf.Map `ebpf:"flows"`
-	Members  *ebpf.Map `ebpf:"members"`
-	Names    *ebpf.Map `ebpf:"names"`
-	Outcomes *ebpf.Map `ebpf:"outcomes"`
-	Rates    *ebpf.Map `ebpf:"rates"`
-	Refusals *ebpf.Map `ebpf:"refusals"`
-	Reported *ebpf.Map `ebpf:"reported"`
-	State    *ebpf.Map `ebpf:"state"`
-	Verdicts *ebpf.Map `ebpf:"verdicts"`
-	Watch    *ebpf.Map `ebpf:"watch"`
+	Calls     *ebpf.Map `ebpf:"calls"`
+	Cidrs     *ebpf.Map `ebpf:"cidrs"`
+	Denials   *ebpf.Map `ebpf:"denials"`
+	Flows     *ebpf.Map `ebpf:"flows"`
+	Members   *ebpf.Map `ebpf:"members"`
+	Names     *ebpf.Map `ebpf:"names"`
+	Outcomes  *ebpf.Map `ebpf:"outcomes"`
+	Processes *ebpf.Map `ebpf:"processes"`
+	Programs  *ebpf.Map `ebpf:"programs"`
+	Rates     *ebpf.Map `ebpf:"rates"`
+	Refusals  *ebpf.Map `ebpf:"refusals"`
+	Reported  *ebpf.Map `ebpf:"reported"`
+	Scratch   *ebpf.Map `ebpf:"scratch"`
+	State     *ebpf.Map `ebpf:"state"`
+	Verdicts  *ebpf.Map `ebpf:"verdicts"`
+	Watch     *ebpf.Map `ebpf:"watch"`
 }
 
 func (m *FenceMaps) Close() error {
@@ -415,9 +436,12 @@ func (m *FenceMaps) Close() error {
 		m.Members,
 		m.Names,
 		m.Outcomes,
+		m.Processes,
+		m.Programs,
 		m.Rates,
 		m.Refusals,
 		m.Reported,
+		m.Scratch,
 		m.State,
 		m.Verdicts,
 		m.Watch,

@@ -63,6 +63,28 @@ struct {
 	__uint(max_entries, 1 << 20);
 } refusals SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 21);
+} processes SEC(".maps");
+
+/* What each process of a sandbox runs, by its pid: records of what it does
+ * then are read together with it. One that was pushed out is not known. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 13);
+	__type(key, __u32);
+	__type(value, struct rf_program);
+} programs SEC(".maps");
+
+/* Too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct rf_program);
+} scratch SEC(".maps");
+
 /* By system call number; the last row stands for every number without one. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

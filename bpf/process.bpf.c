@@ -14,26 +14,11 @@
 #include "task.h"
 #include "member.h"
 #include "budget.h"
+#include "origin.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-static __always_inline void rf_parents(struct rf_exec *r, struct task_struct *task)
-{
-	struct task_struct *p = task;
-	int i;
-
-	for (i = 0; i < RF_PARENTS; i++) {
-		p = BPF_CORE_READ(p, real_parent);
-		if (!p)
-			return;
-		r->parents[i].pid = BPF_CORE_READ(p, tgid);
-		if (!r->parents[i].pid)
-			return;
-		bpf_probe_read_kernel(r->parents[i].comm, RF_COMM_LEN, &p->comm);
-	}
-}
-
-static __always_inline void rf_args(struct rf_exec *r, struct task_struct *task)
+static __always_inline void rf_args(struct rf_program *r, struct task_struct *task)
 {
 	unsigned long start = BPF_CORE_READ(task, mm, arg_start);
 	unsigned long end = BPF_CORE_READ(task, mm, arg_end);
@@ -50,38 +35,63 @@ static __always_inline void rf_args(struct rf_exec *r, struct task_struct *task)
 		r->args_len = len;
 }
 
+/* Remembers what the process runs from now on; 0 if there is no scratch. */
+static __always_inline struct rf_program *rf_remember(struct task_struct *task, struct linux_binprm *bprm)
+{
+	__u32 tgid = BPF_CORE_READ(task, tgid), zero = 0;
+	struct rf_program *p = bpf_map_lookup_elem(&scratch, &zero);
+	long n;
+
+	if (!p)
+		return 0;
+	__builtin_memset(p, 0, sizeof(*p));
+	p->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	n = bpf_probe_read_kernel_str(p->filename, RF_PATH_LEN, BPF_CORE_READ(bprm, filename));
+	if (n > 0)
+		p->filename_len = n - 1;
+	rf_args(p, task);
+	bpf_map_update_elem(&programs, &tgid, p, BPF_ANY);
+	return p;
+}
+
+/* Takes a record of size bytes from the sandbox's share. */
+static __always_inline void *rf_take_process(__u32 sandbox, __u64 now, __u64 size)
+{
+	struct rf_bucket *b = rf_bucket_of(sandbox, RF_RING_PROCESSES);
+	void *r;
+
+	if (!b || rf_admit(b, RF_RING_PROCESSES, now) < 0)
+		return 0;
+	r = bpf_ringbuf_reserve(&processes, size, 0);
+	rf_count_outcome(b, RF_RING_PROCESSES, r ? RF_KEPT : RF_FULL);
+	return r;
+}
+
 /* TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm) */
 SEC("raw_tracepoint/sched_process_exec")
 int rf_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
-	struct linux_binprm *bprm = (struct linux_binprm *)ctx->args[2];
 	__u32 sandbox = rf_sandbox_of(task);
-	__u64 ids = bpf_get_current_uid_gid();
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct rf_program *p;
 	struct rf_exec *r;
-	long n;
 
 	if (!sandbox)
 		return 0;
-	r = bpf_ringbuf_reserve(&flows, sizeof(*r), 0);
-	if (!r) {
-		rf_count_outcome(RF_RING_FLOWS, RF_FULL);
+	p = rf_remember(task, (struct linux_binprm *)ctx->args[2]);
+	r = rf_take_process(sandbox, now, sizeof(*r));
+	if (!r)
 		return 0;
-	}
 	__builtin_memset(r, 0, sizeof(*r));
-	r->head.time_ns = bpf_ktime_get_boot_ns();
+	r->head.time_ns = now;
 	r->head.sandbox = sandbox;
 	r->head.pid = BPF_CORE_READ(task, tgid);
 	r->head.type = RF_RECORD_EXEC;
-	r->uid = (__u32)ids;
-	r->gid = ids >> 32;
-	bpf_probe_read_kernel(r->comm, RF_COMM_LEN, &task->comm);
-	n = bpf_probe_read_kernel_str(r->filename, RF_PATH_LEN, BPF_CORE_READ(bprm, filename));
-	if (n > 0)
-		r->filename_len = n - 1;
-	rf_args(r, task);
-	rf_parents(r, task);
-	rf_count_outcome(RF_RING_FLOWS, RF_KEPT);
+	r->gid = bpf_get_current_uid_gid() >> 32;
+	rf_origin_of(&r->origin, task);
+	if (p)
+		__builtin_memcpy(&r->program, p, sizeof(r->program));
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	return 0;
 }
@@ -92,6 +102,7 @@ SEC("raw_tracepoint/sched_process_exit")
 int rf_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	__u64 now = bpf_ktime_get_boot_ns();
 	struct rf_exit *r;
 	__u32 sandbox;
 
@@ -100,13 +111,11 @@ int rf_exit(struct bpf_raw_tracepoint_args *ctx)
 	sandbox = rf_sandbox_of(task);
 	if (!sandbox)
 		return 0;
-	r = bpf_ringbuf_reserve(&flows, sizeof(*r), 0);
-	if (!r) {
-		rf_count_outcome(RF_RING_FLOWS, RF_FULL);
+	r = rf_take_process(sandbox, now, sizeof(*r));
+	if (!r)
 		return 0;
-	}
 	__builtin_memset(r, 0, sizeof(*r));
-	r->head.time_ns = bpf_ktime_get_boot_ns();
+	r->head.time_ns = now;
 	r->head.sandbox = sandbox;
 	r->head.pid = BPF_CORE_READ(task, tgid);
 	r->head.type = RF_RECORD_EXIT;
@@ -115,7 +124,6 @@ int rf_exit(struct bpf_raw_tracepoint_args *ctx)
 	r->code = BPF_CORE_READ(task, exit_code);
 	r->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	bpf_probe_read_kernel(r->comm, RF_COMM_LEN, &task->comm);
-	rf_count_outcome(RF_RING_FLOWS, RF_KEPT);
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	return 0;
 }

@@ -54,13 +54,23 @@ type ProcessRfNameValue struct {
 	Rule uint32
 }
 
+type ProcessRfProgram struct {
+	_           structs.HostLayout
+	StartNs     uint64
+	FilenameLen uint16
+	ArgsLen     uint16
+	ArgsTotal   uint32
+	Filename    [256]uint8
+	Args        [256]uint8
+}
+
 type ProcessRfRate struct {
 	_    structs.HostLayout
-	Ring [3]struct {
-		_          structs.HostLayout
-		WindowNs   uint64
-		Count      uint64
-		Suppressed uint64
+	Ring [4]struct {
+		_        structs.HostLayout
+		WindowNs uint64
+		Count    uint64
+		Outcomes [3]uint64
 	}
 }
 
@@ -83,21 +93,24 @@ type ProcessRfWatchKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ProcessMapCalls    = "calls"
-	ProcessMapCidrs    = "cidrs"
-	ProcessMapDenials  = "denials"
-	ProcessMapFlows    = "flows"
-	ProcessMapMembers  = "members"
-	ProcessMapNames    = "names"
-	ProcessMapOutcomes = "outcomes"
-	ProcessMapRates    = "rates"
-	ProcessMapRefusals = "refusals"
-	ProcessMapReported = "reported"
-	ProcessMapState    = "state"
-	ProcessMapVerdicts = "verdicts"
-	ProcessMapWatch    = "watch"
-	ProcessProgRfExec  = "rf_exec"
-	ProcessProgRfExit  = "rf_exit"
+	ProcessMapCalls     = "calls"
+	ProcessMapCidrs     = "cidrs"
+	ProcessMapDenials   = "denials"
+	ProcessMapFlows     = "flows"
+	ProcessMapMembers   = "members"
+	ProcessMapNames     = "names"
+	ProcessMapOutcomes  = "outcomes"
+	ProcessMapProcesses = "processes"
+	ProcessMapPrograms  = "programs"
+	ProcessMapRates     = "rates"
+	ProcessMapRefusals  = "refusals"
+	ProcessMapReported  = "reported"
+	ProcessMapScratch   = "scratch"
+	ProcessMapState     = "state"
+	ProcessMapVerdicts  = "verdicts"
+	ProcessMapWatch     = "watch"
+	ProcessProgRfExec   = "rf_exec"
+	ProcessProgRfExit   = "rf_exit"
 )
 
 // LoadProcess returns the embedded CollectionSpec for Process.
@@ -150,19 +163,22 @@ type ProcessProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProcessMapSpecs struct {
-	Calls    *ebpf.MapSpec `ebpf:"calls"`
-	Cidrs    *ebpf.MapSpec `ebpf:"cidrs"`
-	Denials  *ebpf.MapSpec `ebpf:"denials"`
-	Flows    *ebpf.MapSpec `ebpf:"flows"`
-	Members  *ebpf.MapSpec `ebpf:"members"`
-	Names    *ebpf.MapSpec `ebpf:"names"`
-	Outcomes *ebpf.MapSpec `ebpf:"outcomes"`
-	Rates    *ebpf.MapSpec `ebpf:"rates"`
-	Refusals *ebpf.MapSpec `ebpf:"refusals"`
-	Reported *ebpf.MapSpec `ebpf:"reported"`
-	State    *ebpf.MapSpec `ebpf:"state"`
-	Verdicts *ebpf.MapSpec `ebpf:"verdicts"`
-	Watch    *ebpf.MapSpec `ebpf:"watch"`
+	Calls     *ebpf.MapSpec `ebpf:"calls"`
+	Cidrs     *ebpf.MapSpec `ebpf:"cidrs"`
+	Denials   *ebpf.MapSpec `ebpf:"denials"`
+	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Members   *ebpf.MapSpec `ebpf:"members"`
+	Names     *ebpf.MapSpec `ebpf:"names"`
+	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
+	Processes *ebpf.MapSpec `ebpf:"processes"`
+	Programs  *ebpf.MapSpec `ebpf:"programs"`
+	Rates     *ebpf.MapSpec `ebpf:"rates"`
+	Refusals  *ebpf.MapSpec `ebpf:"refusals"`
+	Reported  *ebpf.MapSpec `ebpf:"reported"`
+	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
+	State     *ebpf.MapSpec `ebpf:"state"`
+	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
+	Watch     *ebpf.MapSpec `ebpf:"watch"`
 }
 
 // ProcessVariableSpecs contains global variables before they are loaded into the kernel.
@@ -191,19 +207,22 @@ func (o *ProcessObjects) Close() error {
 //
 // It can be passed to LoadProcessObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProcessMaps struct {
-	Calls    *ebpf.Map `ebpf:"calls"`
-	Cidrs    *ebpf.Map `ebpf:"cidrs"`
-	Denials  *ebpf.Map `ebpf:"denials"`
-	Flows    *ebpf.Map `ebpf:"flows"`
-	Members  *ebpf.Map `ebpf:"members"`
-	Names    *ebpf.Map `ebpf:"names"`
-	Outcomes *ebpf.Map `ebpf:"outcomes"`
-	Rates    *ebpf.Map `ebpf:"rates"`
-	Refusals *ebpf.Map `ebpf:"refusals"`
-	Reported *ebpf.Map `ebpf:"reported"`
-	State    *ebpf.Map `ebpf:"state"`
-	Verdicts *ebpf.Map `ebpf:"verdicts"`
-	Watch    *ebpf.Map `ebpf:"watch"`
+	Calls     *ebpf.Map `ebpf:"calls"`
+	Cidrs     *ebpf.Map `ebpf:"cidrs"`
+	Denials   *ebpf.Map `ebpf:"denials"`
+	Flows     *ebpf.Map `ebpf:"flows"`
+	Members   *ebpf.Map `ebpf:"members"`
+	Names     *ebpf.Map `ebpf:"names"`
+	Outcomes  *ebpf.Map `ebpf:"outcomes"`
+	Processes *ebpf.Map `ebpf:"processes"`
+	Programs  *ebpf.Map `ebpf:"programs"`
+	Rates     *ebpf.Map `ebpf:"rates"`
+	Refusals  *ebpf.Map `ebpf:"refusals"`
+	Reported  *ebpf.Map `ebpf:"reported"`
+	Scratch   *ebpf.Map `ebpf:"scratch"`
+	State     *ebpf.Map `ebpf:"state"`
+	Verdicts  *ebpf.Map `ebpf:"verdicts"`
+	Watch     *ebpf.Map `ebpf:"watch"`
 }
 
 func (m *ProcessMaps) Close() error {
@@ -215,9 +234,12 @@ func (m *ProcessMaps) Close() error {
 		m.Members,
 		m.Names,
 		m.Outcomes,
+		m.Processes,
+		m.Programs,
 		m.Rates,
 		m.Refusals,
 		m.Reported,
+		m.Scratch,
 		m.State,
 		m.Verdicts,
 		m.Watch,

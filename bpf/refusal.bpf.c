@@ -21,6 +21,7 @@
 #include "task.h"
 #include "member.h"
 #include "budget.h"
+#include "origin.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -153,28 +154,18 @@ static __always_inline void rf_read_subject(struct rf_refusal *r, const struct r
 /* Takes a record from the sandbox's share; *flags are for its submission. */
 static __always_inline struct rf_refusal *rf_take_refusal(__u32 sandbox, __u64 now, long *flags)
 {
-	struct rf_rate *rate = bpf_map_lookup_elem(&rates, &sandbox);
+	struct rf_bucket *b = rf_bucket_of(sandbox, RF_RING_REFUSALS);
 	struct rf_refusal *r;
-	struct rf_bucket *b;
 
-	if (!rate) {
-		rf_count_outcome(RF_RING_REFUSALS, RF_THROTTLED);
+	if (!b)
 		return 0;
-	}
-	b = &rate->ring[RF_RING_REFUSALS];
 	*flags = rf_admit(b, RF_RING_REFUSALS, now);
-	if (*flags < 0) {
-		rf_count_outcome(RF_RING_REFUSALS, RF_THROTTLED);
+	if (*flags < 0)
 		return 0;
-	}
 	r = bpf_ringbuf_reserve(&refusals, sizeof(*r), 0);
-	if (!r) {
-		rf_count_outcome(RF_RING_REFUSALS, RF_FULL);
-		return 0;
-	}
-	__builtin_memset(r, 0, sizeof(*r));
-	r->suppressed = rf_suppressed(b);
-	rf_count_outcome(RF_RING_REFUSALS, RF_KEPT);
+	rf_count_outcome(b, RF_RING_REFUSALS, r ? RF_KEPT : RF_FULL);
+	if (r)
+		__builtin_memset(r, 0, sizeof(*r));
 	return r;
 }
 
@@ -217,9 +208,7 @@ int rf_refused(struct bpf_raw_tracepoint_args *ctx)
 	r->head.type = RF_RECORD_REFUSAL;
 	r->call = call;
 	r->error = errno;
-	r->ppid = BPF_CORE_READ(task, real_parent, tgid);
-	r->uid = (__u32)bpf_get_current_uid_gid();
-	bpf_probe_read_kernel(r->comm, RF_COMM_LEN, &task->comm);
+	rf_origin_of(&r->origin, task);
 	__builtin_memcpy(r->args, args, sizeof(r->args));
 	rf_read_subject(r, row, subject, rf_arg(args, row->arg + 1));
 	bpf_ringbuf_submit(r, flags);

@@ -54,13 +54,23 @@ type RefusalRfNameValue struct {
 	Rule uint32
 }
 
+type RefusalRfProgram struct {
+	_           structs.HostLayout
+	StartNs     uint64
+	FilenameLen uint16
+	ArgsLen     uint16
+	ArgsTotal   uint32
+	Filename    [256]uint8
+	Args        [256]uint8
+}
+
 type RefusalRfRate struct {
 	_    structs.HostLayout
-	Ring [3]struct {
-		_          structs.HostLayout
-		WindowNs   uint64
-		Count      uint64
-		Suppressed uint64
+	Ring [4]struct {
+		_        structs.HostLayout
+		WindowNs uint64
+		Count    uint64
+		Outcomes [3]uint64
 	}
 }
 
@@ -90,9 +100,12 @@ const (
 	RefusalMapMembers    = "members"
 	RefusalMapNames      = "names"
 	RefusalMapOutcomes   = "outcomes"
+	RefusalMapProcesses  = "processes"
+	RefusalMapPrograms   = "programs"
 	RefusalMapRates      = "rates"
 	RefusalMapRefusals   = "refusals"
 	RefusalMapReported   = "reported"
+	RefusalMapScratch    = "scratch"
 	RefusalMapState      = "state"
 	RefusalMapVerdicts   = "verdicts"
 	RefusalMapWatch      = "watch"
@@ -148,19 +161,22 @@ type RefusalProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type RefusalMapSpecs struct {
-	Calls    *ebpf.MapSpec `ebpf:"calls"`
-	Cidrs    *ebpf.MapSpec `ebpf:"cidrs"`
-	Denials  *ebpf.MapSpec `ebpf:"denials"`
-	Flows    *ebpf.MapSpec `ebpf:"flows"`
-	Members  *ebpf.MapSpec `ebpf:"members"`
-	Names    *ebpf.MapSpec `ebpf:"names"`
-	Outcomes *ebpf.MapSpec `ebpf:"outcomes"`
-	Rates    *ebpf.MapSpec `ebpf:"rates"`
-	Refusals *ebpf.MapSpec `ebpf:"refusals"`
-	Reported *ebpf.MapSpec `ebpf:"reported"`
-	State    *ebpf.MapSpec `ebpf:"state"`
-	Verdicts *ebpf.MapSpec `ebpf:"verdicts"`
-	Watch    *ebpf.MapSpec `ebpf:"watch"`
+	Calls     *ebpf.MapSpec `ebpf:"calls"`
+	Cidrs     *ebpf.MapSpec `ebpf:"cidrs"`
+	Denials   *ebpf.MapSpec `ebpf:"denials"`
+	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Members   *ebpf.MapSpec `ebpf:"members"`
+	Names     *ebpf.MapSpec `ebpf:"names"`
+	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
+	Processes *ebpf.MapSpec `ebpf:"processes"`
+	Programs  *ebpf.MapSpec `ebpf:"programs"`
+	Rates     *ebpf.MapSpec `ebpf:"rates"`
+	Refusals  *ebpf.MapSpec `ebpf:"refusals"`
+	Reported  *ebpf.MapSpec `ebpf:"reported"`
+	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
+	State     *ebpf.MapSpec `ebpf:"state"`
+	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
+	Watch     *ebpf.MapSpec `ebpf:"watch"`
 }
 
 // RefusalVariableSpecs contains global variables before they are loaded into the kernel.
@@ -189,19 +205,22 @@ func (o *RefusalObjects) Close() error {
 //
 // It can be passed to LoadRefusalObjects or ebpf.CollectionSpec.LoadAndAssign.
 type RefusalMaps struct {
-	Calls    *ebpf.Map `ebpf:"calls"`
-	Cidrs    *ebpf.Map `ebpf:"cidrs"`
-	Denials  *ebpf.Map `ebpf:"denials"`
-	Flows    *ebpf.Map `ebpf:"flows"`
-	Members  *ebpf.Map `ebpf:"members"`
-	Names    *ebpf.Map `ebpf:"names"`
-	Outcomes *ebpf.Map `ebpf:"outcomes"`
-	Rates    *ebpf.Map `ebpf:"rates"`
-	Refusals *ebpf.Map `ebpf:"refusals"`
-	Reported *ebpf.Map `ebpf:"reported"`
-	State    *ebpf.Map `ebpf:"state"`
-	Verdicts *ebpf.Map `ebpf:"verdicts"`
-	Watch    *ebpf.Map `ebpf:"watch"`
+	Calls     *ebpf.Map `ebpf:"calls"`
+	Cidrs     *ebpf.Map `ebpf:"cidrs"`
+	Denials   *ebpf.Map `ebpf:"denials"`
+	Flows     *ebpf.Map `ebpf:"flows"`
+	Members   *ebpf.Map `ebpf:"members"`
+	Names     *ebpf.Map `ebpf:"names"`
+	Outcomes  *ebpf.Map `ebpf:"outcomes"`
+	Processes *ebpf.Map `ebpf:"processes"`
+	Programs  *ebpf.Map `ebpf:"programs"`
+	Rates     *ebpf.Map `ebpf:"rates"`
+	Refusals  *ebpf.Map `ebpf:"refusals"`
+	Reported  *ebpf.Map `ebpf:"reported"`
+	Scratch   *ebpf.Map `ebpf:"scratch"`
+	State     *ebpf.Map `ebpf:"state"`
+	Verdicts  *ebpf.Map `ebpf:"verdicts"`
+	Watch     *ebpf.Map `ebpf:"watch"`
 }
 
 func (m *RefusalMaps) Close() error {
@@ -213,9 +232,12 @@ func (m *RefusalMaps) Close() error {
 		m.Members,
 		m.Names,
 		m.Outcomes,
+		m.Processes,
+		m.Programs,
 		m.Rates,
 		m.Refusals,
 		m.Reported,
+		m.Scratch,
 		m.State,
 		m.Verdicts,
 		m.Watch,

@@ -4,6 +4,7 @@
 #define RINGFENCE_REPORT_H
 
 #include "budget.h"
+#include "origin.h"
 
 /* Set by the loader before the programs are verified; dead code goes away. */
 
@@ -26,16 +27,6 @@ struct rf_call {
 static __always_inline void rf_count_verdict(__u32 hook, const struct rf_judgement *j)
 {
 	rf_count(&verdicts, (hook * RF_VERDICT_MAX + j->verdict) * RF_REASON_MAX + j->reason);
-}
-
-static __always_inline void rf_fill_task(struct rf_verdict *r)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-
-	r->head.pid = BPF_CORE_READ(task, tgid);
-	r->ppid = BPF_CORE_READ(task, real_parent, tgid);
-	r->uid = (__u32)bpf_get_current_uid_gid();
-	bpf_probe_read_kernel(r->comm, sizeof(r->comm), &task->comm);
 }
 
 /* Tells rf_refused that the call this thread is in has its record. */
@@ -75,39 +66,36 @@ static __always_inline void rf_report(const struct rf_state *st, const struct rf
 	__u32 ring = c->j.verdict == RF_ALLOW ? RF_RING_FLOWS : RF_RING_DENIALS;
 	__u32 sandbox = st ? st->sandbox : 0;
 	__u64 now = bpf_ktime_get_boot_ns();
+	struct task_struct *task;
 	struct rf_verdict *r;
-	struct rf_rate *rate;
 	struct rf_bucket *b;
 	long flags;
 
 	if (with_task && c->j.verdict != RF_ALLOW)
 		rf_mark_reported(c->hook);
-	rate = bpf_map_lookup_elem(&rates, &sandbox);
-	if (!rate) {
-		rf_count_outcome(ring, RF_THROTTLED);
+	b = rf_bucket_of(sandbox, ring);
+	if (!b)
 		return;
-	}
-	b = ring == RF_RING_FLOWS ? &rate->ring[RF_RING_FLOWS] : &rate->ring[RF_RING_DENIALS];
 	flags = rf_admit(b, ring, now);
-	if (flags < 0) {
-		rf_count_outcome(ring, RF_THROTTLED);
+	if (flags < 0)
 		return;
-	}
 	if (ring == RF_RING_FLOWS)
 		r = bpf_ringbuf_reserve(&flows, sizeof(*r), 0);
 	else
 		r = bpf_ringbuf_reserve(&denials, sizeof(*r), 0);
 	if (!r) {
-		rf_count_outcome(ring, RF_FULL);
+		rf_count_outcome(b, ring, RF_FULL);
 		return;
 	}
 	__builtin_memset(r, 0, sizeof(*r));
 	rf_fill_verdict(r, st, c);
 	r->head.time_ns = now;
-	r->suppressed = rf_suppressed(b);
-	if (with_task)
-		rf_fill_task(r);
-	rf_count_outcome(ring, RF_KEPT);
+	if (with_task) {
+		task = (struct task_struct *)bpf_get_current_task();
+		r->head.pid = BPF_CORE_READ(task, tgid);
+		rf_origin_of(&r->origin, task);
+	}
+	rf_count_outcome(b, ring, RF_KEPT);
 	bpf_ringbuf_submit(r, flags);
 }
 

@@ -11,7 +11,7 @@
 #define RINGFENCE_H
 
 enum rf_layout {
-	RF_LAYOUT = 2,
+	RF_LAYOUT = 3,
 };
 
 #define RF_COMM_LEN 16
@@ -26,6 +26,7 @@ enum rf_layout {
 #define RF_WINDOW_DENIALS 1000
 #define RF_WINDOW_FLOWS 5000
 #define RF_WINDOW_REFUSALS 200
+#define RF_WINDOW_PROCESSES 500
 #define RF_WINDOW_WAKEUPS 8 /* denials that wake the reader at once; later ones wait for its tick */
 
 /* Where a verdict was given. */
@@ -90,6 +91,7 @@ enum rf_ring {
 	RF_RING_DENIALS,
 	RF_RING_FLOWS,
 	RF_RING_REFUSALS, /* system calls that failed: a flood of them must not hide network denials */
+	RF_RING_PROCESSES, /* programs that start and end: nor must a flood of processes */
 	RF_RING_MAX,
 };
 
@@ -154,10 +156,11 @@ struct rf_cidr_value {
 	__u8 pad[3];
 };
 
+/* What became of one sandbox's records of one ring; never set back. */
 struct rf_bucket {
 	__u64 window_ns;
-	__u64 count;
-	__u64 suppressed; /* since the last kept record */
+	__u64 count; /* in this window */
+	__u64 outcomes[RF_OUTCOME_MAX];
 };
 
 struct rf_rate {
@@ -176,40 +179,53 @@ struct rf_head {
 	__u32 generation;
 };
 
-struct rf_verdict {
-	struct rf_head head;
-	__u64 cookie; /* of the socket; 0 in sock_create and the unix hooks */
-	__u32 policy;
-	__u32 rule;
-	__u32 ppid;
-	__u32 uid;
-	__u32 suppressed; /* records of this sandbox and ring lost to throttling before this one */
-	__u32 error;      /* errno the caller got; 0 when allowed */
-	__u16 family;
-	__u16 proto; /* MPTCP is 262 */
-	__u16 port;  /* host order */
-	__u8 sock_type;
-	__u8 form;      /* enum rf_form */
-	__u8 addr[16];  /* as asked for; IPv4 as ::ffff:a.b.c.d */
-	__u8 comm[RF_COMM_LEN];
-};
-
 struct rf_parent {
 	__u32 pid;
 	__u8 comm[RF_COMM_LEN];
 };
 
-struct rf_exec {
-	struct rf_head head;
+/* The process a record is about, beside head.pid. All zero where `current` is
+ * arbitrary. */
+struct rf_origin {
+	__u64 start_ns; /* CLOCK_BOOTTIME; with the pid it names a process for good */
 	__u32 uid;
-	__u32 gid;
+	__u32 pad;
+	__u8 comm[RF_COMM_LEN];
+	struct rf_parent parents[RF_PARENTS]; /* nearest first; pid 0 ends */
+};
+
+struct rf_verdict {
+	struct rf_head head;
+	struct rf_origin origin;
+	__u64 cookie; /* of the socket; 0 in sock_create and the unix hooks */
+	__u32 policy;
+	__u32 rule;
+	__u32 error; /* errno the caller got; 0 when allowed */
+	__u16 family;
+	__u16 proto; /* MPTCP is 262 */
+	__u16 port;  /* host order */
+	__u8 sock_type;
+	__u8 form;     /* enum rf_form */
+	__u8 addr[16]; /* as asked for; IPv4 as ::ffff:a.b.c.d */
+	__u8 pad[4];
+};
+
+/* What a process last executed. */
+struct rf_program {
+	__u64 start_ns; /* of the process, see rf_origin */
 	__u16 filename_len; /* without NUL; RF_PATH_LEN - 1 may mean cut */
 	__u16 args_len;     /* bytes kept */
 	__u32 args_total;   /* bytes there were */
-	__u8 comm[RF_COMM_LEN];
 	__u8 filename[RF_PATH_LEN];
 	__u8 args[RF_ARGS_LEN]; /* NUL-separated */
-	struct rf_parent parents[RF_PARENTS]; /* nearest first; pid 0 ends */
+};
+
+struct rf_exec {
+	struct rf_head head;
+	struct rf_origin origin;
+	__u32 gid;
+	__u32 pad;
+	struct rf_program program;
 };
 
 /* What a system call names, in one of its arguments. */
@@ -247,16 +263,13 @@ struct rf_watch_key {
 /* A system call that failed with an errno of its row. */
 struct rf_refusal {
 	struct rf_head head;
+	struct rf_origin origin;
 	__u64 args[6]; /* the registers */
 	__u32 call;    /* system call number */
 	__u32 error;   /* errno, positive */
-	__u32 ppid;
-	__u32 uid;
-	__u32 suppressed; /* as in rf_verdict */
 	__u16 subject_len; /* bytes kept of the subject, without NUL */
 	__u8 subject; /* enum rf_subject */
-	__u8 pad;
-	__u8 comm[RF_COMM_LEN];
+	__u8 pad[5];
 	__u8 what[RF_SUBJECT_LEN]; /* the subject, read after the call: a hint, the caller may have changed it */
 };
 

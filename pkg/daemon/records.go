@@ -69,8 +69,7 @@ func (d *Daemon) recordDenial(v *kernel.Verdict) {
 	e.Verdict, e.Activity = event.Denied, activity
 	e.ReasonCode, e.Reason = v.Reason.String(), v.Reason.Text()
 	e.Revision = uint64(v.Generation)
-	e.PPID, e.UID, e.Comm = v.PPID, v.UID, v.Comm
-	e.Count = 1 + uint64(v.Suppressed)
+	d.describe(e, &v.Origin)
 	e.Status = uint32(v.Errno)
 	e.Proto = protoName(v)
 	if v.Dst.Addr().IsValid() {
@@ -80,13 +79,29 @@ func (d *Daemon) recordDenial(v *kernel.Verdict) {
 		e.SocketInfo = fmt.Sprintf("family=%d type=%d protocol=%d", v.Family, v.SockType, v.Proto)
 	}
 	if s != nil {
-		s.CountDenial(e.Count)
+		s.CountDenial(1)
 		d.explainDenial(e, s, v)
 	} else if e.Object == "gateway" {
 		e.Severity = event.SeverityHigh
 		e.Detail = "the gateway itself tried to connect where no document lets it"
 	}
 	d.repeats.take(e)
+}
+
+// describe names the process of a denial. That its program is not known leaves
+// it out: a record is worth more than a word in it.
+func (d *Daemon) describe(e *event.Event, o *kernel.Origin) {
+	e.UID, e.Comm, e.PPID, e.Parents = o.UID, o.Comm, o.PPID(), parents(o.Ancestors)
+	if e.PID == 0 {
+		return
+	}
+	p, ok, err := d.fence.ProgramOf(e.PID, o)
+	if err != nil {
+		d.logger.Warn("the program of a process cannot be read", "error", err)
+	}
+	if ok {
+		e.Exe, e.Args = p.Filename, p.CommandLine()
+	}
 }
 
 // recordRefusal is for system calls that no cgroup hook judged.
@@ -100,9 +115,10 @@ func (d *Daemon) recordRefusal(r *kernel.Refusal) {
 		return
 	}
 	e.Sandbox, e.Scope, e.Version = who.Sandbox, who.Scope, who.Version
+	d.describe(&e, &r.Origin)
 	e.Path = guarded(e.Path)
 	if s != nil {
-		s.CountDenial(e.Count)
+		s.CountDenial(1)
 		e.Remedy = readOnlyRemedy(&e, &s.Record)
 	}
 	d.repeats.take(&e)
@@ -185,15 +201,8 @@ func (d *Daemon) recordExec(x *kernel.Exec) {
 		return // the gateway's threads, or a sandbox that ended meanwhile
 	}
 	e.Verdict, e.Activity = event.Observed, "exec"
-	e.UID, e.Comm, e.Exe = x.UID, x.Comm, x.Filename
-	e.Args = strings.Join(x.Args, " ")
-	if x.ArgsCut {
-		e.Args += " ..."
-	}
-	e.Parents = parents(x.Ancestors)
-	if len(x.Ancestors) > 0 {
-		e.PPID = x.Ancestors[0].PID
-	}
+	e.UID, e.Comm, e.PPID, e.Parents = x.UID, x.Comm, x.PPID(), parents(x.Ancestors)
+	e.Exe, e.Args = x.Filename, x.CommandLine()
 	d.log.Post(e)
 }
 

@@ -15,10 +15,14 @@ import (
 type Ring uint8
 
 const (
-	RingDenials  = Ring(bpf.FenceRfRingRF_RING_DENIALS)
-	RingFlows    = Ring(bpf.FenceRfRingRF_RING_FLOWS)
-	RingRefusals = Ring(bpf.FenceRfRingRF_RING_REFUSALS)
+	RingDenials   = Ring(bpf.FenceRfRingRF_RING_DENIALS)
+	RingFlows     = Ring(bpf.FenceRfRingRF_RING_FLOWS)
+	RingRefusals  = Ring(bpf.FenceRfRingRF_RING_REFUSALS)
+	RingProcesses = Ring(bpf.FenceRfRingRF_RING_PROCESSES)
 )
+
+// Rings are all of them.
+var Rings = [...]Ring{RingDenials, RingFlows, RingRefusals, RingProcesses}
 
 // String returns the ring's name as it stands in metrics.
 func (r Ring) String() string {
@@ -29,12 +33,15 @@ func (r Ring) String() string {
 		return "flows"
 	case RingRefusals:
 		return "refusals"
+	case RingProcesses:
+		return "processes"
 	}
 	return fmt.Sprintf("ring-%d", uint8(r))
 }
 
-// RingCounters tell what became of the records of one ring since the maps were
-// made: Produced() = Kept + Full + Throttled, always.
+// RingCounters tell what became of the records of one ring, of all sandboxes
+// since the maps were made or of one since its beginning: Produced() = Kept +
+// Full + Throttled, always.
 type RingCounters struct {
 	Ring      Ring
 	Kept      uint64 // written to the ring
@@ -51,7 +58,7 @@ func (c RingCounters) Lost() uint64 { return c.Full + c.Throttled }
 // Losses returns the counters of all rings.
 func (f *Fence) Losses() ([]RingCounters, error) {
 	var out []RingCounters
-	for _, r := range []Ring{RingDenials, RingFlows, RingRefusals} {
+	for _, r := range Rings {
 		c := RingCounters{Ring: r}
 		for outcome, dst := range map[bpf.FenceRfOutcome]*uint64{
 			bpf.FenceRfOutcomeRF_KEPT: &c.Kept, bpf.FenceRfOutcomeRF_FULL: &c.Full, bpf.FenceRfOutcomeRF_THROTTLED: &c.Throttled,
@@ -63,6 +70,21 @@ func (f *Fence) Losses() ([]RingCounters, error) {
 			*dst = n
 		}
 		out = append(out, c)
+	}
+	return out, nil
+}
+
+// LossesOf returns the counters of one sandbox, by [Ring]; 0 stands for cgroups
+// without state. They end with the sandbox's Detach: ask before.
+func (f *Fence) LossesOf(sandbox uint32) (out [len(Rings)]RingCounters, err error) {
+	var rate bpf.FenceRfRate
+	if err := f.maps.Rates.Lookup(sandbox, &rate); err != nil {
+		return out, fmt.Errorf("read losses of sandbox %d: %w", sandbox, err)
+	}
+	for i, r := range Rings {
+		n := rate.Ring[r].Outcomes
+		out[i] = RingCounters{Ring: r, Kept: n[bpf.FenceRfOutcomeRF_KEPT], Full: n[bpf.FenceRfOutcomeRF_FULL],
+			Throttled: n[bpf.FenceRfOutcomeRF_THROTTLED]}
 	}
 	return out, nil
 }

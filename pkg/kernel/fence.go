@@ -8,8 +8,8 @@
 //
 //	<PinDir>/                      a bpffs; Open mounts one if needed
 //	  ringfence-v<layout>/
-//	    maps/<name>                state names cidrs members rates denials flows refusals calls watch
-//	                               reported outcomes verdicts
+//	    maps/<name>                state names cidrs members rates denials flows refusals processes
+//	                               calls watch reported programs scratch outcomes verdicts
 //	    progs/<object digest>/     one pin per hook program, exec, exit and refused
 //	    links/exec, links/exit     node-wide tracepoints
 //	    links/refused              the same, while a sandbox lives
@@ -56,9 +56,10 @@ type Options struct {
 	MaxNames uint32
 	// MaxCIDRs bounds the CIDR entries of the node. 0 means 4194304.
 	MaxCIDRs uint32
-	// DenialRing, FlowRing and RefusalRing are ring sizes in bytes, powers of
-	// two and multiples of the page size. 0 means 1, 4 and 1 MiB.
-	DenialRing, FlowRing, RefusalRing uint32
+	// DenialRing, FlowRing, RefusalRing and ProcessRing are ring sizes in
+	// bytes, powers of two and multiples of the page size. 0 means 1, 4, 1 and
+	// 2 MiB.
+	DenialRing, FlowRing, RefusalRing, ProcessRing uint32
 	// Refusals says which refused system calls of sandboxes are recorded; nil
 	// means none. See [Fence.Refusals].
 	Refusals *RefusalTable
@@ -296,7 +297,7 @@ func (f *Fence) Close() error {
 func (f *Fence) allMaps() []*ebpf.Map {
 	m := &f.maps
 	return []*ebpf.Map{m.State, m.Names, m.Cidrs, m.Members, m.Rates, m.Denials, m.Flows, m.Outcomes, m.Verdicts,
-		m.Refusals, m.Calls, m.Watch, m.Reported}
+		m.Refusals, m.Calls, m.Watch, m.Reported, m.Processes, m.Programs, m.Scratch}
 }
 
 // Remove closes the Fence, removes every pin of its layout and unmounts the

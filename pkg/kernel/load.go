@@ -54,7 +54,7 @@ func newLoader(o Options, mapDir string) (*loader, error) {
 	l.digest = digestOf(bpf.Digest(), retval)
 	for name, size := range map[string]uint32{
 		bpf.FenceMapNames: o.MaxNames, bpf.FenceMapCidrs: o.MaxCIDRs,
-		bpf.FenceMapDenials: o.DenialRing, bpf.FenceMapFlows: o.FlowRing, bpf.FenceMapRefusals: o.RefusalRing,
+		bpf.FenceMapDenials: o.DenialRing, bpf.FenceMapFlows: o.FlowRing, bpf.FenceMapRefusals: o.RefusalRing, bpf.FenceMapProcesses: o.ProcessRing,
 	} {
 		if size != 0 {
 			l.fence.Maps[name].MaxEntries = size
@@ -70,6 +70,7 @@ func (l *loader) loadMaps(out *bpf.FenceMaps) error {
 		bpf.FenceMapMembers: &out.Members, bpf.FenceMapRates: &out.Rates, bpf.FenceMapDenials: &out.Denials,
 		bpf.FenceMapFlows: &out.Flows, bpf.FenceMapOutcomes: &out.Outcomes, bpf.FenceMapVerdicts: &out.Verdicts,
 		bpf.FenceMapRefusals: &out.Refusals, bpf.FenceMapCalls: &out.Calls, bpf.FenceMapWatch: &out.Watch, bpf.FenceMapReported: &out.Reported,
+		bpf.FenceMapProcesses: &out.Processes, bpf.FenceMapPrograms: &out.Programs, bpf.FenceMapScratch: &out.Scratch,
 	} {
 		m, err := l.openMap(name)
 		if err != nil {

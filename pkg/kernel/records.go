@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -44,40 +43,28 @@ func (h *Head) When() time.Time { return h.Time }
 // Verdict is one judged call or dropped packet.
 type Verdict struct {
 	Head
-	Hook       Hook
-	Allowed    bool
-	Reason     Reason
-	Errno      unix.Errno // what the caller got; 0 when allowed
-	Policy     uint32
-	Rule       uint32 // as given in the entry that decided; 0 if none did
-	PPID       uint32
-	UID        uint32
-	Comm       string
-	Cookie     uint64         // socket cookie; 0 in sock_create and the unix hooks
-	Suppressed uint32         // records of this sandbox that throttling took before this one
-	Family     uint16         // AF_INET, AF_INET6, AF_UNIX, or what was asked for
-	SockType   uint8          // SOCK_STREAM ...
-	Proto      uint16         // IPPROTO_TCP ...; MPTCP is 262
-	Dst        netip.AddrPort // as asked for; IPv4-mapped stays mapped
-	Judged     netip.Addr     // the IPv4 address that Dst is or hides, else Dst
-	Ended      bool           // a dropped packet of a flow that EndDenied ended: the last the kernel sends for it
+	Origin
+	Hook     Hook
+	Allowed  bool
+	Reason   Reason
+	Errno    unix.Errno // what the caller got; 0 when allowed
+	Policy   uint32
+	Rule     uint32         // as given in the entry that decided; 0 if none did
+	Cookie   uint64         // socket cookie; 0 in sock_create and the unix hooks
+	Family   uint16         // AF_INET, AF_INET6, AF_UNIX, or what was asked for
+	SockType uint8          // SOCK_STREAM ...
+	Proto    uint16         // IPPROTO_TCP ...; MPTCP is 262
+	Dst      netip.AddrPort // as asked for; IPv4-mapped stays mapped
+	Judged   netip.Addr     // the IPv4 address that Dst is or hides, else Dst
+	Ended    bool           // a dropped packet of a flow that EndDenied ended: the last the kernel sends for it
 }
 
 // Exec is a program that started.
 type Exec struct {
 	Head
-	UID, GID  uint32
-	Comm      string
-	Filename  string   // as given to execve, at most 255 bytes
-	Args      []string // the first 256 bytes of them
-	ArgsCut   bool     // there were more
-	Ancestors []Ancestor
-}
-
-// Ancestor is one step up the parent chain, nearest first.
-type Ancestor struct {
-	PID  uint32
-	Comm string
+	Origin
+	Program
+	GID uint32
 }
 
 // Exit is a process whose last thread ended.
@@ -108,7 +95,7 @@ const (
 func (f *Fence) Records(ctx context.Context, fn func(Record)) error {
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
-	for _, m := range []*ebpf.Map{f.maps.Denials, f.maps.Flows, f.maps.Refusals} {
+	for _, m := range []*ebpf.Map{f.maps.Denials, f.maps.Flows, f.maps.Refusals, f.maps.Processes} {
 		r, err := f.reading.open(m)
 		if err != nil {
 			g.Go(func() error { return fmt.Errorf("read records: %w", err) }) // ends the others
@@ -265,21 +252,18 @@ func decodeVerdict(head Head, b []byte) (Record, error) {
 		return nil, err
 	}
 	v := &Verdict{
-		Head:       head,
-		Hook:       Hook(r.Head.Hook),
-		Allowed:    r.Head.Verdict == uint8(bpf.FenceRfVerdictKindRF_ALLOW),
-		Reason:     Reason(r.Head.Reason),
-		Errno:      unix.Errno(r.Error),
-		Policy:     r.Policy,
-		Rule:       r.Rule,
-		PPID:       r.Ppid,
-		UID:        r.Uid,
-		Comm:       text(r.Comm[:]),
-		Cookie:     r.Cookie,
-		Suppressed: r.Suppressed,
-		Family:     r.Family,
-		SockType:   r.SockType,
-		Proto:      r.Proto,
+		Head:     head,
+		Origin:   originOf(&r.Origin),
+		Hook:     Hook(r.Head.Hook),
+		Allowed:  r.Head.Verdict == uint8(bpf.FenceRfVerdictKindRF_ALLOW),
+		Reason:   Reason(r.Head.Reason),
+		Errno:    unix.Errno(r.Error),
+		Policy:   r.Policy,
+		Rule:     r.Rule,
+		Cookie:   r.Cookie,
+		Family:   r.Family,
+		SockType: r.SockType,
+		Proto:    r.Proto,
 	}
 	if v.Hook == HookSockCreate || v.Family == unix.AF_UNIX {
 		return v, nil
@@ -298,21 +282,7 @@ func decodeExec(head Head, b []byte) (Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Exec{
-		Head: head, UID: r.Uid, GID: r.Gid, Comm: text(r.Comm[:]),
-		Filename: text(r.Filename[:]),
-		ArgsCut:  r.ArgsTotal > uint32(r.ArgsLen),
-	}
-	if n := min(int(r.ArgsLen), len(r.Args)); n > 0 {
-		e.Args = strings.Split(strings.TrimSuffix(string(r.Args[:n]), "\x00"), "\x00")
-	}
-	for _, p := range r.Parents {
-		if p.Pid == 0 {
-			break
-		}
-		e.Ancestors = append(e.Ancestors, Ancestor{p.Pid, text(p.Comm[:])})
-	}
-	return e, nil
+	return &Exec{Head: head, Origin: originOf(&r.Origin), Program: programOf(&r.Program), GID: r.Gid}, nil
 }
 
 // text cuts at the first NUL.

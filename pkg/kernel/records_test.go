@@ -67,21 +67,20 @@ func TestEveryRecordIsAccounted(t *testing.T) {
 		if c.Throttled == 0 {
 			t.Errorf("%v: a flood was not throttled: %+v", ring, c)
 		}
-		var delivered, suppressed uint64
+		var delivered uint64
 		for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline) && delivered < c.Kept; time.Sleep(10 * time.Millisecond) {
-			delivered, suppressed = 0, 0
+			delivered = 0
 			for _, rec := range r.recs.all() {
 				if v, ok := rec.(*Verdict); ok && v.Allowed == allowed && v.Hook == HookConnect4 {
 					delivered++
-					suppressed += uint64(v.Suppressed)
 				}
 			}
 		}
 		if delivered != c.Kept {
 			t.Errorf("%v: delivered %d, kept %d", ring, delivered, c.Kept)
 		}
-		if suppressed > c.Throttled {
-			t.Errorf("%v: records tell of %d suppressed, counters of %d", ring, suppressed, c.Throttled)
+		if own := lossesOf(t, r.fence, testSandbox)[ring]; own != after[ring] {
+			t.Errorf("the only sandbox's %+v are not the node's %+v", own, after[ring])
 		}
 	}
 	var denied uint64
@@ -122,6 +121,65 @@ func TestFullRingStillDenies(t *testing.T) {
 	in.end()
 	if err := detachSoon(box); err != nil {
 		t.Error(err)
+	}
+}
+
+func lossesOf(t *testing.T, f *Fence, sandbox uint32) [len(Rings)]RingCounters {
+	t.Helper()
+	c, err := f.LossesOf(sandbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Programs that start and end have a share of their own: a flood of them is
+// counted to the last one and pushes out no denial.
+func TestProcessFlood(t *testing.T) {
+	r := newRig(t, 0)
+	before := losses(t, r.fence)
+	const n = 4000
+	begin := time.Now()
+	r.in.try(attempt{Op: "exec", Addr: fmt.Sprintf("i=0; while [ $i -lt %d ]; do (:); i=$((i+1)); done", n)})
+	r.in.try(attempt{Op: "tcp", Addr: "192.0.2.1:443"})
+	find(t, r.recs, "a verdict", func(v *Verdict) bool { return !v.Allowed && v.Dst.Port() == 443 })
+	after := losses(t, r.fence)
+	c := after[RingProcesses]
+	if made := c.Produced() - before[RingProcesses].Produced(); made < n {
+		t.Errorf("%d records of %d processes", made, n)
+	}
+	windows := uint64(time.Since(begin)/(100*time.Millisecond)) + 2
+	if most := windows * 500; c.Kept-before[RingProcesses].Kept > most {
+		t.Errorf("%+v: more than the share of %d", c, most)
+	}
+	if d := after[RingDenials]; d.Lost() != 0 {
+		t.Errorf("it took denials along: %+v", d)
+	}
+}
+
+// A denial names its process for good: program, command and the chain above,
+// also of a child that executed nothing itself.
+func TestOrigin(t *testing.T) {
+	r := newRig(t, 0)
+	script := "import os,socket\nif os.fork() == 0:\n  try: socket.create_connection(('192.0.2.7', 99))\n  except OSError: pass\nelse: os.wait()\n"
+	got := r.in.try(attempt{Op: "exec", Addr: "exec python3 -c \"" + script + "\" marked"})
+	if got.Errno != 0 {
+		t.Fatalf("%+v", got)
+	}
+	v := find(t, r.recs, "a denial", func(v *Verdict) bool { return v.Dst.Port() == 99 })
+	p, ok, err := r.fence.ProgramOf(v.PID, &v.Origin)
+	if err != nil || !ok || !strings.HasSuffix(p.Filename, "python3") || len(p.Args) != 4 || p.Args[3] != "marked" {
+		t.Errorf("program %+v, %v, %v", p, ok, err)
+	}
+	if len(v.Ancestors) < 3 || !strings.HasPrefix(v.Ancestors[0].Comm, "python3") || int(v.Ancestors[1].PID) != got.PID || v.PPID() != v.Ancestors[0].PID {
+		t.Errorf("ancestors %+v, want python3, %d ...", v.Ancestors, got.PID)
+	}
+	// A later process with that number is another one.
+	o := v.Origin
+	o.start++
+	o.Ancestors = nil
+	if p, ok, _ := r.fence.ProgramOf(v.Ancestors[0].PID, &o); ok {
+		t.Errorf("a process that began later has the program %+v", p)
 	}
 }
 

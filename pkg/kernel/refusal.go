@@ -50,15 +50,12 @@ type RefusalTable struct {
 // Refusal is a system call of a sandbox that the kernel refused.
 type Refusal struct {
 	Head
-	Call       uint32
-	Args       [6]uint64 // the registers
-	Errno      unix.Errno
-	PPID       uint32
-	UID        uint32
-	Comm       string
-	Suppressed uint32 // records of this sandbox that throttling took before this one
-	Subject    Subject
-	What       []byte // the subject as it was in memory after the call, at most 255 bytes
+	Origin
+	Call    uint32
+	Args    [6]uint64 // the registers
+	Errno   unix.Errno
+	Subject Subject
+	What    []byte // the subject as it was in memory after the call, at most 255 bytes
 }
 
 func (*Refusal) record() {}
@@ -306,7 +303,6 @@ func decodeRefusal(head Head, b []byte) (Record, error) {
 		return nil, err
 	}
 	return &Refusal{
-		Head: head, Call: r.Call, Args: r.Args, Errno: unix.Errno(r.Error), PPID: r.Ppid, UID: r.Uid, Comm: text(r.Comm[:]),
-		Suppressed: r.Suppressed, Subject: Subject(r.Subject), What: r.What[:min(int(r.SubjectLen), len(r.What))],
+		Head: head, Origin: originOf(&r.Origin), Call: r.Call, Args: r.Args, Errno: unix.Errno(r.Error), Subject: Subject(r.Subject), What: r.What[:min(int(r.SubjectLen), len(r.What))],
 	}, nil
 }

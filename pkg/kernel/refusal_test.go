@@ -96,7 +96,7 @@ func TestRefusals(t *testing.T) {
 	r.out.try(attempt{Op: "exec", Addr: "cat " + watchedDir + "from-outside"})
 	r.in.try(attempt{Op: "exec", Addr: script + "/run/elsewhere"})
 	x := r.refused("a watched path", func(x *Refusal) bool { return string(x.What) == watchedDir+"secret" })
-	if x.Call != unix.SYS_OPENAT || x.Errno != unix.ENOENT || x.Sandbox != testSandbox || x.Comm != "cat" || x.Subject != SubjectPath || x.PPID == 0 {
+	if x.Call != unix.SYS_OPENAT || x.Errno != unix.ENOENT || x.Sandbox != testSandbox || x.Comm != "cat" || x.Subject != SubjectPath || x.PPID() == 0 {
 		t.Errorf("%+v", x)
 	}
 	r.refused("a path that the sandbox watches", func(x *Refusal) bool { return string(x.What) == watchedDir+"own/guarded" })

@@ -101,7 +101,7 @@ func Event(r *kernel.Refusal) (e event.Event, ok bool) {
 	g, l := groupOf(call), layerOf(call, r)
 	e = event.Event{
 		Time: r.Time, Source: "kernel", Verdict: event.Denied, Layer: l.name, ReasonCode: l.code, Reason: l.reason,
-		PID: r.PID, PPID: r.PPID, UID: r.UID, Comm: r.Comm, Count: 1 + uint64(r.Suppressed), Status: uint32(r.Errno),
+		PID: r.PID, PPID: r.PPID(), UID: r.UID, Comm: r.Comm, Status: uint32(r.Errno),
 		Kind: event.KindSyscall, Object: call, Activity: g.activity, Detail: errnoName(r.Errno),
 	}
 	switch {

@@ -94,7 +94,7 @@ func TestEvent(t *testing.T) {
 			kind: event.KindKernelDenial, layer: "files", code: "files"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := &kernel.Refusal{Head: kernel.Head{PID: 7}, Call: number(t, c.call), Args: c.args, Errno: c.errno, Comm: "x", Subject: c.subject, What: c.what, Suppressed: 2}
+			r := &kernel.Refusal{Head: kernel.Head{PID: 7}, Call: number(t, c.call), Args: c.args, Errno: c.errno, Origin: kernel.Origin{Comm: "x"}, Subject: c.subject, What: c.what}
 			e, ok := Event(r)
 			if ok == c.none {
 				t.Fatalf("a refusal: %v: %+v", ok, e)
@@ -102,7 +102,7 @@ func TestEvent(t *testing.T) {
 			if c.none {
 				return
 			}
-			if e.Kind != c.kind || e.Layer != c.layer || e.ReasonCode != c.code || !e.IsDenial() || e.Status != uint32(c.errno) || e.Count != 3 || e.PID != 7 {
+			if e.Kind != c.kind || e.Layer != c.layer || e.ReasonCode != c.code || !e.IsDenial() || e.Status != uint32(c.errno) || e.PID != 7 {
 				t.Errorf("%v %s %s: %+v", e.Kind, e.Layer, e.ReasonCode, e)
 			}
 			if c.target != "" && e.Target() != c.target {

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/ringfence/ringfence/bpf"
+)
+
+// Origin is the process that a record is about, beside Head.PID. It is what
+// the process says of itself: no rule may depend on it. In records of packets
+// it is zero.
+type Origin struct {
+	UID       uint32
+	Comm      string
+	Ancestors []Ancestor
+
+	start uint64 // CLOCK_BOOTTIME; with the pid it names a process for good
+}
+
+// Ancestor is one step up the parent chain, nearest first.
+type Ancestor struct {
+	PID  uint32
+	Comm string
+}
+
+// PPID is the parent's pid; 0 if it is not known.
+func (o *Origin) PPID() uint32 {
+	if len(o.Ancestors) == 0 {
+		return 0
+	}
+	return o.Ancestors[0].PID
+}
+
+func originOf(o *bpf.FenceRfOrigin) Origin {
+	out := Origin{UID: o.Uid, Comm: text(o.Comm[:]), start: o.StartNs}
+	for _, p := range o.Parents {
+		if p.Pid == 0 {
+			break
+		}
+		out.Ancestors = append(out.Ancestors, Ancestor{p.Pid, text(p.Comm[:])})
+	}
+	return out
+}
+
+// Program is what a process executed last.
+type Program struct {
+	Filename string   // as given to execve, at most 255 bytes
+	Args     []string // the first 256 bytes of them
+	ArgsCut  bool     // there were more
+}
+
+func programOf(p *bpf.FenceRfProgram) Program {
+	out := Program{Filename: text(p.Filename[:]), ArgsCut: p.ArgsTotal > uint32(p.ArgsLen)}
+	if n := min(int(p.ArgsLen), len(p.Args)); n > 0 {
+		out.Args = strings.Split(strings.TrimSuffix(string(p.Args[:n]), "\x00"), "\x00")
+	}
+	return out
+}
+
+// CommandLine is the arguments in one line.
+func (p Program) CommandLine() string {
+	line := strings.Join(p.Args, " ")
+	if p.ArgsCut {
+		line += " ..."
+	}
+	return line
+}
+
+// ProgramOf returns what the process of a record runs. One that never executed
+// anything runs what its nearest ancestor did that has. ok is false when that
+// is not known: the kernel remembers some 8,000 processes, the latest ones.
+func (f *Fence) ProgramOf(pid uint32, o *Origin) (p Program, ok bool, err error) {
+	own, ok, err := f.program(pid)
+	if err != nil || ok && own.StartNs == o.start {
+		return programOf(own), ok, err
+	}
+	for _, a := range o.Ancestors {
+		of, ok, err := f.program(a.PID)
+		if err != nil {
+			return Program{}, false, err
+		}
+		if ok && of.StartNs <= o.start {
+			return programOf(of), true, nil
+		}
+	}
+	return Program{}, false, nil
+}
+
+func (f *Fence) program(pid uint32) (*bpf.FenceRfProgram, bool, error) {
+	p := new(bpf.FenceRfProgram)
+	err := f.maps.Programs.Lookup(pid, p)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return p, false, nil
+	}
+	if err != nil {
+		return p, false, fmt.Errorf("program of process %d: %w", pid, err)
+	}
+	return p, true, nil
+}
