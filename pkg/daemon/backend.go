@@ -146,6 +146,7 @@ func describe(s *sandbox.Sandbox) api.Sandbox {
 // sandboxEnded keeps an ended sandbox listed for a while.
 func (d *Daemon) sandboxEnded(s *sandbox.Sandbox) {
 	d.dropSandboxDocuments(s.Record.ID)
+	d.losses.forget(s.Record.Number)
 	d.lateInits.ended(s.Record.Init.PID, s.Record.ID, time.Now())
 	if !s.Record.Started { // what is left of a launch that a former daemon did not finish
 		return

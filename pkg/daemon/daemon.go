@@ -61,6 +61,7 @@ type Daemon struct {
 	lateInits   lateInits
 	lostDenials lostDenials
 	repeats     *repeats
+	losses      *losses
 
 	readingSince  time.Time     // see drain.go; set before the reader starts
 	recordsBefore uint64        // likewise
@@ -143,7 +144,8 @@ func (d *Daemon) openLog() (err error) {
 	if err != nil {
 		return fmt.Errorf("event log: %w", err)
 	}
-	d.repeats = newRepeats(d.log.Post)
+	d.losses = openLosses(filepath.Join(d.cfg.RunDir, lossFile), d.logger, d.appendErr)
+	d.repeats = newRepeats(event.NewShare(), d.log.Post)
 	return nil
 }
 

@@ -81,7 +81,7 @@ func (d *Daemon) takeDenial(e *event.Event) {
 	e.Sandbox, e.Scope, e.UID = s.Record.ID, s.Principal.String(), s.Record.UID
 	e.Path = guarded(e.Path)
 	s.CountDenial(max(e.Count, 1))
-	d.log.Post(e)
+	d.repeats.take(e)
 }
 
 // guarded is the path that a decoy stands for.
@@ -97,7 +97,7 @@ func (d *Daemon) takeLate(e *event.Event) {
 	id, lost := d.lateInits.find(e)
 	if p, known := d.sandboxes.Principal(id); id != "" && known {
 		e.Sandbox, e.Scope, e.Path = id, p.String(), guarded(e.Path)
-		d.log.Post(e)
+		d.repeats.take(e)
 		return
 	}
 	if lost {

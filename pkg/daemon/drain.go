@@ -47,6 +47,7 @@ func (d *Daemon) drainRecords(s *sandbox.Sandbox) {
 		time.Sleep(pause)
 	}
 	d.repeats.flush(time.Now(), s.Record.ID)
+	d.tellLossesOf(s.Record.Number) // the counters go with the fence
 	for s.Denials()+s.Failures() > 0 && d.log.Stats().Waiting > 0 && time.Now().Before(end) {
 		time.Sleep(time.Millisecond)
 	}

@@ -203,7 +203,7 @@ func (d *Daemon) recordExec(x *kernel.Exec) {
 	e.Verdict, e.Activity = event.Observed, "exec"
 	e.UID, e.Comm, e.PPID, e.Parents = x.UID, x.Comm, x.PPID(), parents(x.Ancestors)
 	e.Exe, e.Args = x.Filename, x.CommandLine()
-	d.log.Post(e)
+	d.repeats.each(e)
 }
 
 func parents(chain []kernel.Ancestor) string {
@@ -231,7 +231,7 @@ func (d *Daemon) recordExit(x *kernel.Exit) {
 		e.Duration = x.Time.Sub(x.Started)
 	}
 	if !d.ofInit(e, s) {
-		d.log.Post(e)
+		d.repeats.each(e)
 	}
 	if x.Status.Signal() == unix.SIGSYS {
 		d.recordKilled(x)

@@ -17,16 +17,19 @@ const (
 	maxRepeats   = 8192 // different denials that are folded at once
 )
 
-// repeats folds denials of the kernel: the first of its kind is an event at
-// once, what follows within the window becomes one event with a count.
+// repeats folds what the kernel tells: the first denial of its kind is an event
+// at once, what follows within the window becomes one event with a count. What
+// is beyond a sandbox's share of the log is counted by kind and reason.
 type repeats struct {
-	post func(*event.Event)
+	post  func(*event.Event)
+	share *event.Share
 
 	mu sync.Mutex // guards what follows
 	of map[repeatKey]*repeat
 }
 
-// repeatKey is what makes two denials alike.
+// repeatKey is what makes two denials alike. Beyond the share only kind,
+// sandbox and code count.
 type repeatKey struct {
 	kind           event.Kind
 	sandbox        string
@@ -35,39 +38,60 @@ type repeatKey struct {
 	what, dst      string
 	proto, code    string
 	object, socket string
+	beyond         bool
 }
 
 type repeat struct {
-	since time.Time // of the event that was posted
+	since time.Time // of the event that was posted, or of the first beyond the share
 	n     uint64    // repeats of it
 	first time.Time // of the repeats
 	last  event.Event
 }
 
-func newRepeats(post func(*event.Event)) *repeats {
-	return &repeats{post: post, of: map[repeatKey]*repeat{}}
+func newRepeats(share *event.Share, post func(*event.Event)) *repeats {
+	return &repeats{post: post, share: share, of: map[repeatKey]*repeat{}}
 }
 
-// take posts e, or counts it as a repeat.
+// take posts a denial, or counts it as a repeat.
 func (r *repeats) take(e *event.Event) {
-	k := repeatKey{kind: e.Kind, sandbox: e.Sandbox, pid: e.PID, status: e.Status, activity: e.Activity, what: e.Path,
-		dst: e.DstAddr, proto: e.Proto, code: e.ReasonCode, object: e.Object, socket: e.SocketInfo}
+	r.put(e, repeatKey{kind: e.Kind, sandbox: e.Sandbox, pid: e.PID, status: e.Status, activity: e.Activity, what: e.Path,
+		dst: e.DstAddr, proto: e.Proto, code: e.ReasonCode, object: e.Object, socket: e.SocketInfo})
+}
+
+// each posts an event that is never alike another one, within the share.
+func (r *repeats) each(e *event.Event) { r.put(e, repeatKey{}) }
+
+func (r *repeats) put(e *event.Event, alike repeatKey) {
+	now := time.Now()
 	r.mu.Lock()
-	have := r.of[k]
-	if have == nil && len(r.of) < maxRepeats {
-		r.of[k] = &repeat{since: time.Now()}
+	if have := r.of[alike]; have != nil {
+		have.add(e)
+		r.mu.Unlock()
+		return
 	}
-	if have != nil {
-		if have.n == 0 {
-			have.first = e.Time
+	one := r.share.Take(e, now)
+	switch {
+	case !one:
+		k := repeatKey{kind: e.Kind, sandbox: e.Sandbox, code: e.ReasonCode, beyond: true}
+		if r.of[k] == nil {
+			r.of[k] = &repeat{since: now}
 		}
-		have.n += max(e.Count, 1)
-		have.last = *e
+		r.of[k].add(e)
+	case alike != repeatKey{} && len(r.of) < maxRepeats:
+		r.of[alike] = &repeat{since: now}
 	}
 	r.mu.Unlock()
-	if have == nil {
+	if one {
 		r.post(e)
 	}
+}
+
+func (r *repeat) add(e *event.Event) {
+	if r.n == 0 {
+		r.first = e.Time
+	}
+	r.n += max(e.Count, 1)
+	r.last = *e
 }
 
 // flush tells the repeats of denials that began before t; of all sandboxes if
@@ -83,6 +107,9 @@ func (r *repeats) flush(t time.Time, sandbox string) {
 		if have.n > 0 {
 			e := have.last
 			e.Time, e.End, e.Count = have.first, e.Time, have.n
+			if k.beyond {
+				r.share.Beyond(&e)
+			}
 			r.post(&e)
 		}
 	}
@@ -96,6 +123,7 @@ func (r *repeats) run(ctx context.Context) {
 		select {
 		case now := <-tick.C:
 			r.flush(now.Add(-repeatWindow), "")
+			r.share.Prune(now)
 		case <-ctx.Done():
 			r.flush(time.Now(), "")
 			return

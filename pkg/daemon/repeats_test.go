@@ -5,6 +5,7 @@ package daemon
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ func denial(sandbox, path string, n uint64) *event.Event {
 
 func TestRepeats(t *testing.T) {
 	var got []event.Event
-	r := newRepeats(func(e *event.Event) { got = append(got, *e) })
+	r := newRepeats(event.NewShare(), func(e *event.Event) { got = append(got, *e) })
 	for _, e := range []*event.Event{denial("a", "/x", 1), denial("a", "/x", 4), denial("a", "/x", 0), denial("a", "/y", 1), denial("b", "/x", 1)} {
 		r.take(e)
 	}
@@ -46,12 +47,16 @@ func TestRepeats(t *testing.T) {
 func TestRepeatsKeepCount(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var told uint64
-	r := newRepeats(func(e *event.Event) { told += max(e.Count, 1) })
+	r := newRepeats(&event.Share{AtOnce: 900, PerSecond: 100}, func(e *event.Event) { told += max(e.Count, 1) })
 	var taken uint64
 	for range 50000 {
 		e := denial(fmt.Sprint(rnd.IntN(3)), fmt.Sprint(rnd.IntN(10000)), uint64(rnd.IntN(4)))
 		taken += max(e.Count, 1)
-		r.take(e)
+		if rnd.IntN(3) == 0 {
+			r.each(e)
+		} else {
+			r.take(e)
+		}
 		if rnd.IntN(500) == 0 {
 			r.flush(time.Now(), []string{"", "0", "1"}[rnd.IntN(3)])
 		}
@@ -62,5 +67,37 @@ func TestRepeatsKeepCount(t *testing.T) {
 	r.flush(time.Now(), "")
 	if told != taken {
 		t.Errorf("told %d of %d", told, taken)
+	}
+}
+
+// A flood of denials that are all different is told up to the sandbox's share,
+// then by number; nobody else's are.
+func TestBeyondTheShare(t *testing.T) {
+	var got []event.Event
+	r := newRepeats(&event.Share{AtOnce: 10, PerSecond: 1e-9}, func(e *event.Event) { got = append(got, *e) })
+	for i := range 1000 {
+		e := denial("a", fmt.Sprint(i), 1)
+		e.Verdict, e.ReasonCode = event.Denied, []string{"files", "read-only"}[i%2]
+		r.take(e)
+	}
+	b := denial("b", "/x", 1)
+	b.Verdict = event.Denied
+	r.take(b)
+	for i := range 30 {
+		r.each(&event.Event{Kind: event.KindExec, Sandbox: "a", Verdict: event.Observed, Exe: fmt.Sprint(i), Time: time.Now()})
+	}
+	if len(got) != 21 || got[9].Path != "9" || got[10].Sandbox != "b" || got[20].Kind != event.KindExec {
+		t.Fatalf("%d told at once: %+v", len(got), got)
+	}
+	r.flush(time.Now(), "")
+	sums := map[string]uint64{}
+	for _, e := range got[21:] {
+		if !strings.Contains(e.Detail, "used up its share") {
+			t.Errorf("%+v does not say what it is", e)
+		}
+		sums[e.Kind.String()+e.ReasonCode] += e.Count
+	}
+	if len(got) != 24 || sums["filefiles"] != 495 || sums["fileread-only"] != 495 || sums["exec"] != 20 {
+		t.Errorf("%v in %+v", sums, got[21:])
 	}
 }

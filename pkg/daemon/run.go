@@ -44,6 +44,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	d.sayRefusals()
 	d.sayDestroy()
 	wg.Go(func() { d.repeats.run(work) })
+	wg.Go(func() { d.tellLosses(work) })
 	wg.Go(func() { d.enforce(work) })
 	wg.Go(func() { d.watchNode(work) })
 	wg.Go(func() { d.sandboxes.Attest(work, AttestEvery) })
@@ -255,11 +256,17 @@ func (d *Daemon) daemonEvent(what, detail string) {
 
 // append makes an event durable; a log that refuses is told to the logger.
 func (d *Daemon) append(e *event.Event) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if _, err := d.log.Append(ctx, e); err != nil {
+	if err := d.appendErr(e); err != nil {
 		d.logger.Error("event not recorded", "kind", e.Kind.String(), "error", err)
 	}
+}
+
+// appendErr returns nil when the event is durable.
+func (d *Daemon) appendErr(e *event.Event) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, err := d.log.Append(ctx, e)
+	return err
 }
 
 // holderPatience is how long the holders of output may take to write the last
@@ -280,7 +287,7 @@ func (d *Daemon) remove() error {
 			errs = append(errs, err)
 		}
 	}
-	for _, name := range []string{"gateway", "sandboxes", "bpf", "lock"} {
+	for _, name := range []string{"gateway", "sandboxes", "bpf", "lock", lossFile} {
 		errs = append(errs, os.RemoveAll(filepath.Join(d.cfg.RunDir, name)))
 	}
 	if err := os.Remove(d.cfg.RunDir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EBUSY) {

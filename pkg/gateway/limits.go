@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/event"
 )
 
 // Limits bound what sandboxes can make the gateway hold. Zero fields take
@@ -26,6 +28,7 @@ type Limits struct {
 	TellOpen     time.Duration // after which a relay that is still open gets an event of its own, default 5 s
 	Patience     time.Duration // how long somebody must have waited in vain for its end to count as the destination's failure, default 1 s
 	FoldWindow   time.Duration // within which alike events are folded into one, default 5 s
+	Share        *event.Share  // of the log, for each sandbox; default event.NewShare()
 }
 
 func (l Limits) withDefaults() Limits {
@@ -44,6 +47,9 @@ func (l Limits) withDefaults() Limits {
 	def(&l.TellOpen, 5*time.Second)
 	def(&l.Patience, time.Second)
 	def(&l.FoldWindow, 5*time.Second)
+	if l.Share == nil {
+		l.Share = event.NewShare()
+	}
 	return l
 }
 

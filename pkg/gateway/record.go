@@ -22,6 +22,7 @@ type recorder struct {
 	capacity   int
 	perSandbox int
 	window     time.Duration
+	share      *event.Share
 	metrics    *counters
 	log        *slog.Logger
 	kick       chan struct{}
@@ -50,6 +51,7 @@ type foldKey struct {
 	port                uint16
 	code, method, rcode string
 	url                 string
+	beyond              bool // of the sandbox's share: then only sandbox, kind, verdict and code count
 }
 
 // fold is a run of alike events. The first one was queued at once; place tells
@@ -66,7 +68,7 @@ const (
 )
 
 func newRecorder(k Keeper, l Limits, m *counters, log *slog.Logger) *recorder {
-	return &recorder{keeper: k, capacity: l.Events, perSandbox: max(1, l.Events/8), window: l.FoldWindow,
+	return &recorder{keeper: k, capacity: l.Events, perSandbox: max(1, l.Events/8), window: l.FoldWindow, share: l.Share,
 		metrics: m, log: log, kick: make(chan struct{}, 1), bySandbox: map[uint32]int{}, folds: map[foldKey]*fold{}}
 }
 
@@ -132,7 +134,7 @@ func (t *ticket) put(ev event.Event, foldable bool) {
 		return
 	}
 	t.used = true
-	if foldable && r.foldLocked(t.sb, ev) {
+	if foldable && r.foldLocked(t.sb, ev) || r.beyondLocked(t.sb, ev) {
 		return
 	}
 	r.queue = append(r.queue, queued{ev, t.sb})
@@ -145,23 +147,44 @@ func (r *recorder) foldLocked(sb uint32, ev event.Event) bool {
 	k := foldKey{sb: sb, kind: ev.Kind, verdict: ev.Verdict, activity: ev.Activity, name: ev.DstName, dst: ev.DstAddr,
 		port: ev.DstPort, code: ev.ReasonCode, method: ev.Method, rcode: ev.RCode, url: ev.URL}
 	f := r.folds[k]
-	switch {
-	case f == nil:
+	if f == nil {
 		if len(r.folds) < maxFolds {
 			r.folds[k] = &fold{since: ev.Time}
 		}
 		return false
-	case !f.place:
+	}
+	r.addLocked(f, sb, ev)
+	return true
+}
+
+// beyondLocked takes ev as one of several that the sandbox's share of the log
+// does not let be told one by one. A model call always is: it cost something.
+func (r *recorder) beyondLocked(sb uint32, ev event.Event) bool {
+	if ev.Kind == event.KindInference || r.share.Take(&ev, time.Now()) {
+		return false
+	}
+	k := foldKey{sb: sb, kind: ev.Kind, verdict: ev.Verdict, code: ev.ReasonCode, beyond: true}
+	f := r.folds[k]
+	if f == nil {
+		f = &fold{since: ev.Time}
+		r.folds[k] = f
+	}
+	r.addLocked(f, sb, ev)
+	return true
+}
+
+// addLocked counts ev. The first one's place is kept for all of them.
+func (r *recorder) addLocked(f *fold, sb uint32, ev event.Event) {
+	if !f.place {
 		f.place, f.ev = true, ev
-		f.ev.Count = 1
-	default:
-		f.ev.Count++
-		f.ev.BytesIn += ev.BytesIn
-		f.ev.BytesOut += ev.BytesOut
+		f.ev.Count = max(ev.Count, 1)
+	} else {
+		n, in, out, begin := f.ev.Count, f.ev.BytesIn, f.ev.BytesOut, f.ev.Time
+		f.ev = ev
+		f.ev.Count, f.ev.BytesIn, f.ev.BytesOut, f.ev.Time = n+max(ev.Count, 1), in+ev.BytesIn, out+ev.BytesOut, begin
 		r.freeLocked(sb)
 	}
 	f.ev.End = ev.Time
-	return true
 }
 
 // unfold queues the repeats of runs that began before the given time.
@@ -172,12 +195,20 @@ func (r *recorder) unfold(before time.Time) {
 		if f.since.After(before) {
 			continue
 		}
-		if f.place {
-			r.queue = append(r.queue, queued{f.ev, k.sb})
-			r.wake()
-		}
-		delete(r.folds, k)
+		r.tellLocked(k, f)
 	}
+}
+
+func (r *recorder) tellLocked(k foldKey, f *fold) {
+	delete(r.folds, k)
+	if !f.place {
+		return
+	}
+	if k.beyond {
+		r.share.Beyond(&f.ev)
+	}
+	r.queue = append(r.queue, queued{f.ev, k.sb})
+	r.wake()
 }
 
 func (r *recorder) wake() {
@@ -198,6 +229,7 @@ func (r *recorder) run(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			r.unfold(now.Add(-r.window))
+			r.share.Prune(now)
 			r.wake() // refusals may wait to be told
 		case <-r.kick:
 			for ctx.Err() == nil && r.appendOnce(ctx) {
@@ -269,10 +301,7 @@ func (r *recorder) settle(sb uint32, d time.Duration) {
 		if k.sb != sb {
 			continue
 		}
-		if f.place {
-			r.queue = append(r.queue, queued{f.ev, k.sb})
-		}
-		delete(r.folds, k)
+		r.tellLocked(k, f)
 	}
 	r.mu.Unlock()
 	r.drain(d)

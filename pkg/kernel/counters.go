@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -74,11 +75,18 @@ func (f *Fence) Losses() ([]RingCounters, error) {
 	return out, nil
 }
 
+// ErrNoSandbox says that no sandbox of this id is attached.
+var ErrNoSandbox = errors.New("no such sandbox")
+
 // LossesOf returns the counters of one sandbox, by [Ring]; 0 stands for cgroups
 // without state. They end with the sandbox's Detach: ask before.
 func (f *Fence) LossesOf(sandbox uint32) (out [len(Rings)]RingCounters, err error) {
 	var rate bpf.FenceRfRate
-	if err := f.maps.Rates.Lookup(sandbox, &rate); err != nil {
+	err = f.maps.Rates.Lookup(sandbox, &rate)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		err = ErrNoSandbox
+	}
+	if err != nil {
 		return out, fmt.Errorf("read losses of sandbox %d: %w", sandbox, err)
 	}
 	for i, r := range Rings {

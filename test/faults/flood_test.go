@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package faults
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/test/node"
+)
+
+// flood runs testdata/flood in a sandbox of its own and returns its events and
+// what it counted itself.
+func flood(t *testing.T, n *node.Node, name, kind string, times int) ([]event.Event, int) {
+	t.Helper()
+	ws := n.Workspace(t)
+	build := exec.Command("go", "build", "-o", filepath.Join(ws, "flood"), "./testdata/flood")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	r := n.CLI(t, "run", "--profile", "coding", "--workspace", ws, "--name", name, "--", filepath.Join(ws, "flood"), kind, fmt.Sprint(times))
+	var done int
+	if _, err := fmt.Sscanf(r.Stdout[max(strings.LastIndex(r.Stdout, "done"), 0):], "done %d", &done); err != nil || r.Code != 0 {
+		t.Fatalf("exit status %d, %v\n%s%s", r.Code, err, r.Stdout, r.Stderr)
+	}
+	var own []event.Event
+	id := ""
+	for _, e := range n.Events(t) {
+		if e.Kind == event.KindSandboxStart && strings.Contains(e.Args, "flood "+kind+" "+fmt.Sprint(times)) {
+			id = e.Sandbox
+		}
+		if id != "" && e.Sandbox == id {
+			own = append(own, e)
+		}
+	}
+	return own, done
+}
+
+// accounts sums up what events and gap events say of one ring.
+func accounts(evs []event.Event, kind event.Kind, ring string, mine func(*event.Event) bool) (events int, told, lost uint64) {
+	for i := range evs {
+		e := &evs[i]
+		switch {
+		case e.Kind == kind && mine(e):
+			events++
+			told += max(e.Count, 1)
+		case e.Kind == event.KindLoss && e.Object == ring+" ring":
+			lost += e.Lost
+		}
+	}
+	return events, told, lost
+}
+
+// Whatever a sandbox tries, however often, is told to the last attempt: in
+// events, in events that count several, or as a gap. The number of records it
+// can make is bounded.
+func TestFloodIsAccounted(t *testing.T) {
+	n := node.Start(t, node.Options{})
+	for _, c := range []struct {
+		kind  string
+		times int
+		event event.Kind
+		ring  string
+		mine  func(*event.Event) bool
+		most  int    // events of this kind
+		other uint64 // attempts of the same ring that the program's own start may make
+	}{
+		{"connect", 40, event.KindNetwork, "denials", isConnect, 41, 0},
+		{"connect", 1_000_000, event.KindNetwork, "denials", isConnect, 6500, 0},
+		{"open", 300_000, event.KindFile, "refusals", func(e *event.Event) bool { return strings.HasSuffix(e.Path, "/mem") }, 1000, 100},
+	} {
+		t.Run(fmt.Sprintf("%s/%d", c.kind, c.times), func(t *testing.T) {
+			evs, done := flood(t, n, "flood", c.kind, c.times)
+			if done != c.times {
+				t.Errorf("%d of %d were refused", done, c.times)
+			}
+			events, told, lost := accounts(evs, c.event, c.ring, c.mine)
+			if all := told + lost; all < uint64(c.times) || all > uint64(c.times)+c.other {
+				t.Errorf("%d are told in %d events and %d as lost, together %d of %d", told, events, lost, told+lost, c.times)
+			}
+			if events > c.most {
+				t.Errorf("%d events", events)
+			}
+			if small := c.times < 1000; small && (lost > 0 || events != c.times) {
+				t.Errorf("%d events and %d lost: a few must be told one by one", events, lost)
+			} else if !small && lost == 0 {
+				t.Error("nothing was throttled: this was no flood")
+			}
+			t.Logf("%d attempts: %d events tell of %d, gaps of %d", c.times, events, told, lost)
+		})
+	}
+	if r := n.CLI(t, "audit", "verify"); r.Code != 0 {
+		t.Errorf("%s%s", r.Stdout, r.Stderr)
+	}
+}
+
+func isConnect(e *event.Event) bool { return e.IsDenial() && strings.HasPrefix(e.DstAddr, "203.0.113.") }
+
+// A neighbour of a flooding sandbox has every record of its own.
+func TestFloodHidesNoNeighbour(t *testing.T) {
+	n := node.Start(t, node.Options{})
+	ws := n.Workspace(t)
+	build := exec.Command("go", "build", "-o", filepath.Join(ws, "flood"), "./testdata/flood")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for _, kind := range []string{"connect", "open", "spawn"} {
+		r := n.CLI(t, "run", "--detach", "--name", "flood-"+kind, "--profile", "coding", "--workspace", ws, "--", filepath.Join(ws, "flood"), kind, "1000000000")
+		if r.Code != 0 {
+			t.Fatal(r.Stderr)
+		}
+	}
+	n.WaitEvent(t, "a gap of a flood", func(e *event.Event) bool { return e.Kind == event.KindLoss && e.Object == "denials ring" && e.Sandbox != "" })
+	const tries = 30
+	r := n.CLI(t, "run", "--name", "quiet", "--workspace", "none", "--", "python3", "-c", fmt.Sprintf(`import socket, time
+for i in range(%d):
+    for s, call in ((socket.socket(), "connect"), (socket.socket(socket.AF_INET, socket.SOCK_DGRAM), "connect")):
+        try:
+            s.connect(("192.0.2.%%d" %% i, 1000 + i)); print("PASSED")
+        except PermissionError:
+            pass
+    try:
+        open("/proc/1/mem").read(); print("PASSED")
+    except OSError:
+        pass
+    time.sleep(0.02)
+`, tries))
+	if r.Code != 0 || r.Stdout != "" {
+		t.Fatalf("%d %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	seen := map[string]uint64{}
+	begin := time.Time{}
+	for _, e := range n.Events(t, "--sandbox", "quiet") {
+		switch {
+		case e.Kind == event.KindSandboxStart:
+			begin = e.Time
+		case e.Kind == event.KindLoss:
+			t.Errorf("the neighbour lost records: %+v", e)
+		case e.IsDenial() && strings.HasPrefix(e.DstAddr, "192.0.2."):
+			seen[e.Proto] += max(e.Count, 1)
+		case e.IsDenial() && strings.HasSuffix(e.Path, "/mem"):
+			seen["mem"] += max(e.Count, 1)
+		}
+	}
+	if begin.IsZero() || seen["tcp"] != tries || seen["udp"] != tries || seen["mem"] != tries {
+		t.Errorf("of %d each: %v", tries, seen)
+	}
+}
