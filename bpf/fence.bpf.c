@@ -45,6 +45,7 @@ const volatile union {
 	struct rf_watch_key watch_key;
 	struct rf_refusal refusal;
 	struct rf_program program;
+	struct rf_read_key read_key;
 } rf_abi = {};
 
 /* Refuses with err where the kernel lets us choose (see rf_have_retval). */

@@ -95,6 +95,7 @@ type FenceRfHead struct {
 	Verdict    uint8
 	Reason     uint8
 	Generation uint32
+	Nth        uint64
 }
 
 type FenceRfHook uint32
@@ -169,6 +170,12 @@ type FenceRfProgram struct {
 type FenceRfRate struct {
 	_    structs.HostLayout
 	Ring [4]FenceRfBucket
+}
+
+type FenceRfReadKey struct {
+	_       structs.HostLayout
+	Sandbox uint32
+	Ring    uint32
 }
 
 type FenceRfReason uint32
@@ -289,6 +296,7 @@ const (
 	FenceMapProcesses      = "processes"
 	FenceMapPrograms       = "programs"
 	FenceMapRates          = "rates"
+	FenceMapReads          = "reads"
 	FenceMapRefusals       = "refusals"
 	FenceMapReported       = "reported"
 	FenceMapScratch        = "scratch"
@@ -373,6 +381,7 @@ type FenceMapSpecs struct {
 	Processes *ebpf.MapSpec `ebpf:"processes"`
 	Programs  *ebpf.MapSpec `ebpf:"programs"`
 	Rates     *ebpf.MapSpec `ebpf:"rates"`
+	Reads     *ebpf.MapSpec `ebpf:"reads"`
 	Refusals  *ebpf.MapSpec `ebpf:"refusals"`
 	Reported  *ebpf.MapSpec `ebpf:"reported"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
@@ -419,6 +428,7 @@ type FenceMaps struct {
 	Processes *ebpf.Map `ebpf:"processes"`
 	Programs  *ebpf.Map `ebpf:"programs"`
 	Rates     *ebpf.Map `ebpf:"rates"`
+	Reads     *ebpf.Map `ebpf:"reads"`
 	Refusals  *ebpf.Map `ebpf:"refusals"`
 	Reported  *ebpf.Map `ebpf:"reported"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
@@ -439,6 +449,7 @@ func (m *FenceMaps) Close() error {
 		m.Processes,
 		m.Programs,
 		m.Rates,
+		m.Reads,
 		m.Refusals,
 		m.Reported,
 		m.Scratch,

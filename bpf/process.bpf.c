@@ -54,19 +54,6 @@ static __always_inline struct rf_program *rf_remember(struct task_struct *task, 
 	return p;
 }
 
-/* Takes a record of size bytes from the sandbox's share. */
-static __always_inline void *rf_take_process(__u32 sandbox, __u64 now, __u64 size)
-{
-	struct rf_bucket *b = rf_bucket_of(sandbox, RF_RING_PROCESSES);
-	void *r;
-
-	if (!b || rf_admit(b, RF_RING_PROCESSES, now) < 0)
-		return 0;
-	r = bpf_ringbuf_reserve(&processes, size, 0);
-	rf_count_outcome(b, RF_RING_PROCESSES, r ? RF_KEPT : RF_FULL);
-	return r;
-}
-
 /* TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm) */
 SEC("raw_tracepoint/sched_process_exec")
 int rf_exec(struct bpf_raw_tracepoint_args *ctx)
@@ -76,23 +63,21 @@ int rf_exec(struct bpf_raw_tracepoint_args *ctx)
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct rf_program *p;
 	struct rf_exec *r;
+	long flags;
 
 	if (!sandbox)
 		return 0;
 	p = rf_remember(task, (struct linux_binprm *)ctx->args[2]);
-	r = rf_take_process(sandbox, now, sizeof(*r));
+	r = rf_take(sandbox, RF_RING_PROCESSES, &processes, sizeof(*r), now, &flags);
 	if (!r)
 		return 0;
-	__builtin_memset(r, 0, sizeof(*r));
-	r->head.time_ns = now;
-	r->head.sandbox = sandbox;
 	r->head.pid = BPF_CORE_READ(task, tgid);
 	r->head.type = RF_RECORD_EXEC;
 	r->gid = bpf_get_current_uid_gid() >> 32;
 	rf_origin_of(&r->origin, task);
 	if (p)
 		__builtin_memcpy(&r->program, p, sizeof(r->program));
-	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(r, flags);
 	return 0;
 }
 
@@ -105,18 +90,16 @@ int rf_exit(struct bpf_raw_tracepoint_args *ctx)
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct rf_exit *r;
 	__u32 sandbox;
+	long flags;
 
 	if (BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0;
 	sandbox = rf_sandbox_of(task);
 	if (!sandbox)
 		return 0;
-	r = rf_take_process(sandbox, now, sizeof(*r));
+	r = rf_take(sandbox, RF_RING_PROCESSES, &processes, sizeof(*r), now, &flags);
 	if (!r)
 		return 0;
-	__builtin_memset(r, 0, sizeof(*r));
-	r->head.time_ns = now;
-	r->head.sandbox = sandbox;
 	r->head.pid = BPF_CORE_READ(task, tgid);
 	r->head.type = RF_RECORD_EXIT;
 	r->ppid = BPF_CORE_READ(task, real_parent, tgid);
@@ -124,6 +107,6 @@ int rf_exit(struct bpf_raw_tracepoint_args *ctx)
 	r->code = BPF_CORE_READ(task, exit_code);
 	r->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	bpf_probe_read_kernel(r->comm, RF_COMM_LEN, &task->comm);
-	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(r, flags);
 	return 0;
 }

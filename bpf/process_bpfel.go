@@ -74,6 +74,12 @@ type ProcessRfRate struct {
 	}
 }
 
+type ProcessRfReadKey struct {
+	_       structs.HostLayout
+	Sandbox uint32
+	Ring    uint32
+}
+
 type ProcessRfState struct {
 	_          structs.HostLayout
 	Sandbox    uint32
@@ -103,6 +109,7 @@ const (
 	ProcessMapProcesses = "processes"
 	ProcessMapPrograms  = "programs"
 	ProcessMapRates     = "rates"
+	ProcessMapReads     = "reads"
 	ProcessMapRefusals  = "refusals"
 	ProcessMapReported  = "reported"
 	ProcessMapScratch   = "scratch"
@@ -173,6 +180,7 @@ type ProcessMapSpecs struct {
 	Processes *ebpf.MapSpec `ebpf:"processes"`
 	Programs  *ebpf.MapSpec `ebpf:"programs"`
 	Rates     *ebpf.MapSpec `ebpf:"rates"`
+	Reads     *ebpf.MapSpec `ebpf:"reads"`
 	Refusals  *ebpf.MapSpec `ebpf:"refusals"`
 	Reported  *ebpf.MapSpec `ebpf:"reported"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
@@ -217,6 +225,7 @@ type ProcessMaps struct {
 	Processes *ebpf.Map `ebpf:"processes"`
 	Programs  *ebpf.Map `ebpf:"programs"`
 	Rates     *ebpf.Map `ebpf:"rates"`
+	Reads     *ebpf.Map `ebpf:"reads"`
 	Refusals  *ebpf.Map `ebpf:"refusals"`
 	Reported  *ebpf.Map `ebpf:"reported"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
@@ -237,6 +246,7 @@ func (m *ProcessMaps) Close() error {
 		m.Processes,
 		m.Programs,
 		m.Rates,
+		m.Reads,
 		m.Refusals,
 		m.Reported,
 		m.Scratch,

@@ -151,24 +151,6 @@ static __always_inline void rf_read_subject(struct rf_refusal *r, const struct r
 	}
 }
 
-/* Takes a record from the sandbox's share; *flags are for its submission. */
-static __always_inline struct rf_refusal *rf_take_refusal(__u32 sandbox, __u64 now, long *flags)
-{
-	struct rf_bucket *b = rf_bucket_of(sandbox, RF_RING_REFUSALS);
-	struct rf_refusal *r;
-
-	if (!b)
-		return 0;
-	*flags = rf_admit(b, RF_RING_REFUSALS, now);
-	if (*flags < 0)
-		return 0;
-	r = bpf_ringbuf_reserve(&refusals, sizeof(*r), 0);
-	rf_count_outcome(b, RF_RING_REFUSALS, r ? RF_KEPT : RF_FULL);
-	if (r)
-		__builtin_memset(r, 0, sizeof(*r));
-	return r;
-}
-
 /* TP_PROTO(struct pt_regs *regs, long ret) */
 SEC("raw_tracepoint/sys_exit")
 int rf_refused(struct bpf_raw_tracepoint_args *ctx)
@@ -199,11 +181,9 @@ int rf_refused(struct bpf_raw_tracepoint_args *ctx)
 	if (!rf_is_refusal(row, sandbox, errno, subject))
 		return 0;
 	now = bpf_ktime_get_boot_ns();
-	r = rf_take_refusal(sandbox, now, &flags);
+	r = rf_take(sandbox, RF_RING_REFUSALS, &refusals, sizeof(*r), now, &flags);
 	if (!r)
 		return 0;
-	r->head.time_ns = now;
-	r->head.sandbox = sandbox;
 	r->head.pid = BPF_CORE_READ(task, tgid);
 	r->head.type = RF_RECORD_REFUSAL;
 	r->call = call;

@@ -74,6 +74,12 @@ type RefusalRfRate struct {
 	}
 }
 
+type RefusalRfReadKey struct {
+	_       structs.HostLayout
+	Sandbox uint32
+	Ring    uint32
+}
+
 type RefusalRfState struct {
 	_          structs.HostLayout
 	Sandbox    uint32
@@ -103,6 +109,7 @@ const (
 	RefusalMapProcesses  = "processes"
 	RefusalMapPrograms   = "programs"
 	RefusalMapRates      = "rates"
+	RefusalMapReads      = "reads"
 	RefusalMapRefusals   = "refusals"
 	RefusalMapReported   = "reported"
 	RefusalMapScratch    = "scratch"
@@ -171,6 +178,7 @@ type RefusalMapSpecs struct {
 	Processes *ebpf.MapSpec `ebpf:"processes"`
 	Programs  *ebpf.MapSpec `ebpf:"programs"`
 	Rates     *ebpf.MapSpec `ebpf:"rates"`
+	Reads     *ebpf.MapSpec `ebpf:"reads"`
 	Refusals  *ebpf.MapSpec `ebpf:"refusals"`
 	Reported  *ebpf.MapSpec `ebpf:"reported"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
@@ -215,6 +223,7 @@ type RefusalMaps struct {
 	Processes *ebpf.Map `ebpf:"processes"`
 	Programs  *ebpf.Map `ebpf:"programs"`
 	Rates     *ebpf.Map `ebpf:"rates"`
+	Reads     *ebpf.Map `ebpf:"reads"`
 	Refusals  *ebpf.Map `ebpf:"refusals"`
 	Reported  *ebpf.Map `ebpf:"reported"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
@@ -235,6 +244,7 @@ func (m *RefusalMaps) Close() error {
 		m.Processes,
 		m.Programs,
 		m.Rates,
+		m.Reads,
 		m.Refusals,
 		m.Reported,
 		m.Scratch,

@@ -41,7 +41,6 @@ static __always_inline void rf_mark_reported(__u32 hook)
 static __always_inline void rf_fill_verdict(struct rf_verdict *r, const struct rf_state *st,
 					    const struct rf_call *c)
 {
-	r->head.sandbox = st ? st->sandbox : 0;
 	r->head.generation = st ? st->generation : 0;
 	r->head.type = RF_RECORD_VERDICT;
 	r->head.hook = c->hook;
@@ -68,34 +67,22 @@ static __always_inline void rf_report(const struct rf_state *st, const struct rf
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct task_struct *task;
 	struct rf_verdict *r;
-	struct rf_bucket *b;
 	long flags;
 
 	if (with_task && c->j.verdict != RF_ALLOW)
 		rf_mark_reported(c->hook);
-	b = rf_bucket_of(sandbox, ring);
-	if (!b)
-		return;
-	flags = rf_admit(b, ring, now);
-	if (flags < 0)
-		return;
 	if (ring == RF_RING_FLOWS)
-		r = bpf_ringbuf_reserve(&flows, sizeof(*r), 0);
+		r = rf_take(sandbox, RF_RING_FLOWS, &flows, sizeof(*r), now, &flags);
 	else
-		r = bpf_ringbuf_reserve(&denials, sizeof(*r), 0);
-	if (!r) {
-		rf_count_outcome(b, ring, RF_FULL);
+		r = rf_take(sandbox, RF_RING_DENIALS, &denials, sizeof(*r), now, &flags);
+	if (!r)
 		return;
-	}
-	__builtin_memset(r, 0, sizeof(*r));
 	rf_fill_verdict(r, st, c);
-	r->head.time_ns = now;
 	if (with_task) {
 		task = (struct task_struct *)bpf_get_current_task();
 		r->head.pid = BPF_CORE_READ(task, tgid);
 		rf_origin_of(&r->origin, task);
 	}
-	rf_count_outcome(b, ring, RF_KEPT);
 	bpf_ringbuf_submit(r, flags);
 }
 

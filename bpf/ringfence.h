@@ -27,6 +27,11 @@ enum rf_layout {
 #define RF_WINDOW_FLOWS 5000
 #define RF_WINDOW_REFUSALS 200
 #define RF_WINDOW_PROCESSES 500
+/* Records a sandbox may have unread in a ring that is a quarter, half, three
+ * quarters full: the fuller it is, the more of the rest is kept for others. */
+#define RF_UNREAD_QUARTER 128
+#define RF_UNREAD_HALF 32
+#define RF_UNREAD_MOST 8
 #define RF_WINDOW_WAKEUPS 8 /* denials that wake the reader at once; later ones wait for its tick */
 
 /* Where a verdict was given. */
@@ -163,6 +168,12 @@ struct rf_bucket {
 	__u64 outcomes[RF_OUTCOME_MAX];
 };
 
+/* How far the keeper has read a sandbox's records of a ring: its last nth. */
+struct rf_read_key {
+	__u32 sandbox;
+	__u32 ring;
+};
+
 struct rf_rate {
 	struct rf_bucket ring[RF_RING_MAX];
 };
@@ -177,6 +188,7 @@ struct rf_head {
 	__u8 verdict;
 	__u8 reason;
 	__u32 generation;
+	__u64 nth; /* of the sandbox's records in this ring, about: see rf_take */
 };
 
 struct rf_parent {

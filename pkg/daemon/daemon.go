@@ -128,6 +128,9 @@ func (d *Daemon) openRun() (err error) {
 	return err
 }
 
+// logQueue takes the whole shares of several sandboxes at once.
+const logQueue = 32768
+
 func (d *Daemon) openLog() (err error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -138,7 +141,7 @@ func (d *Daemon) openLog() (err error) {
 		return err
 	}
 	d.log, err = audit.Open(audit.Options{
-		Dir: filepath.Join(d.cfg.StateDir, "events"), SegmentBytes: d.cfg.Audit.SegmentBytes, MaxBytes: d.cfg.Audit.MaxBytes,
+		Dir: filepath.Join(d.cfg.StateDir, "events"), SegmentBytes: d.cfg.Audit.SegmentBytes, MaxBytes: d.cfg.Audit.MaxBytes, Queue: logQueue,
 		Node: event.Node{UID: id, Hostname: host, Version: d.version, Kernel: kernelRelease()}, Logger: d.logger,
 	})
 	if err != nil {

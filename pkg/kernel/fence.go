@@ -9,7 +9,7 @@
 //	<PinDir>/                      a bpffs; Open mounts one if needed
 //	  ringfence-v<layout>/
 //	    maps/<name>                state names cidrs members rates denials flows refusals processes
-//	                               calls watch reported programs scratch outcomes verdicts
+//	                               calls watch reported programs scratch reads outcomes verdicts
 //	    progs/<object digest>/     one pin per hook program, exec, exit and refused
 //	    links/exec, links/exit     node-wide tracepoints
 //	    links/refused              the same, while a sandbox lives
@@ -57,7 +57,7 @@ type Options struct {
 	// MaxCIDRs bounds the CIDR entries of the node. 0 means 4194304.
 	MaxCIDRs uint32
 	// DenialRing, FlowRing, RefusalRing and ProcessRing are ring sizes in
-	// bytes, powers of two and multiples of the page size. 0 means 1, 4, 1 and
+	// bytes, powers of two and multiples of the page size. 0 means 4, 4, 4 and
 	// 2 MiB.
 	DenialRing, FlowRing, RefusalRing, ProcessRing uint32
 	// Refusals says which refused system calls of sandboxes are recorded; nil
@@ -122,7 +122,7 @@ func (f *Fence) load(o Options) error {
 		return err
 	}
 	// Records of cgroups without state share bucket 0.
-	if err := ensureRate(f.maps.Rates, 0); err != nil {
+	if err := f.ensureRate(0); err != nil {
 		return err
 	}
 	dir := filepath.Join(f.dir, "progs", l.digest)
@@ -297,7 +297,7 @@ func (f *Fence) Close() error {
 func (f *Fence) allMaps() []*ebpf.Map {
 	m := &f.maps
 	return []*ebpf.Map{m.State, m.Names, m.Cidrs, m.Members, m.Rates, m.Denials, m.Flows, m.Outcomes, m.Verdicts,
-		m.Refusals, m.Calls, m.Watch, m.Reported, m.Processes, m.Programs, m.Scratch}
+		m.Refusals, m.Calls, m.Watch, m.Reported, m.Processes, m.Programs, m.Scratch, m.Reads}
 }
 
 // Remove closes the Fence, removes every pin of its layout and unmounts the

@@ -70,7 +70,7 @@ func (l *loader) loadMaps(out *bpf.FenceMaps) error {
 		bpf.FenceMapMembers: &out.Members, bpf.FenceMapRates: &out.Rates, bpf.FenceMapDenials: &out.Denials,
 		bpf.FenceMapFlows: &out.Flows, bpf.FenceMapOutcomes: &out.Outcomes, bpf.FenceMapVerdicts: &out.Verdicts,
 		bpf.FenceMapRefusals: &out.Refusals, bpf.FenceMapCalls: &out.Calls, bpf.FenceMapWatch: &out.Watch, bpf.FenceMapReported: &out.Reported,
-		bpf.FenceMapProcesses: &out.Processes, bpf.FenceMapPrograms: &out.Programs, bpf.FenceMapScratch: &out.Scratch,
+		bpf.FenceMapProcesses: &out.Processes, bpf.FenceMapPrograms: &out.Programs, bpf.FenceMapScratch: &out.Scratch, bpf.FenceMapReads: &out.Reads,
 	} {
 		m, err := l.openMap(name)
 		if err != nil {

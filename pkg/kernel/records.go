@@ -27,6 +27,7 @@ type Record interface {
 	// When it happened, by this machine's clock.
 	When() time.Time
 	record()
+	head() *Head
 }
 
 // Head is common to all records.
@@ -35,10 +36,14 @@ type Head struct {
 	Sandbox    uint32    // 0: the cgroup had no state
 	PID        uint32    // thread group in the host's pid namespace; 0 for packets
 	Generation uint32    // of the sandbox's state; 0 in Exec and Exit
+
+	nth uint64 // of the sandbox's records in its ring
 }
 
 // When is Time.
 func (h *Head) When() time.Time { return h.Time }
+
+func (h *Head) head() *Head { return h }
 
 // Verdict is one judged call or dropped packet.
 type Verdict struct {
@@ -95,7 +100,9 @@ const (
 func (f *Fence) Records(ctx context.Context, fn func(Record)) error {
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
-	for _, m := range []*ebpf.Map{f.maps.Denials, f.maps.Flows, f.maps.Refusals, f.maps.Processes} {
+	for ring, m := range map[Ring]*ebpf.Map{
+		RingDenials: f.maps.Denials, RingFlows: f.maps.Flows, RingRefusals: f.maps.Refusals, RingProcesses: f.maps.Processes,
+	} {
 		r, err := f.reading.open(m)
 		if err != nil {
 			g.Go(func() error { return fmt.Errorf("read records: %w", err) }) // ends the others
@@ -106,7 +113,7 @@ func (f *Fence) Records(ctx context.Context, fn func(Record)) error {
 			return r.Close()
 		})
 		g.Go(func() error {
-			return drain(r, func(rec Record) {
+			return drain(r, &acks{reads: f.maps.Reads, ring: ring}, func(rec Record) {
 				if v, ok := rec.(*Verdict); ok && v.Hook == HookEgress {
 					v.Ended = f.ended.has(v.Cookie)
 				}
@@ -158,7 +165,43 @@ func (r *readers) close() {
 	r.closed = true
 }
 
-func drain(r *ringbuf.Reader, fn func(Record)) error {
+// ackEvery is after how many records the kernel is told.
+const ackEvery = 64
+
+// acks tell the kernel how far each sandbox's records of a ring were read: on
+// it depends who may still write when the ring fills up.
+type acks struct {
+	reads *ebpf.Map
+	ring  Ring
+	n     int
+	last  map[uint32]uint64
+}
+
+func (a *acks) read(h *Head) error {
+	if a.last == nil {
+		a.last = make(map[uint32]uint64)
+	}
+	a.last[h.Sandbox] = h.nth
+	if a.n++; a.n < ackEvery {
+		return nil
+	}
+	return a.tell()
+}
+
+// tell leaves out sandboxes that have been detached meanwhile.
+func (a *acks) tell() error {
+	for sandbox, nth := range a.last {
+		err := a.reads.Update(bpf.FenceRfReadKey{Sandbox: sandbox, Ring: uint32(a.ring)}, nth, ebpf.UpdateExist)
+		if ignoreMissing(err) != nil {
+			return fmt.Errorf("tell what was read: %w", err)
+		}
+	}
+	clear(a.last)
+	a.n = 0
+	return nil
+}
+
+func drain(r *ringbuf.Reader, a *acks, fn func(Record)) error {
 	var (
 		raw   ringbuf.Record
 		clock bootClock
@@ -172,6 +215,9 @@ func drain(r *ringbuf.Reader, fn func(Record)) error {
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if err := a.tell(); err != nil {
+				return err
+			}
 			tick = min(tick*2, tickIdle)
 			if seen > 0 {
 				tick = tickBusy
@@ -189,6 +235,9 @@ func drain(r *ringbuf.Reader, fn func(Record)) error {
 			return err
 		}
 		fn(rec)
+		if err := a.read(rec.head()); err != nil {
+			return err
+		}
 	}
 }
 
@@ -225,7 +274,7 @@ func decode(b []byte, clock *bootClock) (Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	head := Head{clock.wall(h.TimeNs), h.Sandbox, h.Pid, h.Generation}
+	head := Head{clock.wall(h.TimeNs), h.Sandbox, h.Pid, h.Generation, h.Nth}
 	switch bpf.FenceRfRecordType(h.Type) {
 	case bpf.FenceRfRecordTypeRF_RECORD_VERDICT:
 		return decodeVerdict(head, b)

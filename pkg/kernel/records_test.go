@@ -98,7 +98,8 @@ func TestEveryRecordIsAccounted(t *testing.T) {
 	}
 }
 
-// A full ring loses records, counts them, and changes no verdict.
+// A ring that nobody reads loses records, counts them, and changes no verdict.
+// Who fills it leaves room for those that say little.
 func TestFullRingStillDenies(t *testing.T) {
 	needRoot(t)
 	f, err := Open(Options{PinDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler), DenialRing: uint32(os.Getpagesize())})
@@ -115,10 +116,34 @@ func TestFullRingStillDenies(t *testing.T) {
 	if got := in.try(attempt{Op: "flood-connect", Addr: "8.8.8.8:443", N: 500}); got.Reply != "500" {
 		t.Errorf("%+v", got)
 	}
-	if c := losses(t, f)[RingDenials]; c.Full == 0 || c.Produced() != 500 {
+	if c := losses(t, f)[RingDenials]; c.Lost() == 0 || c.Produced() != 500 {
+		t.Errorf("%+v", c)
+	}
+	beside := newCgroup(t)
+	second, err := f.AttachSandbox(beside, State{Sandbox: testSandbox + 1, Policy: testPolicy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet := newNamespace(t).spawn(t, beside)
+	for range 2 {
+		if got := quiet.try(attempt{Op: "tcp", Addr: "8.8.8.8:443"}); got.Errno == 0 {
+			t.Errorf("%+v", got)
+		}
+	}
+	if c := lossesOf(t, f, testSandbox+1)[RingDenials]; c.Kept != 2 || c.Lost() != 0 {
+		t.Errorf("the neighbour of a flood: %+v", c)
+	}
+	for range 20 { // the rest of it is full in the end, whoever fills it
+		quiet.try(attempt{Op: "tcp", Addr: "8.8.8.8:443"})
+	}
+	if c := lossesOf(t, f, testSandbox+1)[RingDenials]; c.Lost() == 0 || c.Produced() != 22 {
 		t.Errorf("%+v", c)
 	}
 	in.end()
+	quiet.end()
+	if err := detachSoon(second); err != nil {
+		t.Error(err)
+	}
 	if err := detachSoon(box); err != nil {
 		t.Error(err)
 	}

@@ -120,7 +120,7 @@ func (s *Sandbox) attach(st State) error {
 
 // register makes the sandbox's records and processes known.
 func (s *Sandbox) register(st State) error {
-	if err := ensureRate(s.fence.maps.Rates, s.id); err != nil {
+	if err := s.fence.ensureRate(s.id); err != nil {
 		return err
 	}
 	if err := s.fence.maps.Members.Put(s.cg.id, s.id); err != nil {
@@ -132,12 +132,26 @@ func (s *Sandbox) register(st State) error {
 	return s.fence.watch.join(s.id)
 }
 
-func ensureRate(rates *ebpf.Map, id uint32) error {
-	err := rates.Update(id, bpf.FenceRfRate{}, ebpf.UpdateNoExist)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-		return fmt.Errorf("make record budget: %w", err)
+// ensureRate makes a sandbox's shares of the rings; those it has stay.
+func (f *Fence) ensureRate(id uint32) error {
+	errs := []error{f.maps.Rates.Update(id, bpf.FenceRfRate{}, ebpf.UpdateNoExist)}
+	for _, r := range Rings {
+		errs = append(errs, f.maps.Reads.Update(bpf.FenceRfReadKey{Sandbox: id, Ring: uint32(r)}, uint64(0), ebpf.UpdateNoExist))
+	}
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+			return fmt.Errorf("make record budget: %w", err)
+		}
 	}
 	return nil
+}
+
+func (f *Fence) dropRate(id uint32) error {
+	errs := []error{ignoreMissing(f.maps.Rates.Delete(id))}
+	for _, r := range Rings {
+		errs = append(errs, ignoreMissing(f.maps.Reads.Delete(bpf.FenceRfReadKey{Sandbox: id, Ring: uint32(r)})))
+	}
+	return errors.Join(errs...)
 }
 
 // AdoptSandbox takes over a sandbox that an earlier keeper attached. The links
@@ -264,7 +278,7 @@ func (s *Sandbox) Detach() error {
 func (s *Sandbox) release() error {
 	errs := []error{
 		ignoreMissing(s.fence.maps.Members.Delete(s.cg.id)),
-		ignoreMissing(s.fence.maps.Rates.Delete(s.id)),
+		s.fence.dropRate(s.id),
 		s.disown(),
 		s.fence.watch.leave(s.id),
 		os.RemoveAll(s.dir), // unpins
@@ -300,7 +314,7 @@ func (f *Fence) Forget(id uint32) error {
 	if err != nil {
 		return fmt.Errorf("forget sandbox %d: %w", id, err)
 	}
-	return errors.Join(deleteAll(f.maps.Members, members), ignoreMissing(f.maps.Rates.Delete(id)), f.forgetWatched(id), f.watch.leave(id), os.RemoveAll(dir))
+	return errors.Join(deleteAll(f.maps.Members, members), f.dropRate(id), f.forgetWatched(id), f.watch.leave(id), os.RemoveAll(dir))
 }
 
 func ignoreMissing(err error) error {

@@ -96,12 +96,24 @@ func TestFloodIsAccounted(t *testing.T) {
 			t.Logf("%d attempts: %d events tell of %d, gaps of %d", c.times, events, told, lost)
 		})
 	}
+	m := n.Metrics(t)
+	sum := m["ringfence_events_delivered_total"] + m["ringfence_events_waiting"]
+	for name, v := range m {
+		if strings.HasPrefix(name, "ringfence_events_dropped_total") {
+			sum += v
+		}
+	}
+	if m["ringfence_events_produced_total"] != sum || sum == 0 {
+		t.Errorf("the log's balance: %v produced, %v delivered, dropped or waiting", m["ringfence_events_produced_total"], sum)
+	}
 	if r := n.CLI(t, "audit", "verify"); r.Code != 0 {
 		t.Errorf("%s%s", r.Stdout, r.Stderr)
 	}
 }
 
-func isConnect(e *event.Event) bool { return e.IsDenial() && strings.HasPrefix(e.DstAddr, "203.0.113.") }
+func isConnect(e *event.Event) bool {
+	return e.IsDenial() && strings.HasPrefix(e.DstAddr, "203.0.113.")
+}
 
 // A neighbour of a flooding sandbox has every record of its own.
 func TestFloodHidesNoNeighbour(t *testing.T) {
@@ -118,7 +130,9 @@ func TestFloodHidesNoNeighbour(t *testing.T) {
 			t.Fatal(r.Stderr)
 		}
 	}
-	n.WaitEvent(t, "a gap of a flood", func(e *event.Event) bool { return e.Kind == event.KindLoss && e.Object == "denials ring" && e.Sandbox != "" })
+	n.WaitEvent(t, "a gap of a flood", func(e *event.Event) bool {
+		return e.Kind == event.KindLoss && e.Object == "denials ring" && e.Sandbox != ""
+	})
 	const tries = 30
 	r := n.CLI(t, "run", "--name", "quiet", "--workspace", "none", "--", "python3", "-c", fmt.Sprintf(`import socket, time
 for i in range(%d):
