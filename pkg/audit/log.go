@@ -24,7 +24,7 @@ type Options struct {
 	MaxBytes     int64         // bound of all segments together; default 1 GiB, at least two segments
 	Queue        int           // events that each of the two best-effort queues holds; default 8192
 	Pending      int           // strict events waiting at once before Append answers ErrBusy; default 65536
-	PostDelay    time.Duration // how long best-effort events wait for company; default 20 ms
+	PostDelay    time.Duration // how long best-effort events wait for company; default 4 ms
 	RetryDelay   time.Duration // how often a pending loss record is retried on a full disk; default 1 s
 	Node         event.Node
 	Now          func() time.Time // default time.Now
@@ -123,7 +123,7 @@ func (o *Options) setDefaults() {
 		o.Pending = 65536
 	}
 	if o.PostDelay <= 0 {
-		o.PostDelay = 20 * time.Millisecond
+		o.PostDelay = 4 * time.Millisecond
 	}
 	if o.RetryDelay <= 0 {
 		o.RetryDelay = time.Second

@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -41,6 +42,9 @@ func benchConnect(b *testing.B, rules int, kind string, recorded bool) {
 			b.Fatal(err)
 		}
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { _ = f.Records(ctx, func(Record) {}) }() // what nobody reads is soon not kept
 	in := ns.spawn(b, cgroup)
 	defer func() {
 		in.end()

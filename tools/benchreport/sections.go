@@ -76,6 +76,23 @@ var sections = []section{
 		},
 	},
 	{
+		title: "Events",
+		text: "How long after a refused connect its record is printed by `ringfence events --follow`, written and synced (the record's time is in whole\n" +
+			"milliseconds); and a million refused connects of one sandbox to addresses that all differ, with what the log tells of them one by one and what it\n" +
+			"does not account for.",
+		pkg: "./test/bench", bench: "^Benchmark(DenialLatency|Flood)$", flags: []string{"-benchtime", "5x"},
+		tables: [][]column{
+			{{"median ms", "median-ms"}, {"slowest of 20 ms", "slowest-ms"}},
+			{{"attempts /s", "attempts/s"}, {"records", "records"}, {"unaccounted", "unaccounted"}, {"keeper CPU ms", "keeper-cpu-ms"}},
+		},
+	},
+	{
+		title: "Event log",
+		text:  "Events encoded as OCSF, chained, written and synced, by how many are appended at once.",
+		pkg:   "./pkg/audit", bench: "^BenchmarkAppend$", flags: []string{"-benchtime", "1s"},
+		tables: [][]column{{{"events /s", "events/s"}}},
+	},
+	{
 		title: "Memory",
 		text: "Resident memory of the two processes without a sandbox and with ten idle detached ones, and what each sandbox adds (proportional\n" +
 			"share): its `ringfence-init`, and the process that holds the output of a detached one.",
