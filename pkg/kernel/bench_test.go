@@ -89,3 +89,61 @@ func fillTables(b *testing.B, f *Fence, rules int) {
 		b.Fatal(err)
 	}
 }
+
+// BenchmarkSandboxes measures connect4 and the packet hook inside the kernel by
+// the number of sandboxes that are attached, each with 100 rules.
+func BenchmarkSandboxes(b *testing.B) {
+	for _, n := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("sandboxes=%d", n), func(b *testing.B) { benchSandboxes(b, n) })
+	}
+}
+
+func benchSandboxes(b *testing.B, n int) {
+	f := newFence(b)
+	cgroup, ns := newCgroup(b), newNamespace(b)
+	var boxes []*Sandbox
+	for i := range n {
+		path := cgroup
+		if i > 0 {
+			path = newCgroup(b)
+		}
+		box, err := f.AttachSandbox(path, State{Sandbox: testSandbox + uint32(i), Policy: testPolicy + uint32(i), Flags: FlagLoopback})
+		if err != nil {
+			b.Fatal(err)
+		}
+		boxes = append(boxes, box)
+		var names []NameEntry
+		for j, a := 0, virtualRange.Addr(); j < 100; j, a = j+1, a.Next() {
+			names = append(names, NameEntry{Addr: a, Port: 443, Proto: ProtoUDP, Rule: uint32(j)})
+		}
+		if err := f.PutNames(testPolicy+uint32(i), names); err != nil {
+			b.Fatal(err)
+		}
+	}
+	in := ns.spawn(b, cgroup)
+	defer func() {
+		in.end()
+		for _, box := range boxes {
+			if err := detachSoon(box); err != nil {
+				b.Error(err)
+			}
+		}
+	}()
+	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer stats.Close()
+	for b.Loop() {
+		in.try(attempt{Op: "flood-connect", Addr: "198.18.0.5:443", N: 5000})
+		in.try(attempt{Op: "flood-send", Addr: "127.0.0.1:9", N: 5000})
+	}
+	for hook, unit := range map[Hook]string{HookConnect4: "ns/connect", HookEgress: "ns/packet"} {
+		st, err := f.progs[hook].Stats()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(st.Runtime.Nanoseconds())/float64(st.RunCount), unit)
+	}
+	b.ReportMetric(0, "ns/op")
+}

@@ -143,6 +143,8 @@ func (a attempt) dispatch() result {
 		return a.serve()
 	case "flood-connect":
 		return a.flood()
+	case "flood-send":
+		return a.floodSend()
 	case "visible":
 		return a.visible()
 	}
@@ -390,6 +392,26 @@ func (a attempt) unixSendto() result {
 		return fail("sendto", err)
 	}
 	return result{}
+}
+
+// floodSend sends N datagrams over one connected socket.
+func (a attempt) floodSend() result {
+	sa, family := sockaddr(a.Addr)
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return fail("socket", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, sa); err != nil {
+		return fail("connect", err)
+	}
+	sent := 0
+	for range a.N {
+		if _, err := unix.Write(fd, []byte("x")); err == nil || err == unix.ECONNREFUSED {
+			sent++
+		}
+	}
+	return result{Reply: fmt.Sprint(sent)}
 }
 
 // flood connects UDP sockets N times and counts the refusals.
