@@ -35,6 +35,7 @@ type incoming struct {
 type guard struct {
 	keeper *confine.Conn // nil while there is none
 	spec   *confine.Spec
+	probes []confine.ProbeResult // for Ready
 	agent  *process
 	procs  map[int]*process
 	in     chan incoming
@@ -61,7 +62,10 @@ func newGuard(keeper *confine.Conn, spec *confine.Spec) (*guard, error) {
 
 // run returns init's exit status.
 func (g *guard) run() int {
-	g.send(g.keeper, confine.Frame{Type: confine.FrameReady, Status: int32(g.spec.Landlock.MinABI)}, nil)
+	ready := confine.Frame{Type: confine.FrameReady, Status: int32(g.spec.Landlock.MinABI)}
+	if err := g.keeper.Send(ready, confine.AppendProbes(nil, g.probes)); err != nil {
+		return exitSetup
+	}
 	m, err := g.keeper.Recv()
 	if err != nil || m.Type != confine.FrameGo {
 		return exitSetup // no keeper, no agent

@@ -19,10 +19,6 @@ import (
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
-// AttestEvery is how often the walls of every sandbox are compared with what
-// was intended.
-const AttestEvery = time.Minute
-
 // Run serves until ctx ends. With stopSandboxes (or when there are none) it
 // then removes everything; otherwise sandboxes and the gateway live on behind
 // their pinned programs for the next daemon to adopt.
@@ -47,7 +43,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	wg.Go(func() { d.tellLosses(work) })
 	wg.Go(func() { d.enforce(work) })
 	wg.Go(func() { d.watchNode(work) })
-	wg.Go(func() { d.sandboxes.Attest(work, AttestEvery) })
+	wg.Go(func() { d.attest(work) })
 	restoreAudit := d.readDenials(work, &wg)
 	defer restoreAudit()
 	wg.Go(func() {
@@ -245,6 +241,16 @@ func (d *Daemon) readRecords(ctx context.Context) {
 		d.logger.Error("kernel records are no longer read; enforcement goes on", "error", err)
 		d.append(&event.Event{Kind: event.KindLoss, Time: time.Now().UTC(), Source: "keeper", Activity: "reader",
 			Reason: "the reader of kernel records failed: " + err.Error(), Severity: event.SeverityHigh, Version: d.version})
+	}
+}
+
+// attest looks at the walls of sandboxes from when those of a former daemon
+// were taken over.
+func (d *Daemon) attest(ctx context.Context) {
+	select {
+	case <-d.adopted:
+		d.sandboxes.Attest(ctx)
+	case <-ctx.Done():
 	}
 }
 

@@ -71,8 +71,11 @@ func exists(path string) bool {
 	return err == nil
 }
 
-func cgroupPIDs(path string) ([]int, error) {
-	b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+func cgroupPIDs(path string) ([]int, error) { return cgroupList(path, "cgroup.procs") }
+
+// cgroupList reads the numbers in a file of a cgroup.
+func cgroupList(path, file string) ([]int, error) {
+	b, err := os.ReadFile(filepath.Join(path, file))
 	if err != nil {
 		return nil, err
 	}
@@ -80,9 +83,48 @@ func cgroupPIDs(path string) ([]int, error) {
 	for f := range strings.FieldsSeq(string(b)) {
 		p, err := strconv.Atoi(f)
 		if err != nil {
-			return nil, fmt.Errorf("cgroup.procs: %w", err)
+			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		out = append(out, p)
+	}
+	return out, nil
+}
+
+// cgroupThreads lists every thread of a cgroup and of those below it. Threads
+// and not processes: one whose first thread has ended lives on in the others.
+func cgroupThreads(path string) ([]int, error) { return cgroupTree(path, "cgroup.threads") }
+
+// cgroupProcesses lists every process of a cgroup and of those below it.
+func cgroupProcesses(path string) ([]int, error) { return cgroupTree(path, "cgroup.procs") }
+
+func cgroupTree(path, file string) ([]int, error) {
+	out, err := cgroupList(path, file)
+	if err != nil {
+		return nil, err
+	}
+	below, err := os.ReadFile(filepath.Join(path, "cgroup.stat"))
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(string(below), "nr_descendants 0\n") {
+		return out, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		more, err := cgroupTree(filepath.Join(path, e.Name()), file)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			continue // removed meanwhile: it was empty
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, more...)
 	}
 	return out, nil
 }
