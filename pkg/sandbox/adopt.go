@@ -143,6 +143,7 @@ func (s *Sandbox) reopenWorkspace() {
 // reattach takes over kernel objects, listeners and init.
 func (s *Sandbox) reattach(ctx context.Context) (err error) {
 	if s.fence, err = s.m.o.Fence.AdoptSandbox(s.Record.Cgroup, s.Record.Number); err != nil {
+		s.tellUnfenced(err)
 		return err
 	}
 	if err := s.fence.Watch(s.Record.Watch); err != nil {

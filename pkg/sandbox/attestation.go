@@ -226,3 +226,13 @@ func (s *Sandbox) tell(found differences) (stop bool) {
 	s.append(e)
 	return stop
 }
+
+// tellUnfenced records a sandbox whose programs were not found as a former
+// keeper left them. It cannot go on, whatever is configured.
+func (s *Sandbox) tellUnfenced(why error) {
+	e := s.event(event.KindTamper)
+	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "attest", LayerNetwork
+	e.Reason, e.ReasonCode = "the network programs of the sandbox were not there when the daemon came back; it is stopped", "attestation"
+	e.Detail = why.Error()
+	s.append(e)
+}

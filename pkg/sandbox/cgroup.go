@@ -54,9 +54,19 @@ func killCgroup(path string) error {
 	if err == nil || errors.Is(err, os.ErrNotExist) && !exists(path) {
 		return nil
 	}
-	pids, perr := cgroupPIDs(path)
-	if perr != nil {
-		return perr
+	return killEach(path)
+}
+
+// killEach kills every process below a cgroup one by one. cgroup.kill signals
+// the first thread of each alone (seen on 6.18), and one that has ended
+// takes no signal for the others.
+func killEach(path string) error {
+	pids, err := cgroupProcesses(path)
+	if err != nil {
+		if gone(path) {
+			return nil
+		}
+		return err
 	}
 	for _, p := range pids {
 		if kerr := syscall.Kill(p, syscall.SIGKILL); kerr != nil && !errors.Is(kerr, syscall.ESRCH) {
@@ -164,6 +174,9 @@ func endProcesses(path string, patience time.Duration) error {
 		busy, err := populated(path)
 		if err == nil && !busy {
 			return nil
+		}
+		if pause > 4*time.Millisecond { // it did not end all
+			kerr = errors.Join(kerr, killEach(path))
 		}
 		if time.Now().After(deadline) {
 			if busy {

@@ -208,6 +208,52 @@ func (l *live) run(argv ...string) *Sandbox {
 // idle is a sandbox whose agent does nothing.
 func (l *live) idle() *Sandbox { return l.run("sleep", "100000") }
 
+const leaderless = "RINGFENCE_TEST_LEADERLESS"
+
+// With the variable set this program says a line, waits for one, and ends its
+// first thread; the others go on.
+func init() {
+	if os.Getenv(leaderless) == "" {
+		return
+	}
+	go func() {
+		for {
+			time.Sleep(time.Hour)
+		}
+	}()
+	fmt.Println("ready")
+	_, _ = os.Stdin.Read(make([]byte, 1))
+	syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0) // of this thread alone; init runs on the first
+}
+
+// headless is a process of the host in a sandbox's cgroup whose first thread
+// has ended.
+func (l *live) headless(s *Sandbox) int {
+	l.tb.Helper()
+	c := exec.Command("/proc/self/exe")
+	c.Env = append(os.Environ(), leaderless+"=1")
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	in, err := c.StdinPipe()
+	l.must(err)
+	out, err := c.StdoutPipe()
+	l.must(err)
+	l.must(c.Start())
+	l.tb.Cleanup(func() {
+		_ = c.Process.Kill() // it may have been ended with the sandbox
+		_ = c.Wait()
+	})
+	_, err = out.Read(make([]byte, 1))
+	l.must(err)
+	l.move(c.Process.Pid, s.Record.Cgroup)
+	_, err = in.Write([]byte("\n"))
+	l.must(err)
+	l.until("its first thread ends", func() bool {
+		st, err := readStatus(c.Process.Pid)
+		return err == nil && st["State"][0] == 'Z'
+	})
+	return c.Process.Pid
+}
+
 // sleeper is a process of the host in no sandbox.
 func (l *live) sleeper() int {
 	l.tb.Helper()

@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -126,6 +128,20 @@ var tamperings = []struct {
 		l.must(os.Mkdir(below, 0o755))
 		l.move(pid, below)
 		return func() error { l.move(pid, l.base); return nil }
+	}},
+	{"a foreign process whose first thread has ended", LayerCalls, "has no system call filter", func(l *live, s *Sandbox) mend {
+		pid := l.headless(s)
+		return func() error {
+			err := syscall.Kill(pid, syscall.SIGKILL)
+			l.until("it has ended", func() bool {
+				tids, err := cgroupThreads(s.Record.Cgroup)
+				return err == nil && !slices.ContainsFunc(tids, func(tid int) bool {
+					st, err := readStatus(tid)
+					return err == nil && st["Tgid"] == strconv.Itoa(pid)
+				})
+			})
+			return err
+		}
 	}},
 	{"a process is moved out", LayerProcesses, "is in the sandbox's pid, net, mnt namespace and not in its cgroup", func(l *live, s *Sandbox) mend {
 		pid := l.agent(s)
