@@ -22,6 +22,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/seccomp"
 )
 
 // letAll is a program that lets everything through, of the same type as ours.
@@ -69,6 +70,12 @@ var tamperings = []struct {
 		lnk := l.pinned(s.Record.Number, "steer")
 		defer lnk.Close()
 		l.must(lnk.Detach())
+		return nil
+	}},
+	{"steering runs another program", LayerNetwork, "steer: runs program", func(l *live, s *Sandbox) mend {
+		lnk := l.pinned(s.Record.Number, "steer")
+		defer lnk.Close()
+		l.must(lnk.Update(letAll(l.tb, ebpf.SkLookup, ebpf.AttachSkLookup)))
 		return nil
 	}},
 	{"the state is altered", LayerNetwork, "state: table 12345 ", func(l *live, s *Sandbox) mend {
@@ -344,16 +351,12 @@ func TestForksMakeNoFalseAlarm(t *testing.T) {
 	const storm = `while :; do (true) & (true | true) & wait; done`
 	s := l.run("sh", "-c", `i=0; while [ $i -lt 4 ]; do sh -c '`+storm+`' & i=$((i+1)); done; wait`)
 	l.agent(s)
-	looks := 400
-	if testing.Short() {
-		looks = 50
-	}
-	for range looks {
+	for range 100 {
 		if d := s.attest(suspicions{}); len(d) > 0 { // not even a single look
 			t.Fatal(d)
 		}
 	}
-	for range looks / 4 {
+	for range 20 {
 		l.round()
 	}
 	if evs := l.attested(s); len(evs) > 0 || s.State() != Running {
@@ -430,5 +433,63 @@ func TestProbesAreNoDenialsOfTheAgent(t *testing.T) {
 	l.until("the refusal of the agent", func() bool { return l.shown.Load() > 0 })
 	if n := l.probes.Load(); n != 2*int64(len(confine.Probes())) {
 		t.Errorf("%d records were taken for probes of two launches", n)
+	}
+}
+
+// Only init's own record of exactly a probe is one, and only once.
+func TestWhatIsTheRecordOfAProbe(t *testing.T) {
+	b := newBench(t, "")
+	const number, init = 7, 4711
+	head := kernel.Head{Sandbox: number, PID: init}
+	nr := func(call string) uint32 {
+		n, ok := seccomp.Number(call)
+		if !ok {
+			t.Skipf("this architecture has no %s", call)
+		}
+		return n
+	}
+	verdict := kernel.Verdict{Head: head, Hook: kernel.HookConnect4, Dst: confine.ProbeAddr, Proto: uint16(kernel.ProtoUDP)}
+	open := kernel.Refusal{Head: head, Call: nr("openat"), Errno: unix.EACCES, What: []byte(confine.ProbeFile)}
+	call := kernel.Refusal{Head: head, Call: nr("setns"), Errno: unix.EPERM, Args: [6]uint64{0xffffffff}}
+	if b.Probed(&verdict) {
+		t.Error("before the launch")
+	}
+	b.expectProbes(number, init)
+	no := func(name string, r kernel.Record) {
+		t.Helper()
+		if b.Probed(r) {
+			t.Errorf("%s is taken for a probe", name)
+		}
+	}
+	other := verdict
+	other.PID = 4712
+	no("another process's", &other)
+	other = verdict
+	other.Sandbox = 8
+	no("another sandbox's", &other)
+	other = verdict
+	other.Dst = netip.AddrPortFrom(confine.ProbeAddr.Addr(), 10)
+	no("another port", &other)
+	other = verdict
+	other.Proto = uint16(kernel.ProtoTCP)
+	no("TCP", &other)
+	other = verdict
+	other.Allowed = true
+	no("an allowed one", &other)
+	other = verdict
+	other.Suppressed = 3
+	no("one that stands for more", &other)
+	for _, o := range []kernel.Refusal{
+		{Head: head, Call: open.Call, Errno: unix.EACCES, What: []byte("/etc/shadow")}, {Head: head, Call: open.Call, Errno: unix.ENOENT, What: open.What},
+		{Head: head, Call: call.Call, Errno: unix.EPERM, Args: [6]uint64{3}}, {Head: head, Call: nr("mount"), Errno: unix.EPERM},
+	} {
+		no("another call", &o)
+	}
+	no("an exec", &kernel.Exec{Head: head})
+	for _, r := range []kernel.Record{&verdict, &open, &call} {
+		if !b.Probed(r) {
+			t.Errorf("not known as a probe: %+v", r)
+		}
+		no("a second one", r)
 	}
 }

@@ -55,11 +55,8 @@ func (w *expectation) thread(tid int, d *differences) error {
 	var others []string
 	for _, name := range namespaces {
 		text, err := os.Readlink("/proc/" + strconv.Itoa(tid) + "/ns/" + name)
-		if errors.Is(err, syscall.ESRCH) || errors.Is(err, os.ErrNotExist) {
-			return os.ErrNotExist
-		}
 		if err != nil {
-			return err
+			return w.endedOr(tid, err)
 		}
 		if text != w.namespaces[name] {
 			others = append(others, name)
@@ -72,6 +69,23 @@ func (w *expectation) thread(tid int, d *differences) error {
 	w.checkCalls(st, who, &found)
 	*d = append(*d, found...)
 	return nil
+}
+
+// endedOr is os.ErrNotExist if a thread whose namespace could not be read has
+// ended, else err. The kernel answers that with ESRCH, ENOENT or EACCES, by how
+// far it has come; the last is also the answer to one who has no right.
+func (w *expectation) endedOr(tid int, err error) error {
+	if errors.Is(err, syscall.ESRCH) || errors.Is(err, os.ErrNotExist) {
+		return os.ErrNotExist
+	}
+	st, serr := w.status(tid)
+	if serr != nil {
+		return serr
+	}
+	if strings.HasPrefix(st["State"], "Z") || strings.HasPrefix(st["State"], "X") {
+		return os.ErrNotExist
+	}
+	return err
 }
 
 // checkIdentity judges who a thread is and what it may become.
@@ -124,6 +138,9 @@ var statusFields = map[string]bool{
 // status reads that of one thread; os.ErrNotExist when it has ended.
 func (w *expectation) status(tid int) (map[string]string, error) {
 	f, err := os.Open("/proc/" + strconv.Itoa(tid) + "/status")
+	if errors.Is(err, syscall.ESRCH) { // it ended between the lookup and the opening
+		return nil, os.ErrNotExist
+	}
 	if err != nil {
 		return nil, err
 	}
