@@ -74,11 +74,9 @@ func TestAttestationOfNamespaces(t *testing.T) {
 		if errs := sharedNamespaces(shared, host); len(errs) == 0 {
 			t.Errorf("%s was not noted and nobody minds", n)
 		}
-		w := &expectation{namespaces: map[string]string{}}
-		for _, name := range namespaces {
-			w.namespaces[name] = namespaceText(name, host[name])
-		}
-		w.namespaces[n] = namespaceText(n, host[n]+1) // the sandbox's; this process is in another
+		theirs := maps.Clone(host)
+		theirs[n]++ // the sandbox's; this process is in another
+		w := &expectation{namespaces: namespaceLinks(theirs)}
 		var d differences
 		if err := w.thread(os.Getpid(), &d); err != nil || !strings.Contains(d.String(), "another "+n+" namespace") {
 			t.Errorf("in another %s namespace: %v, %v", n, d, err)

@@ -80,7 +80,7 @@ func (s *Sandbox) attestStrays(pids []int, d *differences) {
 			continue
 		}
 		st, err := readStatus(pid)
-		if err != nil || strings.HasPrefix(st["State"], "Z") || strings.HasPrefix(st["State"], "X") {
+		if err != nil || ended(st) {
 			continue
 		}
 		var in []string

@@ -6,30 +6,39 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // expectation is what must hold for every thread of a sandbox.
 type expectation struct {
 	uid        uint32
 	operators  uint32            // group that none may have
-	namespaces map[string]string // by name, as /proc names them
-	filters    int               // least number of system call filters: those of init
+	namespaces []namespaceLink
+	filters    int // least number of system call filters: those of init
 
-	buf []byte // of the last status that was read
+	buf []byte // for what is read
+}
+
+// namespaceLink is where /proc shows a namespace of a thread, and what it is to
+// show.
+type namespaceLink struct{ name, link, text string }
+
+func namespaceLinks(inodes map[string]uint64) []namespaceLink {
+	out := make([]namespaceLink, len(namespaces))
+	for i, name := range namespaces {
+		out[i] = namespaceLink{name, "ns/" + name, namespaceText(name, inodes[name])}
+	}
+	return out
 }
 
 func (s *Sandbox) expectation() *expectation {
-	w := &expectation{uid: s.Record.UID, operators: s.m.o.Operators, filters: 1, namespaces: make(map[string]string, len(namespaces))}
-	for _, name := range namespaces {
-		w.namespaces[name] = namespaceText(name, s.Record.Namespaces[name])
-	}
-	if st, err := w.status(s.Record.Init.PID); err == nil {
+	w := &expectation{uid: s.Record.UID, operators: s.m.o.Operators, filters: 1, namespaces: namespaceLinks(s.Record.Namespaces)}
+	if st, err := readStatus(s.Record.Init.PID); err == nil {
 		if n, err := strconv.Atoi(st["Seccomp_filters"]); err == nil { // since Linux 5.9
 			w.filters = n
 		}
@@ -40,12 +49,17 @@ func (s *Sandbox) expectation() *expectation {
 // thread looks at one thread; os.ErrNotExist when it has ended. A thread that
 // is ending has lost its namespaces before its number.
 func (w *expectation) thread(tid int, d *differences) error {
-	st, err := w.status(tid)
+	dir, err := openThread(tid)
 	if err != nil {
 		return err
 	}
-	if strings.HasPrefix(st["State"], "Z") || strings.HasPrefix(st["State"], "X") {
-		return nil
+	defer unix.Close(dir)
+	st, err := w.status(dir)
+	if err != nil {
+		return err
+	}
+	if ended(st) {
+		return os.ErrNotExist
 	}
 	who := "process " + st["Tgid"]
 	if st["Tgid"] != strconv.Itoa(tid) {
@@ -53,13 +67,13 @@ func (w *expectation) thread(tid int, d *differences) error {
 	}
 	var found differences
 	var others []string
-	for _, name := range namespaces {
-		text, err := os.Readlink("/proc/" + strconv.Itoa(tid) + "/ns/" + name)
+	for _, ns := range w.namespaces {
+		n, err := unix.Readlinkat(dir, ns.link, w.buf)
 		if err != nil {
-			return w.endedOr(tid, err)
+			return w.endedOr(dir, fmt.Errorf("%s: %w", ns.link, err))
 		}
-		if text != w.namespaces[name] {
-			others = append(others, name)
+		if string(w.buf[:n]) != ns.text {
+			others = append(others, ns.name)
 		}
 	}
 	if len(others) > 0 {
@@ -71,18 +85,38 @@ func (w *expectation) thread(tid int, d *differences) error {
 	return nil
 }
 
+// openThread opens the directory of one thread: the same one, whoever gets its
+// number later.
+func openThread(tid int) (int, error) {
+	dir, err := unix.Open("/proc/"+strconv.Itoa(tid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return dir, noThread(err)
+}
+
+// noThread turns what the kernel says of a thread that has ended into
+// os.ErrNotExist.
+func noThread(err error) error {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) {
+		return os.ErrNotExist
+	}
+	return err
+}
+
+func ended(st map[string]string) bool {
+	return strings.HasPrefix(st["State"], "Z") || strings.HasPrefix(st["State"], "X")
+}
+
 // endedOr is os.ErrNotExist if a thread whose namespace could not be read has
 // ended, else err. The kernel answers that with ESRCH, ENOENT or EACCES, by how
 // far it has come; the last is also the answer to one who has no right.
-func (w *expectation) endedOr(tid int, err error) error {
-	if errors.Is(err, syscall.ESRCH) || errors.Is(err, os.ErrNotExist) {
-		return os.ErrNotExist
+func (w *expectation) endedOr(dir int, err error) error {
+	if err := noThread(err); errors.Is(err, os.ErrNotExist) {
+		return err
 	}
-	st, serr := w.status(tid)
+	st, serr := w.status(dir)
 	if serr != nil {
 		return serr
 	}
-	if strings.HasPrefix(st["State"], "Z") || strings.HasPrefix(st["State"], "X") {
+	if ended(st) {
 		return os.ErrNotExist
 	}
 	return err
@@ -135,16 +169,14 @@ var statusFields = map[string]bool{
 	"NoNewPrivs": true, "Seccomp": true, "Seccomp_filters": true,
 }
 
-// status reads that of one thread; os.ErrNotExist when it has ended.
-func (w *expectation) status(tid int) (map[string]string, error) {
-	f, err := os.Open("/proc/" + strconv.Itoa(tid) + "/status")
-	if errors.Is(err, syscall.ESRCH) { // it ended between the lookup and the opening
-		return nil, os.ErrNotExist
-	}
+// status reads that of the thread whose directory is open; os.ErrNotExist when
+// it has ended.
+func (w *expectation) status(dir int) (map[string]string, error) {
+	fd, err := unix.Openat(dir, "status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, noThread(err)
 	}
-	defer f.Close()
+	defer unix.Close(fd)
 	if w.buf == nil {
 		w.buf = make([]byte, 8<<10) // about 1.5 kB, and 11 more for each group
 	}
@@ -153,16 +185,15 @@ func (w *expectation) status(tid int) (map[string]string, error) {
 		if n == len(w.buf) {
 			w.buf = append(w.buf, make([]byte, len(w.buf))...)
 		}
-		m, err := f.Read(w.buf[n:])
-		n += m
-		if errors.Is(err, io.EOF) {
+		m, err := unix.Read(fd, w.buf[n:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, noThread(err)
+		case m == 0:
 			return parseStatus(w.buf[:n]), nil
-		}
-		if errors.Is(err, syscall.ESRCH) {
-			return nil, os.ErrNotExist
-		}
-		if err != nil {
-			return nil, err
+		default:
+			n += m
 		}
 	}
 }
@@ -181,4 +212,11 @@ func parseStatus(b []byte) map[string]string {
 }
 
 // readStatus reads /proc/PID/status once.
-func readStatus(pid int) (map[string]string, error) { return new(expectation).status(pid) }
+func readStatus(pid int) (map[string]string, error) {
+	dir, err := openThread(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	return new(expectation).status(dir)
+}
