@@ -33,7 +33,7 @@ func BenchmarkAttest(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(len(threads)), "threads")
-			b.ReportMetric((cpu(b)-began).Seconds()*1e6/float64(b.N), "cpu-us")
+			b.ReportMetric((cpu(b)-began).Seconds()*1e6/float64(b.N), "cpu-µs")
 			s.Stop(0)
 			l.ended(s)
 		})
@@ -46,7 +46,7 @@ func BenchmarkAttest(b *testing.B) {
 				b.Fatal(found, err)
 			}
 		}
-		b.ReportMetric((cpu(b)-began).Seconds()*1e6/float64(b.N), "cpu-us")
+		b.ReportMetric((cpu(b)-began).Seconds()*1e6/float64(b.N), "cpu-µs")
 		s.Stop(0)
 		l.ended(s)
 	})
