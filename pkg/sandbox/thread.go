@@ -17,7 +17,7 @@ import (
 // expectation is what must hold for every thread of a sandbox.
 type expectation struct {
 	uid        uint32
-	operators  uint32            // group that none may have
+	operators  uint32 // group that none may have
 	namespaces []namespaceLink
 	filters    int // least number of system call filters: those of init
 
