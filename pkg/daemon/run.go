@@ -44,6 +44,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	wg.Go(func() { d.enforce(work) })
 	wg.Go(func() { d.watchNode(work) })
 	wg.Go(func() { d.attest(work) })
+	wg.Go(func() { d.attestGateway(work) })
 	restoreAudit := d.readDenials(work, &wg)
 	defer restoreAudit()
 	wg.Go(func() {
@@ -241,16 +242,6 @@ func (d *Daemon) readRecords(ctx context.Context) {
 		d.logger.Error("kernel records are no longer read; enforcement goes on", "error", err)
 		d.append(&event.Event{Kind: event.KindLoss, Time: time.Now().UTC(), Source: "keeper", Activity: "reader",
 			Reason: "the reader of kernel records failed: " + err.Error(), Severity: event.SeverityHigh, Version: d.version})
-	}
-}
-
-// attest looks at the walls of sandboxes from when those of a former daemon
-// were taken over.
-func (d *Daemon) attest(ctx context.Context) {
-	select {
-	case <-d.adopted:
-		d.sandboxes.Attest(ctx)
-	case <-ctx.Done():
 	}
 }
 

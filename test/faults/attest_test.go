@@ -24,7 +24,12 @@ func detach(t *testing.T, n *node.Node, id, hook string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := filepath.Glob(filepath.Join(n.RunDir, "bpf", "ringfence-v*", "sandbox", fmt.Sprint(number), hook))
+	detachFrom(t, n, fmt.Sprint(number), hook)
+}
+
+func detachFrom(t *testing.T, n *node.Node, number, hook string) {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(n.RunDir, "bpf", "ringfence-v*", "sandbox", number, hook))
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
 	}
@@ -144,5 +149,17 @@ func TestTheProbesOfALaunchAreNoDenials(t *testing.T) {
 	}
 	if evs := n.Events(t, "--denied"); len(evs) != 1 {
 		t.Errorf("denials of an agent that tried: %+v", evs)
+	}
+}
+
+// The gateway's own cgroup is looked at too.
+func TestTheGatewaysFenceIsAttested(t *testing.T) {
+	n := node.Start(t, node.Options{Config: "attest: {interval: 1s}"})
+	detachFrom(t, n, "*", "connect4") // there is no sandbox
+	e := n.WaitEvent(t, "the difference", func(e *event.Event) bool {
+		return e.Kind == event.KindTamper && e.Object == "gateway" && e.Severity == event.SeverityCritical
+	})
+	if !strings.Contains(e.Detail, "connect4: the link was detached") {
+		t.Errorf("event: %+v", e)
 	}
 }
