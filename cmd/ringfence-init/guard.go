@@ -60,10 +60,15 @@ func newGuard(keeper *confine.Conn, spec *confine.Spec) (*guard, error) {
 	return g, nil
 }
 
+// ready tells the keeper that the walls are up, and what came of the probes.
+func (g *guard) ready() error {
+	_ = g.keeper.SetWriteDeadline(time.Now().Add(sendTimeout))
+	return g.keeper.Send(confine.Frame{Type: confine.FrameReady, Status: int32(g.spec.Landlock.MinABI)}, confine.AppendProbes(nil, g.probes))
+}
+
 // run returns init's exit status.
 func (g *guard) run() int {
-	ready := confine.Frame{Type: confine.FrameReady, Status: int32(g.spec.Landlock.MinABI)}
-	if err := g.keeper.Send(ready, confine.AppendProbes(nil, g.probes)); err != nil {
+	if err := g.ready(); err != nil {
 		return exitSetup
 	}
 	m, err := g.keeper.Recv()
