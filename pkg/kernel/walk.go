@@ -62,6 +62,34 @@ func (e CIDREntry) Entry(policy uint32) (Entry, error) {
 	return Entry{cidr: k, rule: e.Rule, allow: e.Allow}, err
 }
 
+// Entries are those that a table holds after PutNames and PutCIDRs: of two that
+// are about the same the later one.
+func Entries(policy uint32, names []NameEntry, cidrs []CIDREntry) ([]Entry, error) {
+	out := make([]Entry, 0, len(names)+len(cidrs))
+	at := make(map[Entry]int, cap(out)) // by what an entry is about
+	add := func(e Entry, err error) error {
+		about := Entry{name: e.name, cidr: e.cidr}
+		if i, again := at[about]; again {
+			out[i] = e
+			return err
+		}
+		at[about] = len(out)
+		out = append(out, e)
+		return err
+	}
+	for _, n := range names {
+		if err := add(n.Entry(policy)); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range cidrs {
+		if err := add(c.Entry(policy)); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // Holds says whether the tables decide as e says. Of an address rule that is
 // what the programs find for its whole prefix, which may come from a shorter
 // one that says the same.

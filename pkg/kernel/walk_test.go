@@ -97,6 +97,18 @@ func TestWhatTheTablesHold(t *testing.T) {
 	other := narrow
 	other.Allow = true
 	holds(entry(other), false)
+	mapped := CIDREntry{Prefix: netip.MustParsePrefix("::ffff:10.1.0.0/112"), Proto: ProtoTCP, Allow: true, Rule: 9} // narrow again
+	if err := f.PutCIDRs(testPolicy, []CIDREntry{narrow, mapped}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := Entries(testPolicy, nil, []CIDREntry{narrow, wide, mapped})
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	for _, e := range all {
+		holds(e, true)
+	}
+	holds(entry(narrow), false) // the later one counts
 	name := NameEntry{Addr: netip.MustParseAddr("198.18.0.9"), Port: 443, Proto: ProtoTCP, Rule: 5}
 	e, err := name.Entry(testPolicy)
 	if err != nil {

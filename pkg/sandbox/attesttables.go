@@ -52,26 +52,11 @@ func (s *Sandbox) attestTables(d *differences) {
 
 // entriesLocked are those that the sandbox's table is to hold.
 func (s *Sandbox) entriesLocked() ([]kernel.Entry, error) {
-	var out []kernel.Entry
 	names := s.refusal()
 	for _, addr := range slices.SortedFunc(maps.Keys(s.open), netip.Addr.Compare) { // in the same order next time
 		names = append(names, s.open[addr]...)
 	}
-	for _, n := range names {
-		e, err := n.Entry(s.table)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, e)
-	}
-	for _, c := range cidrEntries(s.View()) {
-		e, err := c.Entry(s.table)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, e)
-	}
-	return out, nil
+	return kernel.Entries(s.table, names, cidrEntries(s.View()))
 }
 
 // attestEntries looks for entries that nobody wrote, among about n entries of
@@ -114,11 +99,13 @@ func (s *Sandbox) ruleSet(table uint32) map[kernel.Entry]bool {
 	if s.table != table {
 		return nil
 	}
-	out := map[kernel.Entry]bool{}
-	for _, c := range cidrEntries(s.View()) {
-		if e, err := c.Entry(table); err == nil {
-			out[e] = true
-		}
+	all, err := kernel.Entries(table, nil, cidrEntries(s.View()))
+	if err != nil {
+		return nil // attestTables says so
+	}
+	out := make(map[kernel.Entry]bool, len(all))
+	for _, e := range all {
+		out[e] = true
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -357,6 +358,20 @@ func TestForksMakeNoFalseAlarm(t *testing.T) {
 		}
 	}
 	for range 20 {
+		l.round()
+	}
+	if evs := l.attested(s); len(evs) > 0 || s.State() != Running {
+		t.Errorf("%s: %+v", s.State(), evs)
+	}
+}
+
+// A process that ends is long on its way when it has much memory to give back.
+// It leaves its namespaces before the list of its cgroup.
+func TestALargeProcessThatEndsIsNoStray(t *testing.T) {
+	l := newLive(t, Attestation{}, "")
+	s := l.run("sh", "-c", `while :; do head -c 300000000 /dev/zero | tail -c 300000000 | true; done`)
+	l.agent(s)
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
 		l.round()
 	}
 	if evs := l.attested(s); len(evs) > 0 || s.State() != Running {
