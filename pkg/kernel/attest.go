@@ -10,8 +10,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
-
-	"github.com/ringfence/ringfence/bpf"
 )
 
 // LinkStatus is what the kernel says about one part of a fence.
@@ -202,17 +200,16 @@ func (s *Sandbox) checkRecords() LinkStatus {
 	return st
 }
 
-// Noted is how many records of denials and of refused system calls the kernel
-// has admitted of one sandbox in its present window of time. It begins at zero
-// when the sandbox is attached.
+// Noted is how many denials and refused system calls of one sandbox the kernel
+// has counted since the sandbox was attached, recorded or not.
 type Noted struct{ Denials, Refusals uint64 }
 
 // Noted reads the kernel's own count. Only what the kernel attributes to this
 // sandbox is in it.
 func (s *Sandbox) Noted() (Noted, error) {
-	var v bpf.FenceRfRate
-	if err := s.fence.maps.Rates.Lookup(s.id, &v); err != nil {
-		return Noted{}, fmt.Errorf("the sandbox has no budget of records: %w", err)
+	c, err := s.fence.LossesOf(s.id)
+	if err != nil {
+		return Noted{}, err
 	}
-	return Noted{Denials: v.Ring[RingDenials].Count, Refusals: v.Ring[RingRefusals].Count}, nil
+	return Noted{Denials: c[RingDenials].Produced(), Refusals: c[RingRefusals].Produced()}, nil
 }

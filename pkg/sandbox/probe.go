@@ -40,7 +40,7 @@ func judgeNoted(n kernel.Noted, recorded bool) error {
 	switch {
 	case n.Denials == 0:
 		what = "the refused connect"
-	case recorded && n.Refusals == 0:
+	case recorded && n.Refusals < 2: // an open and a call
 		what = "the refused system calls"
 	default:
 		return nil
@@ -93,7 +93,7 @@ func (m *Manager) Probed(r kernel.Record) bool {
 }
 
 func probeOfVerdict(v *kernel.Verdict) confine.Probe {
-	if v.Hook == kernel.HookConnect4 && !v.Allowed && v.Dst == confine.ProbeAddr && v.Proto == uint16(kernel.ProtoUDP) && v.Suppressed == 0 {
+	if v.Hook == kernel.HookConnect4 && !v.Allowed && v.Dst == confine.ProbeAddr && v.Proto == uint16(kernel.ProtoUDP) {
 		return confine.ProbeConnect
 	}
 	return 0
@@ -101,8 +101,6 @@ func probeOfVerdict(v *kernel.Verdict) confine.Probe {
 
 func probeOfRefusal(r *kernel.Refusal) confine.Probe {
 	switch {
-	case r.Suppressed != 0:
-		return 0
 	case seccomp.Name(r.Call) == "openat" && r.Errno == unix.EACCES && string(r.What) == confine.ProbeFile:
 		return confine.ProbeOpen
 	case seccomp.Name(r.Call) == "setns" && r.Errno == unix.EPERM && int32(r.Args[0]) == -1:
