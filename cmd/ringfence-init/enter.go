@@ -37,6 +37,9 @@ func enter(spec *confine.Spec, fds []*os.File) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
+	if err := tryOpen(); err != nil { // or its refusal later would prove nothing
+		return fmt.Errorf("attest: %s cannot be opened even without Landlock: %w", confine.ProbeFile, err)
+	}
 	if err := restrictFiles(spec.Landlock); err != nil {
 		return err
 	}

@@ -35,6 +35,7 @@ type incoming struct {
 type guard struct {
 	keeper *confine.Conn // nil while there is none
 	spec   *confine.Spec
+	probes []confine.ProbeResult // for Ready
 	agent  *process
 	procs  map[int]*process
 	in     chan incoming
@@ -59,9 +60,17 @@ func newGuard(keeper *confine.Conn, spec *confine.Spec) (*guard, error) {
 	return g, nil
 }
 
+// ready tells the keeper that the walls are up, and what came of the probes.
+func (g *guard) ready() error {
+	_ = g.keeper.SetWriteDeadline(time.Now().Add(sendTimeout))
+	return g.keeper.Send(confine.Frame{Type: confine.FrameReady, Status: int32(g.spec.Landlock.MinABI)}, confine.AppendProbes(nil, g.probes))
+}
+
 // run returns init's exit status.
 func (g *guard) run() int {
-	g.send(g.keeper, confine.Frame{Type: confine.FrameReady, Status: int32(g.spec.Landlock.MinABI)}, nil)
+	if err := g.ready(); err != nil {
+		return exitSetup
+	}
 	m, err := g.keeper.Recv()
 	if err != nil || m.Type != confine.FrameGo {
 		return exitSetup // no keeper, no agent

@@ -13,8 +13,9 @@
 // others end with the exec.
 //
 // The second time it has no more rights than the agent. It loads the system
-// call filter, tells the keeper that the walls are up, waits for Go, starts the
-// agent, and from then on only reaps, forwards signals and answers.
+// call filter, tries the walls once, tells the keeper what came of it, waits
+// for Go, starts the agent, and from then on only reaps, forwards signals and
+// answers.
 //
 // The memfd is execute-only, so the second program is non-dumpable from its
 // first instruction. No other program exists in the sandbox before Go.
@@ -101,6 +102,9 @@ func guardMain(arg string) int {
 	g, err := newGuard(conn, spec)
 	if err == nil {
 		err = lock(spec)
+	}
+	if err == nil {
+		g.probes, err = tryWalls()
 	}
 	if err != nil {
 		sendFailure(conn, 0, exitSetup, err)

@@ -20,7 +20,7 @@ func (a *app) psCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "ps",
 		Short:   "List sandboxes",
-		Long:    "List sandboxes. FENCE says whether every wall of the sandbox's profile is up, and how\nmany are not; which ones stands below the table, and what to do in `ringfence doctor`.",
+		Long:    "List sandboxes. FENCE says whether every wall of the sandbox's profile is up (enforced, degraded or\nbroken), and how many are not; which ones stands below the table, and what to do in\n`ringfence doctor`. With -o json each wall is listed with what it is or why it is not,\nand with the time at which the kernel was last asked.",
 		Example: "  ringfence ps\n  ringfence ps --all -o json",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -42,6 +42,9 @@ func (a *app) psCommand() *cobra.Command {
 				rows[i] = psRow(b, time.Now())
 			}
 			if err := show.Table(a.out, []string{"ID", "NAME", "SCOPE", "PROFILE", "STATE", "AGE", "PID", "FENCE"}, rows); err != nil {
+				return err
+			}
+			if err := printBroken(a.out, shown); err != nil {
 				return err
 			}
 			return printMissing(a.out, shown)
@@ -88,6 +91,21 @@ func missing(b api.Sandbox) (out []string) {
 		}
 	}
 	return out
+}
+
+// printBroken says which walls no longer stand, and why.
+func printBroken(w io.Writer, list []api.Sandbox) error {
+	for _, b := range list {
+		for _, p := range b.Parts {
+			if p.State != api.Broken {
+				continue
+			}
+			if _, err := fmt.Fprintf(w, "\nBroken: %s\n", show.Text(b.ID+" "+p.Name+": "+p.Detail, 1000)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // printMissing names what the sandboxes of the table lack: most lack the same.

@@ -21,13 +21,14 @@ type VersionInfo struct {
 const (
 	Enforced   = "enforced"
 	Degraded   = "degraded"
+	Broken     = "broken" // it was up, and attestation found that it no longer is
 	Unenforced = "unenforced"
 )
 
 // Part is the state of one layer of a sandbox or of one component of the node.
 type Part struct {
 	Name   string `json:"name"`  // "network", "landlock", "seccomp", "gateway", "audit" ...
-	State  string `json:"state"` // Enforced, Degraded, Unenforced
+	State  string `json:"state"` // Enforced, Degraded, Broken, Unenforced
 	Detail string `json:"detail,omitempty"`
 	Remedy string `json:"remedy,omitempty"`
 }
@@ -60,10 +61,11 @@ type Sandbox struct {
 	Scope       string     `json:"scope"` // canonical principal
 	Profile     string     `json:"profile"`
 	State       string     `json:"state"`
-	Enforcement string     `json:"enforcement"` // Enforced, Degraded, Unenforced
+	Enforcement string     `json:"enforcement"` // that of the worst part
 	Parts       []Part     `json:"parts,omitempty"`
-	Owner       uint32     `json:"owner"` // uid of the caller that launched it
-	UID         uint32     `json:"uid"`   // uid it runs as, on the host
+	Attested    *time.Time `json:"attested,omitempty"` // when the kernel was last asked about the parts
+	Owner       uint32     `json:"owner"`              // uid of the caller that launched it
+	UID         uint32     `json:"uid"`                // uid it runs as, on the host
 	PID         int        `json:"pid,omitempty"`
 	Argv        []string   `json:"argv,omitempty"`
 	Workspace   string     `json:"workspace,omitempty"`

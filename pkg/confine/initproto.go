@@ -38,7 +38,7 @@ const (
 	FrameGo        FrameType = 2  // start the agent
 	FrameSignal    FrameType = 3  // Status = signal number, Seq = which process (0 = the agent)
 	FrameExec      FrameType = 4  // like Spec: Argv, Env, Dir, TTY, stdio and status; Seq != 0
-	FrameReady     FrameType = 10 // walls are up; Status = Landlock ABI in force
+	FrameReady     FrameType = 10 // walls are up; Status = Landlock ABI in force; payload = what came of the probes
 	FrameStarted   FrameType = 11 // Pid as seen inside
 	FrameExited    FrameType = 12 // Status = exit code or 128+signal; Code = signal
 	FrameFailed    FrameType = 13 // Status = 125, 126 or 127; Errno; payload = why

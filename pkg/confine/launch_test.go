@@ -113,6 +113,20 @@ func allowAll() []byte {
 	return binary.LittleEndian.AppendUint32(append(b, 0, 0), unix.SECCOMP_RET_ALLOW)
 }
 
+// refuse is a filter that answers one call with errno and permits every other.
+func refuse(call uint32, errno unix.Errno) []byte {
+	var b []byte
+	for _, ins := range []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the number is the first word of struct seccomp_data
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: call},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+	} {
+		b = binary.LittleEndian.AppendUint16(b, ins.Code)
+		b = binary.LittleEndian.AppendUint32(append(b, ins.Jt, ins.Jf), ins.K)
+	}
+	return append(b, allowAll()...)
+}
+
 // box is one sandbox with the tool's end of its status socket.
 type box struct {
 	tb     testing.TB
@@ -120,6 +134,7 @@ type box struct {
 	status *confine.Conn
 	stdout *os.File
 	cgroup string
+	ready  *confine.Message
 	waited bool
 }
 
@@ -179,6 +194,12 @@ func launch(tb testing.TB, in confine.PlanInput, argv ...string) *box {
 // prepare does everything up to Ready.
 func prepare(tb testing.TB, in confine.PlanInput, argv ...string) *box {
 	tb.Helper()
+	return prepareOther(tb, in, func(*confine.Spec) {}, argv...)
+}
+
+// prepareOther is prepare with a change to what was planned.
+func prepareOther(tb testing.TB, in confine.PlanInput, change func(*confine.Spec), argv ...string) *box {
+	tb.Helper()
 	b := &box{tb: tb, cgroup: filepath.Join(cgroup2(tb), fmt.Sprintf("confine-test-%d-%d", os.Getpid(), time.Now().UnixNano()))}
 	if err := os.Mkdir(b.cgroup, 0o755); err != nil {
 		tb.Fatal(err)
@@ -215,6 +236,7 @@ func prepare(tb testing.TB, in confine.PlanInput, argv ...string) *box {
 		tb.Fatal(err)
 	}
 	defer p.Close()
+	change(&p.Spec)
 	bin, err := initBinary()
 	if err != nil {
 		tb.Fatal(err)
@@ -232,6 +254,7 @@ func prepare(tb testing.TB, in confine.PlanInput, argv ...string) *box {
 	if m.Type != confine.FrameReady {
 		tb.Fatalf("init answered %d instead of Ready: %s", m.Type, m.Reason())
 	}
+	b.ready = m
 	if int(m.Status) != confine.LandlockABI() {
 		tb.Errorf("Ready reports Landlock ABI %d, the kernel has %d", m.Status, confine.LandlockABI())
 	}

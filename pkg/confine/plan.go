@@ -272,6 +272,7 @@ func (pl *planner) planPrivate() error {
 		area{at: "/dev/pts", kind: regionKernel, access: "dev"}, area{at: "/dev/mqueue", kind: regionTmpfs, access: "rw"},
 	)
 	pl.seen[Home], pl.seen["/run"], pl.seen[runtimeDir] = true, true, true
+	pl.decoy(ProbeFile, 0o444)
 	return nil
 }
 

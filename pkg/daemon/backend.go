@@ -84,12 +84,10 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 
 func worst(parts []api.Part) string {
 	state := api.Enforced
+	rank := []string{api.Enforced, api.Degraded, api.Broken, api.Unenforced}
 	for _, p := range parts {
-		if p.State == api.Unenforced {
-			return api.Unenforced
-		}
-		if p.State != api.Enforced {
-			state = api.Degraded
+		if slices.Index(rank, p.State) > slices.Index(rank, state) {
+			state = p.State
 		}
 	}
 	return state
@@ -130,8 +128,16 @@ func describe(s *sandbox.Sandbox) api.Sandbox {
 		Owner: r.Owner, UID: r.UID, PID: r.Init.PID, Argv: r.Argv, Workspace: r.Workspace, Detached: r.Detached, TTY: r.TTY,
 		Created: r.Created, Denials: s.Denials(), Revision: s.View().Snapshot().Revision(),
 	}
-	for _, name := range []string{"network", "files", "system calls", "identity"} {
-		v.Parts = append(v.Parts, api.Part{Name: name, State: api.Enforced})
+	layers, at := s.Layers()
+	for _, l := range layers {
+		part := api.Part{Name: l.Name, State: string(l.State), Detail: l.Detail}
+		if l.State != sandbox.LayerEnforced {
+			part.Remedy = "only root of this machine can do that: find out who did, and stop the sandbox if it still runs"
+		}
+		v.Parts = append(v.Parts, part)
+	}
+	if !at.IsZero() {
+		v.Attested = &at
 	}
 	for _, note := range r.Degraded {
 		v.Parts = append(v.Parts, api.Part{Name: note, State: api.Degraded, Detail: "not available on this machine; the profile tolerates it"})

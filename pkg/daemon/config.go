@@ -13,8 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/ringfence/ringfence/pkg/sandbox"
 )
 
 // Config is the file of `ringfenced --config`. Flags win over it. Every path
@@ -32,6 +35,7 @@ type Config struct {
 	UIDRange UIDRange `yaml:"uidRange"`
 	Gateway  Gateway  `yaml:"gateway"`
 	Audit    Audit    `yaml:"audit"`
+	Attest   Attest   `yaml:"attest"`
 	Metrics  Metrics  `yaml:"metrics"`
 }
 
@@ -65,6 +69,29 @@ type Audit struct {
 	Watch []string `yaml:"watch"`
 }
 
+// Attest says how often the walls of every sandbox are compared with what was
+// intended, and what happens to one whose walls no longer stand.
+type Attest struct {
+	Interval     time.Duration `yaml:"interval"`     // 1s to 1h
+	OnDifference string        `yaml:"onDifference"` // OnDifferenceStop or OnDifferenceReport
+}
+
+// What a difference does.
+const (
+	OnDifferenceStop   = "stop"
+	OnDifferenceReport = "report" // an event, and `ps`
+)
+
+func (a Attest) check() error {
+	if a.Interval < time.Second || a.Interval > time.Hour {
+		return fmt.Errorf("configuration: attest.interval %v must lie within 1s and 1h", a.Interval)
+	}
+	if a.OnDifference != OnDifferenceStop && a.OnDifference != OnDifferenceReport {
+		return fmt.Errorf("configuration: attest.onDifference %q: %s or %s", a.OnDifference, OnDifferenceStop, OnDifferenceReport)
+	}
+	return nil
+}
+
 // Metrics says where the gateway serves Prometheus metrics.
 type Metrics struct {
 	Listen string `yaml:"listen"` // "unix:/path" or "127.0.0.1:port"; default unix:RunDir/metrics.sock
@@ -94,6 +121,7 @@ func Default() Config {
 		UIDRange:   UIDRange{First: 1_879_048_192, Count: 65_536},
 		Gateway:    Gateway{UID: 64_998, GID: 64_998},
 		Audit:      Audit{SegmentBytes: 16 << 20, MaxBytes: 4 << 30, Syscalls: true},
+		Attest:     Attest{Interval: sandbox.DefaultAttestation, OnDifference: OnDifferenceStop},
 	}
 }
 
@@ -143,6 +171,9 @@ func (c *Config) Complete(executable string) error {
 	}
 	if u := c.Gateway.UID; u >= c.UIDRange.First && u-c.UIDRange.First < c.UIDRange.Count {
 		return errors.New("configuration: gateway.uid lies inside uidRange")
+	}
+	if err := c.Attest.check(); err != nil {
+		return err
 	}
 	for _, p := range c.Audit.Watch {
 		if !filepath.IsAbs(p) {

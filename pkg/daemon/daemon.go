@@ -216,7 +216,9 @@ func (d *Daemon) openSandboxes() error {
 		UIDs: sandbox.UIDs{Dir: d.cfg.LockDir, Range: sandbox.UIDRange(d.cfg.UIDRange)}, Init: d.initFile,
 		Operators: uint32(max(d.operators, 0)),
 		UnixHooks: hooks[kernel.HookConnectUnix] && hooks[kernel.HookSendmsgUnix],
-		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger, Closed: d.policy.look, Ended: d.sandboxEnded, Drain: d.drainRecords,
+		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger,
+		Attestation: sandbox.Attestation{Every: d.cfg.Attest.Interval, ReportOnly: d.cfg.Attest.OnDifference == OnDifferenceReport},
+		Closed:      d.policy.look, Ended: d.sandboxEnded, Drain: d.drainRecords,
 	})
 	return err
 }

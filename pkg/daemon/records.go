@@ -20,6 +20,9 @@ import (
 // record turns one record of the kernel into an event. Allowed flows are
 // recorded by the gateway, which knows how they went on.
 func (d *Daemon) record(r kernel.Record) {
+	if d.sandboxes.Probed(r) {
+		return // the launch of a sandbox looked at it: see sandbox.Manager.Probed
+	}
 	switch r := r.(type) {
 	case *kernel.Verdict:
 		if !r.Allowed && !r.Ended { // the gateway records the end of a flow

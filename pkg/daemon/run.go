@@ -19,10 +19,6 @@ import (
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
-// AttestEvery is how often the walls of every sandbox are compared with what
-// was intended.
-const AttestEvery = time.Minute
-
 // Run serves until ctx ends. With stopSandboxes (or when there are none) it
 // then removes everything; otherwise sandboxes and the gateway live on behind
 // their pinned programs for the next daemon to adopt.
@@ -47,7 +43,8 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	wg.Go(func() { d.tellLosses(work) })
 	wg.Go(func() { d.enforce(work) })
 	wg.Go(func() { d.watchNode(work) })
-	wg.Go(func() { d.sandboxes.Attest(work, AttestEvery) })
+	wg.Go(func() { d.attest(work) })
+	wg.Go(func() { d.attestGateway(work) })
 	restoreAudit := d.readDenials(work, &wg)
 	defer restoreAudit()
 	wg.Go(func() {

@@ -5,34 +5,41 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-
-	"github.com/ringfence/ringfence/bpf"
+	"golang.org/x/sys/unix"
 )
 
-// LinkStatus is what the kernel says about one attachment.
+// LinkStatus is what the kernel says about one part of a fence.
 type LinkStatus struct {
-	Name   string // hook name, "state" or "steer"
+	Name   string // hook name, "state", "records" or "steer"
 	OK     bool
 	Detail string // what is wrong, or what was found
+	// Others are programs of somebody else on this very cgroup. Each verdict
+	// must be "allow" for a call to go on, but one that runs after ours can
+	// change the address that was judged, or the error (bpf_set_retval).
+	Others []string
+	NetNS  uint32 // steer: inode of the namespace
 
 	stale bool // only the program is another
 }
 
 // Check asks the kernel about every layer of the sandbox: each link must be
-// attached to this cgroup and run this keeper's program, the state must be the
-// one last written, and, once Steer was called, steering must be attached.
+// attached to this cgroup and run this keeper's program, the cgroup itself must
+// list it, the state must be the one last written, its records must be admitted,
+// and, once Steer was called, steering must be attached.
 func (s *Sandbox) Check() []LinkStatus {
 	var out []LinkStatus
 	for _, h := range hooks {
 		if s.fence.progs[h.hook] != nil {
-			out = append(out, s.checkLink(h))
+			out = append(out, s.checkHook(h))
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out = append(out, s.checkStateLocked())
+	out = append(out, s.checkStateLocked(), s.checkRecords())
 	if s.steer != nil {
 		out = append(out, s.steer.check())
 	}
@@ -50,6 +57,69 @@ func (s *Sandbox) Attested() error {
 	return errors.Join(errs...)
 }
 
+// checkHook compares a link with intent, and what the link says with what the
+// cgroup says.
+func (s *Sandbox) checkHook(h hookInfo) LinkStatus {
+	st := s.checkLink(h)
+	if !st.OK {
+		return st
+	}
+	own, err := s.programs(h.attach, 0)
+	if err != nil {
+		return LinkStatus{Name: h.name, Detail: err.Error()}
+	}
+	want, there := s.fence.ids[h.hook], false
+	for _, id := range own {
+		if id == want {
+			there = true
+			continue
+		}
+		st.Others = append(st.Others, describeProgram(id))
+	}
+	if !there {
+		return LinkStatus{Name: h.name, Detail: fmt.Sprintf("cgroup %d does not list program %d, though its link is attached", s.cg.id, want)}
+	}
+	all, err := s.programs(h.attach, unix.BPF_F_QUERY_EFFECTIVE)
+	if err != nil {
+		return LinkStatus{Name: h.name, Detail: err.Error()}
+	}
+	if n := len(all) - len(own); n > 0 {
+		st.Detail += fmt.Sprintf("; %d of cgroups above run too", n)
+	}
+	if len(st.Others) > 0 {
+		st.Detail += "; beside it " + strings.Join(st.Others, ", ")
+	}
+	return st
+}
+
+// programs lists what runs on the cgroup for a hook; with BPF_F_QUERY_EFFECTIVE
+// also what cgroups above add.
+func (s *Sandbox) programs(attach ebpf.AttachType, flags uint32) ([]ebpf.ProgramID, error) {
+	r, err := link.QueryPrograms(link.QueryOptions{Target: int(s.cg.file.Fd()), Attach: attach, QueryFlags: flags})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]ebpf.ProgramID, len(r.Programs))
+	for i, p := range r.Programs {
+		out[i] = p.ID
+	}
+	return out, nil
+}
+
+// describeProgram names a program of somebody else.
+func describeProgram(id ebpf.ProgramID) string {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return fmt.Sprintf("program %d", id) // gone meanwhile
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		return fmt.Sprintf("program %d", id)
+	}
+	return fmt.Sprintf("program %d (%q, tag %s)", id, info.Name, info.Tag)
+}
+
 func (s *Sandbox) checkLink(h hookInfo) LinkStatus {
 	st := LinkStatus{Name: h.name}
 	l := s.links[h.hook]
@@ -64,16 +134,18 @@ func (s *Sandbox) checkLink(h hookInfo) LinkStatus {
 	}
 	want := s.fence.ids[h.hook]
 	switch id := cgroupOf(info); {
+	case id == 0 && s.cg.alive():
+		st.Detail = "the link was detached from the cgroup"
 	case id == 0, !s.cg.alive():
 		st.Detail = "the cgroup was removed"
 	case id != s.cg.id:
 		st.Detail = fmt.Sprintf("attached to cgroup %d instead of %d", id, s.cg.id)
 	case info.Program != want:
-		st.Detail = fmt.Sprintf("runs program %d instead of %d", info.Program, want)
+		st.Detail = fmt.Sprintf("runs %s instead of program %d (tag %s)", describeProgram(info.Program), want, s.fence.tags[h.hook])
 		st.stale = true
 	default:
 		st.OK = true
-		st.Detail = fmt.Sprintf("program %d on cgroup %d", info.Program, id)
+		st.Detail = fmt.Sprintf("program %d (tag %s) on cgroup %d", info.Program, s.fence.tags[h.hook], id)
 	}
 	return st
 }
@@ -97,13 +169,47 @@ func cgroupOf(info *link.Info) uint64 {
 
 func (s *Sandbox) checkStateLocked() LinkStatus {
 	st := LinkStatus{Name: "state"}
-	var v bpf.FenceRfState
-	if err := s.fence.maps.State.Lookup(s.cg.id, &v); err != nil {
+	got, err := s.Enforced()
+	if err != nil {
 		st.Detail = err.Error()
 		return st
 	}
-	got := State{v.Sandbox, v.Policy, v.Generation, Flags(v.Flags)}
 	st.OK = got == s.state
-	st.Detail = fmt.Sprintf("policy %d generation %d flags %#x", got.Policy, got.Generation, got.Flags)
+	st.Detail = fmt.Sprintf("table %d generation %d flags %#x", got.Policy, got.Generation, got.Flags)
+	if !st.OK {
+		st.Detail += fmt.Sprintf(" of sandbox %d, written was table %d generation %d flags %#x of sandbox %d", got.Sandbox, s.state.Policy, s.state.Generation, s.state.Flags, s.state.Sandbox)
+	}
 	return st
+}
+
+// checkRecords looks at what the programs need to record anything: denials
+// stand without it, and nobody would see them.
+func (s *Sandbox) checkRecords() LinkStatus {
+	st := LinkStatus{Name: "records"}
+	var member uint32
+	if err := s.fence.maps.Members.Lookup(s.cg.id, &member); err != nil {
+		st.Detail = fmt.Sprintf("the cgroup is not registered: %v", err)
+		return st
+	}
+	if _, err := s.Noted(); err != nil {
+		st.Detail = err.Error()
+		return st
+	}
+	st.OK = member == s.id
+	st.Detail = fmt.Sprintf("the cgroup is registered as sandbox %d", member)
+	return st
+}
+
+// Noted is how many denials and refused system calls of one sandbox the kernel
+// has counted since the sandbox was attached, recorded or not.
+type Noted struct{ Denials, Refusals uint64 }
+
+// Noted reads the kernel's own count. Only what the kernel attributes to this
+// sandbox is in it.
+func (s *Sandbox) Noted() (Noted, error) {
+	c, err := s.fence.LossesOf(s.id)
+	if err != nil {
+		return Noted{}, err
+	}
+	return Noted{Denials: c[RingDenials].Produced(), Refusals: c[RingRefusals].Produced()}, nil
 }

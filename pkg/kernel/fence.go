@@ -74,6 +74,7 @@ type Fence struct {
 	maps  bpf.FenceMaps
 	progs map[Hook]*ebpf.Program // without hooks the kernel lacks
 	ids   map[Hook]ebpf.ProgramID
+	tags  map[Hook]string // digests of the programs' instructions, by the kernel
 	trace []link.Link
 	steer *ebpf.CollectionSpec
 
@@ -100,6 +101,7 @@ func Open(o Options) (*Fence, error) {
 		dir:   filepath.Join(o.PinDir, layoutPrefix+strconv.Itoa(int(bpf.FenceRfLayoutRF_LAYOUT))),
 		progs: make(map[Hook]*ebpf.Program),
 		ids:   make(map[Hook]ebpf.ProgramID),
+		tags:  make(map[Hook]string),
 	}
 	for _, d := range []string{"", "maps", "progs", "links", "sandbox"} {
 		if err := os.MkdirAll(filepath.Join(f.dir, d), 0o700); err != nil {
@@ -139,7 +141,7 @@ func (f *Fence) load(o Options) error {
 			return fmt.Errorf("load %s: %w", h.name, err)
 		}
 		f.progs[h.hook] = p
-		if f.ids[h.hook], err = programID(p); err != nil {
+		if f.ids[h.hook], f.tags[h.hook], err = programIdentity(p); err != nil {
 			return fmt.Errorf("load %s: %w", h.name, err)
 		}
 	}
@@ -312,15 +314,21 @@ func (f *Fence) Remove() error {
 }
 
 func programID(p *ebpf.Program) (ebpf.ProgramID, error) {
+	id, _, err := programIdentity(p)
+	return id, err
+}
+
+// programIdentity is which loaded program it is, and what its instructions are.
+func programIdentity(p *ebpf.Program) (ebpf.ProgramID, string, error) {
 	info, err := p.Info()
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	id, ok := info.ID()
 	if !ok {
-		return 0, errors.New("program has no id")
+		return 0, "", errors.New("program has no id")
 	}
-	return id, nil
+	return id, info.Tag, nil
 }
 
 // digestOf names a set of objects by content.

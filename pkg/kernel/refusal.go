@@ -110,6 +110,10 @@ func (f *Fence) Refusals() error {
 	return f.watch.err
 }
 
+// RecordsRefusals says whether refused system calls of this sandbox are
+// recorded.
+func (s *Sandbox) RecordsRefusals() bool { return s.fence.watch.prog != nil }
+
 // ErrNotWanted says that the operator did not ask for it.
 var ErrNotWanted = errors.New("not asked for")
 

@@ -26,6 +26,7 @@ type SteerListeners struct{ TCP4, TCP6, UDP4, UDP6 int }
 type steering struct {
 	listeners *ebpf.Map
 	link      link.Link
+	prog      ebpf.ProgramID // what the link ran when it was attached or adopted
 }
 
 const (
@@ -77,6 +78,9 @@ func (s *Sandbox) newSteeringLocked(netnsFD int, l SteerListeners) (_ *steering,
 		return nil, fmt.Errorf("attach to namespace: %w", err)
 	}
 	st.link = lnk
+	if st.prog, err = programID(prog); err != nil {
+		return nil, err
+	}
 	if err := lnk.Pin(filepath.Join(s.dir, pinSteer)); err != nil {
 		return nil, err
 	}
@@ -147,7 +151,11 @@ func (st *steering) check() LinkStatus {
 		out.Detail = "the network namespace is gone"
 		return out
 	}
-	out.OK = true
+	if info.Program != st.prog {
+		out.Detail = fmt.Sprintf("runs %s instead of program %d", describeProgram(info.Program), st.prog)
+		return out
+	}
+	out.OK, out.NetNS = true, ns.NetnsInode
 	out.Detail = fmt.Sprintf("program %d on namespace %d", info.Program, ns.NetnsInode)
 	return out
 }
@@ -180,6 +188,10 @@ func (s *Sandbox) adoptSteering() error {
 		m.Close()
 		return fmt.Errorf("adopt steering: %w", err)
 	}
-	s.steer = &steering{listeners: m, link: l}
+	info, err := l.Info()
+	if err != nil {
+		return errors.Join(fmt.Errorf("adopt steering: %w", err), l.Close(), m.Close())
+	}
+	s.steer = &steering{listeners: m, link: l, prog: info.Program}
 	return nil
 }

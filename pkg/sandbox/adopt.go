@@ -143,6 +143,7 @@ func (s *Sandbox) reopenWorkspace() {
 // reattach takes over kernel objects, listeners and init.
 func (s *Sandbox) reattach(ctx context.Context) (err error) {
 	if s.fence, err = s.m.o.Fence.AdoptSandbox(s.Record.Cgroup, s.Record.Number); err != nil {
+		s.tellUnfenced(err)
 		return err
 	}
 	if err := s.fence.Watch(s.Record.Watch); err != nil {
@@ -182,7 +183,11 @@ func (s *Sandbox) reattach(ctx context.Context) (err error) {
 	} else {
 		s.problems = append(s.problems, "ringfence-init does not answer: exec and signals are not possible")
 	}
-	return s.attest()
+	found := s.look(suspicions{})
+	if s.note(found, suspicions{}) && s.tell(found) {
+		return fmt.Errorf("its walls no longer stand: %s", found.broken())
+	}
+	return nil
 }
 
 func dialInit(path string) (*confine.Conn, error) {
@@ -326,21 +331,4 @@ func (s *Sandbox) recordForeignListeners() {
 	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "refuse", "keeper"
 	e.Reason, e.ReasonCode = "the gateway gave back sockets that are not this sandbox's listeners; they were opened again", "listeners"
 	s.append(e)
-}
-
-// Attest checks every running sandbox; one that no longer holds is stopped and
-// reported.
-func (m *Manager) Attest(ctx context.Context, every time.Duration) {
-	t := time.NewTicker(every)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			for _, s := range m.List() {
-				m.attestOne(s)
-			}
-		}
-	}
 }

@@ -3,122 +3,193 @@
 package sandbox
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
-	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/kernel"
 )
 
-// attest compares kernel truth with intent: the links on the cgroup, and for
-// every process of the cgroup its namespaces, ids, groups, capabilities,
-// no_new_privs and system call filters. It names everything that does not
-// hold. Of Landlock /proc shows nothing (as of Linux 6.18): that init confined
-// itself is init's word, given before the agent ran.
-func (s *Sandbox) attest() error {
-	var errs []error
-	id, err := cgroupID(s.Record.Cgroup)
-	if err != nil {
-		return err
-	}
-	if id != s.Record.CgroupID {
-		errs = append(errs, fmt.Errorf("cgroup %s is not the one that was made", s.Record.Cgroup))
-	}
-	for _, l := range s.fence.Check() {
-		if !l.OK {
-			errs = append(errs, fmt.Errorf("network program %s: %s", l.Name, l.Detail))
-		}
-	}
-	pids, err := cgroupPIDs(s.Record.Cgroup)
-	if err != nil {
-		return err
-	}
-	if len(pids) == 0 {
-		errs = append(errs, errors.New("the cgroup has no process"))
-	}
-	w := expectation{uid: s.Record.UID, operators: s.m.o.Operators, namespaces: s.Record.Namespaces, filters: 1}
-	errs = append(errs, ownNamespaces(s.Record.Namespaces, s.m.host))
-	if st, err := readStatus(s.Record.Init.PID); err == nil {
-		if n, err := strconv.Atoi(st["Seccomp_filters"]); err == nil { // since Linux 5.9
-			w.filters = n
-		}
-	}
-	for _, p := range pids {
-		if err := w.attestProcess(p); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("process %d: %w", p, err))
-		}
-	}
-	return errors.Join(errs...)
+// The layers of a sandbox, as operators see them.
+const (
+	LayerNetwork    = "network"      // the programs on the cgroup, what they judge on, steering
+	LayerNamespaces = "namespaces"   // those that every process must be in
+	LayerFiles      = "files"        // mounts and Landlock
+	LayerCalls      = "system calls" // the filter
+	LayerIdentity   = "identity"     // uid, groups, capabilities, no_new_privs
+	LayerProcesses  = "processes"    // who is in the cgroup, and who is not
+)
+
+// layers says of each what holds it up when nothing differs. Of a Landlock
+// domain the kernel shows nothing to anybody (as of Linux 6.18): what /proc can
+// say is that each thread has the filter and no_new_privs of init, which it got
+// from init together with the domain.
+var layers = [...]struct{ name, stands string }{
+	{LayerNetwork, "our programs are on the cgroup and judge on what was written, the namespace is steered; a connect was refused at the start"},
+	{LayerNamespaces, "every thread is in the sandbox's own"},
+	{LayerFiles, "Landlock refused a file at the start and is inherited; the kernel shows no process's domain"},
+	{LayerCalls, "every thread has the filter; a call was refused at the start"},
+	{LayerIdentity, "every thread runs as the sandbox's uid, without capabilities and with no_new_privs"},
+	{LayerProcesses, "all are in the cgroup, and nobody else is"},
 }
 
-// expectation is what must hold for every process of a sandbox.
-type expectation struct {
-	uid        uint32
-	operators  uint32 // group that none may have
-	namespaces map[string]uint64
-	filters    int // least number of system call filters: those of init
+// Difference is something that is not as it was intended.
+type Difference struct {
+	Layer string
+	Text  string
+	// Tolerated: the wall stands, and what is named may weaken it.
+	Tolerated bool
 }
 
-// attestProcess checks one process; os.ErrNotExist when it has ended.
-func (w *expectation) attestProcess(pid int) error {
-	st, err := readStatus(pid)
-	if err != nil {
-		return err
+// differences collects them.
+type differences []Difference
+
+func (d *differences) add(layer, format string, args ...any) {
+	*d = append(*d, Difference{Layer: layer, Text: fmt.Sprintf(format, args...)})
+}
+
+// broken are those that are not tolerated.
+func (d differences) broken() differences {
+	return slices.DeleteFunc(slices.Clone(d), func(one Difference) bool { return one.Tolerated })
+}
+
+// maxTold bounds how many differences are put into words.
+const maxTold = 12
+
+func (d differences) String() string {
+	var b strings.Builder
+	for i, one := range d {
+		if i == maxTold {
+			fmt.Fprintf(&b, "; and %d more", len(d)-maxTold)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(one.Layer + ": " + one.Text)
 	}
-	if strings.HasPrefix(st["State"], "Z") || strings.HasPrefix(st["State"], "X") {
+	return b.String()
+}
+
+// suspicions are what looks through all that the machine holds came upon, and
+// what a look at the sandbox is to confirm.
+type suspicions struct {
+	strays  []int          // processes in its namespaces and, as it seemed, not in its cgroup
+	foreign []kernel.Entry // entries of its table that nobody wrote
+}
+
+func (a suspicions) and(b suspicions) suspicions {
+	strays := append(slices.Clone(a.strays), b.strays...)
+	slices.Sort(strays)
+	foreign := slices.Clone(a.foreign)
+	for _, e := range b.foreign {
+		if !slices.Contains(foreign, e) {
+			foreign = append(foreign, e)
+		}
+	}
+	return suspicions{slices.Compact(strays), foreign}
+}
+
+// lookAgain is how long after a look that found something the next one follows.
+const lookAgain = 5 * time.Millisecond
+
+// look compares kernel truth with intent. Processes come and go meanwhile and
+// the kernel is not asked in one instant, so what it returns was found twice.
+func (s *Sandbox) look(sus suspicions) differences {
+	found := s.attest(sus)
+	if len(found) == 0 {
 		return nil
 	}
-	ns, err := namespacesOf(strconv.Itoa(pid))
-	if err != nil {
-		return err
-	}
-	errs := w.checkStatus(st)
-	for name, want := range w.namespaces {
-		if ns[name] != want {
-			errs = append(errs, fmt.Errorf("is in another %s namespace than the sandbox", name))
-		}
-	}
-	return errors.Join(errs...)
+	time.Sleep(lookAgain)
+	again := s.attest(sus)
+	return slices.DeleteFunc(found, func(d Difference) bool { return !slices.Contains(again, d) })
 }
 
-// checkStatus judges the fields of /proc/PID/status.
-func (w *expectation) checkStatus(st map[string]string) (errs []error) {
-	for _, k := range []string{"Uid", "Gid", "Groups"} {
-		for f := range strings.FieldsSeq(st[k]) {
-			switch {
-			case f == "0":
-				errs = append(errs, fmt.Errorf("has host %s 0", strings.ToLower(k)))
-			case k != "Uid" && f == strconv.FormatUint(uint64(w.operators), 10):
-				errs = append(errs, fmt.Errorf("has the operators' group %s", f))
+// attest looks once: at the programs on the cgroup, what they judge on and what
+// they steer to; at the cgroup; and at every thread in it.
+func (s *Sandbox) attest(sus suspicions) (d differences) {
+	s.attestNetwork(&d)
+	s.attestTables(&d)
+	s.attestForeign(sus.foreign, &d)
+	if id, err := cgroupID(s.Record.Cgroup); err != nil {
+		d.add(LayerProcesses, "%v", err)
+		return d
+	} else if id != s.Record.CgroupID {
+		d.add(LayerProcesses, "cgroup %s is not the one that was made", s.Record.Cgroup)
+	}
+	for _, err := range sharedNamespaces(s.Record.Namespaces, s.m.host) {
+		d.add(LayerNamespaces, "%v", err)
+	}
+	s.attestThreads(&d)
+	s.attestStrays(sus.strays, &d)
+	return d
+}
+
+func (s *Sandbox) attestNetwork(d *differences) {
+	steered := false
+	for _, l := range s.fence.Check() {
+		if !l.OK {
+			d.add(LayerNetwork, "%s: %s", l.Name, l.Detail)
+		}
+		for _, o := range l.Others {
+			*d = append(*d, Difference{Layer: LayerNetwork, Tolerated: true,
+				Text: fmt.Sprintf("%s: %s of somebody else is attached to the sandbox's cgroup; it may change what is judged", l.Name, o)})
+		}
+		if l.Name == "steer" {
+			steered = true
+			if want := s.Record.Namespaces["net"]; l.OK && uint64(l.NetNS) != want {
+				d.add(LayerNetwork, "steer: attached to network namespace %d instead of %d", l.NetNS, want)
 			}
 		}
 	}
-	for f := range strings.FieldsSeq(st["Uid"]) {
-		if f != strconv.FormatUint(uint64(w.uid), 10) {
-			errs = append(errs, fmt.Errorf("runs as uid %s instead of %d", f, w.uid))
+	if !steered {
+		d.add(LayerNetwork, "steer: not attached")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st := s.fence.State(); st.Policy != s.table {
+		d.add(LayerNetwork, "state: table %d is judged on instead of %d", st.Policy, s.table)
+	}
+}
+
+// attestThreads looks at every thread in the cgroup and below it, and again at
+// those that came meanwhile.
+func (s *Sandbox) attestThreads(d *differences) {
+	w := s.expectation()
+	seen := map[int]bool{}
+	for range maxLooks {
+		tids, err := cgroupThreads(s.Record.Cgroup)
+		if err != nil {
+			d.add(LayerProcesses, "%v", err)
+			return
+		}
+		fresh := false
+		for _, tid := range tids {
+			if seen[tid] {
+				continue
+			}
+			seen[tid], fresh = true, true
+			if err := w.thread(tid, d); err != nil && !errors.Is(err, os.ErrNotExist) {
+				d.add(LayerProcesses, "thread %d: %v", tid, err)
+			}
+		}
+		if !fresh {
 			break
 		}
 	}
-	for _, k := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
-		if st[k] == "" || strings.Trim(st[k], "0") != "" {
-			errs = append(errs, fmt.Errorf("%s is %q", k, st[k]))
-		}
+	if !seen[s.Record.Init.PID] {
+		d.add(LayerProcesses, "the first process %d is not in the cgroup", s.Record.Init.PID)
 	}
-	if st["NoNewPrivs"] != "1" {
-		errs = append(errs, errors.New("no_new_privs is not set"))
-	}
-	if st["Seccomp"] != "2" {
-		errs = append(errs, errors.New("no system call filter"))
-	}
-	if n, err := strconv.Atoi(st["Seccomp_filters"]); err == nil && n < w.filters {
-		errs = append(errs, fmt.Errorf("%d system call filters where init has %d", n, w.filters))
-	}
-	return errs
 }
+
+// maxLooks bounds how often the list of threads is read in one look: what comes
+// faster than that are children of threads that were looked at, which cannot
+// have less than their parents.
+const maxLooks = 4
 
 // namespaces of a sandbox. It has its own of each but user, which it has only
 // for uid 0 inside; none of its processes may be in another.
@@ -145,9 +216,11 @@ func namespacesOf(pid string) (map[string]uint64, error) {
 	return out, nil
 }
 
-// ownNamespaces refuses a sandbox that shares a namespace with the host.
-func ownNamespaces(own, host map[string]uint64) error {
-	var errs []error
+// namespaceText is how /proc names a namespace.
+func namespaceText(name string, inode uint64) string { return fmt.Sprintf("%s:[%d]", name, inode) }
+
+// sharedNamespaces names what a sandbox would share with the host.
+func sharedNamespaces(own, host map[string]uint64) (errs []error) {
 	for _, name := range namespaces {
 		switch {
 		case own[name] == 0:
@@ -156,47 +229,5 @@ func ownNamespaces(own, host map[string]uint64) error {
 			errs = append(errs, fmt.Errorf("shares the host's %s namespace", name))
 		}
 	}
-	return errors.Join(errs...)
-}
-
-// readStatus reads /proc/PID/status into its fields.
-func readStatus(pid int) (map[string]string, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	out := map[string]string{}
-	sc := bufio.NewScanner(f)
-	for sc.Scan() {
-		if k, v, ok := strings.Cut(sc.Text(), ":"); ok {
-			out[k] = strings.TrimSpace(v)
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("%w: %w", os.ErrNotExist, err) // ESRCH while reading: it has ended
-	}
-	return out, nil
-}
-
-// attestOne stops a sandbox whose walls no longer stand.
-func (m *Manager) attestOne(s *Sandbox) {
-	if s.State() != Running {
-		return
-	}
-	err := s.attest()
-	if err == nil || !s.Record.Init.Alive() { // it ended meanwhile
-		return
-	}
-	s.mu.Lock()
-	s.problems = append(s.problems, err.Error())
-	s.why = "its walls no longer stood"
-	s.mu.Unlock()
-	e := s.event(event.KindTamper)
-	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "attest", "keeper"
-	e.Reason, e.ReasonCode = "the walls of the sandbox no longer stand; it is stopped", "attestation"
-	e.Detail = err.Error()
-	s.append(e)
-	m.o.Logger.Error("attestation failed; stopping the sandbox", "sandbox", s.Record.ID, "error", err)
-	s.Stop(0)
+	return errs
 }

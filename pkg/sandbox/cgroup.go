@@ -54,9 +54,19 @@ func killCgroup(path string) error {
 	if err == nil || errors.Is(err, os.ErrNotExist) && !exists(path) {
 		return nil
 	}
-	pids, perr := cgroupPIDs(path)
-	if perr != nil {
-		return perr
+	return killEach(path)
+}
+
+// killEach kills every process below a cgroup one by one. cgroup.kill signals
+// the first thread of each alone (seen on 6.18), and one that has ended
+// takes no signal for the others.
+func killEach(path string) error {
+	pids, err := cgroupProcesses(path)
+	if err != nil {
+		if gone(path) {
+			return nil
+		}
+		return err
 	}
 	for _, p := range pids {
 		if kerr := syscall.Kill(p, syscall.SIGKILL); kerr != nil && !errors.Is(kerr, syscall.ESRCH) {
@@ -71,8 +81,11 @@ func exists(path string) bool {
 	return err == nil
 }
 
-func cgroupPIDs(path string) ([]int, error) {
-	b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+func cgroupPIDs(path string) ([]int, error) { return cgroupList(path, "cgroup.procs") }
+
+// cgroupList reads the numbers in a file of a cgroup.
+func cgroupList(path, file string) ([]int, error) {
+	b, err := os.ReadFile(filepath.Join(path, file))
 	if err != nil {
 		return nil, err
 	}
@@ -80,9 +93,48 @@ func cgroupPIDs(path string) ([]int, error) {
 	for f := range strings.FieldsSeq(string(b)) {
 		p, err := strconv.Atoi(f)
 		if err != nil {
-			return nil, fmt.Errorf("cgroup.procs: %w", err)
+			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		out = append(out, p)
+	}
+	return out, nil
+}
+
+// cgroupThreads lists every thread of a cgroup and of those below it. Threads
+// and not processes: one whose first thread has ended lives on in the others.
+func cgroupThreads(path string) ([]int, error) { return cgroupTree(path, "cgroup.threads") }
+
+// cgroupProcesses lists every process of a cgroup and of those below it.
+func cgroupProcesses(path string) ([]int, error) { return cgroupTree(path, "cgroup.procs") }
+
+func cgroupTree(path, file string) ([]int, error) {
+	out, err := cgroupList(path, file)
+	if err != nil {
+		return nil, err
+	}
+	below, err := os.ReadFile(filepath.Join(path, "cgroup.stat"))
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(string(below), "nr_descendants 0\n") {
+		return out, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		more, err := cgroupTree(filepath.Join(path, e.Name()), file)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			continue // removed meanwhile: it was empty
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, more...)
 	}
 	return out, nil
 }
@@ -122,6 +174,9 @@ func endProcesses(path string, patience time.Duration) error {
 		busy, err := populated(path)
 		if err == nil && !busy {
 			return nil
+		}
+		if pause > 4*time.Millisecond { // it did not end all
+			kerr = errors.Join(kerr, killEach(path))
 		}
 		if time.Now().After(deadline) {
 			if busy {

@@ -78,7 +78,8 @@ type launch struct {
 	ns      *os.File
 	init    *confine.Init
 	prep    *confine.Prepared
-	logged  bool // the start is in the event log, or may be
+	probes  []confine.ProbeResult // what init said of them
+	logged  bool                  // the start is in the event log, or may be
 
 	released bool // the agent may run: the launch can only end like a running sandbox
 }
@@ -241,7 +242,7 @@ func (l *launch) fence(context.Context) (err error) {
 	if err := s.fill(s.table, s.refusal(), addrs); err != nil {
 		return err
 	}
-	s.addrs = digest(addrs)
+	s.addrs, s.written = digest(addrs), true
 	if s.fence, err = o.Fence.AttachSandbox(s.Record.Cgroup, s.kernelState()); err != nil {
 		return err
 	}
@@ -411,6 +412,7 @@ func (l *launch) walls(ctx context.Context) error {
 	if err := l.init.Conn.RefuseDescriptors(); err != nil {
 		return err
 	}
+	l.m.expectProbes(l.s.Record.Number, l.s.Record.Init.PID)
 	if err := l.prep.Send(l.init.Conn); err != nil {
 		return err
 	}
@@ -418,7 +420,11 @@ func (l *launch) walls(ctx context.Context) error {
 	l.s.mu.Lock()
 	l.s.control = c
 	l.s.mu.Unlock()
-	_, err := c.expect(ctx, confine.FrameReady, initPatience)
+	ready, err := c.expect(ctx, confine.FrameReady, initPatience)
+	if err != nil {
+		return err
+	}
+	l.probes, err = confine.DecodeProbes(ready.Payload)
 	return err
 }
 
@@ -431,9 +437,6 @@ func (l *launch) save(context.Context) error {
 	}
 	return l.s.Record.save(l.s.dir)
 }
-
-// attest compares what the kernel says about init with what was intended.
-func (l *launch) attest(context.Context) error { return l.s.attest() }
 
 // record makes the launch a fact in the log. Whatever fails after that is
 // recorded as the end of this sandbox.

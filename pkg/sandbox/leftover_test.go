@@ -38,6 +38,8 @@ func (f *fence) PutCIDRs(uint32, []kernel.CIDREntry) error                   { r
 func (f *fence) DropPolicy(t ...uint32) error                                { f.dropped = append(f.dropped, t...); return nil }
 func (f *fence) Pinned() ([]uint32, error)                                   { return f.pinned, nil }
 func (f *fence) Tables() ([]uint32, error)                                   { return f.tables, nil }
+func (f *fence) Holds(kernel.Entry) (bool, error)                            { return true, nil }
+func (f *fence) NewWalker() *kernel.Walker                                   { return nil }
 func (f *fence) Forget(id uint32) error                                      { f.forgotten = append(f.forgotten, id); return nil }
 
 // events keeps what is recorded, and refuses like the real log when the

@@ -39,6 +39,9 @@ type Fence interface {
 	Pinned() ([]uint32, error)
 	Tables() ([]uint32, error)
 	Forget(id uint32) error
+	// What the tables hold.
+	Holds(e kernel.Entry) (bool, error)
+	NewWalker() *kernel.Walker
 }
 
 // Gateway is told which sandboxes there are.
@@ -66,6 +69,8 @@ type Options struct {
 	Bundle     []byte // the host's CA bundle, PEM
 	Version    string
 	Logger     *slog.Logger
+	// Attestation says how often walls are looked at, and what then.
+	Attestation Attestation
 	// Drain waits, within bounds, until what the kernel recorded of an ended
 	// sandbox is in the event log.
 	Drain func(*Sandbox)
@@ -91,9 +96,11 @@ type Manager struct {
 	byNumber map[uint32]*Sandbox
 	byID     map[string]*Sandbox
 	past     past
-	tables   map[uint32]bool // table numbers in use
-	stuck    []*Sandbox      // leftovers whose processes do not end: their uids stay locked
-	idle     []uint32        // uids given back, to be used again first: idmaps are kept for them
+	probing  map[uint32]*probing // by number, from the launch to the end
+	tables   map[uint32]bool     // table numbers in use
+	walk     *kernel.Walker      // through the kernel's tables; only Attest uses it
+	stuck    []*Sandbox          // leftovers whose processes do not end: their uids stay locked
+	idle     []uint32            // uids given back, to be used again first: idmaps are kept for them
 	closed   bool
 	wg       sync.WaitGroup // one per living sandbox
 
@@ -112,7 +119,7 @@ func NewManager(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
-	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, tables: map[uint32]bool{},
+	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{},
 		filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
@@ -208,6 +215,7 @@ func (m *Manager) unregister(s *Sandbox) {
 	delete(m.reserved, s.Record.Number)
 	delete(m.byNumber, s.Record.Number)
 	delete(m.byID, s.Record.ID)
+	delete(m.probing, s.Record.Number)
 	m.past.add(s.Record.ID, s.Principal)
 	m.mu.Unlock()
 	m.wg.Done()

@@ -4,9 +4,12 @@ package sandbox
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process names one process beyond the reuse of its pid.
@@ -40,6 +43,25 @@ func ProcessOf(pid int) (Process, error) {
 func (p Process) Alive() bool {
 	now, err := ProcessOf(p.PID)
 	return err == nil && now.Start == p.Start
+}
+
+// kill ends the process, and no other that got its number.
+func (p Process) kill() error {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("pidfd of %d: %w", p.PID, err)
+	}
+	defer unix.Close(fd)
+	if !p.Alive() {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill %d: %w", p.PID, err)
+	}
+	return nil
 }
 
 // leaving says whether the process has ended or is about to: a process gives up

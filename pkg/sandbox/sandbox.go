@@ -69,9 +69,14 @@ type Sandbox struct {
 	open     map[netip.Addr][]kernel.NameEntry // what the kernel lets through, by virtual address
 	addrs    uint64                            // digest of the address rules beside them; 0: what a former keeper wrote
 	exit     Exit
-	problems []string  // layers that no longer hold
-	closed   time.Time // when a switch last closed something that may be open still; see revoke.go
-	why      string    // for what the keeper ended it, "" if it did not
+	problems []string    // what else is wrong with it
+	found    differences // what the last attestation found
+	attested time.Time   // when that was
+	sus      suspicions  // what goes with it
+	written  bool        // this keeper wrote the table that is in use
+	lookAt   int         // entry of it at which the next look goes on
+	closed   time.Time   // when a switch last closed something that may be open still; see revoke.go
+	why      string      // for what the keeper ended it, "" if it did not
 
 	wildcards wildcardBudget
 	torn      bool // nothing runs any more, and its tables are being dropped
@@ -126,7 +131,8 @@ func (s *Sandbox) Failures() uint64 { return s.fails.Load() }
 // CountFailure adds n failures of what was let through. It never waits.
 func (s *Sandbox) CountFailure(n uint64) { s.fails.Add(n) }
 
-// Problems lists layers that attestation found broken.
+// Problems lists what is wrong with the sandbox besides its walls, of which
+// Layers tells.
 func (s *Sandbox) Problems() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -114,7 +114,7 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 	if sum := digest(addrs); closes(s.open, open, s.addrs, sum) {
 		s.closed, s.addrs = time.Now(), sum
 	}
-	s.table, s.open = table, open
+	s.table, s.open, s.written, s.lookAt = table, open, true, 0
 	return old, nil
 }
 

@@ -51,6 +51,14 @@ var sections = []section{
 		tables: [][]column{{{"without ns", "off-ns"}, {"with ns", "on-ns"}, {"added ns", "added-ns"}}},
 	},
 	{
+		title: "Attestation",
+		text: "One comparison of a sandbox's walls with what was intended, by the processes in it, and one look through all processes of the machine,\n" +
+			"which serves every sandbox. CPU time of the keeper; a thousand sandboxes with one process each cost a thousand of the first row in\n" +
+			"every `attest.interval`. A launch has one such look.",
+		pkg: "./pkg/sandbox", bench: "^BenchmarkAttest$", flags: []string{"-benchtime", "300x", "-count", "3"},
+		tables: [][]column{{{"threads", "threads"}, {"CPU µs", "cpu-µs"}}},
+	},
+	{
 		title: "Policy: one decision",
 		text: "One decision of the compiled policy in the gateway, on one CPU, by the number of rules in all documents. HTTP matches method\n" +
 			"and path too; Addr and Inference have 10,000 rules.",

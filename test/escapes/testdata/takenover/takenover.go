@@ -59,12 +59,17 @@ func takenOver(arg string) int {
 	if err == nil {
 		err = lock(spec)
 	}
+	if err == nil {
+		g.probes, err = tryWalls()
+	}
+	if err == nil {
+		err = g.ready()
+	}
 	if err != nil {
 		sendFailure(conn, 0, exitSetup, err)
 		return exitSetup
 	}
 	h := &hostile{g: g, keeper: controlFD, status: spec.StatusFD}
-	g.send(g.keeper, confine.Frame{Type: confine.FrameReady, Status: int32(spec.Landlock.MinABI)}, nil)
 	if m, err := conn.Recv(); err != nil || m.Type != confine.FrameGo {
 		return exitSetup
 	}
