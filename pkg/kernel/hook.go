@@ -58,6 +58,16 @@ func (h Hook) String() string {
 	return fmt.Sprintf("hook-%d", uint8(h))
 }
 
+// Since is the first kernel with the hook.
+func (h Hook) Since() string {
+	for _, i := range hooks {
+		if i.hook == h {
+			return i.kernel
+		}
+	}
+	return "9999"
+}
+
 // Reason says why a verdict was given. The zero value is a denial.
 type Reason uint8
 
