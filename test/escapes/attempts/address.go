@@ -67,6 +67,12 @@ func addressAttempts() []*Attempt {
 	tcp("tcp-bound-source", "connects from a chosen address", func(p params) error { return boundConnect(p.dest(literal4)) })
 	tcp("tcp-reconnect", "connects elsewhere after dissolving a loopback connection", func(p params) error { return reconnect(p.dest(literal4)) })
 	tcp("tcp-race-address", "a second thread rewrites the address during connect", func(p params) error { return raceConnect(p.dest(literal4)) })
+	tcp("tcp-io-uring", "connects by a ring", func(p params) error { return ringConnect(p.dest(literal4)) })
+	out[len(out)-1].Expect, out[len(out)-1].Layer, out[len(out)-1].Event, out[len(out)-1].Trace = errnos("EPERM"), "seccomp", "refusal", "io_uring_setup"
+	out[len(out)-1].Needs = []string{"kernel:IO_URING"}
+	tcp("tcp-dot", "connects to a name server with TLS", func(p params) error {
+		return connect(netip.AddrPortFrom(p.dest(literal4).Addr(), uint16(p.int("dotport", 853))), unix.SOCK_STREAM, 0)
+	})
 	out = append(out, &Attempt{Name: "tcp-listeners", Class: "tcp", Expect: errnos("ECONNRESET", "ECONNREFUSED", "none"), Layer: "gateway", Event: "network", Trace: "127.0.0.1",
 		Control: "talks to whatever listens on loopback", run: func(params) error { return listeners() }})
 	out = append(out,
