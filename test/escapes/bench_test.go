@@ -328,9 +328,15 @@ func (b *bench) run(t *testing.T) {
 	}
 }
 
-// patience bounds an attempt: a SYN that is dropped is sent again after a second
-// and for minutes. One that gets through takes a few milliseconds.
-const patience = 400 * time.Millisecond
+// patience bounds an attempt. Where packets are dropped it is short: a SYN is
+// sent again after a second and for minutes, and one that gets through takes a
+// few milliseconds.
+func patience(s *setting) time.Duration {
+	if slices.Contains(s.layers, locks.Egress) {
+		return env.Wait(800 * time.Millisecond)
+	}
+	return env.Wait(20 * time.Second)
+}
 
 // behind makes attempts in one process that is behind one lock.
 func (b *bench) behind(t *testing.T, s *setting, names []string) {
@@ -338,7 +344,7 @@ func (b *bench) behind(t *testing.T, s *setting, names []string) {
 	need(t, b.world.Reset())
 	p, group := b.placed(t, s)
 	p.Dir = b.world.Params["ws"]
-	p.Argv = append([]string{b.install(t), "--batch", "patience=" + env.Wait(patience).String()}, b.world.Args(nil)...)
+	p.Argv = append([]string{b.install(t), "--batch", "patience=" + patience(s).String()}, b.world.Args(nil)...)
 	p.Env = []string{"PATH=/usr/bin:/bin", "HOME=" + b.world.Params["home"]}
 	cmd, err := p.command()
 	need(t, err)
