@@ -296,7 +296,7 @@ var witnesses = []witness{
 	{"process-trace-child", []locks.Layer{locks.Seccomp}},
 	{"ipc-sysv-shm", []locks.Layer{locks.Shared}},
 	{"unix-stream", []locks.Layer{locks.View, locks.Unix, locks.Seccomp, locks.UnixPaths, locks.Fence}},
-	{"socket-ping", []locks.Layer{locks.Socket, locks.Seccomp, locks.Fence}},
+	{"socket-ping", []locks.Layer{locks.Socket, locks.Seccomp, locks.Fence, locks.Network}},
 	{"socket-packet-raw", []locks.Layer{locks.Seccomp, locks.Rights}},
 	{"ns-unshare-uts", []locks.Layer{locks.Seccomp, locks.Rights}},
 	{"kernel-kmsg", append(fileRules, locks.View, locks.Rights)},

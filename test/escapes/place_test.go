@@ -138,7 +138,8 @@ func (p *place) do(f func()) {
 	<-done
 }
 
-// addresses gives the loopback interface what the attempts reach for.
+// addresses leads what the attempts reach for to the loopback interface. They
+// are no addresses of it: those of the node itself the gateway refuses for that.
 func (p *place) addresses() error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -152,7 +153,8 @@ func (p *place) addresses() error {
 		if a.Event != "network" || err != nil || addr.IsMulticast() || a.Trace == "255.255.255.255" {
 			continue
 		}
-		if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: netlink.NewIPNet(addr.AsSlice())}); err != nil && !errors.Is(err, unix.EEXIST) {
+		to := &netlink.Route{LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST, Dst: netlink.NewIPNet(addr.AsSlice())}
+		if err := netlink.RouteAdd(to); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("address %s: %w", addr, err)
 		}
 	}
