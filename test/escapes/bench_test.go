@@ -291,25 +291,35 @@ var fileRules = []locks.Layer{locks.Landlock, locks.Scopes, locks.UnixPaths} // 
 
 var witnesses = []witness{
 	{"tcp-literal4", []locks.Layer{locks.Address, locks.Egress, locks.Network, locks.Fence}},
-	{"read-ssh-key", append(fileRules, locks.View, locks.Rights)},
-	{"host-signal", append(fileRules, locks.View, locks.Rights)},
+	{"read-ssh-key", []locks.Layer{locks.Landlock, locks.View, locks.Rights}},
+	{"host-signal", []locks.Layer{locks.Scopes, locks.View, locks.Rights}},
 	{"process-trace-child", []locks.Layer{locks.Seccomp}},
 	{"ipc-sysv-shm", []locks.Layer{locks.Shared}},
 	{"unix-stream", []locks.Layer{locks.View, locks.Unix, locks.Seccomp, locks.UnixPaths, locks.Fence}},
 	{"socket-ping", []locks.Layer{locks.Socket, locks.Seccomp, locks.Fence, locks.Network}},
 	{"socket-packet-raw", []locks.Layer{locks.Seccomp, locks.Rights}},
 	{"ns-unshare-uts", []locks.Layer{locks.Seccomp, locks.Rights}},
-	{"kernel-kmsg", append(fileRules, locks.View, locks.Rights)},
+	{"kernel-kmsg", []locks.Layer{locks.Landlock, locks.View, locks.Rights}},
 }
 
 func (w *witness) of(b *bench, s *setting) bool {
-	return b.attempt(w.name).As == s.as && !slices.ContainsFunc(s.layers, func(l locks.Layer) bool { return slices.Contains(w.layers, l) })
+	there := slices.Clone(s.layers)
+	for _, l := range fileRules {
+		if b.lacks(locks.Lock{Layers: []locks.Layer{l}}) == "" && slices.ContainsFunc(s.layers, func(l locks.Layer) bool { return slices.Contains(fileRules, l) }) {
+			there = append(there, l)
+		}
+	}
+	return b.attempt(w.name).As == s.as && !slices.ContainsFunc(there, func(l locks.Layer) bool { return slices.Contains(w.layers, l) })
 }
 
 // run makes all attempts that are wanted, and those that show that nothing but
 // the lock is there.
 func (b *bench) run(t *testing.T) {
 	t.Helper()
+	// The keeper is not needed, and may end a sandbox in whose namespaces it
+	// finds processes that are only half inside.
+	need(t, unix.Kill(b.wire.PID(), unix.SIGSTOP))
+	defer unix.Kill(b.wire.PID(), unix.SIGCONT)
 	for _, s := range b.settings {
 		names := slices.Clone(b.wanted[fmt.Sprint(s)])
 		for _, w := range witnesses {

@@ -24,13 +24,14 @@ func descriptors() []Way {
 		{Name: "ipc", Text: "System V and POSIX objects of the host", Locks: all(Shared), Attempts: []string{"ipc-sysv-shm", "ipc-sysv-msg", "ipc-sysv-sem", "ipc-mqueue"},
 			Note: "their modes besides"},
 		{Name: "cgroup", Text: "leaving the cgroup", Locks: all(View, Landlock, Rights), Attempts: []string{"kernel-cgroup-migrate", "kernel-cgroup-make"},
-			Note: "attested each minute; a cgroup below carries the programs too"},
+			Note: "attested each minute; a cgroup below carries the programs too; outside of it `netns + gateway` still holds, as for TCP"},
 		{Name: "namespaces", Text: "new namespaces but user", Locks: all(Seccomp, Rights),
 			Attempts: []string{"ns-unshare-net", "ns-unshare-mount", "ns-unshare-pid", "ns-unshare-ipc", "ns-unshare-uts", "ns-unshare-cgroup", "ns-clone-net", "ns-clone-mount", "ns-clone-high-bits", "ns-clone3-net"},
 			Note:     "clone3 answers ENOSYS; the hooks follow into a new network namespace"},
 		{Name: "user-namespaces", Text: "a user namespace of its own", Locks: all(Seccomp), Attempts: []string{"ns-unshare-user", "ns-clone-user", "ns-clone3-user"},
 			Note: "the kernel lets everybody; network programs, Landlock and the filter hold in it as outside"},
-		{Name: "setns", Text: "joining namespaces of the host", Locks: all(View, Seccomp, Rights), Attempts: []string{"ns-setns-net", "ns-setns-uts", "ns-setns-ipc", "ns-setns-pidfd"}},
+		{Name: "setns", Text: "joining namespaces of the host", Locks: all(View, Seccomp, Rights), Attempts: []string{"ns-setns-net", "ns-setns-uts", "ns-setns-ipc", "ns-setns-pidfd"},
+			Note: "in another network namespace the hooks and egress still hold, as for TCP"},
 	}
 }
 
@@ -67,13 +68,10 @@ func kernelWays() []Way {
 func files() []Way {
 	return []Way{
 		{Name: "read", Text: "reading home, keys, secrets of the node", Locks: all(View, Landlock, Rights),
-			Attempts: []string{"read-ssh-key", "read-secret-dotdot", "read-secret-proc-root", "read-secret-proc-cwd", "read-shadow", "read-ringfence-state"},
-			Note:     "a member's sandbox has the member's uid: there it is two"},
-		{Name: "shared-files", Text: "/tmp and /dev/shm of the host", Locks: all(View, Rights), Attempts: []string{"read-host-shm", "read-host-tmp"},
-			Note: "a member's sandbox has the member's uid: there it is one"},
+			Attempts: []string{"read-ssh-key", "read-secret-dotdot", "read-secret-proc-root", "read-secret-proc-cwd", "read-shadow", "read-ringfence-state"}},
+		{Name: "shared-files", Text: "/tmp and /dev/shm of the host", Locks: all(View, Rights), Attempts: []string{"read-host-shm", "read-host-tmp"}},
 		{Name: "write", Text: "making, writing, removing outside workspace, home, /tmp", Locks: all(View, Landlock, Rights),
-			Attempts: []string{"write-open-write", "write-rename-over", "write-unlink", "write-create", "write-mkdir", "write-symlink", "write-mkfifo", "write-tmpfile-link", "write-system-dir", "write-passwd", "write-preload", "write-cron"},
-			Note:     "a member's sandbox has the member's uid: there it is two"},
+			Attempts: []string{"write-open-write", "write-rename-over", "write-unlink", "write-create", "write-mkdir", "write-symlink", "write-mkfifo", "write-tmpfile-link", "write-system-dir", "write-passwd", "write-preload", "write-cron"}},
 		{Name: "attributes", Text: "changing modes, owners, times there", Locks: all(View, Rights), Attempts: []string{"write-chmod", "write-chown", "write-utimes", "write-setxattr"},
 			Note: "Landlock does not judge these"},
 		{Name: "races", Text: "symlinks, `..`, races with the keeper", Locks: shown(Launch, "pkg/confine.TestCallerRights", "pkg/sandbox.TestASymlinkedGuardedPathRefusesTheLaunch"),

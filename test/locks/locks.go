@@ -55,7 +55,7 @@ var layers = map[Layer]layer{
 	Landlock:  {"Landlock", "files by path; reaching into processes outside", confine.LandlockSince(requiredABI)},
 	Scopes:    {"Landlock scopes", "signals and abstract unix sockets stay inside", confine.LandlockSince(6)},
 	UnixPaths: {"Landlock unix", "unix sockets by path", confine.LandlockSince(9)},
-	Rights:    {"rights", "an unprivileged uid of the sandbox's own, no capabilities, no_new_privs", ""},
+	Rights:    {"rights", "an unprivileged uid, no capabilities, no_new_privs. The uid is the sandbox's own where root launches; where a member does it is the member's, and what belongs to the member has one lock less than is counted", ""},
 	Gateway:   {"gateway", "the gateway decides on its own snapshot of policy", ""},
 	Resolver:  {"resolver", "the gateway judges every address that a name resolves to, and dials exactly one of them", ""},
 	Launch:    {"launch", "how the keeper and init begin and end a sandbox", ""},
