@@ -38,8 +38,9 @@ import (
 type bench struct {
 	*place
 	box     api.Sandbox
-	fence   *kernel.Fence
-	pins    string
+	fence   *kernel.Fence // for which the place is somewhere else
+	hosts   *kernel.Fence // for which it is the machine's own namespace
+	pins    map[*kernel.Fence]string
 	groups  map[string]*os.File // cgroups with one layer's programs
 	rules   []confine.LandlockRule
 	filters map[bool]string // by whether unix sockets are closed
@@ -71,7 +72,7 @@ type trial struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	// Not below /tmp: the file rules open /tmp, which in a sandbox is its own.
-	b := &bench{place: newPlaceIn(t, "/var"), groups: map[string]*os.File{}, filters: map[bool]string{}, wanted: map[string][]string{}, trials: map[trialKey]trial{}}
+	b := &bench{place: newPlaceIn(t, "/var"), groups: map[string]*os.File{}, filters: map[bool]string{}, pins: map[*kernel.Fence]string{}, wanted: map[string][]string{}, trials: map[trialKey]trial{}}
 	b.wire = node.Start(t, node.Options{NoStart: true, Config: "group: " + group + "\n"})
 	b.home = b.wire
 	var err error
@@ -90,11 +91,24 @@ func newBench(t *testing.T) *bench {
 	}
 	b.box = b.wire.Sandbox(t, "walls")
 	b.walls(t)
-	b.pins = t.TempDir()
-	b.fence, err = kernel.Open(kernel.Options{PinDir: b.pins, Logger: slog.New(slog.DiscardHandler)})
+	b.fence, err = b.open(t)
 	need(t, err)
-	t.Cleanup(func() { need(t, b.fence.Remove()) })
+	b.do(func() { b.hosts, err = b.open(t) })
+	need(t, err)
 	return b
+}
+
+// open loads programs whose home is the network namespace of the caller.
+func (b *bench) open(t *testing.T) (*kernel.Fence, error) {
+	t.Helper()
+	pins := t.TempDir()
+	f, err := kernel.Open(kernel.Options{PinDir: pins, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	b.pins[f] = pins
+	t.Cleanup(func() { need(t, f.Remove()) })
+	return f, nil
 }
 
 // anywhere leads every address of the thread's namespace to its loopback
@@ -185,10 +199,11 @@ func (b *bench) want(s setting, attempt string) {
 
 // hooks are the programs of a layer on the sandbox's cgroup.
 var layerHooks = map[locks.Layer][]kernel.Hook{
-	locks.Address: {kernel.HookConnect4, kernel.HookConnect6, kernel.HookSendmsg4, kernel.HookSendmsg6},
-	locks.Socket:  {kernel.HookSockCreate},
-	locks.Egress:  {kernel.HookEgress},
-	locks.Unix:    {kernel.HookConnectUnix, kernel.HookSendmsgUnix},
+	locks.Address:   {kernel.HookConnect4, kernel.HookConnect6, kernel.HookSendmsg4, kernel.HookSendmsg6},
+	locks.Elsewhere: {kernel.HookConnect4, kernel.HookConnect6, kernel.HookSendmsg4, kernel.HookSendmsg6},
+	locks.Socket:    {kernel.HookSockCreate},
+	locks.Egress:    {kernel.HookEgress},
+	locks.Unix:      {kernel.HookConnectUnix, kernel.HookSendmsgUnix},
 }
 
 // group is a cgroup that carries the programs of one layer and no others.
@@ -220,7 +235,11 @@ func (b *bench) fenced(t *testing.T, layer locks.Layer, closed bool) string {
 	if !closed {
 		flags |= kernel.FlagUnix
 	}
-	s, err := b.fence.AttachSandbox(path, kernel.State{Sandbox: number, Policy: number, Generation: 1, Flags: flags})
+	fence := b.fence
+	if layer == locks.Elsewhere {
+		fence = b.hosts
+	}
+	s, err := fence.AttachSandbox(path, kernel.State{Sandbox: number, Policy: number, Generation: 1, Flags: flags})
 	need(t, err)
 	t.Cleanup(func() {
 		err := s.Detach()
@@ -230,7 +249,7 @@ func (b *bench) fenced(t *testing.T, layer locks.Layer, closed bool) string {
 		need(t, err)
 		need(t, os.Remove(path))
 	})
-	pins, err := filepath.Glob(filepath.Join(b.pins, "ringfence-v*", "sandbox", fmt.Sprint(number), "*"))
+	pins, err := filepath.Glob(filepath.Join(b.pins[fence], "ringfence-v*", "sandbox", fmt.Sprint(number), "*"))
 	need(t, err)
 	left := 0
 	for _, pin := range pins {
@@ -258,7 +277,7 @@ func (b *bench) placed(t *testing.T, s *setting) (p placement, group *os.File) {
 	}
 	for _, layer := range s.layers {
 		switch layer {
-		case locks.Address, locks.Socket, locks.Egress, locks.Unix, locks.Fence:
+		case locks.Address, locks.Elsewhere, locks.Socket, locks.Egress, locks.Unix, locks.Fence:
 			group = b.group(t, layer, s.closed)
 		case locks.Network:
 			p.Network = ns + "/net"
@@ -290,7 +309,7 @@ type witness struct {
 var fileRules = []locks.Layer{locks.Landlock, locks.Scopes, locks.UnixPaths} // one domain
 
 var witnesses = []witness{
-	{"tcp-literal4", []locks.Layer{locks.Address, locks.Egress, locks.Network, locks.Fence}},
+	{"tcp-literal4", []locks.Layer{locks.Address, locks.Elsewhere, locks.Egress, locks.Network, locks.Fence}},
 	{"read-ssh-key", []locks.Layer{locks.Landlock, locks.View, locks.Rights}},
 	{"host-signal", []locks.Layer{locks.Scopes, locks.View, locks.Rights}},
 	{"process-trace-child", []locks.Layer{locks.Seccomp}},

@@ -31,7 +31,7 @@ func descriptors() []Way {
 		{Name: "user-namespaces", Text: "a user namespace of its own", Locks: all(Seccomp), Attempts: []string{"ns-unshare-user", "ns-clone-user", "ns-clone3-user"},
 			Note: "the kernel lets everybody; network programs, Landlock and the filter hold in it as outside"},
 		{Name: "setns", Text: "joining namespaces of the host", Locks: all(View, Seccomp, Rights), Attempts: []string{"ns-setns-net", "ns-setns-uts", "ns-setns-ipc", "ns-setns-pidfd"},
-			Note: "in another network namespace the hooks and egress still hold, as for TCP"},
+			Note: "in the machine's network namespace the hooks let nothing pass, and egress still holds, as for TCP"},
 	}
 }
 

@@ -20,6 +20,7 @@ type Layer uint8
 // The layers. Which kernel has them is in the table below.
 const (
 	Address   Layer = iota + 1 // connect4, connect6, sendmsg4, sendmsg6
+	Elsewhere                  // what these do in the machine's own network namespace
 	Socket                     // sock_create
 	Egress                     // every packet
 	Unix                       // connect_unix, sendmsg_unix
@@ -45,6 +46,7 @@ type layer struct {
 
 var layers = map[Layer]layer{
 	Address:   {"address hooks", "programs on the sandbox's cgroup judge where a socket connects or sends: EACCES at once", newest(kernel.HookConnect4, kernel.HookConnect6, kernel.HookSendmsg4, kernel.HookSendmsg6)},
+	Elsewhere: {"hooks elsewhere", "in the machine's own network namespace the address hooks let nothing pass, whatever policy says", newest(kernel.HookConnect4, kernel.HookConnect6, kernel.HookSendmsg4, kernel.HookSendmsg6)},
 	Socket:    {"socket hook", "a program there judges type and protocol of each IPv4 and IPv6 socket that is made", newest(kernel.HookSockCreate)},
 	Egress:    {"egress", "a program there judges every packet once more, by what it carries", newest(kernel.HookEgress)},
 	Unix:      {"unix hooks", "programs there judge unix sockets, all or none", newest(kernel.HookConnectUnix, kernel.HookSendmsgUnix)},
