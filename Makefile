@@ -39,8 +39,8 @@ generate: ## rebuild the kernel programs' bindings (needs clang 14)
 	$(GO) generate ./bpf
 
 .PHONY: docs
-docs: build ## regenerate the reference pages in docs/reference
-	$(GO) run -trimpath ./tools/gendocs -bin bin -out docs/reference
+docs: build ## regenerate the reference pages in docs/reference, and the tables of docs/THREATS.md
+	$(GO) run -trimpath ./tools/gendocs -bin bin -out docs/reference -threats docs/THREATS.md
 
 .PHONY: test
 test: ## the whole test suite (root; RINGFENCE_CI=1 turns missing things into failures)

@@ -61,6 +61,19 @@ static __always_inline __u32 rf_errno(int err)
 	return rf_have_retval ? err : EPERM;
 }
 
+/* The cookie of the keeper's network namespace; set when loading. 0 is none's. */
+const volatile __u64 rf_home = 0;
+
+/*
+ * A sandbox lives in a network namespace of its own: there loopback is its own,
+ * port 53 the gateway's, and what it may reach is steered. In the keeper's none
+ * of that is so, and nothing is let through.
+ */
+static __always_inline int rf_elsewhere(struct bpf_sock_addr *ctx, const struct rf_state *st)
+{
+	return !(st->flags & RF_FLAG_GATEWAY) && bpf_get_netns_cookie(ctx) == rf_home;
+}
+
 /* The common end of the four address hooks. */
 static __always_inline int rf_addr_verdict(struct bpf_sock_addr *ctx, struct rf_state *st,
 					   struct rf_call *c)
@@ -69,6 +82,10 @@ static __always_inline int rf_addr_verdict(struct bpf_sock_addr *ctx, struct rf_
 	c->sock_type = ctx->type;
 	c->cookie = bpf_get_socket_cookie(ctx);
 	rf_judge(st, &c->dest, &c->j);
+	if (c->j.verdict == RF_ALLOW && rf_elsewhere(ctx, st)) {
+		c->j.verdict = RF_DENY;
+		c->j.reason = RF_ELSEWHERE;
+	}
 	if (c->j.verdict != RF_ALLOW)
 		c->error = rf_errno(EACCES);
 	rf_count_verdict(c->hook, &c->j);

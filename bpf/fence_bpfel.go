@@ -197,7 +197,8 @@ const (
 	FenceRfReasonRF_SHORT       FenceRfReason = 13
 	FenceRfReasonRF_UNSPECIFIED FenceRfReason = 14
 	FenceRfReasonRF_ESTABLISHED FenceRfReason = 15
-	FenceRfReasonRF_REASON_MAX  FenceRfReason = 16
+	FenceRfReasonRF_ELSEWHERE   FenceRfReason = 16
+	FenceRfReasonRF_REASON_MAX  FenceRfReason = 17
 )
 
 type FenceRfRecordType uint32
@@ -313,6 +314,7 @@ const (
 	FenceProgRfSockCreate  = "rf_sock_create"
 	FenceVarRfAbi          = "rf_abi"
 	FenceVarRfHaveRetval   = "rf_have_retval"
+	FenceVarRfHome         = "rf_home"
 )
 
 // LoadFence returns the embedded CollectionSpec for Fence.
@@ -396,6 +398,7 @@ type FenceMapSpecs struct {
 type FenceVariableSpecs struct {
 	RfAbi        *ebpf.VariableSpec `ebpf:"rf_abi"`
 	RfHaveRetval *ebpf.VariableSpec `ebpf:"rf_have_retval"`
+	RfHome       *ebpf.VariableSpec `ebpf:"rf_home"`
 }
 
 // FenceObjects contains all objects after they have been loaded into the kernel.
@@ -465,6 +468,7 @@ func (m *FenceMaps) Close() error {
 type FenceVariables struct {
 	RfAbi        *ebpf.Variable `ebpf:"rf_abi"`
 	RfHaveRetval *ebpf.Variable `ebpf:"rf_have_retval"`
+	RfHome       *ebpf.Variable `ebpf:"rf_home"`
 }
 
 // FencePrograms contains all programs after they have been loaded into the kernel.

@@ -73,6 +73,7 @@ enum rf_reason {
 	RF_SHORT,       /* deny: header not readable */
 	RF_UNSPECIFIED, /* deny: 0.0.0.0 behind a NAT64 or 6to4 prefix */
 	RF_ESTABLISHED, /* allow: a TCP flow whose SYN was judged, or that was accepted (gateway) */
+	RF_ELSEWHERE,   /* deny: in the keeper's network namespace, which no sandbox shares */
 	RF_REASON_MAX,
 };
 

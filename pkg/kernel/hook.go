@@ -58,6 +58,16 @@ func (h Hook) String() string {
 	return fmt.Sprintf("hook-%d", uint8(h))
 }
 
+// Since is the first kernel with the hook.
+func (h Hook) Since() string {
+	for _, i := range hooks {
+		if i.hook == h {
+			return i.kernel
+		}
+	}
+	return "9999"
+}
+
 // Reason says why a verdict was given. The zero value is a denial.
 type Reason uint8
 
@@ -79,6 +89,7 @@ const (
 	ReasonShort       = Reason(bpf.FenceRfReasonRF_SHORT)
 	ReasonUnspecified = Reason(bpf.FenceRfReasonRF_UNSPECIFIED)
 	ReasonEstablished = Reason(bpf.FenceRfReasonRF_ESTABLISHED)
+	ReasonElsewhere   = Reason(bpf.FenceRfReasonRF_ELSEWHERE)
 )
 
 // reasonNames and reasonTexts are indexed by Reason.
@@ -87,7 +98,7 @@ var reasonNames = [...]string{
 	ReasonDNS: "dns", ReasonSocket: "socket", ReasonRaw: "raw-socket", ReasonProtocol: "protocol",
 	ReasonMPTCP: "mptcp", ReasonFamily: "family", ReasonUnix: "unix-socket", ReasonFragment: "fragment",
 	ReasonOptions: "ip-options", ReasonShort: "short-packet", ReasonUnspecified: "unspecified-address",
-	ReasonEstablished: "established",
+	ReasonEstablished: "established", ReasonElsewhere: "elsewhere",
 }
 
 var reasonTexts = [...]string{
@@ -107,6 +118,7 @@ var reasonTexts = [...]string{
 	ReasonShort:       "the packet's headers could not be read",
 	ReasonUnspecified: "the unspecified address behind an IPv6 prefix is no destination",
 	ReasonEstablished: "a flow that was judged when it began",
+	ReasonElsewhere:   "the process is in the machine's network namespace instead of the sandbox's",
 }
 
 // String returns the stable code that events and metrics carry.

@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/bpf"
 )
@@ -19,7 +21,7 @@ import (
 // loader turns the embedded objects into programs over one set of maps.
 type loader struct {
 	fence, process, refusal *ebpf.CollectionSpec
-	digest                  string // of the code and of what the kernel made us switch on
+	digest                  string // of the code, of what the kernel made us switch on and of where we are
 	mapDir                  string // "" means nothing is pinned
 	shared                  map[string]*ebpf.Map
 	kernelTypes             *btf.Spec     // parsed once, when the first program is loaded
@@ -51,7 +53,14 @@ func newLoader(o Options, mapDir string) (*loader, error) {
 	if err := l.fence.Variables[bpf.FenceVarRfHaveRetval].Set(retval[0]); err != nil {
 		return nil, err
 	}
-	l.digest = digestOf(bpf.Digest(), retval)
+	home, err := netnsCookie()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.fence.Variables[bpf.FenceVarRfHome].Set(home); err != nil {
+		return nil, err
+	}
+	l.digest = digestOf(bpf.Digest(), retval, binary.NativeEndian.AppendUint64(nil, home))
 	for name, size := range map[string]uint32{
 		bpf.FenceMapNames: o.MaxNames, bpf.FenceMapCidrs: o.MaxCIDRs,
 		bpf.FenceMapDenials: o.DenialRing, bpf.FenceMapFlows: o.FlowRing, bpf.FenceMapRefusals: o.RefusalRing, bpf.FenceMapProcesses: o.ProcessRing,
@@ -61,6 +70,20 @@ func newLoader(o Options, mapDir string) (*loader, error) {
 		}
 	}
 	return l, nil
+}
+
+// netnsCookie names the network namespace of the calling thread. It is never 0.
+func netnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("own network namespace: %w", err)
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("own network namespace: SO_NETNS_COOKIE (Linux 5.14): %w", err)
+	}
+	return cookie, nil
 }
 
 // loadMaps creates or adopts every map.

@@ -21,7 +21,7 @@ import (
 // plan turns the profile and the request into what init applies.
 func (l *launch) plan(ctx context.Context) error {
 	s, r := l.s, l.r
-	filter, err := l.m.filter(seccompOptions(r.Profile))
+	filter, err := l.m.filter(FilterOf(r.Profile))
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (l *launch) plan(ctx context.Context) error {
 	if r.Owner != 0 {
 		caller = &confine.Credential{UID: r.User.UID, GID: r.User.GID, Groups: r.User.Groups}
 	}
-	walls, err := wallsOf(r.Profile, caller)
+	walls, err := WallsOf(r.Profile, caller)
 	if err != nil {
 		return err
 	}
@@ -99,11 +99,14 @@ func (m *Manager) filter(o seccomp.Options) ([]byte, error) {
 	return f, err
 }
 
-func seccompOptions(p *policy.Profile) seccomp.Options {
+// FilterOf is the system call part of a profile.
+func FilterOf(p *policy.Profile) seccomp.Options {
 	return seccomp.Options{AllowUnix: p.UnixSockets, AllowMemfd: p.Seccomp.Memfd, AllowNestedFilters: p.Seccomp.Memfd}
 }
 
-func wallsOf(p *policy.Profile, caller *confine.Credential) (confine.Walls, error) {
+// WallsOf is the file and resource part of a profile. Paths that are optional
+// are left out where the caller (nil: root) cannot see them.
+func WallsOf(p *policy.Profile, caller *confine.Credential) (confine.Walls, error) {
 	read, rerr := paths(p.Files.Read, caller)
 	write, werr := paths(p.Files.Write, caller)
 	if err := errors.Join(rerr, werr); err != nil {

@@ -34,6 +34,7 @@ type attempt struct {
 		Contained bool     `json:"contained"`
 	} `json:"expect"`
 	Params  []string `json:"params"`
+	Needs   []string `json:"needs"`
 	NotIn   []string `json:"notIn"`
 	Layer   string   `json:"layer"`
 	Event   string   `json:"event"`

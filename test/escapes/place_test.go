@@ -54,6 +54,12 @@ func need(t testing.TB, err error) {
 // a daemon.
 func newPlace(t *testing.T) *place {
 	t.Helper()
+	return newPlaceIn(t, "")
+}
+
+// newPlaceIn builds it below a directory, that of temporary files if it is "".
+func newPlaceIn(t *testing.T, parent string) *place {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("RINGFENCE_CI") != "" {
 			t.Fatal("whole-product tests need root, and CI has it")
@@ -61,7 +67,7 @@ func newPlace(t *testing.T) *place {
 		t.Skip("needs root: cgroups, namespaces and BPF programs")
 	}
 	p := &place{on: make(chan func())}
-	dir, err := os.MkdirTemp("", "esc") // short: unix socket paths lie below
+	dir, err := os.MkdirTemp(parent, "esc") // short: unix socket paths lie below
 	need(t, err)
 	t.Cleanup(func() { need(t, os.RemoveAll(dir)) })
 	need(t, os.Chmod(dir, 0o755))
@@ -80,7 +86,7 @@ func newPlace(t *testing.T) *place {
 	p.attempts = list(t, program)
 	p.namespace(t)
 	p.do(func() {
-		p.world, err = world.Start(world.Options{Dir: filepath.Join(dir, "w"), Attempts: program, UID: owner, GID: owner, DNSPort: 53})
+		p.world, err = world.Start(world.Options{Dir: filepath.Join(dir, "w"), Attempts: program, UID: owner, GID: owner, DNSPort: 53, WellKnown: true})
 	})
 	need(t, err)
 	t.Cleanup(func() { need(t, p.world.Close()) })
@@ -132,7 +138,8 @@ func (p *place) do(f func()) {
 	<-done
 }
 
-// addresses gives the loopback interface what the attempts reach for.
+// addresses leads what the attempts reach for to the loopback interface. They
+// are no addresses of it: those of the node itself the gateway refuses for that.
 func (p *place) addresses() error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -146,7 +153,8 @@ func (p *place) addresses() error {
 		if a.Event != "network" || err != nil || addr.IsMulticast() || a.Trace == "255.255.255.255" {
 			continue
 		}
-		if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: netlink.NewIPNet(addr.AsSlice())}); err != nil && !errors.Is(err, unix.EEXIST) {
+		to := &netlink.Route{LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST, Dst: netlink.NewIPNet(addr.AsSlice())}
+		if err := netlink.RouteAdd(to); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("address %s: %w", addr, err)
 		}
 	}

@@ -25,6 +25,7 @@ type destination struct{ name, addr, why string }
 var destinations = []destination{
 	{"literal4", literal4, "a literal address"},
 	{"literal6", literal6, "a literal IPv6 address"},
+	{"public4", "8.8.8.8", "a literal address that nothing else of the gateway closes"},
 	{"mapped", "::ffff:" + literal4, "IPv4 in an IPv6 socket"},
 	{"nat64", "64:ff9b::cb00:7107", "IPv4 behind the NAT64 prefix"},
 	{"6to4", "2002:cb00:7107::1", "IPv4 behind 6to4"},
@@ -66,7 +67,14 @@ func addressAttempts() []*Attempt {
 	tcp("tcp-fastopen-connect", "connects at the first write", func(p params) error { return fastOpen(p.dest(literal4), true) })
 	tcp("tcp-bound-source", "connects from a chosen address", func(p params) error { return boundConnect(p.dest(literal4)) })
 	tcp("tcp-reconnect", "connects elsewhere after dissolving a loopback connection", func(p params) error { return reconnect(p.dest(literal4)) })
+	tcp("tcp-dot", "connects to a name server with TLS", func(p params) error {
+		return connect(netip.AddrPortFrom(p.dest(literal4).Addr(), uint16(p.int("dotport", 853))), unix.SOCK_STREAM, 0)
+	})
+	// Last, for its records use the sandbox's budget up.
 	tcp("tcp-race-address", "a second thread rewrites the address during connect", func(p params) error { return raceConnect(p.dest(literal4)) })
+	tcp("tcp-io-uring", "connects by a ring", func(p params) error { return ringConnect(p.dest(literal4)) })
+	out[len(out)-1].Expect, out[len(out)-1].Layer, out[len(out)-1].Event, out[len(out)-1].Trace = errnos("EPERM"), "seccomp", "refusal", "io_uring_setup"
+	out[len(out)-1].Needs = []string{"kernel:IO_URING"}
 	out = append(out, &Attempt{Name: "tcp-listeners", Class: "tcp", Expect: errnos("ECONNRESET", "ECONNREFUSED", "none"), Layer: "gateway", Event: "network", Trace: "127.0.0.1",
 		Control: "talks to whatever listens on loopback", run: func(params) error { return listeners() }})
 	out = append(out,

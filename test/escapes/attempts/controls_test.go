@@ -138,7 +138,7 @@ func TestStage(t *testing.T) {
 	if err := stage(os.Getenv(dirEnv)); err != nil {
 		t.Fatal(err)
 	}
-	w, err := world.Start(world.Options{Dir: filepath.Join(os.Getenv(dirEnv), "w"), Attempts: os.Getenv(programEnv), UID: user, GID: user, DNSPort: 53})
+	w, err := world.Start(world.Options{Dir: filepath.Join(os.Getenv(dirEnv), "w"), Attempts: os.Getenv(programEnv), UID: user, GID: user, DNSPort: 53, WellKnown: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func leavesTraces(a *Attempt) bool {
 	case "tcp", "unix", "dns":
 		return true
 	case "udp":
-		return !slices.Contains([]string{"udp-quic", "udp-multicast", "udp-broadcast"}, a.Name)
+		return !slices.Contains([]string{"udp-multicast", "udp-broadcast"}, a.Name)
 	case "file-write":
 		return a.As == asUser && a.Name != "write-open-write" && a.Name != "write-chown"
 	}
@@ -327,7 +327,7 @@ type machine struct{ config map[string]bool }
 // options are the kernel options behind needs. Where the configuration cannot
 // be read they count as missing.
 var options = map[string]string{
-	"UDPLITE": "", "MPTCP": "MPTCP", "SCTP": "IP_SCTP", "SMC": "SMC", "VSOCK": "VIRTIO_VSOCKETS", "XDP": "XDP_SOCKETS", "ALG": "CRYPTO_USER_API", "CAN": "CAN",
+	"UDPLITE": "", "MPTCP": "MPTCP", "IO_URING": "IO_URING", "SCTP": "IP_SCTP", "SMC": "SMC", "VSOCK": "VIRTIO_VSOCKETS", "XDP": "XDP_SOCKETS", "ALG": "CRYPTO_USER_API", "CAN": "CAN",
 	"TIPC": "TIPC", "BLUETOOTH": "BT", "AUDIT": "AUDIT", "XFRM": "XFRM_USER", "CRYPTO_USER": "CRYPTO_USER", "KEXEC": "KEXEC_FILE", "MODULES": "MODULES",
 	"ACCT": "BSD_PROCESS_ACCT", "QUOTA": "QUOTACTL", "PERF": "PERF_EVENTS", "FANOTIFY": "FANOTIFY", "KCMP": "KCMP", "IOPORT": "X86_IOPL_IOPERM",
 	"LDT": "MODIFY_LDT_SYSCALL", "USELIB": "USELIB", "IA32": "IA32_EMULATION", "X32": "X86_X32_ABI", "DCOOKIE": "PROFILING_NEVER",

@@ -32,6 +32,7 @@ func datagramAttempts() []*Attempt {
 	udp("udp-mapped", "sends IPv4 from an IPv6 socket", "::ffff:"+literal4, sendto)
 	udp("udp-metadata", "sends to the metadata address", "169.254.169.254", sendto)
 	udp("udp-virtual-guess", "sends to a virtual address of no name", "198.18.77.77", sendto)
+	udp("udp-public4", "sends to an address that nothing else of the gateway closes", "8.8.8.8", sendto)
 	udp("udp-connect", "connects a datagram socket and writes", literal4, func(fd int, sa unix.Sockaddr) error {
 		if err := unix.Connect(fd, sa); err != nil {
 			return err

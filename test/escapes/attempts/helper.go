@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,13 +42,24 @@ func helper(args []string) {
 }
 
 // batch runs the attempts named on standard input, one process after the other.
-// One that dies without a word is reported with the signal that ended it.
+// One that dies without a word is reported with the signal that ended it; so is
+// one that takes longer than the argument patience (a duration), if there is one.
 func batch(args []string) {
+	patience := time.Hour
+	for _, a := range args {
+		if v, ok := strings.CutPrefix(a, "patience="); ok {
+			var err error
+			patience, err = time.ParseDuration(v)
+			check(err)
+		}
+	}
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
-		cmd := exec.Command("/proc/self/exe", append([]string{in.Text()}, args...)...)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{in.Text()}, args...)...)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.Output()
+		cancel()
 		if err != nil || len(out) == 0 {
 			r := Result{Name: in.Text(), Errno: "unknown", Detail: fmt.Sprint(err)}
 			if sig, ok := signalled(err); ok {

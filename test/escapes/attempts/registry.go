@@ -23,7 +23,7 @@ const (
 // all returns every attempt; names are unique.
 func all() []*Attempt {
 	out := slices.Concat(
-		addressAttempts(), datagramAttempts(), socketAttempts(), unixAttempts(),
+		addressAttempts(), datagramAttempts(), forgedAttempts(), socketAttempts(), unixAttempts(),
 		fileAttempts(), writeAttempts(), setIDAttempts(), gitAttempts(), kernelFileAttempts(),
 		mountAttempts(), namespaceAttempts(), initAttempts(), processAttempts(), identityAttempts(),
 		ipcAttempts(), terminalAttempts(), privilegedAttempts(), environmentAttempts(), abiAttempts(),

@@ -22,10 +22,11 @@ import (
 
 // Options of a world.
 type Options struct {
-	Dir      string // an empty directory, reachable for UID; the world's files live below it
-	Attempts string // the attempts program
-	UID, GID int    // whose world it is
-	DNSPort  int    // 0 = any port; 53 shows more, if it is free
+	Dir       string // an empty directory, reachable for UID; the world's files live below it
+	Attempts  string // the attempts program
+	UID, GID  int    // whose world it is
+	DNSPort   int    // 0 = any port; 53 shows more, if it is free
+	WellKnown bool   // listen on ports 443 (UDP) and 853 (TCP) too, if they are free
 }
 
 // World is a running outside. Close ends it.
@@ -171,6 +172,19 @@ func (w *World) network() error {
 	}
 	w.Params["dnsport"] = fmt.Sprint(dns.LocalAddr().(*net.UDPAddr).Port)
 	w.receive("dns", dns, answerDNS)
+	if !w.opts.WellKnown {
+		return nil
+	}
+	quic, err := net.ListenPacket("udp", ":443")
+	if err != nil {
+		return err
+	}
+	w.receive("quic", quic, nil)
+	dot, err := net.Listen("tcp", ":853")
+	if err != nil {
+		return err
+	}
+	w.accept("dot", dot)
 	return nil
 }
 

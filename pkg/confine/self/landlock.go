@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package self
 
 import (
 	"errors"
@@ -36,16 +36,16 @@ var accessNames = map[string]uint64{
 	"dev":  accessDev,
 }
 
-// restrictFiles enters a Landlock domain with everything the kernel's ABI can
+// RestrictFiles enters a Landlock domain with everything the kernel's ABI can
 // restrict in files, signals and abstract sockets. TCP ports stay unhandled:
 // servers inside the sandbox are its own business, and the way out is judged
 // elsewhere by address. Denials after exec are logged where the ABI can. It
 // restricts the calling thread, which is locked and about to exec: the library's
 // own way stops every thread to restrict each, at ten times the cost.
-func restrictFiles(spec confine.Landlock) error {
+func RestrictFiles(spec confine.Landlock) error {
 	abi := confine.LandlockABI()
-	if abi < max(1, spec.MinABI) {
-		return fmt.Errorf("landlock: the kernel has ABI %d, the profile requires %d: use a newer kernel, or boot with lsm=landlock in front of its list", abi, max(1, spec.MinABI))
+	if need := max(1, spec.MinABI); abi < need {
+		return fmt.Errorf("landlock: the kernel has ABI %d, the profile requires %d: use Linux %s or later, or boot with lsm=landlock in front of its list", abi, need, confine.LandlockSince(need))
 	}
 	attr := handled(abi)
 	set, err := ll.LandlockCreateRuleset(&attr, 0)
