@@ -187,6 +187,7 @@ func TestTakeOver(t *testing.T) {
 		t.Error("another cgroup was adopted in its place")
 	}
 	m.check(t, "after refused adoptions")
+	never := m.neverWithout(t)
 	box, err := f.AdoptSandbox(m.cgroup, testSandbox)
 	if err != nil {
 		t.Fatal(err)
@@ -218,6 +219,7 @@ func TestTakeOver(t *testing.T) {
 		t.Errorf("the former tree: %v", err)
 	}
 	eventuallyOne(t, m)
+	never()
 	m.check(t, "after the former ones went")
 	fd, _ := m.ns.listen(t, "tcp4", "198.18.0.1:0", "second")
 	if err := box.Steer(-1, SteerListeners{TCP4: fd}); err != nil {
@@ -235,6 +237,41 @@ func TestTakeOver(t *testing.T) {
 		t.Errorf("under a policy without entries: %+v", got)
 	}
 	m.end(t, f, box)
+}
+
+// neverWithout watches how many programs judge connections until the returned
+// function is called: never none, and for a while two.
+func (m *moved) neverWithout(t *testing.T) (end func()) {
+	t.Helper()
+	fd := m.cgroupFD(t)
+	stop, done := make(chan struct{}), make(chan struct{})
+	looks, seen := 0, map[int]int{}
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			r, err := link.QueryPrograms(link.QueryOptions{Target: fd, Attach: ebpf.AttachCGroupInet4Connect})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			looks++
+			seen[len(r.Programs)]++
+		}
+	}()
+	return func() {
+		t.Helper()
+		close(stop)
+		<-done
+		if seen[0] > 0 || seen[2] == 0 || seen[1] == 0 {
+			t.Errorf("in %d looks at connect4: how often so many programs: %v", looks, seen)
+		}
+		t.Logf("%d looks at connect4: how often so many programs: %v", looks, seen)
+	}
 }
 
 // eventuallyOne: the kernel detaches a link some time after its last pin.
