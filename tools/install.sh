@@ -42,7 +42,7 @@ install)
 	if [ ! -e "$config" ]; then
 		located deploy/ringfenced.yaml >"$config.new"
 		if [ "$ETC" != /etc/ringfence ]; then # not where the daemon looks by itself
-			sed -i -e 's|^# \(policyDir\|profileDir\):|\1:|' "$config.new"
+			sed -i -E 's/^# (policyDir|profileDir):/\1:/' "$config.new"
 		fi
 		chmod 0644 "$config.new"
 		mv "$config.new" "$config"

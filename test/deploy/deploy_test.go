@@ -95,7 +95,7 @@ func TestInstall(t *testing.T) {
 		t.Errorf("the configuration is %q now, %v", b, err)
 	}
 	install(t, "uninstall", dest, bin)
-	if got := files(t, dest); !slices.Equal(got, []string{"-rw------- /etc/ringfence/ringfenced.yaml"}) {
+	if got := files(t, dest); !slices.Equal(got, []string{"-rw-r--r-- /etc/ringfence/ringfenced.yaml"}) {
 		t.Errorf("left after uninstall:\n%s", strings.Join(got, "\n"))
 	}
 }
