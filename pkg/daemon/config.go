@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -48,6 +49,9 @@ type Gateway struct {
 	Resolvers []string                `yaml:"resolvers"` // "ip:port"; default: those of /etc/resolv.conf
 	Hosts     map[string][]netip.Addr `yaml:"hosts"`     // names answered without a resolver
 	RootCAs   string                  `yaml:"rootCAs"`   // PEM file added to the system's roots for upstream TLS
+	// Outlive is how long a gateway of another build, which a former daemon
+	// left, may go on while it has connections. 0 replaces it at once.
+	Outlive time.Duration `yaml:"outlive"`
 }
 
 // Audit configures the event log.
@@ -92,7 +96,7 @@ func Default() Config {
 		Group:      "ringfence",
 		LockDir:    "/run/ringfence-uids",
 		UIDRange:   UIDRange{First: 1_879_048_192, Count: 65_536},
-		Gateway:    Gateway{UID: 64_998, GID: 64_998},
+		Gateway:    Gateway{UID: 64_998, GID: 64_998, Outlive: 10 * time.Minute},
 		Audit:      Audit{SegmentBytes: 16 << 20, MaxBytes: 4 << 30, Syscalls: true},
 	}
 }
@@ -143,6 +147,9 @@ func (c *Config) Complete(executable string) error {
 	}
 	if u := c.Gateway.UID; u >= c.UIDRange.First && u-c.UIDRange.First < c.UIDRange.Count {
 		return errors.New("configuration: gateway.uid lies inside uidRange")
+	}
+	if c.Gateway.Outlive < 0 {
+		return fmt.Errorf("configuration: gateway.outlive: %s is less than nothing", c.Gateway.Outlive)
 	}
 	for _, p := range c.Audit.Watch {
 		if !filepath.IsAbs(p) {

@@ -57,9 +57,9 @@ func (c RingCounters) Produced() uint64 { return c.Kept + c.Full + c.Throttled }
 func (c RingCounters) Lost() uint64 { return c.Full + c.Throttled }
 
 // Losses returns the counters of all rings.
-func (f *Fence) Losses() ([]RingCounters, error) { return lossesOf(f.maps.Outcomes) }
+func (f *Fence) Losses() ([]RingCounters, error) { return ringCounters(f.maps.Outcomes) }
 
-func lossesOf(outcomes *ebpf.Map) ([]RingCounters, error) {
+func ringCounters(outcomes *ebpf.Map) ([]RingCounters, error) {
 	var out []RingCounters
 	for _, r := range Rings {
 		c := RingCounters{Ring: r}

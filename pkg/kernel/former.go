@@ -212,7 +212,7 @@ func (f *Fence) LeaveFormer(fn func(Record)) (layout int, last []RingCounters, e
 		}
 	}
 	if m := o.maps[bpf.FenceMapOutcomes]; m != nil {
-		if last, err = lossesOf(m); err != nil {
+		if last, err = ringCounters(m); err != nil {
 			return 0, nil, err
 		}
 	}
