@@ -162,20 +162,29 @@ func (m *moved) cgroupFD(t *testing.T) int {
 	return int(f.Fd())
 }
 
-func (m *moved) end(t *testing.T, f *Fence, box *Sandbox) {
+func (m *moved) end(t *testing.T, box *Sandbox) {
 	t.Helper()
 	m.in.end()
 	if err := detachSoon(box); err != nil {
 		t.Error(err)
 	}
-	if err := f.Remove(); err != nil {
-		t.Error(err)
-	}
+}
+
+// open is the fence that the test ends with.
+func (m *moved) open(t *testing.T) *Fence {
+	t.Helper()
+	f := openFence(t, m.pin)
+	t.Cleanup(func() { // after the reading of records has ended
+		if err := f.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
 }
 
 func TestTakeOver(t *testing.T) {
 	m := newMoved(t)
-	f := openFence(t, m.pin)
+	f := m.open(t)
 	m.check(t, "before it is adopted")
 	if ids, err := f.Pinned(); err != nil || len(ids) != 1 || ids[0] != testSandbox {
 		t.Errorf("Pinned = %v, %v", ids, err)
@@ -236,7 +245,7 @@ func TestTakeOver(t *testing.T) {
 	if got := m.in.try(byName); got.Errno != errnoFor(unix.EACCES) {
 		t.Errorf("under a policy without entries: %+v", got)
 	}
-	m.end(t, f, box)
+	m.end(t, box)
 }
 
 // neverWithout watches how many programs judge connections until the returned
@@ -325,7 +334,7 @@ func TestTakeOverIsInterrupted(t *testing.T) {
 			if got := m.in.try(denied); got.Errno != errnoFor(unix.EACCES) && got.Errno != errnoFor(unix.EPERM) {
 				t.Errorf("denied, after the keeper died: %+v", got)
 			}
-			f = openFence(t, m.pin)
+			f = m.open(t)
 			box, err := f.AdoptSandbox(m.cgroup, testSandbox)
 			if err != nil {
 				t.Fatal(err)
@@ -338,7 +347,7 @@ func TestTakeOverIsInterrupted(t *testing.T) {
 			}
 			eventuallyOne(t, m)
 			m.check(t, "behind ours")
-			m.end(t, f, box)
+			m.end(t, box)
 		})
 	}
 }
