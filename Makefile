@@ -59,7 +59,7 @@ deps-kernels: ## install from apt what test-kernels needs
 	@tools/deps.sh build kernels
 
 .PHONY: test-kernels
-test-kernels: ## the tests that need the kernel, on Debian's kernels in QEMU; KERNELS='-short' or '-only 6.1' for less
+test-kernels: ## the tests that need the kernel, on Debian's kernels in QEMU; KERNELS='-short' or '-only 6.1' for less, '-systemd' for the unit
 	@tools/deps.sh --check build kernels || { echo "run: make deps-kernels" >&2; exit 1; }
 	$(GO) run ./test/kernels $(KERNELS)
 
