@@ -112,9 +112,7 @@ func (l *losses) leave(layout int, last []kernel.RingCounters) error {
 		for _, r := range lossReasons {
 			key, n := c.Ring.String()+"/"+r.code, r.of(c)
 			if told := l.note.All[key]; err == nil && n > told {
-				err = l.append(&event.Event{Kind: event.KindLoss, Time: time.Now().UTC(), Source: "keeper", Layer: "kernel", Verdict: event.Observed,
-					Activity: "kernel-ring", Object: c.Ring.String() + " ring", ReasonCode: r.code, Lost: n - told,
-					Reason: fmt.Sprintf("%s; counted by the kernel programs of layout %d, up to the upgrade", r.text, layout)})
+				err = l.append(lossOf(c.Ring.String()+" ring", r.code, fmt.Sprintf("%s; counted by the kernel programs of layout %d, up to the upgrade", r.text, layout), n-told))
 			}
 		}
 	}

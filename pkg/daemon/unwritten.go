@@ -67,14 +67,19 @@ func (u *unwritten) tell(kept, found uint64) error {
 	if kept <= u.note.Taken+found {
 		return nil
 	}
-	e := &event.Event{Kind: event.KindLoss, Time: time.Now().UTC(), Source: "keeper", Layer: "kernel", Verdict: event.Observed,
-		Activity: "kernel-ring", Object: "keeper", ReasonCode: "keeper-killed", Lost: kept - u.note.Taken - found,
-		Reason: "at most so many records: the daemon before this one had taken them from the kernel and was killed; most of them are in the log, those of its last seconds may not be"}
+	e := lossOf("keeper", "keeper-killed", "at most so many records: the daemon before this one had taken them from the kernel and was killed; "+
+		"most of them are in the log, those of its last seconds may not be", kept-u.note.Taken-found)
 	if err := u.append(e); err != nil {
 		return err
 	}
 	u.note.Taken = kept
 	return nil
+}
+
+// lossOf is a gap event on records of no certain sandbox.
+func lossOf(where, code, text string, n uint64) *event.Event {
+	return &event.Event{Kind: event.KindLoss, Time: time.Now().UTC(), Source: "keeper", Layer: "kernel", Verdict: event.Observed,
+		Activity: "kernel-ring", Object: where, ReasonCode: code, Reason: text, Lost: n}
 }
 
 // settled notes how many records were taken by now and returns how many of
@@ -157,17 +162,20 @@ func (d *Daemon) lastTaken() {
 // one before this.
 func (d *Daemon) leaveFormer() error {
 	var found uint64
-	layout, last, err := d.fence.LeaveFormer(func(r kernel.Record) {
+	end, err := d.fence.LeaveFormer(func(r kernel.Record) {
 		found++
 		d.record(r)
 	})
-	if err != nil || layout == 0 {
+	if err != nil || end.Layout == 0 {
 		return err
 	}
-	d.daemonEvent("layout-left", fmt.Sprintf("every sandbox is behind the kernel programs of layout %d; those of layout %d are gone", kernel.Layout(), layout))
+	d.daemonEvent("layout-left", fmt.Sprintf("every sandbox is behind the kernel programs of layout %d; those of layout %d are gone", kernel.Layout(), end.Layout))
 	var kept uint64
-	for _, r := range last {
+	for _, r := range end.Counters {
 		kept += r.Kept
 	}
-	return errors.Join(d.losses.leave(layout, last), d.unwritten.leave(layout, kept, found))
+	if end.Unread > 0 {
+		d.append(lossOf("kernel rings", "former-layout", fmt.Sprintf("they lay in the rings of layout %d, whose records this version cannot read", end.Layout), end.Unread))
+	}
+	return errors.Join(d.losses.leave(end.Layout, end.Counters), d.unwritten.leave(end.Layout, kept, found+end.Unread))
 }

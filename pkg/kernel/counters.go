@@ -62,6 +62,9 @@ func (f *Fence) Losses() ([]RingCounters, error) { return ringCounters(f.maps.Ou
 func ringCounters(outcomes *ebpf.Map) ([]RingCounters, error) {
 	var out []RingCounters
 	for _, r := range Rings {
+		if uint32(r)*uint32(bpf.FenceRfOutcomeRF_OUTCOME_MAX) >= outcomes.MaxEntries() {
+			break // of a layout that did not have it
+		}
 		c := RingCounters{Ring: r}
 		for outcome, dst := range map[bpf.FenceRfOutcome]*uint64{
 			bpf.FenceRfOutcomeRF_KEPT: &c.Kept, bpf.FenceRfOutcomeRF_FULL: &c.Full, bpf.FenceRfOutcomeRF_THROTTLED: &c.Throttled,

@@ -24,7 +24,7 @@ type formerLayout struct {
 	state  func(value []byte) (State, error)
 	name   func(key, value []byte) (policy uint32, e NameEntry, err error)
 	cidr   func(key, value []byte) (policy uint32, e CIDREntry, err error)
-	record func(sample []byte, clock *bootClock) (Record, error)
+	record func(sample []byte, clock *bootClock) (Record, error) // nil: its records are only counted
 }
 
 // former is the tree of an earlier layout whose sandboxes this keeper takes
@@ -187,50 +187,58 @@ func (o *former) leave(id uint32) error {
 	return os.RemoveAll(o.leftDir(id))
 }
 
+// FormerEnd is the last word of a former layout.
+type FormerEnd struct {
+	Layout   int            // 0: there was none
+	Counters []RingCounters // of the rings that it had
+	Unread   uint64         // records that were in its rings and that nobody can read any more
+}
+
 // LeaveFormer ends a change of the layout when every sandbox is behind the
-// programs of this one: fn gets the records that lie in the former rings, the
-// counters are their last word, and the former tree is removed. It is nothing
-// to do without such a change, and an error while a sandbox is still there.
-func (f *Fence) LeaveFormer(fn func(Record)) (layout int, last []RingCounters, err error) {
+// programs of this one: fn gets the records that lie in the former rings, and
+// the former tree is removed. There is nothing to do without such a change, and
+// it is an error while a sandbox is still there.
+func (f *Fence) LeaveFormer(fn func(Record)) (end FormerEnd, err error) {
 	o := f.former
 	if o == nil {
-		return 0, nil, nil
+		return end, nil
 	}
 	left, err := os.ReadDir(filepath.Join(o.dir, "sandbox"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return 0, nil, err
+		return end, err
 	}
 	if len(left) > 0 {
-		return 0, nil, fmt.Errorf("%d sandboxes are still behind layout %d", len(left), o.layout.number)
+		return end, fmt.Errorf("%d sandboxes are still behind layout %d", len(left), o.layout.number)
 	}
 	if err := os.RemoveAll(filepath.Join(o.dir, "links")); err != nil { // nobody writes into the rings from here on
-		return 0, nil, err
+		return end, err
 	}
 	for _, ring := range []string{bpf.FenceMapDenials, bpf.FenceMapFlows, bpf.FenceMapRefusals, bpf.FenceMapProcesses} {
-		if err := o.drain(ring, fn); err != nil {
-			return 0, nil, fmt.Errorf("records of layout %d: %w", o.layout.number, err)
+		unread, err := o.drain(ring, fn)
+		if end.Unread += unread; err != nil {
+			return end, fmt.Errorf("records of layout %d: %w", o.layout.number, err)
 		}
 	}
 	if m := o.maps[bpf.FenceMapOutcomes]; m != nil {
-		if last, err = ringCounters(m); err != nil {
-			return 0, nil, err
+		if end.Counters, err = ringCounters(m); err != nil {
+			return end, err
 		}
 	}
-	f.former = nil
-	return o.layout.number, last, errors.Join(o.close(), os.RemoveAll(o.dir))
+	f.former, end.Layout = nil, o.layout.number
+	return end, errors.Join(o.close(), os.RemoveAll(o.dir))
 }
 
 // drainWait is how long an empty ring is waited for: a program that runs at
 // this moment still writes.
 const drainWait = 20 * time.Millisecond
 
-func (o *former) drain(ring string, fn func(Record)) error {
+func (o *former) drain(ring string, fn func(Record)) (unread uint64, err error) {
 	if o.maps[ring] == nil {
-		return nil
+		return 0, nil
 	}
 	r, err := ringbuf.NewReader(o.maps[ring])
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer r.Close()
 	var raw ringbuf.Record
@@ -239,14 +247,18 @@ func (o *former) drain(ring string, fn func(Record)) error {
 		r.SetDeadline(time.Now().Add(drainWait))
 		err := r.ReadInto(&raw)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil
+			return unread, nil
 		}
 		if err != nil {
-			return err
+			return unread, err
+		}
+		if o.layout.record == nil {
+			unread++
+			continue
 		}
 		rec, err := o.layout.record(raw.RawSample, &clock)
 		if err != nil {
-			return err
+			return unread, err
 		}
 		fn(rec)
 	}

@@ -189,7 +189,7 @@ func TestTakeOver(t *testing.T) {
 	if ids, err := f.Pinned(); err != nil || len(ids) != 1 || ids[0] != testSandbox {
 		t.Errorf("Pinned = %v, %v", ids, err)
 	}
-	if _, _, err := f.LeaveFormer(func(Record) {}); err == nil {
+	if _, err := f.LeaveFormer(func(Record) {}); err == nil {
 		t.Error("the former programs were left while a sandbox is behind them")
 	}
 	if _, err := f.AdoptSandbox(newCgroup(t), testSandbox); err == nil {
@@ -213,16 +213,16 @@ func TestTakeOver(t *testing.T) {
 	find(t, recs, "a record of our programs", func(v *Verdict) bool { return !v.Allowed && v.Generation == 5 })
 
 	var before int
-	layout, last, err := f.LeaveFormer(func(r Record) {
+	end, err := f.LeaveFormer(func(r Record) {
 		if v, ok := r.(*Verdict); ok && !v.Allowed && v.Sandbox == testSandbox && v.Dst.String() == denied.Addr && v.Hook == HookConnect4 {
 			before++
 		}
 	})
-	if err != nil || layout != 3 || before < 3 {
-		t.Errorf("left layout %d with %d denials in its rings, %v", layout, before, err)
+	if err != nil || end.Layout != 3 || before < 3 || end.Unread > 0 {
+		t.Errorf("left %+v with %d denials in its rings, %v", end, before, err)
 	}
-	if len(last) == 0 || last[0].Kept < 3 {
-		t.Errorf("the last counters are %+v", last)
+	if len(end.Counters) == 0 || end.Counters[0].Kept < 3 {
+		t.Errorf("the last counters are %+v", end.Counters)
 	}
 	if _, err := os.Stat(m.dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the former tree: %v", err)
@@ -339,7 +339,7 @@ func TestTakeOverIsInterrupted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := f.LeaveFormer(func(Record) {}); err != nil {
+			if _, err := f.LeaveFormer(func(Record) {}); err != nil {
 				t.Error(err)
 			}
 			if err := box.Attested(); err != nil {
