@@ -4,6 +4,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -X main.version=$(VERSION)
 PREFIX   ?= /usr/local
 ETC      ?= /etc/ringfence
+UNITDIR  ?= $(PREFIX)/lib/systemd/system
 DEV      ?= /run/ringfence-dev
 FUZZTIME ?= 30s
 BENCH    ?= .
@@ -49,12 +50,16 @@ test: ## the whole test suite (root; RINGFENCE_CI=1 turns missing things into fa
 	@[ "$$(id -u)" = 0 ] || { echo "not root: everything that needs the kernel is skipped" >&2; [ -z "$$RINGFENCE_CI" ]; }
 	@$(GO) run ./tools/testsum -race '2:./bpf/... ./cmd/... ./pkg/... ./profiles/... ./tools/...' '1:./test/...'
 
+.PHONY: test-restarts
+test-restarts: ## 200 restarts and upgrades under load: minutes; RESTARTS=N for another number
+	RINGFENCE_RESTARTS=$(or $(RESTARTS),200) $(GO) test -count=1 -timeout 60m -v -run '^TestRestarts$$' ./test/faults
+
 .PHONY: deps-kernels
 deps-kernels: ## install from apt what test-kernels needs
 	@tools/deps.sh build kernels
 
 .PHONY: test-kernels
-test-kernels: ## the tests that need the kernel, on Debian's kernels in QEMU; KERNELS='-short' or '-only 6.1' for less
+test-kernels: ## the tests that need the kernel, on Debian's kernels in QEMU; KERNELS='-short' or '-only 6.1' for less, '-systemd' for the unit
 	@tools/deps.sh --check build kernels || { echo "run: make deps-kernels" >&2; exit 1; }
 	$(GO) run ./test/kernels $(KERNELS)
 
@@ -79,9 +84,12 @@ stop: ## stop it, and its sandboxes
 	@tools/daemon.sh stop $(DEV)
 
 .PHONY: install
-install: build ## programs to PREFIX/bin, empty policy and profile directories to ETC
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(ETC)/policy $(DESTDIR)$(ETC)/profiles
-	install -m 0755 bin/ringfence bin/ringfenced bin/ringfence-init $(DESTDIR)$(PREFIX)/bin
+install: build ## programs and completions to PREFIX, the systemd unit to UNITDIR, a configuration to ETC if there is none; DESTDIR goes before all
+	@BIN=bin DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' ETC='$(ETC)' UNITDIR='$(UNITDIR)' tools/install.sh install
+
+.PHONY: uninstall
+uninstall: ## take that out again; configuration and state stay
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' ETC='$(ETC)' UNITDIR='$(UNITDIR)' tools/install.sh uninstall
 
 .PHONY: clean
 clean: ## remove what was built

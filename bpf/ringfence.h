@@ -5,13 +5,28 @@
  *
  * Rules: no implicit padding, fixed-width members, deny is zero everywhere.
  * Any change of a layout, of a map's shape or of an enum's meaning raises
- * RF_LAYOUT: a keeper adopts pinned maps only of its own layout.
+ * RF_LAYOUT, and adds a row to formerLayouts in package kernel, with which a
+ * keeper takes over what runs behind the layout before its own.
  */
 #ifndef RINGFENCE_H
 #define RINGFENCE_H
 
+/*
+ * The layout after this one, as tests build it to upgrade to it (Go tag
+ * ringfence_next): what maps and records hold lies elsewhere.
+ */
+#ifdef RINGFENCE_NEXT
+#define RF_NEXT(member) member
+#else
+#define RF_NEXT(member)
+#endif
+
 enum rf_layout {
+#ifdef RINGFENCE_NEXT
 	RF_LAYOUT = 4,
+#else
+	RF_LAYOUT = 3,
+#endif
 };
 
 #define RF_COMM_LEN 16
@@ -122,6 +137,7 @@ enum rf_flag {
  * All zero, the kernel's initial value, denies everything.
  */
 struct rf_state {
+	RF_NEXT(__u32 next[2];)
 	__u32 sandbox;
 	__u32 policy;
 	__u32 generation;
@@ -130,6 +146,7 @@ struct rf_state {
 
 /* Virtual addresses: exact. Port 0 stands for every port. */
 struct rf_name_key {
+	RF_NEXT(__u32 next;)
 	__u32 policy;
 	__u8 addr[4];
 	__u16 port; /* host order */
@@ -138,6 +155,7 @@ struct rf_name_key {
 };
 
 struct rf_name_value {
+	RF_NEXT(__u32 next;)
 	__u32 rule;
 };
 
@@ -157,6 +175,7 @@ struct rf_cidr_key {
 #define RF_CIDR_HEAD_BITS 64
 
 struct rf_cidr_value {
+	RF_NEXT(__u32 next;)
 	__u32 rule;
 	__u8 allow; /* RF_DENY or RF_ALLOW */
 	__u8 pad[3];
@@ -181,6 +200,7 @@ struct rf_rate {
 
 /* Every record begins with this. */
 struct rf_head {
+	RF_NEXT(__u64 next;)
 	__u64 time_ns; /* CLOCK_BOOTTIME */
 	__u32 sandbox; /* 0: the cgroup has no state */
 	__u32 pid;     /* thread group id in the host's namespace; 0 in egress */

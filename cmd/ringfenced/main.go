@@ -49,7 +49,7 @@ func run(args []string) int {
 		return 0
 	case errors.Is(err, flag.ErrHelp):
 		return 0
-	case errors.As(err, new(usageError)):
+	case errors.As(err, new(usageError)), daemon.IsOtherVersion(err): // trying again mends neither
 		fmt.Fprintln(os.Stderr, "ringfenced:", err)
 		return 2
 	}
@@ -64,7 +64,7 @@ func gateway(log *slog.Logger) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
-	return gatewayd.Main(ctx, log)
+	return gatewayd.Main(ctx, version, log)
 }
 
 func holdOutput(limit string, log *slog.Logger) error {

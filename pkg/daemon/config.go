@@ -52,6 +52,9 @@ type Gateway struct {
 	Resolvers []string                `yaml:"resolvers"` // "ip:port"; default: those of /etc/resolv.conf
 	Hosts     map[string][]netip.Addr `yaml:"hosts"`     // names answered without a resolver
 	RootCAs   string                  `yaml:"rootCAs"`   // PEM file added to the system's roots for upstream TLS
+	// Outlive is how long a gateway of another build, which a former daemon
+	// left, may go on while it has connections. 0 replaces it at once.
+	Outlive time.Duration `yaml:"outlive"`
 }
 
 // Audit configures the event log.
@@ -119,7 +122,7 @@ func Default() Config {
 		Group:      "ringfence",
 		LockDir:    "/run/ringfence-uids",
 		UIDRange:   UIDRange{First: 1_879_048_192, Count: 65_536},
-		Gateway:    Gateway{UID: 64_998, GID: 64_998},
+		Gateway:    Gateway{UID: 64_998, GID: 64_998, Outlive: 10 * time.Minute},
 		Audit:      Audit{SegmentBytes: 16 << 20, MaxBytes: 4 << 30, Syscalls: true},
 		Attest:     Attest{Interval: sandbox.DefaultAttestation, OnDifference: OnDifferenceStop},
 	}
@@ -174,6 +177,9 @@ func (c *Config) Complete(executable string) error {
 	}
 	if err := c.Attest.check(); err != nil {
 		return err
+	}
+	if c.Gateway.Outlive < 0 {
+		return fmt.Errorf("configuration: gateway.outlive: %s is less than nothing", c.Gateway.Outlive)
 	}
 	for _, p := range c.Audit.Watch {
 		if !filepath.IsAbs(p) {

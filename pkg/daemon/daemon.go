@@ -30,6 +30,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/refusal"
 	"github.com/ringfence/ringfence/pkg/sandbox"
 	"github.com/ringfence/ringfence/pkg/seccomp"
+	"github.com/ringfence/ringfence/pkg/stateformat"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
@@ -62,10 +63,12 @@ type Daemon struct {
 	lostDenials lostDenials
 	repeats     *repeats
 	losses      *losses
+	unwritten   *unwritten
 
 	readingSince  time.Time     // see drain.go; set before the reader starts
 	recordsBefore uint64        // likewise
 	recordsTaken  atomic.Uint64 // likewise
+	recordsFound  atomic.Uint64 // older ones, which waited in the rings
 
 	finding   sync.Mutex // one search of the whole log at a time
 	opening   sync.Mutex // one change of the gateway's table at a time
@@ -118,6 +121,9 @@ func (d *Daemon) openRun() (err error) {
 	if err := os.MkdirAll(d.cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
+	if err := stateformat.Open(d.cfg.StateDir, d.version, stateFormat, stateSteps(), d.logger); err != nil {
+		return err
+	}
 	if d.cgroupRoot, d.cgroupBase, err = cgroupBase(d.cfg.RunDir); err != nil {
 		return err
 	}
@@ -148,6 +154,7 @@ func (d *Daemon) openLog() (err error) {
 		return fmt.Errorf("event log: %w", err)
 	}
 	d.losses = openLosses(filepath.Join(d.cfg.RunDir, lossFile), d.logger, d.appendErr)
+	d.unwritten = openUnwritten(filepath.Join(d.cfg.RunDir, takenFile), d.logger, d.appendErr)
 	d.repeats = newRepeats(event.NewShare(), d.log.Post)
 	return nil
 }
@@ -251,14 +258,14 @@ func (d *Daemon) openGateway() (err error) {
 	}
 	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Now: time.Now, Adopted: d.adopted}
 	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
-		Binary: ownBinary, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID,
+		Binary: ownBinary, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Outlive: d.cfg.Gateway.Outlive,
 		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics) }, Config: conf, Handler: desk.Handle, Takeover: d.takeover, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,
 	})
 	return nil
 }
 
 func (d *Daemon) gatewayConfig() (*gatewayd.Config, error) {
-	c := &gatewayd.Config{Hosts: d.cfg.Gateway.Hosts, Version: d.version, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Metrics: d.cfg.Metrics.Listen}
+	c := &gatewayd.Config{Hosts: d.cfg.Gateway.Hosts, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Metrics: d.cfg.Metrics.Listen}
 	if p := d.cfg.Gateway.RootCAs; p != "" {
 		b, err := os.ReadFile(p)
 		if err != nil {

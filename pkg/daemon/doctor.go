@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -112,6 +113,9 @@ func (d *Daemon) checkGateway() api.Check {
 	c := api.Check{Name: "gateway", OK: d.gateway.Ready(), Detail: "the process that meets the bytes of sandboxes"}
 	if !c.OK {
 		c.Remedy = "read the daemon's own log: it says why the gateway does not start"
+	}
+	if until, other := d.gateway.OtherBuild(); other && c.OK {
+		c.Detail += "; it is of another build than the daemon, and is replaced when it has no connections, at " + until.UTC().Format(time.RFC3339) + " at the latest"
 	}
 	return c
 }

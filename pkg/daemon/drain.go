@@ -34,6 +34,8 @@ func (d *Daemon) take(r kernel.Record) {
 	d.record(r)
 	if r.When().After(d.readingSince) {
 		d.recordsTaken.Add(1)
+	} else {
+		d.recordsFound.Add(1)
 	}
 }
 

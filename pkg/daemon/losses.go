@@ -39,6 +39,7 @@ type losses struct {
 // lossNote is the file.
 type lossNote struct {
 	Told map[uint32]lossCounts `json:"told"` // by the sandbox's number
+	All  lossCounts            `json:"all"`  // of all sandboxes, also of those that have ended
 }
 
 // lossCounts are by ring and reason.
@@ -55,8 +56,8 @@ func openLosses(path string, logger *slog.Logger, append func(*event.Event) erro
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		logger.Error("which losses were told is not known; they are told again", "error", err)
 	}
-	if err != nil || l.note.Told == nil {
-		l.note = lossNote{Told: map[uint32]lossCounts{}}
+	if err != nil || l.note.Told == nil || l.note.All == nil {
+		l.note = lossNote{Told: map[uint32]lossCounts{}, All: lossCounts{}}
 	}
 	return l
 }
@@ -95,9 +96,29 @@ func (l *losses) tell(number uint32, about func() *event.Event, rings []kernel.R
 				l.note.Told[number] = lossCounts{}
 			}
 			l.note.Told[number][key], news = n, true
+			l.note.All[key] += n - told
 		}
 	}
 	return news, nil
+}
+
+// leave tells what the counters of a former layout have beyond what was told by
+// sandbox: its programs counted on until the last one was gone. The counters of
+// this layout begin anew.
+func (l *losses) leave(layout int, last []kernel.RingCounters) error {
+	l.mu.Lock()
+	var err error
+	for _, c := range last {
+		for _, r := range lossReasons {
+			key, n := c.Ring.String()+"/"+r.code, r.of(c)
+			if told := l.note.All[key]; err == nil && n > told {
+				err = l.append(lossOf(c.Ring.String()+" ring", r.code, fmt.Sprintf("%s; counted by the kernel programs of layout %d, up to the upgrade", r.text, layout), n-told))
+			}
+		}
+	}
+	l.note = lossNote{Told: map[uint32]lossCounts{}, All: lossCounts{}}
+	l.mu.Unlock()
+	return errors.Join(err, l.save())
 }
 
 func (l *losses) forget(number uint32) {

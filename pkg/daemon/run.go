@@ -37,10 +37,17 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 		case <-work.Done():
 		}
 	})
+	wg.Go(func() {
+		select {
+		case <-d.adopted: // what a former layout counted is told by then
+			wg.Go(func() { d.noteTaken(work) })
+			d.tellLosses(work)
+		case <-work.Done():
+		}
+	})
 	d.sayRefusals()
 	d.sayDestroy()
 	wg.Go(func() { d.repeats.run(work) })
-	wg.Go(func() { d.tellLosses(work) })
 	wg.Go(func() { d.enforce(work) })
 	wg.Go(func() { d.watchNode(work) })
 	wg.Go(func() { d.attest(work) })
@@ -69,6 +76,11 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	cancel()
 	wg.Wait()
 	d.repeats.flush(time.Now(), "") // what the readers still took
+	select {
+	case <-d.adopted:
+		d.lastTaken()
+	default: // it read nothing, and the notes are of another daemon still
+	}
 	if stop {
 		err = errors.Join(err, d.remove())
 	}
@@ -217,6 +229,10 @@ func (d *Daemon) adoptOnce(ctx context.Context, p *wire.Peer) error {
 	if err := d.sandboxes.Sweep(); err != nil {
 		d.logger.Error("what former daemons left in the kernel", "error", err)
 	}
+	if err := d.leaveFormer(); err != nil {
+		d.logger.Error("kernel programs of the layout before this one are still there", "error", err)
+		d.daemonEvent("layout-kept", err.Error())
+	}
 	d.pruneOutput()
 	close(d.adopted)
 	return nil
@@ -284,7 +300,7 @@ func (d *Daemon) remove() error {
 			errs = append(errs, err)
 		}
 	}
-	for _, name := range []string{"gateway", "sandboxes", "bpf", "lock", lossFile} {
+	for _, name := range []string{"gateway", "sandboxes", "bpf", lossFile, takenFile, "lock"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(d.cfg.RunDir, name)))
 	}
 	if err := os.Remove(d.cfg.RunDir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EBUSY) {

@@ -346,6 +346,9 @@ func (g *Gateway) Sandboxes() []uint32 {
 	return ids
 }
 
+// Connections is how many connections of sandboxes are being served.
+func (g *Gateway) Connections() int { return int(g.conns.Load()) }
+
 // Revisions says on which policy revision each sandbox is decided; 0: none yet,
 // which refuses everything.
 func (g *Gateway) Revisions() map[uint32]uint64 {

@@ -36,6 +36,7 @@ var orders = map[wire.Type]order{
 	wire.TypeDrain:         (*process).onDrain,
 	wire.TypeNode:          (*process).onNode,
 	wire.TypeRevisions:     (*process).onRevisions,
+	wire.TypeConnections:   (*process).onConnections,
 }
 
 var errUnconfigured = errors.New("not configured yet")
@@ -62,14 +63,26 @@ func (p *process) gateway() *gateway.Gateway {
 	}
 }
 
-func (p *process) onConfig(_ []byte, fds []*os.File) ([]byte, []*os.File, error) {
+func (p *process) onConfig(payload []byte, fds []*os.File) ([]byte, []*os.File, error) {
 	if len(fds) != 1 {
 		return nil, nil, &wire.ProtocolError{Msg: "configuration without its file"}
+	}
+	var c wire.Config
+	if err := c.Decode(payload); err != nil {
+		return nil, nil, err
+	}
+	spoken, ok := wire.Speak(wire.Version, c.Version)
+	if !ok {
+		return nil, nil, fmt.Errorf("the keeper speaks version %d of the messages, this gateway %d: they must not be further apart than one", c.Version, wire.Version)
 	}
 	if err := p.configure(fds[0]); err != nil {
 		return nil, nil, err
 	}
-	b, err := p.is.Encode()
+	is := p.is
+	if is.Version = wire.Version; spoken == 1 {
+		is.Version = 1 // its keeper does not expect to be told
+	}
+	b, err := is.Encode()
 	return b, nil, err
 }
 
@@ -316,6 +329,10 @@ func (p *process) onSandboxes([]byte, []*os.File) ([]byte, []*os.File, error) {
 func (p *process) onRevisions([]byte, []*os.File) ([]byte, []*os.File, error) {
 	b, err := wire.EncodeRevisions(p.gw.Revisions())
 	return b, nil, err
+}
+
+func (p *process) onConnections([]byte, []*os.File) ([]byte, []*os.File, error) {
+	return wire.Connections(p.gw.Connections()).Encode(), nil, nil
 }
 
 func (p *process) onDrain([]byte, []*os.File) ([]byte, []*os.File, error) {

@@ -37,7 +37,6 @@ import (
 type Config struct {
 	Hosts   map[string][]netip.Addr `json:"hosts"`
 	RootCAs []byte                  `json:"rootCAs"` // PEM, added to the system's
-	Version string                  `json:"version"`
 
 	// What the process is started with, here so that one that was started with
 	// something else is noticed.
@@ -52,10 +51,10 @@ var readable = harden.Files{
 	Files: []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services"},
 }
 
-// Main runs the process until the keeper says drain or a signal ends ctx. It
+// Main runs the process of that version of Ringfence until the keeper says drain or a signal ends ctx. It
 // returns an error when the process could not confine itself: then it has
 // served nothing.
-func Main(ctx context.Context, log *slog.Logger) error {
+func Main(ctx context.Context, version string, log *slog.Logger) error {
 	fds, err := inherit()
 	if err != nil {
 		return err
@@ -68,7 +67,7 @@ func Main(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("the gateway could not confine itself: %w", err)
 	}
-	p := &process{log: log, is: wire.ConfigReply{Binary: binary, Unconfined: missing}, link: newLink(), drain: make(chan struct{}), configured: make(chan struct{})}
+	p := &process{log: log, version: version, is: wire.ConfigReply{Binary: binary, Unconfined: missing}, link: newLink(), drain: make(chan struct{}), configured: make(chan struct{})}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go p.link.run(ctx, fds.keeper, fds.reconnect, p.handle, log)
@@ -126,6 +125,7 @@ func inherit() (*descriptors, error) {
 // process is the state behind the messages of the keeper.
 type process struct {
 	log        *slog.Logger
+	version    string
 	link       *link
 	gw         *gateway.Gateway // set before configured is closed
 	resolver   *upstream.HostResolver
@@ -168,7 +168,7 @@ func (p *process) configure(f *os.File) error {
 	}
 	p.registry = prometheus.NewRegistry()
 	gw, err := gateway.New(gateway.Options{
-		Keeper: p.link, Inference: inference.New(inference.Options{Version: c.Version}), Resolver: p.resolver,
+		Keeper: p.link, Inference: inference.New(inference.Options{Version: p.version}), Resolver: p.resolver,
 		RootCAs: roots, Logger: p.log, Registerer: p.registry,
 	})
 	if err != nil {

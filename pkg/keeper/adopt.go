@@ -36,39 +36,100 @@ var errOutdated = errors.New("the gateway of a former keeper was replaced")
 // finish. Connections that come meanwhile wait in the backlog.
 const drainPatience = 5 * time.Second
 
-// configure sends the configuration. outdated says why a gateway that was
-// adopted must be replaced, "" if it need not.
-func (g *Gateway) configure(ctx context.Context, peer *wire.Peer) (outdated string, err error) {
+// fit says how a gateway fits the keeper that meets it.
+type fit uint8
+
+const (
+	fits       fit = iota
+	otherBuild     // it may go on for a while
+	outdated       // it must be replaced, and can hand over what it holds
+	stranger       // it must be replaced, and cannot be spoken with
+)
+
+// standing is the fit with its reason, "" where it fits.
+type standing struct {
+	fit fit
+	why string
+}
+
+// configure says hello: it sends version and configuration, and judges who
+// answers. One that a former keeper started may be anything.
+func (g *Gateway) configure(ctx context.Context, peer *wire.Peer) (standing, error) {
 	conf, err := json.Marshal(g.o.Config)
 	if err != nil {
-		return "", err
+		return standing{}, err
 	}
 	f, err := wire.Seal("gateway-config", conf)
 	if err != nil {
-		return "", err
+		return standing{}, err
 	}
 	defer f.Close()
-	b, _, err := peer.Call(ctx, wire.TypeConfig, nil, f)
+	b, _, err := peer.Call(ctx, wire.TypeConfig, wire.Config{Version: wire.Version}.Encode(), f)
+	var refused *wire.Failure
+	if errors.As(err, &refused) {
+		return standing{stranger, "it refuses this keeper: " + refused.Msg}, nil
+	}
 	if err != nil {
-		return "", fmt.Errorf("config: %w", err)
+		return standing{}, fmt.Errorf("config: %w", err)
 	}
 	var is wire.ConfigReply
 	if err := is.Decode(b); err != nil {
-		return "it speaks another version of the protocol", nil
+		return standing{stranger, "its first answer is not understood"}, nil
+	}
+	if _, ok := wire.Speak(wire.Version, is.Version); !ok {
+		return standing{stranger, fmt.Sprintf("it speaks version %d of the messages, this keeper %d", is.Version, wire.Version)}, nil
 	}
 	want, err := BinaryID(g.o.Binary)
 	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(conf)
-	switch {
-	case is.Binary != want:
-		return "it runs another build of ringfenced", nil
-	case !bytes.Equal(is.Config, sum[:]):
-		return "it was started with another configuration", nil
+		return standing{}, err
 	}
 	g.confined(is.Unconfined)
-	return "", nil
+	sum := sha256.Sum256(conf)
+	switch {
+	case !bytes.Equal(is.Config, sum[:]):
+		return standing{outdated, "it was started with another configuration"}, nil
+	case is.Binary != want:
+		return standing{otherBuild, "it runs another build of ringfenced"}, nil
+	}
+	return standing{}, nil
+}
+
+// goesOn notes that a gateway was fed, and of which build it is.
+func (g *Gateway) goesOn(is standing) {
+	if is.fit != otherBuild {
+		return
+	}
+	s := <-g.state
+	g.other = time.Now().Add(g.o.Outlive)
+	g.state <- s
+	g.o.Changed("gateway-other-build", fmt.Sprintf("the gateway of a former keeper runs another build of ringfenced; it goes on while it has connections, for %s at most", g.o.Outlive))
+}
+
+// OtherBuild says until when a gateway of another build goes on at the latest;
+// ok is false when the gateway is of this build.
+func (g *Gateway) OtherBuild() (until time.Time, ok bool) {
+	s := <-g.state
+	defer func() { g.state <- s }()
+	return g.other, !g.other.IsZero()
+}
+
+// due says why a gateway of another build is to go now, "" while it is not.
+func (g *Gateway) due(ctx context.Context, peer *wire.Peer) string {
+	until, other := g.OtherBuild()
+	switch {
+	case !other:
+		return ""
+	case !time.Now().Before(until):
+		return "it runs another build of ringfenced, and its time is up"
+	}
+	ctx, cancel := context.WithTimeout(ctx, g.health.patience)
+	defer cancel()
+	b, _, err := peer.Call(ctx, wire.TypeConnections, nil)
+	var n wire.Connections
+	if err != nil || n.Decode(b) != nil || n > 0 { // one of version 1 does not know the question
+		return ""
+	}
+	return "it runs another build of ringfenced, and has no connections"
 }
 
 // confined notes which walls the gateway lacks.
@@ -112,15 +173,20 @@ type health struct {
 
 var usualHealth = health{every: 5 * time.Second, patience: 10 * time.Second, misses: 3}
 
-// watch asks the gateway whether it is there until ctx ends, and kills one
-// that does not answer any more: Run starts another.
-func (g *Gateway) watch(ctx context.Context, peer *wire.Peer) (hung bool) {
+// watch asks the gateway whether it is there until ctx ends. One that does not
+// answer any more it kills, and one of another build it retires when that is
+// due: the error says so, and Run starts another.
+func (g *Gateway) watch(ctx context.Context, peer *wire.Peer) error {
 	for missed := 0; sleep(ctx, g.health.every); {
+		if why := g.due(ctx, peer); why != "" {
+			g.becomeLost() // what is asked of the gateway waits for the next one
+			return g.retire(ctx, peer, why)
+		}
 		qctx, cancel := context.WithTimeout(ctx, g.health.patience)
 		_, _, err := peer.Call(qctx, wire.TypeSandboxes, nil)
 		cancel()
 		if ctx.Err() != nil {
-			return false
+			return nil
 		}
 		if !errors.Is(err, context.DeadlineExceeded) {
 			missed = 0 // a refusal is an answer, too; a lost connection ends Serve
@@ -134,7 +200,7 @@ func (g *Gateway) watch(ctx context.Context, peer *wire.Peer) (hung bool) {
 		if p, ok := g.Process(); ok {
 			_ = syscall.Kill(p.PID, syscall.SIGKILL) // an error means that it has ended
 		}
-		return true
+		return errHung
 	}
-	return false
+	return nil
 }

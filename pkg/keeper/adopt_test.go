@@ -19,9 +19,10 @@ import (
 
 // fakeGateway answers what a gateway process would.
 type fakeGateway struct {
-	is   wire.ConfigReply
-	old  bool // an older build, which answers the configuration with nothing
-	hang chan struct{}
+	is    wire.ConfigReply
+	mute  bool // answers the configuration with nothing
+	hang  chan struct{}
+	conns wire.Connections
 
 	mu    sync.Mutex
 	heard []wire.Type
@@ -34,9 +35,15 @@ func (f *fakeGateway) handle(ctx context.Context, t wire.Type, _ []byte, fds []*
 	f.heard = append(f.heard, t)
 	f.mu.Unlock()
 	switch {
-	case t == wire.TypeConfig && !f.old:
+	case t == wire.TypeConfig && !f.mute:
 		b, err := f.is.Encode()
 		return b, nil, err
+	case t == wire.TypeConnections && f.is.Version < 2:
+		return nil, nil, errors.New("unknown message 16")
+	case t == wire.TypeConnections:
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.conns.Encode(), nil, nil
 	case t == wire.TypeSandboxes && f.hang != nil:
 		<-f.hang
 	case t == wire.TypeDrain:
@@ -108,28 +115,83 @@ func same(t *testing.T, c config) wire.ConfigReply {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return wire.ConfigReply{Config: sum[:], Binary: id}
+	return wire.ConfigReply{Config: sum[:], Binary: id, Version: wire.Version}
 }
 
 func TestAnOutdatedGatewayIsReplaced(t *testing.T) {
 	c := config{"192.0.2.53:53"}
-	other := same(t, c)
-	other.Binary = "1:2:3:4"
-	for name, f := range map[string]*fakeGateway{
-		"another configuration": {is: same(t, config{"192.0.2.54:53"})},
-		"another build":         {is: other},
-		"older protocol":        {old: true},
+	other, late := same(t, c), same(t, c)
+	other.Binary, late.Version = "1:2:3:4", wire.Version+2
+	orderly, atOnce := []string{"takeover", "gateway-outdated"}, []string{"gateway-outdated"}
+	for name, tt := range map[string]struct {
+		f    *fakeGateway
+		want []string
+	}{
+		"another configuration":         {&fakeGateway{is: same(t, config{"192.0.2.54:53"})}, orderly},
+		"another build, not to outlive": {&fakeGateway{is: other}, orderly},
+		"two versions newer":            {&fakeGateway{is: late}, atOnce},
+		"an answer without meaning":     {&fakeGateway{mute: true}, atOnce},
 	} {
-		g, conn, said := meet(t, f, c)
+		g, conn, said := meet(t, tt.f, c)
 		if err := g.serve(context.Background(), conn, true); !errors.Is(err, errOutdated) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if got := said(); !slices.Equal(got, []string{"takeover", "gateway-outdated"}) || !f.heardOf(wire.TypeDrain) {
+		if got := said(); !slices.Equal(got, tt.want) || tt.f.heardOf(wire.TypeDrain) != (len(tt.want) == 2) {
 			t.Errorf("%s: %v", name, got)
 		}
-		g, conn, said = meet(t, f, c)
+		g, conn, said = meet(t, tt.f, c)
+		g.o.Outlive = time.Hour // is for what a former keeper started
 		if err := g.serve(context.Background(), conn, false); err == nil || errors.Is(err, errOutdated) || len(said()) > 0 {
 			t.Errorf("%s, just started: %v, %v", name, err, said())
+		}
+	}
+}
+
+// A gateway of another build goes on, also one version apart, until it has no
+// connections or its time is up.
+func TestAGatewayOfAnotherBuildGoesOn(t *testing.T) {
+	c := config{"192.0.2.53:53"}
+	for name, tt := range map[string]struct {
+		version uint16
+		outlive time.Duration
+		idle    bool // it loses its connections after a while
+	}{
+		"until it is idle":                                {wire.Version, time.Hour, true},
+		"one version older, until it is idle":             {wire.Version - 1, 100 * time.Millisecond, true},
+		"one version newer, until it is idle":             {wire.Version + 1, time.Hour, true},
+		"with connections, until its time is up":          {wire.Version, 100 * time.Millisecond, false},
+		"one version older, until its time is up":         {wire.Version - 1, 100 * time.Millisecond, false},
+		"that does not know the question, until it is up": {1, 100 * time.Millisecond, false},
+	} {
+		if _, ok := wire.Speak(wire.Version, tt.version); !ok {
+			continue // of what is built with another version
+		}
+		is := same(t, c)
+		is.Binary, is.Version = "1:2:3:4", tt.version
+		f := &fakeGateway{is: is, conns: 3}
+		g, conn, said := meet(t, f, c)
+		g.health.every, g.o.Outlive = 5*time.Millisecond, tt.outlive
+		done := make(chan error, 1)
+		go func() { done <- g.serve(context.Background(), conn, true) }()
+		for end := time.Now().Add(5 * time.Second); !g.Ready() && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		if _, other := g.OtherBuild(); !other || f.heardOf(wire.TypeDrain) {
+			t.Errorf("%s: it does not go on: %v", name, said())
+		}
+		if tt.idle {
+			f.mu.Lock()
+			f.conns = 0
+			f.mu.Unlock()
+		}
+		if err := <-done; !errors.Is(err, errOutdated) || !f.heardOf(wire.TypeDrain) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := said(); !slices.Equal(got, []string{"feed", "takeover", "gateway-other-build", "gateway-outdated"}) {
+			t.Errorf("%s: %v", name, got)
+		}
+		if _, other := g.OtherBuild(); other || g.Ready() {
+			t.Errorf("%s: it is gone, and counts still", name)
 		}
 	}
 }

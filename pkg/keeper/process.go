@@ -36,6 +36,7 @@ type GatewayOptions struct {
 	Filter   *os.File                 // sealed seccomp filter
 	Metrics  func() (*os.File, error) // opens the listening socket of a new process
 	Config   any                      // marshalled to JSON for the gateway
+	Outlive  time.Duration            // how long one of another build may go on while it has connections
 	Handler  wire.Handler             // Desk.Handle
 	// Takeover takes what only a gateway of a former keeper holds, before it is
 	// replaced.
@@ -59,6 +60,7 @@ type Gateway struct {
 
 	state      chan gatewayState // one element: the current connection
 	unconfined []string          // changed only while state is taken
+	other      time.Time         // likewise: when the present one, of another build, goes at the latest; zero for this build
 }
 
 type gatewayState struct {
@@ -167,9 +169,7 @@ func (g *Gateway) serve(ctx context.Context, conn *wire.Conn, adopted bool) erro
 			if g.o.Ready != nil {
 				g.o.Ready()
 			}
-			if g.watch(ctx, peer) {
-				err = errHung
-			}
+			err = g.watch(ctx, peer)
 		}
 		if err != nil {
 			cancel()
@@ -192,18 +192,22 @@ const feedPatience = 15 * time.Second
 func (g *Gateway) feed(ctx context.Context, peer *wire.Peer, adopted bool) error {
 	ctx, cancel := context.WithTimeout(ctx, feedPatience)
 	defer cancel()
-	outdated, err := g.configure(ctx, peer)
+	is, err := g.configure(ctx, peer)
 	switch {
 	case err != nil:
 		return fmt.Errorf("feed: %w", err)
-	case outdated != "" && adopted:
-		return g.retire(ctx, peer, outdated)
-	case outdated != "":
-		return errors.New("the gateway that was just started is not what was wanted: " + outdated)
+	case is.why != "" && !adopted:
+		return errors.New("the gateway that was just started is not what was wanted: " + is.why)
+	case is.fit == stranger:
+		g.o.Changed("gateway-outdated", "the gateway of a former keeper is replaced at once: "+is.why)
+		return errOutdated
+	case is.fit == outdated, is.fit == otherBuild && g.o.Outlive == 0:
+		return g.retire(ctx, peer, is.why)
 	}
 	if err := g.o.Feed(ctx, peer); err != nil {
 		return fmt.Errorf("feed: %w", err)
 	}
+	g.goesOn(is)
 	return nil
 }
 
@@ -219,6 +223,7 @@ func (g *Gateway) becomeLost() {
 	if s.peer != nil {
 		s = gatewayState{ready: make(chan struct{})}
 	}
+	g.other = time.Time{}
 	g.state <- s
 }
 

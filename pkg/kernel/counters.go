@@ -57,14 +57,19 @@ func (c RingCounters) Produced() uint64 { return c.Kept + c.Full + c.Throttled }
 func (c RingCounters) Lost() uint64 { return c.Full + c.Throttled }
 
 // Losses returns the counters of all rings.
-func (f *Fence) Losses() ([]RingCounters, error) {
+func (f *Fence) Losses() ([]RingCounters, error) { return ringCounters(f.maps.Outcomes) }
+
+func ringCounters(outcomes *ebpf.Map) ([]RingCounters, error) {
 	var out []RingCounters
 	for _, r := range Rings {
+		if uint32(r)*uint32(bpf.FenceRfOutcomeRF_OUTCOME_MAX) >= outcomes.MaxEntries() {
+			break // of a layout that did not have it
+		}
 		c := RingCounters{Ring: r}
 		for outcome, dst := range map[bpf.FenceRfOutcome]*uint64{
 			bpf.FenceRfOutcomeRF_KEPT: &c.Kept, bpf.FenceRfOutcomeRF_FULL: &c.Full, bpf.FenceRfOutcomeRF_THROTTLED: &c.Throttled,
 		} {
-			n, err := sumCPUs(f.maps.Outcomes, uint32(r)*uint32(bpf.FenceRfOutcomeRF_OUTCOME_MAX)+uint32(outcome))
+			n, err := sumCPUs(outcomes, uint32(r)*uint32(bpf.FenceRfOutcomeRF_OUTCOME_MAX)+uint32(outcome))
 			if err != nil {
 				return nil, fmt.Errorf("read losses: %w", err)
 			}

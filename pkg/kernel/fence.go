@@ -7,7 +7,7 @@
 // # Pinned layout
 //
 //	<PinDir>/                      a bpffs; Open mounts one if needed
-//	  ringfence-v<layout>/
+//	  ringfence-v<layout>/         others are of another layout
 //	    maps/<name>                state names cidrs members rates denials flows refusals processes
 //	                               calls watch reported programs scratch reads outcomes verdicts
 //	    progs/<object digest>/     one pin per hook program, exec, exit and refused
@@ -21,8 +21,12 @@
 // Pins outlive the keeper: denials hold while it is away. A keeper of the same
 // layout adopts maps, and programs too if they are of the same object;
 // otherwise it loads its own programs over the same maps and swaps them into
-// the links as it adopts each sandbox. Trees of another layout are left alone:
-// they go on denying until [Fence.RemoveStale].
+// the links as it adopts each sandbox.
+//
+// A keeper of the layout after it copies the tables into maps of its own, and as
+// it adopts each sandbox attaches its programs beside the former ones before
+// those go; [Fence.LeaveFormer] ends that. Any other tree goes on denying, and
+// Open refuses with a [LayoutError].
 package kernel
 
 import (
@@ -33,6 +37,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -78,6 +83,8 @@ type Fence struct {
 	trace []link.Link
 	steer *ebpf.CollectionSpec
 
+	former *former // nil without one; until LeaveFormer
+
 	watch   watcher
 	ended   endedFlows
 	written ledger
@@ -103,8 +110,13 @@ func Open(o Options) (*Fence, error) {
 		ids:   make(map[Hook]ebpf.ProgramID),
 		tags:  make(map[Hook]string),
 	}
+	if err := f.openFormer(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("kernel: %w", err)
+	}
 	for _, d := range []string{"", "maps", "progs", "links", "sandbox"} {
 		if err := os.MkdirAll(filepath.Join(f.dir, d), 0o700); err != nil {
+			f.Close()
 			return nil, fmt.Errorf("kernel: %w", err)
 		}
 	}
@@ -122,6 +134,11 @@ func (f *Fence) load(o Options) error {
 	}
 	if err := l.loadMaps(&f.maps); err != nil {
 		return err
+	}
+	if f.former != nil {
+		if err := f.copyTables(); err != nil {
+			return err
+		}
 	}
 	// Records of cgroups without state share bucket 0.
 	if err := f.ensureRate(0); err != nil {
@@ -236,21 +253,29 @@ func (f *Fence) Hooks() []Hook {
 	return out
 }
 
-// Pinned lists the ids of sandboxes that have pins, adopted or not.
+// Pinned lists the ids of sandboxes that have pins, adopted or not, of this
+// layout or of the one before.
 func (f *Fence) Pinned() ([]uint32, error) {
-	dirs, err := os.ReadDir(filepath.Join(f.dir, "sandbox"))
-	if err != nil {
-		return nil, err
+	roots := []string{f.dir}
+	if f.former != nil {
+		roots = append(roots, f.former.dir)
 	}
 	var ids []uint32
-	for _, d := range dirs {
-		id, err := strconv.ParseUint(d.Name(), 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("unexpected pin %q", d.Name())
+	for _, root := range roots {
+		dirs, err := os.ReadDir(filepath.Join(root, "sandbox"))
+		if err != nil && (root == f.dir || !errors.Is(err, os.ErrNotExist)) {
+			return nil, err
 		}
-		ids = append(ids, uint32(id))
+		for _, d := range dirs {
+			id, err := strconv.ParseUint(d.Name(), 10, 32)
+			if err != nil {
+				return nil, fmt.Errorf("unexpected pin %q", d.Name())
+			}
+			ids = append(ids, uint32(id))
+		}
 	}
-	return ids, nil
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
 }
 
 // Stale lists pinned trees of other layouts. They keep denying for the
@@ -281,7 +306,7 @@ func (f *Fence) RemoveStale(name string) error {
 // Close gives up this process's descriptors. Pins stay and go on denying.
 func (f *Fence) Close() error {
 	f.reading.close()
-	errs := []error{f.watch.close()}
+	errs := []error{f.watch.close(), f.former.close()}
 	for _, l := range f.trace {
 		errs = append(errs, l.Close())
 	}

@@ -135,6 +135,10 @@ func (f *Fence) openRefusals(l *loader, dir string, t *RefusalTable) error {
 		return nil
 	}
 	try, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_exit", Program: p})
+	if errors.Is(err, unix.EEXIST) { // an earlier keeper left it attached, and this kernel (6.1) takes a program once
+		f.watch.prog = p
+		return nil
+	}
 	if err != nil {
 		f.watch.err = fmt.Errorf("tracepoint sys_exit (CONFIG_FTRACE_SYSCALLS): %w", err)
 		return p.Close()

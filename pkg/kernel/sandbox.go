@@ -98,6 +98,17 @@ func (s *Sandbox) attach(st State) error {
 	} else if busy {
 		return ErrPopulated
 	}
+	if err := s.attachHooks(); err != nil {
+		return err
+	}
+	if err := s.register(st); err != nil {
+		return err
+	}
+	return s.SetState(st)
+}
+
+// attachHooks links and pins every hook.
+func (s *Sandbox) attachHooks() error {
 	for _, h := range hooks {
 		p := s.fence.progs[h.hook]
 		if p == nil {
@@ -112,10 +123,7 @@ func (s *Sandbox) attach(st State) error {
 			return fmt.Errorf("pin %s: %w", h.name, err)
 		}
 	}
-	if err := s.register(st); err != nil {
-		return err
-	}
-	return s.SetState(st)
+	return nil
 }
 
 // register makes the sandbox's records and processes known.
@@ -157,13 +165,18 @@ func (f *Fence) dropRate(id uint32) error {
 // AdoptSandbox takes over a sandbox that an earlier keeper attached. The links
 // must belong to the very cgroup at cgroupPath: one recreated at the same path
 // is not fenced and is refused. Links that run an older object are switched to
-// this keeper's programs, atomically and without a gap.
+// this keeper's programs, atomically and without a gap; a sandbox behind the
+// layout before this one gets links of its own before it loses the former ones.
 func (f *Fence) AdoptSandbox(cgroupPath string, id uint32) (*Sandbox, error) {
 	s, err := f.newSandbox(cgroupPath, id)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.adopt(); err != nil {
+	how := s.adopt
+	if f.former.has(id) {
+		how = s.takeOver
+	}
+	if err := how(); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("adopt sandbox %d: %w", id, err)
 	}
@@ -290,14 +303,33 @@ func (s *Sandbox) release() error {
 // Forget removes what is pinned for a sandbox whose cgroup is gone, so that it
 // cannot be adopted. While the cgroup exists it fails with ErrPopulated.
 func (f *Fence) Forget(id uint32) error {
-	dir := filepath.Join(f.dir, "sandbox", strconv.FormatUint(uint64(id), 10))
+	dirs := []string{filepath.Join(f.dir, "sandbox", strconv.FormatUint(uint64(id), 10))}
+	if f.former != nil {
+		dirs = append(dirs, f.former.sandboxDir(id), f.former.leftDir(id))
+	}
+	var errs []error
+	for _, dir := range dirs {
+		if err := gone(dir); err != nil {
+			return fmt.Errorf("forget sandbox %d: %w", id, err)
+		}
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	members, err := keysWhere(f.maps.Members, func(_ *uint64, v *uint32) bool { return *v == id })
+	if err != nil {
+		return fmt.Errorf("forget sandbox %d: %w", id, err)
+	}
+	return errors.Join(append(errs, deleteAll(f.maps.Members, members), f.dropRate(id), f.forgetWatched(id), f.watch.leave(id))...)
+}
+
+// gone demands that no pinned link leads to a cgroup that exists.
+func gone(dir string) error {
 	for _, h := range hooks {
 		l, err := link.LoadPinnedLink(filepath.Join(dir, h.name), nil)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("forget sandbox %d: %w", id, err)
+			return err
 		}
 		cg := linkCgroup(l)
 		l.Close()
@@ -305,16 +337,12 @@ func (f *Fence) Forget(id uint32) error {
 			continue
 		}
 		if there, err := cgroupExists(cg); err != nil {
-			return fmt.Errorf("forget sandbox %d: %w", id, err)
+			return err
 		} else if there {
-			return fmt.Errorf("forget sandbox %d: cgroup %d still exists: %w", id, cg, ErrPopulated)
+			return fmt.Errorf("cgroup %d still exists: %w", cg, ErrPopulated)
 		}
 	}
-	members, err := keysWhere(f.maps.Members, func(_ *uint64, v *uint32) bool { return *v == id })
-	if err != nil {
-		return fmt.Errorf("forget sandbox %d: %w", id, err)
-	}
-	return errors.Join(deleteAll(f.maps.Members, members), f.dropRate(id), f.forgetWatched(id), f.watch.leave(id), os.RemoveAll(dir))
+	return nil
 }
 
 func ignoreMissing(err error) error {

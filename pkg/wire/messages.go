@@ -16,7 +16,7 @@ const (
 	TypeLeaf          Type = 2 // LeafRequest -> LeafReply
 	TypeAppend        Type = 3 // u16 count, then events in event's wire form -> empty
 	TypeCounters      Type = 4 // empty -> CounterList
-	TypeConfig        Type = 5 // descriptor of a sealed JSON file -> ConfigReply
+	TypeConfig        Type = 5 // Config + descriptor of a sealed JSON file -> ConfigReply; the first message
 	TypeSnapshot      Type = 6 // descriptor of a sealed snapshot -> empty, when in force
 	TypeSecrets       Type = 7 // descriptor of a sealed JSON file {name: value} -> empty
 	TypeNames         Type = 8 // NameList -> empty; before SandboxAdd
@@ -27,6 +27,7 @@ const (
 	TypeDrain         Type = 13
 	TypeNode          Type = 14 // Node -> empty, when in use
 	TypeRevisions     Type = 15 // empty -> u16 count, then u32 id and u64 policy revision of each sandbox
+	TypeConnections   Type = 16 // empty -> Connections that are open; since version 2
 )
 
 // Bounds of strings in bytes, and of lists.
@@ -225,6 +226,7 @@ type ConfigReply struct {
 	Config     []byte   // SHA-256 of the configuration that it works with
 	Binary     string   // which file it executes, see keeper.BinaryID
 	Unconfined []string // walls that it could not put around itself
+	Version    uint16   // of the messages that it knows; 1 says nothing
 }
 
 // MaxUnconfined bounds ConfigReply.Unconfined.
@@ -235,12 +237,16 @@ func (m ConfigReply) Encode() ([]byte, error) {
 	e.Bytes(m.Config, sha256.Size)
 	e.Str(m.Binary, MaxName)
 	e.strs(m.Unconfined, MaxUnconfined)
+	if m.Version > 1 {
+		e.U16(m.Version)
+	}
 	return e.Payload()
 }
 
 func (m *ConfigReply) Decode(b []byte) error {
 	d := NewDecoder(b)
 	m.Config, m.Binary, m.Unconfined = d.Bytes(sha256.Size), d.Str(MaxName), d.strs(MaxUnconfined)
+	m.Version = d.version()
 	return d.End()
 }
 

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/test/doubles"
+	"github.com/ringfence/ringfence/test/env"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -188,6 +189,9 @@ type load struct {
 }
 
 var buildLoad = sync.OnceValues(func() (string, error) {
+	if p := env.Built("load"); p != "" {
+		return p, nil
+	}
 	bin := filepath.Join(os.TempDir(), fmt.Sprintf("ringfence-load-%d", os.Getpid()))
 	cmd := exec.Command("go", "build", "-o", bin, "./testdata/load")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -199,7 +203,7 @@ var buildLoad = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if bin, err := buildLoad(); err == nil {
+	if bin, err := buildLoad(); err == nil && env.Tree() == "" {
 		_ = os.Remove(bin)
 	}
 	os.Exit(code)
@@ -248,7 +252,7 @@ func (l *load) counts(t *testing.T) map[string]count {
 // more waits until each of the kinds succeeded n more times than in since.
 func (l *load) more(t *testing.T, since map[string]count, n int64, kinds ...string) {
 	t.Helper()
-	deadline := time.Now().Add(soon)
+	deadline := time.Now().Add(env.Wait(soon))
 	for {
 		c := l.counts(t)
 		var behind []string
@@ -283,7 +287,7 @@ func (l *load) tried(t *testing.T, since map[string]count, n int64, kinds ...str
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(soon); !f(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(env.Wait(soon)); !f(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}

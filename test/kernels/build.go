@@ -13,14 +13,16 @@ import (
 )
 
 // static links what uses cgo without a need for the guest's C library.
-var static = []string{"-trimpath", "-tags", "netgo,osusergo", "-ldflags", "-linkmode external -extldflags -static"}
+var static = []string{"-trimpath", "-tags", staticTags, "-ldflags", staticLink}
+
+const staticTags, staticLink = "netgo,osusergo", "-linkmode external -extldflags -static"
 
 // tree is where the guest finds this checkout, read-only: the tracked files,
 // the product in bin/test and the test programs in bin/kernels.
 const tree = "/src"
 
 // build makes the image of the tree, with everything that the suites need.
-func build(ctx context.Context, work string, suites []suite) (image string, guest []byte, err error) {
+func build(ctx context.Context, work string, suites []suite, upgrades bool) (image string, guest []byte, err error) {
 	dir := filepath.Join(work, "tree")
 	if err := os.MkdirAll(filepath.Join(dir, "bin/kernels"), 0o755); err != nil {
 		return "", nil, err
@@ -33,12 +35,20 @@ func build(ctx context.Context, work string, suites []suite) (image string, gues
 		{filepath.Join(bin, "ringfence"), "./cmd/ringfence", "0"},
 		{filepath.Join(bin, "ringfence-init"), "./cmd/ringfence-init", "0"},
 		{filepath.Join(bin, "attempts"), "./test/escapes/attempts", "0"},
+		{filepath.Join(bin, "load"), "./test/faults/testdata/load", "0"},
 		{filepath.Join(work, "guest"), "./test/kernels/guest", "0"},
 		{filepath.Join(bin, "ringfenced"), "./cmd/ringfenced", "1"},
 		{filepath.Join(dir, "bin/kernels/examine"), "./test/kernels/examine", "1"},
 	} {
 		if err := compile(ctx, p.cgo, "build", p.to, p.pkg); err != nil {
 			return "", nil, err
+		}
+	}
+	if upgrades {
+		for version, tags := range map[string]string{"other": staticTags, "next": staticTags + ",ringfence_next"} {
+			if err := compileAs(ctx, filepath.Join(bin, "ringfenced-"+version), version, tags); err != nil {
+				return "", nil, err
+			}
 		}
 	}
 	for _, s := range suites {
@@ -51,6 +61,16 @@ func build(ctx context.Context, work string, suites []suite) (image string, gues
 	}
 	image = filepath.Join(work, "tree.ext4")
 	return image, guest, makeImage(ctx, image, dir, "512M")
+}
+
+// compileAs builds the daemon of another version; see node.Another.
+func compileAs(ctx context.Context, to, version, tags string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", tags, "-ldflags", staticLink+" -X main.version="+version, "-o", to, "./cmd/ringfenced")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "GOARCH=amd64", "GOOS=linux")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build ringfenced %s: %w\n%s", version, err, out)
+	}
+	return nil
 }
 
 func compile(ctx context.Context, cgo, verb, to, pkg string) error {

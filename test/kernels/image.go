@@ -29,15 +29,18 @@ const recipe = "3"
 // rootBytes is the size of the guest's root file system; the file is sparse.
 const rootBytes = "3G"
 
-// rootImage makes, or finds in the cache, the ext4 file system that every guest
-// has as its root.
-func (c *cache) rootImage(ctx context.Context, debs []string) (string, error) {
+// withSystemd is what a guest has besides, whose first program is systemd.
+var withSystemd = []string{"systemd"}
+
+// rootImage makes, or finds in the cache by its name and the packages, the ext4
+// file system that a guest has as its root.
+func (c *cache) rootImage(ctx context.Context, name string, debs []string) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, recipe, rootBytes)
 	for _, d := range debs {
 		fmt.Fprintln(sum, filepath.Base(d))
 	}
-	image := c.path(fmt.Sprintf("root-%x.ext4", sum.Sum(nil)[:8]))
+	image := c.path(fmt.Sprintf("%s-%x.ext4", name, sum.Sum(nil)[:8]))
 	if _, err := os.Stat(image); err == nil {
 		return image, nil
 	}
@@ -49,7 +52,7 @@ func (c *cache) rootImage(ctx context.Context, debs []string) (string, error) {
 	if err := unpackRoot(ctx, dir, debs); err != nil {
 		return "", err
 	}
-	c.forget("root-*.ext4")
+	c.forget(name + "-*.ext4")
 	return image, makeImage(ctx, image, dir, rootBytes)
 }
 

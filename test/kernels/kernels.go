@@ -62,6 +62,9 @@ var packages = []suite{
 	{name: "test/escapes", skip: "^TestEscapes$/.*/^tcp-race-address$|^TestLocks$", short: "^TestAttacks$", seconds: 1200},
 }
 
+// installed are the tests that need a machine of their own with systemd.
+var installed = []suite{{name: "test/faults", short: "^TestUnderSystemd$", seconds: 1500}}
+
 // program is the test program below the tree.
 func (s *suite) program() string {
 	return path.Join("bin/kernels", strings.ReplaceAll(s.name, "/", "-")+".test")

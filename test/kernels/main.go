@@ -7,6 +7,7 @@
 //
 //	go run ./test/kernels [-short] [-only 6.1,newest] [-packages pkg/kernel] [-update] [-v]
 //	go run ./test/kernels -only 6.1 -sh 'uname -r'
+//	go run ./test/kernels -systemd [-only 6.12]
 package main
 
 import (
@@ -35,6 +36,7 @@ const emulation = "tcg,thread=single"
 // options are the flags.
 type options struct {
 	short, update, verbose bool
+	systemd                bool
 	only, packages, script string
 	accel                  string
 	jobs                   int
@@ -49,6 +51,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "kernels, by the names of the table, with commas")
 	flag.StringVar(&o.packages, "packages", "", "packages, with commas")
 	flag.StringVar(&o.script, "sh", "", "only run this script of the guest's shell, and print what it prints")
+	flag.BoolVar(&o.systemd, "systemd", false, "systemd is the guest's first program, and the tests are those of the installed unit")
 	flag.StringVar(&o.accel, "accel", emulation, "QEMU's accelerator; kvm where it works")
 	flag.IntVar(&o.jobs, "jobs", 2, "kernels at a time")
 	flag.DurationVar(&o.limit, "limit", time.Hour, "for one kernel")
@@ -86,7 +89,7 @@ func test(ctx context.Context, o *options) error {
 		return err
 	}
 	defer c.close()
-	rootDisk, kernels, err := c.prepare(ctx, chosen)
+	rootDisk, kernels, err := c.prepare(ctx, chosen, o.systemd)
 	if err != nil {
 		return err
 	}
@@ -96,7 +99,7 @@ func test(ctx context.Context, o *options) error {
 	}
 	defer os.RemoveAll(work)
 	fmt.Println("building what is tested")
-	treeDisk, guest, err := build(ctx, work, suites)
+	treeDisk, guest, err := build(ctx, work, suites, o.systemd)
 	if err != nil {
 		return err
 	}
@@ -106,11 +109,14 @@ func test(ctx context.Context, o *options) error {
 	for i := range kernels {
 		r := &row{kernel: kernels[i].kernel, release: kernels[i].files.release, part: o.short, verbose: o.verbose || o.script != ""}
 		rows[i] = r
-		t := &trial{files: kernels[i].files, jobs: o.plan(suites), guest: guest, work: work, root: rootDisk, tree: treeDisk, accel: o.accel, limit: o.limit}
+		t := &trial{files: kernels[i].files, jobs: o.plan(suites), systemd: o.systemd, guest: guest, work: work, root: rootDisk, tree: treeDisk, accel: o.accel, limit: o.limit}
 		guests.Go(func() error {
 			r.boot(ctx, t)
 			if ctx.Err() != nil || o.script != "" {
 				return context.Cause(ctx)
+			}
+			if o.systemd {
+				return r.passed(ctx)
 			}
 			return r.judge(ctx, o.update)
 		})
@@ -126,9 +132,16 @@ func (o *options) plan(suites []suite) []plan.Job {
 	if o.script != "" {
 		return []plan.Job{{Name: "sh", Dir: tree, Argv: []string{"sh", "-c", o.script}, Seconds: int(o.limit.Seconds())}}
 	}
-	jobs := []plan.Job{examine}
+	var jobs []plan.Job
+	if !o.systemd {
+		jobs = append(jobs, examine)
+	}
 	for i := range suites {
-		jobs = append(jobs, suites[i].job())
+		j := suites[i].job()
+		if o.systemd {
+			j.Env = append(j.Env, "RINGFENCE_OWN_MACHINE=systemd")
+		}
+		jobs = append(jobs, j)
 	}
 	return jobs
 }
@@ -151,8 +164,12 @@ func (o *options) choose() (kernels []*kernel, suites []suite, err error) {
 			delete(unknown, k.name)
 		}
 	}
-	for _, s := range packages {
-		s.part = o.short && s.short != ""
+	table := packages
+	if o.systemd {
+		table = installed
+	}
+	for _, s := range table {
+		s.part = (o.short || o.systemd) && s.short != ""
 		if (len(names) == 0 && (s.part || !o.short)) || slices.Contains(names, s.name) {
 			suites = append(suites, s)
 			delete(unknown, s.name)
@@ -165,7 +182,7 @@ func (o *options) choose() (kernels []*kernel, suites []suite, err error) {
 }
 
 // prepare has everything on disk that does not depend on the checkout.
-func (c *cache) prepare(ctx context.Context, chosen []*kernel) (root string, kernels []prepared, err error) {
+func (c *cache) prepare(ctx context.Context, chosen []*kernel, systemd bool) (root string, kernels []prepared, err error) {
 	a, err := openArchive(ctx, c.path("apt"))
 	if err != nil {
 		return "", nil, err
@@ -173,11 +190,15 @@ func (c *cache) prepare(ctx context.Context, chosen []*kernel) (root string, ker
 	if err := a.update(ctx); err != nil {
 		return "", nil, err
 	}
-	debs, err := a.fetch(ctx, true, programs...)
+	name, wanted := "root", programs
+	if systemd {
+		name, wanted = "systemd", append(slices.Clone(programs), withSystemd...)
+	}
+	debs, err := a.fetch(ctx, true, wanted...)
 	if err != nil {
 		return "", nil, err
 	}
-	if root, err = c.rootImage(ctx, debs); err != nil {
+	if root, err = c.rootImage(ctx, name, debs); err != nil {
 		return "", nil, err
 	}
 	for _, k := range chosen {
@@ -206,6 +227,7 @@ func (c *cache) prepare(ctx context.Context, chosen []*kernel) (root string, ker
 type trial struct {
 	files            *kernelFiles
 	jobs             []plan.Job
+	systemd          bool
 	guest            []byte
 	work, root, tree string
 	accel            string

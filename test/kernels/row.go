@@ -34,7 +34,7 @@ func (r *row) boot(ctx context.Context, t *trial) {
 	fmt.Printf("== %s: Linux %s\n", r.kernel.name, r.release)
 	began := time.Now()
 	defer func() { r.took = time.Since(began) }()
-	p := plan.Plan{Jobs: t.jobs}
+	p := plan.Plan{Jobs: t.jobs, Systemd: t.systemd}
 	for _, j := range p.Jobs {
 		r.outcomes = append(r.outcomes, &outcome{job: j.Name})
 	}
@@ -72,6 +72,19 @@ func (r *row) tell(m plan.Message) {
 			fmt.Printf("   %s: %s in %.0f s\n", r.kernel.name, o.job, m.Seconds)
 		}
 	}
+}
+
+// passed counts where nothing may be skipped.
+func (r *row) passed(ctx context.Context) error {
+	for _, o := range r.outcomes {
+		if err := o.count(ctx); err != nil {
+			return err
+		}
+		for t, why := range o.skips {
+			r.problems = append(r.problems, fmt.Sprintf("%s was skipped: %s", t, why))
+		}
+	}
+	return nil
 }
 
 // judge counts, and compares with what is committed or replaces that.

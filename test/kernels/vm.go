@@ -31,8 +31,9 @@ type machine struct {
 // processors Linux 6.12 corrupts its own lists (seen with QEMU 7.2).
 const processor = "max,cx16=off"
 
-// commandLine of a guest: the modules that Debian has, and bpf.
-const commandLine = "console=ttyS0 quiet panic=-1 oops=panic lsm=landlock,lockdown,yama,integrity,apparmor,bpf"
+// commandLine of a guest: the modules that Debian has, and bpf. To systemd each
+// start is a first one, and it would ask questions.
+const commandLine = "console=ttyS0 quiet panic=-1 oops=panic lsm=landlock,lockdown,yama,integrity,apparmor,bpf systemd.firstboot=off"
 
 // boot runs the guest to its end and hands over each message. It needs neither
 // root nor /dev/kvm nor a network.

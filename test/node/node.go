@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -74,17 +75,51 @@ func buildAll() (string, error) {
 	return dir, nil
 }
 
+// Another builds one more daemon beside those that the tests use: of another
+// version, with build tags.
+func Another(t testing.TB, version string, tags ...string) string {
+	t.Helper()
+	if p := env.Built("ringfenced-" + version); p != "" {
+		if _, err := os.Stat(p); err != nil {
+			t.Skip("needs Go: another daemon is built")
+		}
+		return p
+	}
+	dir, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "ringfenced-"+version)
+	args := []string{"build", "-o", path, "-ldflags", "-X main.version=" + version, "-tags", strings.Join(tags, ",")}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "./cmd/ringfenced")...)
+	cmd.Dir = Root()
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", path, err, out)
+	}
+	return path
+}
+
 // Options of a node.
 type Options struct {
 	Config   string            // YAML of the daemon's configuration
 	Policies map[string]string // file name -> YAML, in the policy directory
 	Env      []string          // for the daemon
+	Wrap     []string          // a command that runs the daemon in its own place (exec), with what limits it
 	NoStart  bool
 }
 
 // Node is one daemon under test.
 type Node struct {
 	Bin, Dir, RunDir, StateDir, PolicyDir, Socket string
+
+	// Daemon is the program that StartDaemon runs; a test that upgrades puts
+	// another one here.
+	Daemon string
+	Wrap   []string // see Options
 
 	cmd *exec.Cmd
 }
@@ -110,7 +145,7 @@ func Start(t testing.TB, o Options) *Node {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	n := &Node{Bin: bin, Dir: dir, RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), PolicyDir: filepath.Join(dir, "policy")}
+	n := &Node{Bin: bin, Daemon: filepath.Join(bin, "ringfenced"), Wrap: o.Wrap, Dir: dir, RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), PolicyDir: filepath.Join(dir, "policy")}
 	n.Socket = filepath.Join(n.RunDir, "ringfence.sock")
 	if err := os.MkdirAll(n.PolicyDir, 0o755); err != nil {
 		t.Fatal(err)
@@ -131,8 +166,16 @@ func Start(t testing.TB, o Options) *Node {
 // StartDaemon starts the daemon and waits until its API answers.
 func (n *Node) StartDaemon(t testing.TB, environ ...string) {
 	t.Helper()
-	n.cmd = exec.Command(filepath.Join(n.Bin, "ringfenced"), "--config", filepath.Join(n.Dir, "config.yaml"),
+	n.Launch(t, environ...)
+	n.await(t)
+}
+
+// Launch starts the daemon and does not wait for it.
+func (n *Node) Launch(t testing.TB, environ ...string) {
+	t.Helper()
+	argv := append(slices.Clone(n.Wrap), n.Daemon, "--config", filepath.Join(n.Dir, "config.yaml"),
 		"--run-dir", n.RunDir, "--state-dir", n.StateDir, "--policy-dir", n.PolicyDir)
+	n.cmd = exec.Command(argv[0], argv[1:]...)
 	n.cmd.Env = append(os.Environ(), environ...)
 	// A file, not a pipe: the gateway has it too, and outlives a keeper.
 	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -144,7 +187,22 @@ func (n *Node) StartDaemon(t testing.TB, environ ...string) {
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	n.await(t)
+}
+
+// Refused starts a daemon that is to end by itself, and returns its exit status
+// and what it said.
+func (n *Node) Refused(t testing.TB) (code int, said string) {
+	t.Helper()
+	before := len(n.Log())
+	n.Launch(t)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = n.cmd.Wait() }() // its status is looked at
+	select {
+	case <-done:
+	case <-time.After(env.Wait(60 * time.Second)):
+		t.Fatalf("the daemon that was to refuse runs:\n%s", n.Log())
+	}
+	return n.cmd.ProcessState.ExitCode(), n.Log()[before:]
 }
 
 func (n *Node) await(t testing.TB) {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,10 +35,39 @@ func run() {
 		t.say(plan.Message{Kind: plan.Fail, Text: err.Error()})
 		os.Exit(1)
 	}
+	if p.Systemd {
+		if err := awaitSystemd(); err != nil {
+			t.say(plan.Message{Kind: plan.Fail, Text: err.Error()})
+			powerOff()
+		}
+	}
 	for i := range p.Jobs {
 		t.job(&p.Jobs[i])
 	}
 	t.say(plan.Message{Kind: plan.Done})
+	if p.Systemd {
+		powerOff()
+	}
+}
+
+// startPatience is for systemd and what it starts, under emulation.
+const startPatience = 5 * time.Minute
+
+// awaitSystemd waits until it has started what it starts. That some unit failed
+// is none of ours.
+func awaitSystemd() error {
+	ctx, cancel := context.WithTimeout(context.Background(), startPatience)
+	defer cancel()
+	for last := ""; ; time.Sleep(time.Second) {
+		out, err := exec.CommandContext(ctx, "systemctl", "is-system-running").CombinedOutput()
+		switch last = strings.TrimSpace(string(out)); last {
+		case "running", "degraded":
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("systemd did not start within %s: %q, %w", startPatience, last, err)
+		}
+	}
 }
 
 // job runs one and tells what it says, line by line.

@@ -15,7 +15,8 @@ type Job struct {
 
 // Plan is everything a guest does before it powers off.
 type Plan struct {
-	Jobs []Job `json:"jobs"`
+	Jobs    []Job `json:"jobs"`
+	Systemd bool  `json:"systemd,omitempty"` // it is process 1 while they run
 }
 
 // Kinds of messages.

@@ -9,7 +9,10 @@
 // echo (host:port; an echoed line on a connection of its own counts),
 // stream (host:port; one echoed line on a connection that is kept counts),
 // dns (name; an address that is not the refusal address counts), llm (base URL;
-// an answered chat completion counts).
+// an answered chat completion counts). flood and datagrams (ip:port) try a
+// thousand times a second: a connection, or a datagram that the kernel takes,
+// counts. blast (ip:port) connects as fast as it can, as often as the file
+// NAME.go says once it is there.
 package main
 
 import (
@@ -63,6 +66,10 @@ func main() {
 			c = &Count{}
 			counts[name] = c
 		}
+		if kind == "blast" {
+			go blast(name+".go", target, c)
+			continue
+		}
 		go repeat(kind, target, c)
 	}
 	for {
@@ -96,6 +103,10 @@ func repeat(kind, target string, c *Count) {
 			c.note(stream(target, c))
 			time.Sleep(10 * time.Millisecond)
 		}
+	}
+	if try := paced[kind]; try != nil {
+		repeatPaced(try, target, c)
+		return
 	}
 	do := map[string]func(string) error{"get": get, "post": post, "tcp": tcp, "echo": echo, "dns": resolve, "llm": llm}[kind]
 	if kind == "tcp" || kind == "echo" {

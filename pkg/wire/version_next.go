@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build ringfence_next
+
+package wire
+
+// Version that tests upgrade to: messages are those of version 2.
+const Version = 3
