@@ -113,7 +113,7 @@ func (f *Fence) Records(ctx context.Context, fn func(Record)) error {
 			return r.Close()
 		})
 		g.Go(func() error {
-			return drain(r, &acks{reads: f.maps.Reads, ring: ring}, func(rec Record) {
+			return drain(r, &acks{of: &f.reading, reads: f.maps.Reads, ring: ring}, func(rec Record) {
 				if v, ok := rec.(*Verdict); ok && v.Hook == HookEgress {
 					v.Ended = f.ended.has(v.Cookie)
 				}
@@ -171,6 +171,7 @@ const ackEvery = 64
 // acks tell the kernel how far each sandbox's records of a ring were read: on
 // it depends who may still write when the ring fills up.
 type acks struct {
+	of    *readers
 	reads *ebpf.Map
 	ring  Ring
 	n     int
@@ -188,8 +189,14 @@ func (a *acks) read(h *Head) error {
 	return a.tell()
 }
 
-// tell leaves out sandboxes that have been detached meanwhile.
+// tell leaves out sandboxes that have been detached meanwhile. When the Fence
+// is closed there is nobody to tell.
 func (a *acks) tell() error {
+	a.of.mu.Lock()
+	defer a.of.mu.Unlock()
+	if a.of.closed {
+		return os.ErrClosed
+	}
 	for sandbox, nth := range a.last {
 		err := a.reads.Update(bpf.FenceRfReadKey{Sandbox: sandbox, Ring: uint32(a.ring)}, nth, ebpf.UpdateExist)
 		if ignoreMissing(err) != nil {
