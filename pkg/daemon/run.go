@@ -123,15 +123,19 @@ func (d *Daemon) serve(ctx context.Context) error {
 	return errors.Join(err, cerr)
 }
 
+// startPatience is for a gateway that starts and takes over what there is; it is
+// less than what the unit's TimeoutStartSec= allows.
+const startPatience = 90 * time.Second
+
 func (d *Daemon) awaitGateway(ctx context.Context) error {
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(startPatience)
 	defer deadline.Stop()
 	for !d.gateway.Ready() {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline.C:
-			return errors.New("the gateway did not become ready within 30 s; its own messages above say why")
+			return fmt.Errorf("the gateway did not become ready within %s; its own messages above say why", startPatience)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -186,8 +186,9 @@ func (g *Gateway) serve(ctx context.Context, conn *wire.Conn, adopted bool) erro
 var errHung = errors.New("it did not answer any more")
 
 // feedPatience bounds how long a gateway may take to be fed; one that hangs is
-// replaced.
-const feedPatience = 15 * time.Second
+// replaced. The first feeding of a keeper takes over every sandbox of the one
+// before it, and perhaps moves each to another layout of the kernel's maps.
+const feedPatience = time.Minute
 
 func (g *Gateway) feed(ctx context.Context, peer *wire.Peer, adopted bool) error {
 	ctx, cancel := context.WithTimeout(ctx, feedPatience)
