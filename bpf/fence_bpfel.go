@@ -116,7 +116,7 @@ const (
 type FenceRfLayout uint32
 
 const (
-	FenceRfLayoutRF_LAYOUT FenceRfLayout = 3
+	FenceRfLayoutRF_LAYOUT FenceRfLayout = 4
 )
 
 type FenceRfNameKey struct {

@@ -11,7 +11,7 @@
 #define RINGFENCE_H
 
 enum rf_layout {
-	RF_LAYOUT = 3,
+	RF_LAYOUT = 4,
 };
 
 #define RF_COMM_LEN 16

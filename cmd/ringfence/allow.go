@@ -34,10 +34,12 @@ func (a *app) allowCommand() *cobra.Command {
 		Short: "Allow one destination for a sandbox or a scope, or take that back",
 		Long: "Add one rule for a running sandbox (--sandbox; the only one there is, if neither\n" +
 			"is named) or for a scope (--scope), and show it. Without --once, --for or --always\n" +
-			"the rule lasts until the sandbox stops; a scope needs one of them.\n\n" +
+			"the rule lasts until the sandbox stops; a scope needs one of them. HOST:PORT is\n" +
+			"for TCP, HOST:PORT/udp for UDP.\n\n" +
 			"--remove takes back what this command gave to exactly that sandbox or scope, and\n" +
 			"nothing else; with --always only the rule that is kept.",
 		Example: "  ringfence allow api.github.com:443\n  ringfence allow db.internal:5432 --sandbox web --for 1h\n" +
+			"  ringfence allow ntp.example.org:123/udp --sandbox web\n" +
 			"  ringfence allow '*.npmjs.org:443' --scope org:local/team:default/agent:claude --always\n" +
 			"  ringfence allow --remove '*.npmjs.org:443' --scope org:local/team:default/agent:claude --always",
 		Args: args(cobra.ExactArgs(1)),
@@ -108,10 +110,11 @@ func (a *app) takeBack(ctx context.Context, r api.AllowRequest, f allowFlags) er
 
 // checkAllow finds what is wrong before the daemon is asked anything.
 func checkAllow(r *api.AllowRequest) error {
-	host, port, err := net.SplitHostPort(r.Destination)
+	destination, _ := policy.CutProto(r.Destination)
+	host, port, err := net.SplitHostPort(destination)
 	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 {
 		if err != nil {
-			host = r.Destination
+			host = destination
 		}
 		if u, err := url.Parse(r.Destination); err == nil && u.Host != "" {
 			host = u.Hostname()

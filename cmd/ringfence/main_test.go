@@ -145,6 +145,8 @@ func TestExitCodes(t *testing.T) {
 		{"allow: no port", n.socket, []string{"allow", "pastebin.com", "--sandbox", "web"}, 2, "HOST:PORT"},
 		{"allow: no port, and no sandbox either", "/nonexistent", []string{"allow", "pastebin.com"}, 2, `the destination "pastebin.com" is not HOST:PORT, for example pastebin.com:443`},
 		{"allow: a URL", n.socket, []string{"allow", "https://pastebin.com/x"}, 2, "is not HOST:PORT, for example pastebin.com:443"},
+		{"allow: a protocol without port", n.socket, []string{"allow", "pastebin.com/udp"}, 2, "for example pastebin.com:443"},
+		{"allow: another protocol", n.socket, []string{"allow", "pastebin.com:53/sctp"}, 2, "is not HOST:PORT"},
 		{"allow: a port by name", n.socket, []string{"allow", "pastebin.com:https"}, 2, "for example pastebin.com:443"},
 		{"allow: three lengths", n.socket, []string{"allow", "a:1", "--once", "--always"}, 2, "choose one of --once, --for and --always: --always and --once do not go together"},
 		{"allow: no scope", n.socket, []string{"allow", "a:1", "--scope", "curl", "--always"}, 2, `the scope "curl": segment "curl" is not key:value; one is for example org:local/team:default/agent:curl` + "\n"},

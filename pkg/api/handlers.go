@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // answer writes what a Backend returned.
@@ -102,10 +104,11 @@ func (s *Server) allowRequest(r *call, check func(*AllowRequest) error) (*AllowR
 	if err := readJSON(r, &req); err != nil {
 		return nil, err
 	}
-	host, port, err := net.SplitHostPort(req.Destination)
+	destination, _ := policy.CutProto(req.Destination)
+	host, port, err := net.SplitHostPort(destination)
 	n, perr := strconv.ParseUint(port, 10, 16)
 	if err != nil || perr != nil || n == 0 || host == "" || len(req.Destination) > 300 {
-		return nil, Errorf(CodeBadRequest, "the destination %q is not HOST:PORT", req.Destination)
+		return nil, Errorf(CodeBadRequest, "the destination %q is not HOST:PORT or HOST:PORT/udp", req.Destination)
 	}
 	if (req.Sandbox == "") == (req.Scope == "") {
 		return nil, Errorf(CodeBadRequest, "name either a sandbox or a scope")

@@ -225,7 +225,7 @@ func Lasts(mode string) string {
 // AllowRequest is the body of POST /v1/allow, and of DELETE /v1/allow which
 // takes back what that gave: one destination, for one sandbox or one scope.
 type AllowRequest struct {
-	Destination string   `json:"destination"` // HOST:PORT
+	Destination string   `json:"destination"` // HOST:PORT, or HOST:PORT/udp
 	Sandbox     string   `json:"sandbox,omitempty"`
 	Scope       string   `json:"scope,omitempty"`
 	Mode        string   `json:"mode"` // AllowOnce ...; to take back: "" for all of them, or AllowAlways

@@ -291,7 +291,8 @@ func (d *Daemon) fenceGateway() (err error) {
 }
 
 func (d *Daemon) attachGateway(path string) (*kernel.Sandbox, error) {
-	table := gatewayTable(d.library.Snapshot().UpstreamPrefixes(), d.node().resolvers)
+	snap := d.library.Snapshot()
+	table := gatewayTable(snap.UpstreamPrefixes(), snap.DatagramPorts(), d.node().resolvers)
 	if err := d.fence.DropPolicy(gatewayTableA, gatewayTableB); err != nil {
 		return nil, err
 	}
@@ -323,7 +324,7 @@ func (d *Daemon) openGatewayTable() error {
 	if err := d.fence.DropPolicy(next); err != nil {
 		return err
 	}
-	if err := d.fence.PutCIDRs(next, gatewayTable(snap.UpstreamPrefixes(), d.node().resolvers)); err != nil {
+	if err := d.fence.PutCIDRs(next, gatewayTable(snap.UpstreamPrefixes(), snap.DatagramPorts(), d.node().resolvers)); err != nil {
 		return err
 	}
 	st := d.gwFence.State()

@@ -49,43 +49,48 @@ type opening struct {
 // gatewayTable compiles what the gateway's cgroup may connect to. Within a
 // port the kernel takes the longest prefix and looks at port 0 only when the
 // port has no entry, so each port that an exception names repeats the rest.
-func gatewayTable(listed []policy.UpstreamPrefix, resolvers []netip.AddrPort) []kernel.CIDREntry {
+// Datagrams go out to public addresses at the listed ports alone.
+func gatewayTable(listed []policy.UpstreamPrefix, datagrams []uint16, resolvers []netip.AddrPort) []kernel.CIDREntry {
 	var open []opening
 	for _, l := range listed {
-		open = append(open, opening{l.Prefix, l.Port, kernel.ProtoTCP})
+		open = append(open, opening{l.Prefix, l.Port, uint8(l.Proto)})
 	}
 	for _, r := range resolvers {
 		p := netip.PrefixFrom(r.Addr(), r.Addr().BitLen())
 		open = append(open, opening{p, r.Port(), kernel.ProtoUDP}, opening{p, r.Port(), kernel.ProtoTCP})
 	}
-	ports := map[uint16]bool{0: true}
+	type door struct {
+		port  uint16
+		proto uint8
+	}
+	public := map[door]bool{{0, kernel.ProtoTCP}: true} // whether everywhere is open
 	for _, o := range open {
-		if o.proto == kernel.ProtoTCP {
-			ports[o.port] = true
-		}
+		public[door{o.port, o.proto}] = o.proto == kernel.ProtoTCP
+	}
+	for _, port := range datagrams {
+		public[door{port, kernel.ProtoUDP}] = true
 	}
 	type key struct {
 		prefix netip.Prefix
-		port   uint16
-		proto  uint8
+		door
 	}
 	table := map[key]bool{}
-	for port := range ports {
+	for d, everyone := range public {
 		for _, p := range everywhere {
-			table[key{p, port, kernel.ProtoTCP}] = true
+			if everyone {
+				table[key{p, d}] = true
+			}
 		}
 		for _, p := range closed {
-			table[key{p, port, kernel.ProtoTCP}] = false
+			table[key{p, d}] = false
 		}
 	}
 	for _, o := range open {
-		if o.port == 0 {
-			for port := range ports {
-				table[key{o.prefix.Masked(), port, o.proto}] = true
+		for d := range public {
+			if d.proto == o.proto && (o.port == 0 || o.port == d.port) {
+				table[key{o.prefix.Masked(), d}] = true
 			}
-			continue
 		}
-		table[key{o.prefix.Masked(), o.port, o.proto}] = true
 	}
 	out := make([]kernel.CIDREntry, 0, len(table))
 	for k, allow := range table {

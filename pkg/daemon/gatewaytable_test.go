@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ringfence/ringfence/pkg/kernel"
@@ -34,8 +36,11 @@ func verdict(table []kernel.CIDREntry, a netip.Addr, port uint16, proto uint8) b
 func upstreams(in ...string) []policy.UpstreamPrefix {
 	var out []policy.UpstreamPrefix
 	for _, s := range in {
-		var u policy.UpstreamPrefix
+		u := policy.UpstreamPrefix{Proto: policy.TCP}
 		p, port := s, ""
+		if rest, ok := strings.CutSuffix(s, "/udp"); ok {
+			u.Proto, s, p = policy.UDP, rest, rest
+		}
 		for i := len(s) - 1; i >= 0; i-- {
 			if s[i] == '@' {
 				p, port = s[:i], s[i+1:]
@@ -53,7 +58,8 @@ func upstreams(in ...string) []policy.UpstreamPrefix {
 
 func TestWhatTheGatewayMayDial(t *testing.T) {
 	resolvers := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.53:53"), netip.MustParseAddrPort("[fd00::53]:5353")}
-	table := gatewayTable(upstreams("10.20.0.0/16@5432", "127.0.0.1/32@8080", "192.168.7.0/24", "fd00:1::/64@443"), resolvers)
+	table := gatewayTable(upstreams("10.20.0.0/16@5432", "127.0.0.1/32@8080", "192.168.7.0/24", "fd00:1::/64@443",
+		"10.40.0.0/16@123/udp", "9.9.9.0/24@514/udp", "0.0.0.0/0@161/udp"), []uint16{123}, resolvers)
 	for _, c := range []struct {
 		addr  string
 		proto uint8
@@ -74,6 +80,20 @@ func TestWhatTheGatewayMayDial(t *testing.T) {
 		{"10.20.3.4:5433", kernel.ProtoTCP, false},
 		{"10.21.3.4:5432", kernel.ProtoTCP, false},
 		{"10.20.3.4:5432", kernel.ProtoUDP, false},
+		{"1.1.1.1:123", kernel.ProtoUDP, true}, // names are open there
+		{"[2606:4700::1111]:123", kernel.ProtoUDP, true},
+		{"10.40.3.4:123", kernel.ProtoUDP, true},
+		{"10.41.3.4:123", kernel.ProtoUDP, false},
+		{"10.40.3.4:123", kernel.ProtoTCP, false},
+		{"169.254.169.254:123", kernel.ProtoUDP, false},
+		{"127.0.0.1:123", kernel.ProtoUDP, false},
+		{"[::1]:123", kernel.ProtoUDP, false},
+		{"9.9.9.9:514", kernel.ProtoUDP, true}, // addresses only
+		{"1.1.1.1:514", kernel.ProtoUDP, false},
+		{"1.1.1.1:161", kernel.ProtoUDP, true}, // every public address
+		{"10.40.3.4:161", kernel.ProtoUDP, false},
+		{"127.0.0.1:8080", kernel.ProtoUDP, false},
+		{"192.168.7.9:123", kernel.ProtoUDP, false},
 		{"127.0.0.1:8080", kernel.ProtoTCP, true},
 		{"127.0.0.1:8081", kernel.ProtoTCP, false},
 		{"127.0.0.2:8080", kernel.ProtoTCP, false},
@@ -101,14 +121,14 @@ func TestWhatTheGatewayMayDial(t *testing.T) {
 			t.Errorf("%s proto %d: %v, want %v", c.addr, c.proto, got, c.want)
 		}
 	}
-	if verdict(gatewayTable(nil, nil), netip.MustParseAddr("10.20.3.4"), 5432, kernel.ProtoTCP) {
+	if verdict(gatewayTable(nil, nil, nil), netip.MustParseAddr("10.20.3.4"), 5432, kernel.ProtoTCP) {
 		t.Error("without documents a private address is open")
 	}
 }
 
 // For whatever is listed: a closed address is open exactly if a listed range
 // that is at least as narrow as the closed one holds it, for that port; a
-// public one always is, for TCP.
+// public one always is for TCP, and for UDP at the listed ports.
 func TestTheTableForAnyListing(t *testing.T) {
 	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 2))
@@ -116,9 +136,16 @@ func TestTheTableForAnyListing(t *testing.T) {
 		for range rng.IntN(12) {
 			in := closed[rng.IntN(16)]
 			bits := min(32, in.Bits()+rng.IntN(12))
-			listed = append(listed, policy.UpstreamPrefix{Prefix: netip.PrefixFrom(inside(rng, in), bits).Masked(), Port: []uint16{0, 443, 5432}[rng.IntN(3)]})
+			listed = append(listed, policy.UpstreamPrefix{Prefix: netip.PrefixFrom(inside(rng, in), bits).Masked(), Port: []uint16{0, 443, 5432}[rng.IntN(3)], Proto: policy.TCP})
+			if l := &listed[len(listed)-1]; l.Port != 0 && rng.IntN(3) == 0 {
+				l.Proto = policy.UDP
+			}
 		}
-		table := gatewayTable(listed, nil)
+		var datagrams []uint16
+		if rng.IntN(2) == 0 {
+			datagrams = append(datagrams, 443)
+		}
+		table := gatewayTable(listed, datagrams, nil)
 		for range 400 {
 			var a netip.Addr
 			switch {
@@ -130,18 +157,17 @@ func TestTheTableForAnyListing(t *testing.T) {
 				a = inside(rng, netip.MustParsePrefix("0.0.0.0/0"))
 			}
 			port := []uint16{443, 5432, 22}[rng.IntN(3)]
-			want := true
-			for _, c := range closed {
-				want = want && !c.Contains(a)
-			}
-			for _, l := range listed {
-				want = want || l.Prefix.Contains(a) && (l.Port == 0 || l.Port == port)
-			}
-			if got := verdict(table, a, port, kernel.ProtoTCP); got != want {
-				t.Fatalf("seed %d: %s:%d is %v, want %v; listed %v", seed, a, port, got, want, listed)
-			}
-			if verdict(table, a, port, kernel.ProtoUDP) {
-				t.Fatalf("seed %d: UDP to %s", seed, a)
+			for _, proto := range []policy.Proto{policy.TCP, policy.UDP} {
+				want := proto == policy.TCP || slices.Contains(datagrams, port)
+				for _, c := range closed {
+					want = want && !c.Contains(a)
+				}
+				for _, l := range listed {
+					want = want || l.Proto == proto && l.Prefix.Contains(a) && (l.Port == 0 || l.Port == port)
+				}
+				if got := verdict(table, a, port, uint8(proto)); got != want {
+					t.Fatalf("seed %d: %s:%d/%s is %v, want %v; listed %v, datagrams %v", seed, a, port, proto, got, want, listed, datagrams)
+				}
 			}
 		}
 	}

@@ -154,6 +154,9 @@ func question(e *event.Event) (policy.Question, bool) {
 		return policy.Question{}, false
 	}
 	q := policy.Question{Section: policy.SectionEgress, Host: e.DstName, Port: e.DstPort, Method: e.Method}
+	if e.Kind == event.KindNetwork && e.Proto == policy.UDP.String() {
+		q.Proto = policy.UDP
+	}
 	if e.DstName == "" {
 		ap, err := netip.ParseAddrPort(e.DstAddr)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/refusal"
 	"github.com/ringfence/ringfence/pkg/sandbox"
 )
@@ -143,21 +144,20 @@ func readOnlyRemedy(e *event.Event, r *sandbox.Record) string {
 
 // explainDenial adds the name, the deciding rule and what would allow it.
 func (d *Daemon) explainDenial(e *event.Event, s *sandbox.Sandbox, v *kernel.Verdict) {
-	if v.Dst.Port() == 0 || (v.Hook != kernel.HookConnect4 && v.Hook != kernel.HookConnect6) {
+	proto := policy.Proto(v.Proto)
+	if v.Dst.Port() == 0 || addressHooks[v.Hook] == "" || proto != policy.TCP && proto != policy.UDP {
 		return
 	}
 	host := v.Judged.String()
 	if name := s.Name(v.Judged); name != "" {
 		e.DstName, host = name, name
-		dec := s.View().Egress(name, v.Dst.Port())
+		dec := decide(s.View(), policy.Target{Host: policy.HostPattern{Kind: policy.HostExact, Name: name}, Port: v.Dst.Port(), Proto: proto})
 		e.Rule, e.RuleAt = dec.Rule.String(), ruleAt(dec.Rule.File, dec.Rule.Line)
 	} else if sandbox.VirtualPrefix.Contains(v.Judged) {
 		e.Reason = "this virtual address stands for no name in this sandbox"
 		return
 	}
-	if v.Proto == uint16(kernel.ProtoTCP) {
-		e.Remedy = s.View().Remedy(host, v.Dst.Port())
-	}
+	e.Remedy = s.View().Remedy(host, v.Dst.Port(), proto)
 }
 
 func ruleAt(file string, line int) string {

@@ -36,6 +36,9 @@ func (b *backend) TakeBack(ctx context.Context, _ *api.Caller, r *api.AllowReque
 	if err != nil {
 		return api.TakenBack{}, api.Errorf(api.CodeBadRequest, "%v", err)
 	}
+	if target.Proto == policy.TCP {
+		target.Proto = 0 // as NewEgressRule spells it
+	}
 	var s *sandbox.Sandbox
 	sel, err := b.allowScope(r, &s)
 	if err != nil {
@@ -99,7 +102,7 @@ func givenRule(it *documents.Item) (g given, ok bool) {
 		return g, false
 	}
 	rule := &p.Egress[0]
-	g = given{file: it.File, doc: it.Name, scope: it.Scope, target: policy.Target{Host: rule.Host, Prefix: rule.Prefix, Port: rule.Port}}
+	g = given{file: it.File, doc: it.Name, scope: it.Scope, target: rule.Target()}
 	name := it.File
 	if rest, own := strings.CutPrefix(it.File, "sandbox:"); own {
 		g.sandbox, name, _ = strings.Cut(rest, "/")
@@ -174,7 +177,11 @@ func (d *Daemon) openedBy(t policy.Target, sel scope.Selector, s *sandbox.Sandbo
 // rule is likely to have.
 func decide(v *policy.View, t policy.Target) policy.Decision {
 	if t.Prefix.IsValid() {
-		return v.Addr(t.Prefix.Addr(), t.Port, policy.TCP)
+		proto := t.Proto
+		if proto == 0 {
+			proto = policy.TCP
+		}
+		return v.Addr(t.Prefix.Addr(), t.Port, proto)
 	}
 	name := t.Host.Name
 	switch {
@@ -183,6 +190,9 @@ func decide(v *policy.View, t policy.Target) policy.Decision {
 		name = "any-name.example"
 	default:
 		name = "any-name." + name
+	}
+	if t.Proto == policy.UDP {
+		return v.Datagrams(name, t.Port)
 	}
 	return v.Egress(name, t.Port)
 }

@@ -96,7 +96,11 @@ type Event struct {
 	Status    uint32 // HTTP status, exit status or errno, by kind
 	BytesIn   uint64 // towards the sandbox
 	BytesOut  uint64 // from the sandbox
-	Duration  time.Duration
+
+	DatagramsIn  uint64 // of a UDP flow, towards the sandbox
+	DatagramsOut uint64
+
+	Duration time.Duration
 
 	// Process (audit data only, never a reason to allow).
 	PID        uint32 // in the host's pid namespace

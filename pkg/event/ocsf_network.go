@@ -210,11 +210,13 @@ func appendConnection(j *jsonBuf, e *Event) {
 }
 
 func appendTraffic(j *jsonBuf, e *Event) {
-	if e.BytesIn == 0 && e.BytesOut == 0 {
+	if e.BytesIn == 0 && e.BytesOut == 0 && e.DatagramsIn == 0 && e.DatagramsOut == 0 {
 		return
 	}
 	j.open("traffic")
 	j.numAlways("bytes_in", e.BytesIn)
 	j.numAlways("bytes_out", e.BytesOut)
+	j.num("packets_in", e.DatagramsIn)
+	j.num("packets_out", e.DatagramsOut)
 	j.close()
 }

@@ -173,6 +173,9 @@ type parsedLine struct {
 	Traffic struct {
 		In  uint64 `json:"bytes_in"`
 		Out uint64 `json:"bytes_out"`
+
+		PacketsIn  uint64 `json:"packets_in"`
+		PacketsOut uint64 `json:"packets_out"`
 	}
 	Query       struct{ Hostname, Type string }
 	RCode       string
@@ -249,6 +252,7 @@ func ParseOCSF(line []byte) (Event, error) {
 		SrcAddr: p.SrcRaw.addr(), DstAddr: p.DstRaw.addr(), DstName: firstOf(p.DstRaw.Hostname, p.Query.Hostname), DstPort: p.DstRaw.Port,
 		QueryType: p.Query.Type, RCode: strings.ToUpper(p.RCode), URL: p.HTTPRequest.URL.S,
 		BytesIn: max(p.Traffic.In, own.BytesIn), BytesOut: max(p.Traffic.Out, own.BytesOut),
+		DatagramsIn: p.Traffic.PacketsIn, DatagramsOut: p.Traffic.PacketsOut,
 		Provider: own.Provider, Model: own.Model, ModelServed: own.ModelServed, Stream: own.Stream, TokensCached: own.TokensCached,
 		Estimated: own.Estimated, Credential: own.Credential, TokensIn: p.Message.In, TokensOut: p.Message.Out,
 		Operation: p.API.Operation, RequestID: firstOf(p.API.Request.UID, own.Decision), Version: p.App.Version,

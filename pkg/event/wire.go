@@ -140,6 +140,8 @@ var fields = []field{
 	text(57, 64, func(e *Event) *string { return &e.Version }),
 	flag(58, func(e *Event) *bool { return &e.Truncated }),
 	flag(59, func(e *Event) *bool { return &e.Failed }),
+	number(60, func(e *Event) *uint64 { return &e.DatagramsIn }),
+	number(61, func(e *Event) *uint64 { return &e.DatagramsOut }),
 }
 
 // maxSeconds is the last second of the year 9999.

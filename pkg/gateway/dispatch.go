@@ -13,6 +13,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/gateway/clienthello"
 	"github.com/ringfence/ringfence/pkg/gateway/upstream"
+	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // serveConn treats one accepted connection from its address to its end. It
@@ -37,7 +38,7 @@ func (sb *sandbox) serveConn(c *net.TCPConn) {
 		return
 	}
 	defer sb.untrack(f)
-	defer f.releaseGrant()
+	defer f.grant.release(sb.g)
 	f.dispatch()
 }
 
@@ -85,7 +86,7 @@ func (f *flow) byName(e *epoch, name string) {
 	f.set(name, r)
 	switch r.mode {
 	case modeRelay:
-		f.relay(e, e.target(name, f.dst.Port(), e.view.ResolvesTo(name, f.dst.Port())), name)
+		f.relay(e, e.named(name, f.dst.Port(), policy.TCP), name)
 	case modeWeb:
 		f.servePlain()
 	case modeInspect, modeInference:

@@ -219,7 +219,7 @@ func (q *question) decide(ctx context.Context) *verdict {
 	n := e.view.Name(q.name)
 	if !n.Resolves {
 		d := n.Decision
-		v := &verdict{code: d.ReasonCode, reason: d.Reason, rule: d.Rule.String(), revision: d.Revision, remedy: q.sb.remedy(q.name, dnsDefault)}
+		v := &verdict{code: d.ReasonCode, reason: d.Reason, rule: d.Rule.String(), revision: d.Revision, remedy: q.sb.remedy(q.name, dnsDefault, policy.TCP)}
 		if d.Rule.File != "" {
 			v.ruleAt = ruleAt(d.Rule)
 		}
@@ -236,7 +236,7 @@ func (q *question) decide(ctx context.Context) *verdict {
 		return &verdict{rcode: dns.RcodeServerFailure, code: orCode(res.ReasonCode, codeNames), reason: res.Reason, revision: res.Revision}
 	case !res.Allowed:
 		return q.refused(&verdict{code: orCode(res.ReasonCode, policy.CodeNoRule), reason: res.Reason, rule: res.Rule,
-			ruleAt: res.RuleAt, revision: res.Revision, remedy: q.sb.remedy(q.name, dnsDefault)})
+			ruleAt: res.RuleAt, revision: res.Revision, remedy: q.sb.remedy(q.name, dnsDefault, policy.TCP)})
 	case !res.Addr.Is4():
 		return &verdict{rcode: dns.RcodeServerFailure, code: codeKeeper, reason: "the keeper gave no usable address"}
 	}

@@ -28,6 +28,8 @@ type flow struct {
 	ctx    context.Context // ends when the flow is killed
 	cancel context.CancelFunc
 
+	grant heldGrant
+
 	requests atomic.Int64  // terminated: complete requests
 	in, out  atomic.Uint64 // terminated: raw bytes towards and from the sandbox
 
@@ -39,9 +41,6 @@ type flow struct {
 	peer     netip.AddrPort // what a relay dialled
 	upstream *net.TCPConn
 	tunnel   *tunnel // an upgraded request
-	grant    string  // document of a rule for one connection that this flow has
-	granted  event.Event
-	grantEnd *ticket // for the event of its end
 	killed   string  // reason code
 	why      string
 	seen     uint64 // byte counters at the last look
@@ -180,7 +179,7 @@ func (f *flow) deny(code, reason string) {
 // denyByPolicy records the decision as it stands, with its remedy.
 func (f *flow) denyByPolicy() {
 	ev := f.event(event.KindNetwork)
-	ev.Remedy = f.sb.remedy(ev.DstName, f.dst)
+	ev.Remedy = f.sb.remedy(ev.DstName, f.dst, policy.TCP)
 	f.ticket.postFolded(ev)
 }
 

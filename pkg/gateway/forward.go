@@ -36,7 +36,7 @@ func (e *epoch) dialer(admit func(host string, port uint16) []netip.Prefix) func
 		if err != nil {
 			return nil, fmt.Errorf("gateway: %w", err)
 		}
-		t := e.target(host, uint16(port), admit(host, uint16(port)))
+		t := e.target(host, uint16(port), policy.TCP, admit(host, uint16(port)))
 		if a, err := netip.ParseAddr(host); err == nil { // a provider's base URL may hold an address
 			t.Host, t.Addr = "", a
 		}

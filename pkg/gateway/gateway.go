@@ -18,6 +18,7 @@
 //	route.go     which treatment a destination gets
 //	dispatch.go  one accepted connection, from its address to its treatment
 //	relay.go     bytes that policy does not look into (TLS pass-through, other protocols)
+//	datagrams.go UDP: datagrams of a sandbox; association.go: what they belong to; packet.go: answers
 //	http.go      terminated connections: Host check, one decision per request
 //	forward.go   the request's way to the upstream
 //	refusal.go   the answers that say why not
@@ -100,7 +101,7 @@ type InferenceHandler interface {
 
 // Sandbox is one sandbox and its listeners, all open in its own network
 // namespace. The gateway owns the listeners from AddSandbox on; nil ones are
-// left out. UDP sockets are bound to the wildcard address.
+// left out. DNS sockets are bound to the wildcard address.
 type Sandbox struct {
 	ID        uint32
 	Name      string // as it appears in events
@@ -110,6 +111,11 @@ type Sandbox struct {
 	TCP4, TCP6       net.Listener
 	DNSTCP4, DNSTCP6 net.Listener
 	DNSUDP4, DNSUDP6 *net.UDPConn
+
+	// UDP4 and UDP6 get the datagrams that are steered; Reply4 and Reply6 are
+	// raw sockets of IPPROTO_RAW for the answers. Each pair is complete or nil.
+	UDP4, UDP6     *net.UDPConn
+	Reply4, Reply6 *net.IPConn
 
 	// Names are the virtual addresses that are already given out.
 	Names map[netip.Addr]string
@@ -143,9 +149,10 @@ type Gateway struct {
 	ctx     context.Context // ends when the gateway is to stop at once
 	cancel  context.CancelFunc
 
-	secrets atomic.Pointer[map[string]string]
-	conns   atomic.Int64 // connections being served
-	grants  grants
+	secrets      atomic.Pointer[map[string]string]
+	conns        atomic.Int64 // connections being served
+	associations atomic.Int64
+	grants       grants
 
 	// mu guards what follows.
 	mu        sync.Mutex

@@ -23,6 +23,12 @@ type counters struct {
 	unrecorded prometheus.Counter
 	pending    func() float64
 
+	associations  prometheus.Gauge
+	datagrams     *prometheus.CounterVec // direction
+	datagramsLost *prometheus.CounterVec // reason
+	// of datagrams, looked up once
+	datagramsIn, datagramsOut prometheus.Counter
+
 	egress   *prometheus.CounterVec // verdict, reason
 	dns      *prometheus.CounterVec // verdict, type
 	http     *prometheus.CounterVec // verdict, status
@@ -43,23 +49,28 @@ func newCounters(reg prometheus.Registerer, k Keeper) (*counters, error) {
 		return prometheus.NewCounterVec(opts(name, help), labels)
 	}
 	m := &counters{
-		active:     prometheus.NewGauge(prometheus.GaugeOpts(opts("ringfence_gateway_connections", ""))),
-		accepted:   prometheus.NewCounter(opts("ringfence_gateway_connections_total", "")),
-		unrecorded: prometheus.NewCounter(opts("ringfence_gateway_refused_event_buffer_total", "Connections, questions and requests refused because the event buffer was full.")),
-		egress:     vec("ringfence_egress_verdicts_total", "", "verdict", "reason"),
-		dns:        vec("ringfence_dns_questions_total", "", "verdict", "type"),
-		http:       vec("ringfence_http_requests_total", "", "verdict", "status"),
-		bytes:      vec("ringfence_gateway_bytes_total", "Bytes of finished connections and requests; in is towards the sandbox.", "direction"),
-		calls:      vec("ringfence_inference_requests_total", "", "provider", "verdict", "status"),
-		tokens:     vec("ringfence_inference_tokens_total", "", "provider", "type"),
-		duration:   vec("ringfence_inference_duration_seconds_total", "", "provider"),
+		active:        prometheus.NewGauge(prometheus.GaugeOpts(opts("ringfence_gateway_connections", ""))),
+		accepted:      prometheus.NewCounter(opts("ringfence_gateway_connections_total", "")),
+		unrecorded:    prometheus.NewCounter(opts("ringfence_gateway_refused_event_buffer_total", "Connections, questions and requests refused because the event buffer was full.")),
+		associations:  prometheus.NewGauge(prometheus.GaugeOpts(opts("ringfence_gateway_datagram_flows", ""))),
+		datagrams:     vec("ringfence_gateway_datagrams_total", "", "direction"),
+		datagramsLost: vec("ringfence_gateway_datagrams_lost_total", "", "reason"),
+		egress:        vec("ringfence_egress_verdicts_total", "", "verdict", "reason"),
+		dns:           vec("ringfence_dns_questions_total", "", "verdict", "type"),
+		http:          vec("ringfence_http_requests_total", "", "verdict", "status"),
+		bytes:         vec("ringfence_gateway_bytes_total", "Bytes of finished connections and requests; in is towards the sandbox.", "direction"),
+		calls:         vec("ringfence_inference_requests_total", "", "provider", "verdict", "status"),
+		tokens:        vec("ringfence_inference_tokens_total", "", "provider", "type"),
+		duration:      vec("ringfence_inference_duration_seconds_total", "", "provider"),
 	}
+	m.datagramsIn, m.datagramsOut = m.datagrams.WithLabelValues("in"), m.datagrams.WithLabelValues("out")
 	if reg == nil {
 		return m, nil
 	}
 	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringfence_gateway_events_pending", Help: "Places taken in the gateway's event buffer."},
 		func() float64 { return m.pending() })
 	for _, c := range []prometheus.Collector{m.active, m.accepted, m.unrecorded, m.egress, m.dns, m.http, m.bytes, m.calls, m.tokens, m.duration,
+		m.associations, m.datagrams, m.datagramsLost,
 		pending, &keeperCollector{keeper: k}} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -90,6 +101,22 @@ func (m *counters) observe(ev *event.Event) {
 	}
 	m.bytes.WithLabelValues("in").Add(float64(ev.BytesIn))
 	m.bytes.WithLabelValues("out").Add(float64(ev.BytesOut))
+}
+
+// Why a datagram was lost or not passed on.
+const (
+	lostOverflow = "overflow" // the socket that the kernel steers to was full
+	lostWaiting  = "waiting"  // too many came before the destination was resolved
+	lostRefused  = "refused"  // its flow was refused
+	lostStray    = "stray"    // from an address that no client has, or to the relay's own socket
+	lostSize     = "size"     // longer than the way it has to go takes
+	lostSend     = "send"     // the kernel did not take it
+	lostReceive  = "receive"  // reading failed
+)
+
+// lost counts datagrams that went nowhere.
+func (m *counters) lost(reason string, n uint64) {
+	m.datagramsLost.WithLabelValues(reason).Add(float64(n))
 }
 
 func verdictLabel(v event.Verdict) string {
@@ -156,7 +183,8 @@ func (c *keeperCollector) Collect(out chan<- prometheus.Metric) {
 
 // ownMetric tells whether the gateway counts a metric itself.
 func ownMetric(name string) bool {
-	return slices.Contains([]string{"ringfence_gateway_connections", "ringfence_gateway_connections_total", "ringfence_egress_verdicts_total",
+	return slices.Contains([]string{"ringfence_gateway_datagram_flows", "ringfence_gateway_datagrams_total", "ringfence_gateway_datagrams_lost_total",
+		"ringfence_gateway_connections", "ringfence_gateway_connections_total", "ringfence_egress_verdicts_total",
 		"ringfence_dns_questions_total", "ringfence_http_requests_total", "ringfence_inference_requests_total",
 		"ringfence_inference_tokens_total", "ringfence_inference_duration_seconds_total"}, name)
 }

@@ -51,24 +51,31 @@ func (g *grants) ended(doc string, now time.Time) {
 	delete(g.live, doc)
 }
 
+// heldGrant is the rule for one connection that a flow has, if it has one.
+type heldGrant struct {
+	mu    sync.Mutex
+	doc   string // document of the rule
+	begun event.Event
+	end   *ticket // for the event of its end
+}
+
 // claimed turns a decision into a denial when it rests on a rule for one
-// connection that another connection has had.
-func (f *flow) claimed(name string, d policy.Decision) policy.Decision {
+// connection that another connection has had. ev tells of the flow.
+func (h *heldGrant) claimed(sb *sandbox, ev event.Event, d policy.Decision) policy.Decision {
 	if !d.Allowed || !d.Rule.Once() {
 		return d
 	}
-	ev := f.event(event.KindNetwork)
 	applyDecision(&ev, d)
-	ev.Activity, ev.DstName = event.ActivityClaim, name
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.grant == d.Rule.Doc {
+	ev.Activity = event.ActivityClaim
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.doc == d.Rule.Doc {
 		return d
 	}
 	// The end has its place from the beginning: a rule must not outlive it
 	// because the keeper could not be told.
-	t, end := f.sb.g.rec.reserve(f.sb.cfg.ID), f.sb.g.rec.reserve(f.sb.cfg.ID)
-	if t == nil || end == nil || f.grant != "" || !f.sb.g.grants.take(d.Rule.Doc, time.Now()) {
+	t, end := sb.g.rec.reserve(sb.cfg.ID), sb.g.rec.reserve(sb.cfg.ID)
+	if t == nil || end == nil || h.doc != "" || !sb.g.grants.take(d.Rule.Doc, time.Now()) {
 		for _, place := range []*ticket{t, end} {
 			if place != nil {
 				place.release()
@@ -76,9 +83,33 @@ func (f *flow) claimed(name string, d policy.Decision) policy.Decision {
 		}
 		return policy.Decision{ReasonCode: codeGrantUsed, Revision: d.Revision, Reason: "it was allowed for one connection, and that has been made"}
 	}
-	f.grant, f.granted, f.grantEnd = d.Rule.Doc, ev, end
+	h.doc, h.begun, h.end = d.Rule.Doc, ev, end
 	t.post(ev)
 	return d
+}
+
+// release tells that the one connection of a rule has ended.
+func (h *heldGrant) release(g *Gateway) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.doc == "" {
+		return
+	}
+	g.grants.ended(h.doc, time.Now())
+	ev := h.begun
+	ev.Activity, ev.End = event.ActivityRelease, time.Now().UTC()
+	ev.Verdict = event.Observed
+	h.end.post(ev)
+}
+
+// claimed asks for the flow's own grant; see heldGrant.
+func (f *flow) claimed(name string, d policy.Decision) policy.Decision {
+	if !d.Allowed || !d.Rule.Once() {
+		return d
+	}
+	ev := f.event(event.KindNetwork)
+	ev.DstName = name
+	return f.grant.claimed(f.sb, ev, d)
 }
 
 // claim is claimed for a whole connection.
@@ -87,18 +118,4 @@ func (f *flow) claim(name string, r route) route {
 		return route{decision: d}
 	}
 	return r
-}
-
-// releaseGrant tells that the one connection of a rule has ended.
-func (f *flow) releaseGrant() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.grant == "" {
-		return
-	}
-	f.sb.g.grants.ended(f.grant, time.Now())
-	ev := f.granted
-	ev.Activity, ev.End = event.ActivityRelease, time.Now().UTC()
-	ev.Verdict = event.Observed
-	f.grantEnd.post(ev)
 }

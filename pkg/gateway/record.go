@@ -179,9 +179,13 @@ func (r *recorder) addLocked(f *fold, sb uint32, ev event.Event) {
 		f.place, f.ev = true, ev
 		f.ev.Count = max(ev.Count, 1)
 	} else {
-		n, in, out, begin := f.ev.Count, f.ev.BytesIn, f.ev.BytesOut, f.ev.Time
+		before := f.ev
 		f.ev = ev
-		f.ev.Count, f.ev.BytesIn, f.ev.BytesOut, f.ev.Time = n+max(ev.Count, 1), in+ev.BytesIn, out+ev.BytesOut, begin
+		f.ev.Count, f.ev.Time = before.Count+max(ev.Count, 1), before.Time
+		f.ev.BytesIn += before.BytesIn
+		f.ev.BytesOut += before.BytesOut
+		f.ev.DatagramsIn += before.DatagramsIn
+		f.ev.DatagramsOut += before.DatagramsOut
 		r.freeLocked(sb)
 	}
 	f.ev.End = ev.Time

@@ -208,6 +208,7 @@ func (r *rig) sandbox(id uint32, explain bool) Sandbox {
 	if err != nil {
 		r.tb.Fatal(err)
 	}
+	r.addDatagrams(&s)
 	return s
 }
 

@@ -49,7 +49,7 @@ type epoch struct {
 
 func newEpoch(sb *sandbox, s *policy.Snapshot) *epoch {
 	e := &epoch{sb: sb, snap: s, view: s.View(sb.cfg.Principal), providers: map[string]*http.Transport{}}
-	dial := e.dialer(func(host string, port uint16) []netip.Prefix { return e.view.ResolvesTo(host, port) })
+	dial := e.dialer(func(host string, port uint16) []netip.Prefix { return e.view.ResolvesTo(host, port, policy.TCP) })
 	e.web = sb.g.newTransport(dial, true)
 	e.upgrade = sb.g.newTransport(dial, false)
 	return e
@@ -121,11 +121,16 @@ func (e *epoch) byAddr(a netip.Addr, port uint16) route {
 }
 
 // target is where a relay or transport may dial for a name.
-func (e *epoch) target(host string, port uint16, admit []netip.Prefix) upstream.Target {
+func (e *epoch) target(host string, port uint16, proto policy.Proto, admit []netip.Prefix) upstream.Target {
 	return upstream.Target{Host: host, Port: port, Admit: admit, Denied: func(a netip.Addr) (string, bool) {
-		d, denied := e.view.AddrDenied(a, port)
+		d, denied := e.view.AddrDenied(a, proto, port)
 		return d.Reason, denied
 	}}
+}
+
+// named is the target of a name that egress rules open.
+func (e *epoch) named(name string, port uint16, proto policy.Proto) upstream.Target {
+	return e.target(name, port, proto, e.view.ResolvesTo(name, port, proto))
 }
 
 // stillAllowed decides a running flow again on a new revision.
@@ -146,7 +151,7 @@ func (f *flow) stillAllowed(e *epoch) (policy.Decision, bool) {
 		return r.decision, false
 	}
 	if m == modeRelay && peer.IsValid() {
-		tgt := e.target(name, port, e.view.ResolvesTo(name, port))
+		tgt := e.named(name, port, policy.TCP)
 		if err := e.sb.g.dialer.JudgeAddr(tgt, peer.Addr()); err != nil {
 			return policy.Decision{Reason: err.Error()}, false
 		}
@@ -173,20 +178,24 @@ func (e *epoch) upgradeDecision(name string, port uint16, path string) policy.De
 
 // remedy is the one command that would open a destination, or, where none
 // would, the sentence that says which rule stands above it.
-func (sb *sandbox) remedy(name string, dst netip.AddrPort) string {
+func (sb *sandbox) remedy(name string, dst netip.AddrPort, proto policy.Proto) string {
 	host := name
 	if host == "" {
 		host = dst.Addr().String()
 	}
 	if e := sb.epoch.Load(); e != nil {
-		if r := e.view.Remedy(host, dst.Port()); r != "" && !isCommand(r) {
+		if r := e.view.Remedy(host, dst.Port(), proto); r != "" && !isCommand(r) {
 			return r
 		}
 	}
-	if name == "" {
-		return "ringfence allow " + dst.String()
+	suffix := ""
+	if proto != policy.TCP {
+		suffix = "/" + proto.String()
 	}
-	return "ringfence allow " + name + ":" + strconv.Itoa(int(dst.Port()))
+	if name == "" {
+		return "ringfence allow " + dst.String() + suffix
+	}
+	return "ringfence allow " + name + ":" + strconv.Itoa(int(dst.Port())) + suffix
 }
 
 // isCommand tells a command from a sentence; only commands are for agents.

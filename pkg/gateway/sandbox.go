@@ -33,6 +33,9 @@ type sandbox struct {
 
 	epoch atomic.Pointer[epoch]
 
+	datagrams    []*datagramSockets // set by prepare
+	associations associations
+
 	// mu guards what follows.
 	mu     sync.Mutex
 	flows  map[*flow]struct{}
@@ -54,7 +57,7 @@ func newSandbox(g *Gateway, c Sandbox) *sandbox {
 	return sb
 }
 
-// prepare sets the socket options that DNS replies need.
+// prepare sets the socket options that replies to datagrams need.
 func (sb *sandbox) prepare() error {
 	for _, c := range []*net.UDPConn{sb.cfg.DNSUDP4, sb.cfg.DNSUDP6} {
 		if c != nil {
@@ -62,6 +65,19 @@ func (sb *sandbox) prepare() error {
 				return err
 			}
 		}
+	}
+	for _, p := range []struct {
+		in  *net.UDPConn
+		out *net.IPConn
+	}{{sb.cfg.UDP4, sb.cfg.Reply4}, {sb.cfg.UDP6, sb.cfg.Reply6}} {
+		if p.in == nil || p.out == nil {
+			continue
+		}
+		s, err := newDatagramSockets(p.in, p.out)
+		if err != nil {
+			return err
+		}
+		sb.datagrams = append(sb.datagrams, s)
 	}
 	return nil
 }
@@ -87,6 +103,9 @@ func (sb *sandbox) start() {
 			run(func() { sb.serveDNSPackets(c) })
 		}
 	}
+	for _, s := range sb.datagrams {
+		run(func() { sb.relayDatagrams(s) })
+	}
 	run(sb.sweep)
 }
 
@@ -96,7 +115,7 @@ func (sb *sandbox) closeListeners() {
 			l.Close()
 		}
 	}
-	for _, c := range []*net.UDPConn{sb.cfg.DNSUDP4, sb.cfg.DNSUDP6} {
+	for _, c := range []*net.UDPConn{sb.cfg.DNSUDP4, sb.cfg.DNSUDP6, sb.cfg.UDP4, sb.cfg.UDP6} {
 		if c != nil {
 			c.Close()
 		}
@@ -112,6 +131,12 @@ func (sb *sandbox) close(code string) {
 		f.kill(code, "")
 	}
 	sb.mu.Unlock()
+	sb.associations.close(code)
+	for _, c := range []*net.IPConn{sb.cfg.Reply4, sb.cfg.Reply6} { // answers go on while the gateway drains
+		if c != nil {
+			c.Close()
+		}
+	}
 	sb.cancel()
 	if e := sb.epoch.Load(); e != nil {
 		e.close()
@@ -132,6 +157,9 @@ func (sb *sandbox) setSnapshot(s *policy.Snapshot) {
 		}
 	}
 	sb.mu.Unlock()
+	for _, a := range sb.associations.all() {
+		a.judgeAgain(e)
+	}
 	if old != nil {
 		old.close()
 	}

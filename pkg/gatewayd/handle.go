@@ -179,7 +179,7 @@ func (p *process) onSandboxAdd(payload []byte, fds []*os.File) ([]byte, []*os.Fi
 	return nil, nil, p.listeners.keep(m.ID, fds)
 }
 
-// openListeners makes sockets of the six descriptors, in the order of
+// openListeners makes sockets of the descriptors, in the order of
 // wire.SandboxAdd. On error it keeps none of them.
 func openListeners(sb *gateway.Sandbox, fds []*os.File) (err error) {
 	var open []io.Closer
@@ -189,6 +189,7 @@ func openListeners(sb *gateway.Sandbox, fds []*os.File) (err error) {
 				_ = c.Close() // it was never used
 			}
 			sb.TCP4, sb.TCP6, sb.DNSTCP4, sb.DNSTCP6, sb.DNSUDP4, sb.DNSUDP6 = nil, nil, nil, nil, nil, nil
+			sb.UDP4, sb.UDP6, sb.Reply4, sb.Reply6 = nil, nil, nil, nil
 		}
 	}()
 	for i, dst := range []*net.Listener{&sb.TCP4, &sb.TCP6, &sb.DNSTCP4, &sb.DNSTCP6} {
@@ -199,19 +200,34 @@ func openListeners(sb *gateway.Sandbox, fds []*os.File) (err error) {
 		open = append(open, l)
 		*dst = l
 	}
-	for i, dst := range []**net.UDPConn{&sb.DNSUDP4, &sb.DNSUDP6} {
-		c, err := net.FilePacketConn(fds[4+i])
-		if err != nil {
+	for i, dst := range []**net.UDPConn{&sb.DNSUDP4, &sb.DNSUDP6, &sb.UDP4, &sb.UDP6} {
+		if *dst, err = packetSocket[*net.UDPConn](fds[4+i]); err != nil {
 			return fmt.Errorf("listener %d: %w", 4+i, err)
 		}
-		open = append(open, c)
-		u, ok := c.(*net.UDPConn)
-		if !ok {
-			return fmt.Errorf("listener %d is not UDP", 4+i)
+		open = append(open, *dst)
+	}
+	for i, dst := range []**net.IPConn{&sb.Reply4, &sb.Reply6} {
+		if *dst, err = packetSocket[*net.IPConn](fds[8+i]); err != nil {
+			return fmt.Errorf("socket for answers %d: %w", i, err)
 		}
-		*dst = u
+		open = append(open, *dst)
 	}
 	return nil
+}
+
+// packetSocket makes a socket of a descriptor, which must be of that sort.
+func packetSocket[T net.PacketConn](f *os.File) (T, error) {
+	var none T
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		return none, err
+	}
+	s, ok := c.(T)
+	if !ok {
+		c.Close()
+		return none, fmt.Errorf("it is a %T", c)
+	}
+	return s, nil
 }
 
 // listenerCopies keeps descriptors of every sandbox's listeners, so that a

@@ -48,7 +48,7 @@ func newRig(t *testing.T, flags Flags) *rig {
 	})
 	fd4, _ := r.ns.listen(t, "tcp4", "198.18.0.1:0", "gateway")
 	fd6, _ := r.ns.listen(t, "tcp6", "[::1]:0", "gateway")
-	if err := r.box.Steer(int(r.ns.file.Fd()), SteerListeners{fd4, fd6}); err != nil {
+	if err := r.box.Steer(int(r.ns.file.Fd()), SteerListeners{TCP4: fd4, TCP6: fd6}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.box.Attested(); err != nil {

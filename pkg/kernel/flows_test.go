@@ -14,7 +14,7 @@ func TestDestroyFlows(t *testing.T) {
 	r := newRig(t, FlagLoopback|FlagDNS)
 	fd4, _ := r.ns.listen(t, "tcp4", "198.18.0.1:0", "hold")
 	fd6, _ := r.ns.listen(t, "tcp6", "[::1]:0", "hold")
-	if err := r.box.Steer(-1, SteerListeners{fd4, fd6}); err != nil {
+	if err := r.box.Steer(-1, SteerListeners{TCP4: fd4, TCP6: fd6}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.fence.PutCIDRs(testPolicy, []CIDREntry{

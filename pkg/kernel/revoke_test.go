@@ -128,7 +128,7 @@ func TestEndDenied(t *testing.T) {
 	r := newRig(t, FlagLoopback|FlagDNS)
 	fd4, _ := r.ns.listen(t, "tcp4", "198.18.0.1:0", "echo")
 	fd6, _ := r.ns.listen(t, "tcp6", "[::1]:0", "echo")
-	if err := r.box.Steer(-1, SteerListeners{fd4, fd6}); err != nil {
+	if err := r.box.Steer(-1, SteerListeners{TCP4: fd4, TCP6: fd6}); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range []string{"203.0.113.5:9", "203.0.113.6:9", "[2001:db8::5]:9", "[2001:db8::6]:9", "8.8.8.8:53"} {

@@ -14,12 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SteerListeners are descriptors of listening TCP sockets in the sandbox's
-// namespace, one per IP version; 0 or below means none, and flows of that
-// version are refused. They must not be MPTCP sockets, which Go makes unless
-// net.ListenConfig.SetMultipathTCP(false). Take them by SyscallConn: File().Fd()
-// would make the listener blocking. The caller keeps its descriptors.
-type SteerListeners struct{ TCP4, TCP6 int }
+// SteerListeners are descriptors of listening TCP sockets and of bound UDP
+// sockets in the sandbox's namespace, one per IP version; 0 or below means
+// none, and what would go there is refused. They must not be MPTCP sockets,
+// which Go makes unless net.ListenConfig.SetMultipathTCP(false). Take them by
+// SyscallConn: File().Fd() would make the listener blocking. The caller keeps
+// its descriptors.
+type SteerListeners struct{ TCP4, TCP6, UDP4, UDP6 int }
 
 // steering is the sk_lookup instance of one sandbox.
 type steering struct {
@@ -32,11 +33,12 @@ const (
 	pinSteer     = "steer"
 )
 
-// Steer hands the sandbox's TCP flows to the listeners: those to any address
-// except loopback and 198.18.0.1, and to any port except 53. The first call
-// attaches to the namespace; later ones replace the listeners (netnsFD is then
-// not used). A listener leaves by itself when its last descriptor closes;
-// flows are then refused with a reset until Steer is called again.
+// Steer hands the sandbox's TCP flows and datagrams to the listeners: those to
+// any address except loopback and 198.18.0.1, and to any port except 53. The
+// first call attaches to the namespace; later ones replace the listeners
+// (netnsFD is then not used). A listener leaves by itself when its last
+// descriptor closes; flows are then refused with a reset, datagrams as by a
+// closed port, until Steer is called again.
 func (s *Sandbox) Steer(netnsFD int, l SteerListeners) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +116,7 @@ func loadSteer(spec *ebpf.CollectionSpec) (*ebpf.Map, *ebpf.Program, error) {
 
 // set stores the listeners by their slots in steer.bpf.c.
 func (st *steering) set(l SteerListeners) error {
-	for slot, fd := range []int{l.TCP4, l.TCP6} {
+	for slot, fd := range []int{l.TCP4, l.TCP6, l.UDP4, l.UDP6} {
 		var err error
 		if fd > 0 {
 			err = st.listeners.Put(uint32(slot), uint64(fd))
@@ -124,7 +126,7 @@ func (st *steering) set(l SteerListeners) error {
 			err = ignoreMissing(err)
 		}
 		if errors.Is(err, unix.EOPNOTSUPP) {
-			err = fmt.Errorf("listener is not a plain TCP socket (MPTCP?): %w", err)
+			err = fmt.Errorf("listener is not a plain TCP or UDP socket (MPTCP?): %w", err)
 		}
 		if err != nil {
 			return fmt.Errorf("listener %d: %w", slot, err)

@@ -63,10 +63,18 @@ func NewEgressRule(effect Effect, target string) (Rule, error) {
 		with.Port = 443
 		return Rule{}, fmt.Errorf("an allow names its port: %s has none; for example %q", quote(target), with)
 	}
+	if effect == Allow && t.Proto == TCP {
+		t.Proto = 0 // what an allow means anyway: one spelling for one rule
+	}
 	if h, ok := providerHostNamed(t.Host); ok {
 		return Rule{}, fmt.Errorf("%s is a host of a model provider and never plain egress: %s", quote(target), providerHint(h))
 	}
-	return Rule{Section: SectionEgress, Effect: effect, Host: t.Host, Prefix: t.Prefix, Port: t.Port}, nil
+	return Rule{Section: SectionEgress, Effect: effect, Host: t.Host, Prefix: t.Prefix, Port: t.Port, Proto: t.Proto}, nil
+}
+
+// Target is the target of an egress rule.
+func (r *Rule) Target() Target {
+	return Target{Host: r.Host, Prefix: r.Prefix, Port: r.Port, Proto: r.Proto}
 }
 
 func (r *Rule) targetText() string {
@@ -76,7 +84,7 @@ func (r *Rule) targetText() string {
 	case SectionTools:
 		return toolSelector(r.Tool)
 	}
-	return Target{Host: r.Host, Prefix: r.Prefix, Port: r.Port}.String()
+	return r.Target().String()
 }
 
 func ruleText(name string, sel scope.Selector, r Rule) string {

@@ -145,10 +145,11 @@ func TestDecisionsDoNotAllocate(t *testing.T) {
 	addr := netip.MustParseAddr("20.0.3.9")
 	for name, f := range map[string]func(){
 		"Egress":       func() { v.Egress("host9.region2.example.com", 443) },
+		"Datagrams":    func() { v.Datagrams("host9.region2.example.com", 443) },
 		"Opaque":       func() { v.Opaque("host9.region2.example.com", 443) },
 		"HTTP":         func() { http.HTTP("api.x.org", 443, "GET", "/repos/a?b") },
 		"Addr":         func() { v.Addr(addr, 443, TCP) },
-		"AddrDenied":   func() { v.AddrDenied(addr, 443) },
+		"AddrDenied":   func() { v.AddrDenied(addr, TCP, 443) },
 		"Inference":    func() { v.Inference(DialectAnthropic, "claude-x") },
 		"ProviderTool": func() { v.ProviderTool("web_search") },
 	} {

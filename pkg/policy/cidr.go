@@ -10,39 +10,34 @@ import (
 
 // Addr decides a connection to a literal address on the address rules only.
 // The address is judged by [JudgedAddr]. An allow reaches into a
-// special-purpose range only when its prefix lies inside that range. Only TCP
-// is ever allowed.
+// special-purpose range only when its prefix lies inside that range.
 func (v *View) Addr(a netip.Addr, port uint16, proto Proto) Decision {
 	if !a.IsValid() {
 		return v.s.refuse(CodeBadName, reasonBadName)
 	}
 	a = JudgedAddr(a)
 	p := netip.PrefixFrom(a, a.BitLen())
-	d := v.prefixDecision(p, port)
-	if proto != TCP && (d.Allowed || d.Rule.Num == 0) {
-		return v.s.refuse(CodeProtocol, reasonProtocol)
-	}
-	return d
+	return v.prefixDecision(p, port, proto)
 }
 
 // prefixDecision decides every address of p that no longer rule prefix holds.
 // Port 0 is a port that no rule names.
-func (v *View) prefixDecision(p netip.Prefix, port uint16) Decision {
+func (v *View) prefixDecision(p netip.Prefix, port uint16, proto Proto) Decision {
 	if virtualRange.Bits() <= p.Bits() && virtualRange.Contains(p.Addr()) {
 		return v.s.refuse(CodeVirtualRange, reasonVirtual)
 	}
 	var buf [32]uint32
-	m := v.addrRules(v.s.cidrs.match(buf[:0], v, p), p, port)
+	m := v.addrRules(v.s.cidrs.match(buf[:0], v, p), p, port, proto)
 	return v.s.decision(v.s.decide(m, false))
 }
 
-// addrRules keeps the rules of m that cover the port and may reach p.
-func (v *View) addrRules(m []uint32, p netip.Prefix, port uint16) []uint32 {
+// addrRules keeps the rules of m that cover port and protocol and may reach p.
+func (v *View) addrRules(m []uint32, p netip.Prefix, port uint16, proto Proto) []uint32 {
 	within := specialOf(p)
 	k := 0
 	for _, i := range m {
 		r := &v.s.rules[i]
-		if r.port != 0 && r.port != port {
+		if !r.covers(port, proto) {
 			continue
 		}
 		if within >= 0 && r.effect == Allow && r.prefix.Bits() < special[within].prefix.Bits() {
@@ -57,7 +52,7 @@ func (v *View) addrRules(m []uint32, p netip.Prefix, port uint16) []uint32 {
 // AddrDenied reports whether an address rule says no to an address that a name
 // resolved to: the gateway must not dial it, whatever allowed the name. With a
 // port the rules for that port count, without one the rules for any port.
-func (v *View) AddrDenied(a netip.Addr, port ...uint16) (Decision, bool) {
+func (v *View) AddrDenied(a netip.Addr, proto Proto, port ...uint16) (Decision, bool) {
 	if !a.IsValid() {
 		return v.s.refuse(CodeBadName, reasonBadName), true
 	}
@@ -69,11 +64,11 @@ func (v *View) AddrDenied(a netip.Addr, port ...uint16) (Decision, bool) {
 	var buf [32]uint32
 	m := v.s.cidrs.match(buf[:0], v, p)
 	if len(port) > 0 {
-		m = v.addrRules(m, p, port[0])
+		m = v.addrRules(m, p, port[0], proto)
 	} else {
 		k := 0
 		for _, i := range m {
-			if v.s.rules[i].effect == Block {
+			if r := &v.s.rules[i]; r.effect == Block && r.speaks(proto) {
 				m[k] = i
 				k++
 			}
@@ -100,8 +95,16 @@ type CIDREntry struct {
 // (as JudgedAddr gives it) and port, take the longest matching prefix among
 // the entries with that port; if none matches, among the entries with port 0;
 // if none matches, deny. That equals Addr for every address, port and
-// protocol (there are only TCP entries, so UDP is denied).
+// protocol. There are entries for UDP only when some rule opens it.
 func (v *View) CIDRTable() []CIDREntry {
+	out := append(v.cidrTable(TCP), v.cidrTable(UDP)...)
+	slices.SortFunc(out, func(a, b CIDREntry) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), a.Prefix.Compare(b.Prefix), cmp.Compare(a.Proto, b.Proto))
+	})
+	return out
+}
+
+func (v *View) cidrTable(proto Proto) []CIDREntry {
 	byPort := map[uint16][]netip.Prefix{0: nil}
 	allows := map[uint16][]netip.Prefix{}
 	for p, post := range v.s.cidrs.nodes {
@@ -110,11 +113,17 @@ func (v *View) CIDRTable() []CIDREntry {
 				continue
 			}
 			r := &v.s.rules[e.rule]
+			if !r.speaks(proto) {
+				continue
+			}
 			byPort[r.port] = append(byPort[r.port], p)
 			if r.effect == Allow {
 				allows[r.port] = append(allows[r.port], p)
 			}
 		}
+	}
+	if proto != TCP && len(allows) == 0 {
+		return nil
 	}
 	var out []CIDREntry
 	for port, prefixes := range byPort {
@@ -135,17 +144,14 @@ func (v *View) CIDRTable() []CIDREntry {
 				break
 			}
 		}
-		out = append(out, v.cidrGroup(port, prefixes)...)
+		out = append(out, v.cidrGroup(port, proto, prefixes)...)
 	}
-	slices.SortFunc(out, func(a, b CIDREntry) int {
-		return cmp.Or(cmp.Compare(a.Port, b.Port), a.Prefix.Compare(b.Prefix))
-	})
 	return out
 }
 
-// cidrGroup decides each prefix of one port, leaving out those that say the
+// cidrGroup decides each prefix of one port and protocol, leaving out those that say the
 // same as the next shorter one.
-func (v *View) cidrGroup(port uint16, prefixes []netip.Prefix) []CIDREntry {
+func (v *View) cidrGroup(port uint16, proto Proto, prefixes []netip.Prefix) []CIDREntry {
 	slices.SortFunc(prefixes, func(a, b netip.Prefix) int {
 		return cmp.Or(cmp.Compare(a.Bits(), b.Bits()), a.Addr().Compare(b.Addr()))
 	})
@@ -153,8 +159,8 @@ func (v *View) cidrGroup(port uint16, prefixes []netip.Prefix) []CIDREntry {
 	said := make(map[netip.Prefix]CIDREntry, len(prefixes))
 	var out []CIDREntry
 	for _, p := range prefixes {
-		d := v.prefixDecision(p, port)
-		e := CIDREntry{Prefix: p, Port: port, Proto: TCP, Allow: d.Allowed, Rule: d.Rule}
+		d := v.prefixDecision(p, port, proto)
+		e := CIDREntry{Prefix: p, Port: port, Proto: proto, Allow: d.Allowed, Rule: d.Rule}
 		said[p] = e
 		if outer, ok := enclosing(said, p); ok && outer.Allow == e.Allow && outer.Rule == e.Rule {
 			continue

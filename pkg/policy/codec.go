@@ -13,7 +13,7 @@ import (
 
 // snapshotMagic begins an encoded snapshot; the last byte is the version of
 // the format, which keeper and gateway of one build share.
-const snapshotMagic = "RFSNAP\x00\x01"
+const snapshotMagic = "RFSNAP\x00\x02"
 
 // MarshalBinary encodes rules and providers, in that order, behind a magic.
 // Profiles are not part of it: the gateway has no use for them. Strings are
@@ -151,6 +151,7 @@ func (e *encoder) rule(r *crule) {
 	e.num(uint64(r.level))
 	e.num(uint64(r.group))
 	e.num(uint64(r.port))
+	e.num(uint64(r.proto))
 	e.num(uint64(r.host.Kind))
 	e.str(r.host.Name)
 	e.prefix(r.prefix)
@@ -294,6 +295,7 @@ func (d *reader) rule(groups int) (r crule) {
 	r.level = scope.Level(d.below(uint64(scope.NumLevels), "a level"))
 	r.group = uint32(d.below(uint64(groups), "a group"))
 	r.port = uint16(d.below(1<<16, "a port"))
+	r.proto = Proto(d.below(uint64(UDP)+1, "a protocol"))
 	r.host.Kind = HostKind(d.below(uint64(HostDeep)+1, "a host"))
 	r.host.Name = d.str()
 	r.prefix = d.prefix()
@@ -308,6 +310,8 @@ func (d *reader) rule(groups int) (r crule) {
 		d.fail("a rule has no section or level")
 	case r.mandatory && r.effect != Block:
 		d.fail("a mandatory rule allows")
+	case r.proto != 0 && r.proto != TCP && r.proto != UDP:
+		d.fail("a rule has a protocol that no rule can have")
 	case r.section == SectionEgress && r.prefix.IsValid() == (r.host.Kind != HostNone):
 		d.fail("a rule has not exactly one target")
 	}

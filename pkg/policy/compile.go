@@ -42,6 +42,7 @@ type crule struct {
 	level      scope.Level // layer: level of the document's scope
 	group      uint32      // index of scope ∩ for in Snapshot.groups
 	port       uint16
+	proto      Proto // as written; see speaks
 	spec       int32 // strictly greater for anything this rule strictly contains
 	host       HostPattern
 	prefix     netip.Prefix
@@ -104,9 +105,33 @@ func (s *Snapshot) add(d *Document, r *Rule) {
 	s.rules = append(s.rules, crule{
 		ref:     RuleRef{Doc: d.Name, ID: r.ID, File: d.File, Line: r.Line, Scope: d.Scope.String()},
 		section: r.Section, effect: r.Effect, mandatory: r.Mandatory, delegable: r.Delegable,
-		level: d.Scope.Level(), group: s.group(sel), port: r.Port, host: r.Host, prefix: r.Prefix,
+		level: d.Scope.Level(), group: s.group(sel), port: r.Port, proto: r.Proto, host: r.Host, prefix: r.Prefix,
 		name: ruleName(r), http: r.HTTP, resolvesTo: r.ResolvesTo, reason: r.Reason,
 	})
+}
+
+// covers says whether the rule is for a port and protocol.
+func (r *crule) covers(port uint16, proto Proto) bool {
+	return (r.port == 0 || r.port == port) && r.speaks(proto)
+}
+
+// speaks says whether the rule is for a protocol: without one written, an allow
+// is for TCP and a deny for both. The protocol takes no part in which of two
+// rules is narrower: a deny of a port and an allow of that port's datagrams are
+// equals, and the stricter stands.
+func (r *crule) speaks(proto Proto) bool {
+	if r.proto == 0 {
+		return r.effect == Block || proto == TCP
+	}
+	return r.proto == proto
+}
+
+// opens is the protocol that an allow is for.
+func (r *crule) opens() Proto {
+	if r.proto == UDP {
+		return UDP
+	}
+	return TCP
 }
 
 func ruleName(r *Rule) scope.Pattern {
@@ -262,6 +287,7 @@ func (s *Snapshot) ProviderHosts() []ProviderHost { return s.hosts.allProviders(
 type UpstreamPrefix struct {
 	Prefix netip.Prefix
 	Port   uint16
+	Proto  Proto
 }
 
 // UpstreamPrefixes lists what the gateway's own fence must let through beyond
@@ -275,23 +301,37 @@ func (s *Snapshot) UpstreamPrefixes() []UpstreamPrefix {
 			continue
 		}
 		if r.prefix.IsValid() {
-			out = append(out, UpstreamPrefix{r.prefix, r.port})
+			out = append(out, UpstreamPrefix{r.prefix, r.port, r.opens()})
 		}
 		for _, p := range r.resolvesTo {
-			out = append(out, UpstreamPrefix{p, r.port})
+			out = append(out, UpstreamPrefix{p, r.port, r.opens()})
 		}
 	}
 	for i := range s.providers {
 		_, addr, port := s.providers[i].endpoint()
 		if addr.IsValid() {
-			out = append(out, UpstreamPrefix{netip.PrefixFrom(addr, addr.BitLen()), port})
+			out = append(out, UpstreamPrefix{netip.PrefixFrom(addr, addr.BitLen()), port, TCP})
 		}
 		for _, p := range s.providers[i].ResolvesTo {
-			out = append(out, UpstreamPrefix{p, port})
+			out = append(out, UpstreamPrefix{p, port, TCP})
 		}
 	}
 	slices.SortFunc(out, func(a, b UpstreamPrefix) int {
-		return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Port, b.Port))
+		return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto))
 	})
+	return slices.Compact(out)
+}
+
+// DatagramPorts lists the ports at which rules open UDP to names, sorted: only
+// there does the gateway's own fence let datagrams out to public addresses.
+func (s *Snapshot) DatagramPorts() []uint16 {
+	var out []uint16
+	for i := range s.rules {
+		r := &s.rules[i]
+		if r.section == SectionEgress && r.effect == Allow && r.opens() == UDP && !r.prefix.IsValid() {
+			out = append(out, r.port)
+		}
+	}
+	slices.Sort(out)
 	return slices.Compact(out)
 }

@@ -169,7 +169,6 @@ const (
 	reasonProvider    = "model providers are reached through inference rules, never as plain network destinations"
 	reasonUnsupported = "this model provider's dialect is not supported by this version"
 	reasonVirtual     = "this address is reserved for names; connect by name"
-	reasonProtocol    = "only TCP is relayed"
 	reasonDialect     = "this dialect is not supported by this version"
 )
 

@@ -14,6 +14,7 @@ package policy
 
 import (
 	"net/netip"
+	"strconv"
 
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -103,6 +104,7 @@ type Rule struct {
 	Host   HostPattern  // zero when Prefix is set
 	Prefix netip.Prefix // literal addresses; zero when Host is set
 	Port   uint16       // 0 = every port (only with Block)
+	Proto  Proto        // 0 = none given: an allow means TCP, a deny both
 
 	Model scope.Pattern // the target of an inference rule
 	Tool  scope.Pattern // the target of a tools rule on server:provider
@@ -158,7 +160,6 @@ const (
 	CodeProviderHost        = "provider-host"        // a provider's host is never plain egress
 	CodeProviderUnsupported = "provider-unsupported" // a known provider whose dialect is not built
 	CodeVirtualRange        = "virtual-range"        // a literal address in 198.18.0.0/15
-	CodeProtocol            = "protocol"             // only TCP is relayed in this version
 	CodeDialect             = "dialect"              // unknown dialect
 )
 
@@ -170,3 +171,14 @@ const (
 	TCP Proto = 6
 	UDP Proto = 17
 )
+
+// String is the protocol as written in targets and events.
+func (p Proto) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	}
+	return "protocol-" + strconv.Itoa(int(p))
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -16,6 +17,7 @@ type Question struct {
 
 	Host   string // egress: a name or a literal address
 	Port   uint16
+	Proto  Proto  // egress: 0 means TCP
 	Method string // egress: with a method, one HTTP request; otherwise the connection
 	Path   string
 
@@ -100,26 +102,34 @@ func (v *View) Explain(q Question) Explanation {
 // explainEgress decides and gives the rules that matched.
 func (v *View) explainEgress(q Question, e *Explanation) []uint32 {
 	if a, err := netip.ParseAddr(q.Host); err == nil {
-		e.Decision = v.Addr(a, q.Port, TCP)
+		e.Decision = v.Addr(a, q.Port, q.proto())
 		a = JudgedAddr(a)
 		p := netip.PrefixFrom(a, a.BitLen())
-		return v.addrRules(v.s.cidrs.match(nil, v, p), p, q.Port)
+		return v.addrRules(v.s.cidrs.match(nil, v, p), p, q.Port, q.proto())
 	}
 	m, _, prov, ok := v.hostRules(nil, q.Host)
 	if q.Method != "" {
 		e.Decision = v.HTTP(q.Host, q.Port, q.Method, q.Path)
 		return v.request(m, q.Port, q.Method, q.Path)
 	}
-	e.Decision = v.Egress(q.Host, q.Port)
+	mode := condAll
+	if q.proto() == UDP {
+		e.Decision, mode = v.Datagrams(q.Host, q.Port), condOpaque
+	} else if e.Decision = v.Egress(q.Host, q.Port); e.Decision.Allowed {
+		mode = condOpen
+	}
 	if !ok || prov != nil {
 		return nil
 	}
-	mode := condAll
-	if e.Decision.Allowed {
-		mode = condOpen
-	}
-	m, _ = v.filter(m, q.Port, mode)
+	m, _ = v.filter(m, q.Port, q.proto(), mode)
 	return m
+}
+
+func (q *Question) proto() Proto {
+	if q.Proto == 0 {
+		return TCP
+	}
+	return q.Proto
 }
 
 // Ranks of candidates in an explanation.
@@ -128,6 +138,7 @@ const (
 	rankMatched
 	rankCondition
 	rankPort
+	rankProto
 	rankReach
 	rankPrincipal
 )
@@ -149,6 +160,8 @@ func (v *View) candidate(i int, q Question, m []uint32, builtin bool, d *Decisio
 		c.rank, c.Why = rankPrincipal, fmt.Sprintf("is for %s", v.s.groups[r.group])
 	case r.section == SectionEgress && r.port != 0 && r.port != q.Port:
 		c.rank, c.Why = rankPort, fmt.Sprintf("is for port %d", r.port)
+	case r.section == SectionEgress && !r.speaks(q.proto()):
+		c.rank, c.Why = rankProto, fmt.Sprintf("is for %s, this is %s", strings.ToUpper(r.opens().String()), strings.ToUpper(q.proto().String()))
 	case r.http != nil:
 		c.rank, c.Why = rankCondition, "its HTTP condition does not match"
 	default:
@@ -178,7 +191,7 @@ func (r *crule) target() string {
 	case SectionTools:
 		return toolSelector(r.name)
 	}
-	return Target{Host: r.host, Prefix: r.prefix, Port: r.port}.String()
+	return Target{Host: r.host, Prefix: r.prefix, Port: r.port, Proto: r.proto}.String()
 }
 
 func toolSelector(p scope.Pattern) string {

@@ -53,7 +53,8 @@ func exercise(t *testing.T, s *Snapshot) {
 		v.HTTP("a.x.org", 443, "GET", "/a/b")
 		v.Inference(DialectOpenAI, "gpt-4")
 		v.ProviderTool("web_search")
-		v.AddrDenied(netip.MustParseAddr("10.0.0.1"))
+		v.AddrDenied(netip.MustParseAddr("10.0.0.1"), UDP)
+		v.Datagrams("a.x.org", 443)
 		v.CIDRTable()
 		v.Explain(Question{Section: SectionEgress, Host: "a.x.org", Port: 443})
 		if nd.Resolves != (len(nd.Ports) > 0) {
@@ -113,7 +114,7 @@ func FuzzHostPattern(f *testing.F) {
 }
 
 func FuzzTarget(f *testing.F) {
-	for _, s := range []string{"x.org:443", "10.0.0.0/8:443", "[2001:db8::/32]:443", "2001:db8::1", "::/0", "[::1]"} {
+	for _, s := range []string{"x.org:443", "10.0.0.0/8:443", "[2001:db8::/32]:443", "2001:db8::1", "::/0", "[::1]", "x.org:123/udp", "[2001:db8::/32]:123/udp", "10.0.0.0/8:1/tcp"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, in string) {

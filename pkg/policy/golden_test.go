@@ -65,6 +65,9 @@ func askGolden(t *testing.T, v *View, q []string) Decision {
 	case "egress":
 		h, p := hostPort(q[1])
 		return v.Egress(h, p)
+	case "udp":
+		h, p := hostPort(q[1])
+		return v.Datagrams(h, p)
 	case "opaque":
 		h, p := hostPort(q[1])
 		return v.Opaque(h, p)

@@ -20,6 +20,7 @@ type ask struct {
 	host         string // canonical
 	addr         netip.Addr
 	port         uint16
+	proto        Proto // 0 means TCP
 	http         bool
 	method, path string
 	model        string
@@ -80,7 +81,7 @@ func oracleTarget(r *Rule, q ask) bool {
 	case SectionTools:
 		return r.Tool.Matches(q.model)
 	}
-	if r.Port != 0 && r.Port != q.port {
+	if r.Port != 0 && r.Port != q.port || !oracleSpeaks(r, q.proto) {
 		return false
 	}
 	if q.addr.IsValid() {
@@ -99,11 +100,25 @@ func oracleTarget(r *Rule, q ask) bool {
 	if !oracleHost(r.Host.String(), q.host) {
 		return false
 	}
+	if r.HTTP != nil && q.proto == UDP {
+		return r.Effect == Block // nobody looks into datagrams: the worst is assumed
+	}
 	if r.HTTP == nil || !q.http {
 		return true
 	}
 	t := r.HTTP.match(q.method, q.path, true)
 	return t == condTrue
+}
+
+// oracleSpeaks: an allow is for TCP unless it says udp, a deny for both unless
+// it says which.
+func oracleSpeaks(r *Rule, proto Proto) bool {
+	text := r.Target().String()
+	udp, tcp := strings.HasSuffix(text, "/udp"), strings.HasSuffix(text, "/tcp")
+	if r.Effect == Allow {
+		return udp == (proto == UDP)
+	}
+	return proto == UDP && !tcp || proto != UDP && !udp
 }
 
 // oracleHost matches label by label.

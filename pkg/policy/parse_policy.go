@@ -154,7 +154,7 @@ func (d *decoder) egressTarget(n *yaml.Node, r *Rule) {
 		d.failText(n, err)
 		return
 	}
-	r.Host, r.Prefix, r.Port = t.Host, t.Prefix, t.Port
+	r.Host, r.Prefix, r.Port, r.Proto = t.Host, t.Prefix, t.Port, t.Proto
 	if r.Effect == Allow && t.Port == 0 {
 		with := t
 		with.Port = 443
@@ -185,12 +185,17 @@ func (d *decoder) addressTarget(n *yaml.Node, s string, r *Rule) {
 	if i := specialOf(p); r.Effect == Allow && i >= 0 && strings.Contains(special[i].name, "loopback") {
 		d.fail(n, "give the host's service a name and resolvesTo: [127.0.0.1/32]", "%s: loopback inside a sandbox is the sandbox's own", quote(s))
 	}
+	if i := specialOf(p); r.Effect == Allow && r.Proto == UDP && i >= 0 && special[i].name == "multicast" {
+		d.fail(n, "name each receiver", "%s: datagrams to a group are not relayed", quote(s))
+	}
 }
 
 func (d *decoder) egressExtras(m fieldMap, r *Rule) {
 	if n := m.get("http"); n != nil {
 		r.HTTP = d.http(n)
 		switch {
+		case r.Proto == UDP:
+			d.fail(m.key["http"], "remove it, or write the rule for TCP", "http conditions on UDP: nothing looks into datagrams")
 		case r.Prefix.IsValid():
 			d.fail(m.key["http"], "name the host instead of its address", "http conditions on literal addresses: this %s", notEnforced)
 		case r.Port == 0 && r.Host.Kind != HostNone && r.Effect == Block:

@@ -72,13 +72,14 @@ func (g gen) rule(s Section, id string, addresses bool) Rule {
 	}
 	if r.Effect == Allow || g.IntN(2) == 0 {
 		r.Port = pick(g, somePorts)
+		r.Proto = pick(g, []Proto{0, 0, 0, UDP, TCP})
 	}
 	if addresses {
 		r.Prefix = netip.MustParsePrefix(pick(g, somePrefixes))
 		return r
 	}
 	r.Host, _ = ParseHostPattern(pick(g, somePatterns))
-	if r.Port != 0 && g.IntN(5) == 0 {
+	if r.Port != 0 && r.Proto != UDP && g.IntN(5) == 0 {
 		r.HTTP = &HTTPMatch{Methods: [][]string{{"GET"}, {"GET", "POST"}, {"DELETE"}, nil}[g.IntN(4)], Paths: [][]string{{"/v1/**"}, {"/v1/a"}}[g.IntN(2)]}
 	}
 	return r
@@ -110,6 +111,7 @@ func (g gen) docs(deepest scope.Level, addresses bool) (out []Document) {
 func asks() (out []ask) {
 	for _, h := range someHosts {
 		for _, p := range somePorts {
+			out = append(out, ask{section: SectionEgress, host: h, port: p, proto: UDP})
 			for _, m := range []string{"GET", "DELETE"} {
 				for _, path := range []string{"/v1/a", "/v1/b", "/other"} {
 					out = append(out, ask{section: SectionEgress, host: h, port: p, http: true, method: m, path: path})
@@ -131,6 +133,8 @@ func answer(v *View, q ask) Decision {
 		return v.ProviderTool(q.model)
 	case q.addr.IsValid():
 		return v.Addr(q.addr, q.port, TCP)
+	case q.proto == UDP:
+		return v.Datagrams(q.host, q.port)
 	}
 	return v.HTTP(q.host, q.port, q.method, q.path)
 }
@@ -165,7 +169,7 @@ func TestDecisionsEqualTheOracle(t *testing.T) {
 			}
 		}
 	}
-	if allowed*10 < denied || denied*10 < allowed {
+	if allowed*15 < denied || denied*15 < allowed {
 		t.Errorf("lopsided universe: %d allowed, %d denied", allowed, denied)
 	}
 }
@@ -179,8 +183,8 @@ func TestAddressesEqualTheOracle(t *testing.T) {
 			v := s.View(p)
 			for range 20 {
 				a := g.addr()
-				q := ask{section: SectionEgress, addr: JudgedAddr(a), port: pick(g, append(somePorts, 22))}
-				d, want := v.Addr(a, q.port, TCP), oracle(docs, p, q)
+				q := ask{section: SectionEgress, addr: JudgedAddr(a), port: pick(g, append(somePorts, 22)), proto: pick(g, []Proto{TCP, UDP})}
+				d, want := v.Addr(a, q.port, q.proto), oracle(docs, p, q)
 				if virtualRange.Contains(q.addr) {
 					want = verdict{}
 				}
@@ -229,7 +233,7 @@ func lookup(table []CIDREntry, a netip.Addr, port uint16, proto Proto) (CIDREntr
 }
 
 func TestCIDRTableEqualsAddr(t *testing.T) {
-	hits := 0
+	hits := map[Proto]int{}
 	for seed := range uint64(rounds) {
 		g := newGen(seed)
 		s := compileAll(t, g.docs(scope.LevelSandbox, true))
@@ -245,14 +249,14 @@ func TestCIDRTableEqualsAddr(t *testing.T) {
 						t.Fatalf("seed %d: %s port %d proto %d: Addr %v by %q, table %+v", seed, a, port, proto, d.Allowed, d.Rule, e)
 					}
 					if d.Allowed {
-						hits++
+						hits[proto]++
 					}
 				}
 			}
 		}
 	}
-	if hits < 1000 {
-		t.Errorf("only %d allowed addresses were tried", hits)
+	if hits[TCP] < 1000 || hits[UDP] < 200 {
+		t.Errorf("only %v allowed addresses were tried", hits)
 	}
 }
 
@@ -343,11 +347,15 @@ func TestConnectionsAgreeWithRequests(t *testing.T) {
 				anyPort := false
 				for _, port := range somePorts {
 					conn, opaque := v.Egress(host, port), v.Opaque(host, port)
-					inName := slices.ContainsFunc(nd.Ports, func(d PortDecision) bool { return d.Port == port })
+					inName := slices.ContainsFunc(nd.Ports, func(d PortDecision) bool { return d.Port == port && d.Proto == TCP })
 					if conn.Allowed != inName {
 						t.Fatalf("seed %d %s:%d: Egress %v, Name %+v", seed, host, port, conn.Allowed, nd)
 					}
-					anyPort = anyPort || conn.Allowed
+					datagrams := v.Datagrams(host, port).Allowed
+					if inName := slices.ContainsFunc(nd.Ports, func(d PortDecision) bool { return d.Port == port && d.Proto == UDP }); datagrams != inName {
+						t.Fatalf("seed %d %s:%d: Datagrams %v, Name %+v", seed, host, port, datagrams, nd)
+					}
+					anyPort = anyPort || conn.Allowed || datagrams
 					if opaque.Allowed && !conn.Allowed || conn.Allowed && !conn.HTTP && !opaque.Allowed {
 						t.Fatalf("seed %d %s:%d: Egress %+v, Opaque %+v", seed, host, port, conn, opaque)
 					}
@@ -417,15 +425,19 @@ func TestRemedyTellsTheTruth(t *testing.T) {
 		s := compileAll(t, docs)
 		for _, p := range somePrincipals {
 			v := s.View(p)
-			for _, host := range someHosts {
-				remedy := v.Remedy(host, 443)
-				if v.Egress(host, 443).Allowed {
+			for i := range 2 * len(someHosts) {
+				host, proto, suffix, ask := someHosts[i/2], TCP, "", (*View).Egress
+				if i%2 == 1 {
+					proto, suffix, ask = UDP, "/udp", (*View).Datagrams
+				}
+				remedy := v.Remedy(host, 443, proto)
+				if ask(v, host, 443).Allowed {
 					if remedy != "" {
 						t.Fatalf("seed %d: remedy %q for what is allowed", seed, remedy)
 					}
 					continue
 				}
-				r, err := NewEgressRule(Allow, host+":443")
+				r, err := NewEgressRule(Allow, host+":443"+suffix)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -433,8 +445,8 @@ func TestRemedyTellsTheTruth(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				after := compileAll(t, append(slices.Clone(docs), d)).View(p).Egress(host, 443).Allowed
-				if want := remedy == "ringfence allow "+host+":443"; want != after {
+				after := ask(compileAll(t, append(slices.Clone(docs), d)).View(p), host, 443).Allowed
+				if want := remedy == "ringfence allow "+host+":443"+suffix; want != after {
 					t.Fatalf("seed %d %s %s: remedy %q, after it %v", seed, p, host, remedy, after)
 				}
 				if after {

@@ -14,8 +14,8 @@ import (
 // says which rule stands above. It is "" when the destination is allowed, or
 // when nothing would help. With port 0 port 443 is meant. Not for agents: it
 // names rules.
-func (v *View) Remedy(host string, port uint16) string {
-	return v.remedy(Question{Section: SectionEgress, Host: host, Port: port})
+func (v *View) Remedy(host string, port uint16, proto Proto) string {
+	return v.remedy(Question{Section: SectionEgress, Host: host, Port: port, Proto: proto})
 }
 
 // RemedyModel is Remedy for a model.
@@ -57,6 +57,11 @@ func (v *View) remedy(q Question) string {
 
 func (v *View) remedyEgress(q Question) string {
 	hyp := crule{section: SectionEgress, port: q.Port}
+	if q.proto() == UDP {
+		if hyp.proto = UDP; q.Port == 53 {
+			return "" // answered here, and no rule speaks of it
+		}
+	}
 	if a, err := netip.ParseAddr(q.Host); err == nil {
 		return v.remedyAddr(a, q, hyp)
 	}
@@ -73,7 +78,15 @@ func (v *View) remedyEgress(q Question) string {
 		return fmt.Sprintf(`%s is a model provider: allow its models with an inference rule, such as inference: [{id: ID, allow: "*"}]`, name)
 	}
 	hyp.host = HostPattern{HostExact, name}
-	then := "ringfence allow " + Target{Host: hyp.host, Port: q.Port}.String()
+	then := "ringfence allow " + Target{Host: hyp.host, Port: q.Port, Proto: hyp.proto}.String()
+	if q.proto() == UDP {
+		if v.Datagrams(q.Host, q.Port).Allowed {
+			return ""
+		}
+		m, _ = v.filter(m, q.Port, UDP, condOpaque)
+		s, _ := v.try(m, hyp, false, then)
+		return s
+	}
 	if q.Method != "" {
 		if v.HTTP(q.Host, q.Port, q.Method, q.Path).Allowed {
 			return ""
@@ -83,11 +96,11 @@ func (v *View) remedyEgress(q Question) string {
 		if v.Egress(q.Host, q.Port).Allowed {
 			return ""
 		}
-		open, _ := v.filter(append([]uint32(nil), m...), q.Port, condOpen)
+		open, _ := v.filter(append([]uint32(nil), m...), q.Port, TCP, condOpen)
 		if s, ok := v.try(open, hyp, false, then); ok {
 			return s
 		}
-		m, _ = v.filter(m, q.Port, condAll)
+		m, _ = v.filter(m, q.Port, TCP, condAll)
 	}
 	s, _ := v.try(m, hyp, false, then)
 	return s
@@ -97,15 +110,15 @@ func (v *View) remedyAddr(a netip.Addr, q Question, hyp crule) string {
 	a = JudgedAddr(a)
 	hyp.prefix = netip.PrefixFrom(a, a.BitLen())
 	switch {
-	case a.Zone() != "" || v.Addr(a, q.Port, TCP).Allowed:
+	case a.Zone() != "" || v.Addr(a, q.Port, q.proto()).Allowed:
 		return ""
 	case virtualRange.Contains(a):
 		return "connect by name: the address is reserved for names"
 	case a.IsLoopback():
 		return "give the host's service a name in a rule with resolvesTo: [127.0.0.1/32]"
 	}
-	m := v.addrRules(v.s.cidrs.match(nil, v, hyp.prefix), hyp.prefix, q.Port)
-	s, _ := v.try(m, hyp, false, "ringfence allow "+Target{Prefix: hyp.prefix, Port: q.Port}.String())
+	m := v.addrRules(v.s.cidrs.match(nil, v, hyp.prefix), hyp.prefix, q.Port, q.proto())
+	s, _ := v.try(m, hyp, false, "ringfence allow "+Target{Prefix: hyp.prefix, Port: q.Port, Proto: hyp.proto}.String())
 	return s
 }
 

@@ -14,6 +14,7 @@ type Target struct {
 	Host   HostPattern
 	Prefix netip.Prefix
 	Port   uint16 // 0 = none given
+	Proto  Proto  // 0 = none given: an allow means TCP, a deny both
 }
 
 // String is the target as written in documents.
@@ -31,14 +32,52 @@ func (t Target) String() string {
 	if t.Port != 0 {
 		s += ":" + strconv.Itoa(int(t.Port))
 	}
+	if t.Proto != 0 {
+		s += "/" + t.Proto.String()
+	}
 	return s
 }
 
 // ParseTarget reads the target of an egress rule: "host", "host:port", an
 // address or prefix with or without a port ("10.0.0.0/8:443",
-// "[2001:db8::/32]:443", "2001:db8::/32"). The port is 0 when none is given;
-// whether one is needed is the caller's business.
+// "[2001:db8::/32]:443", "2001:db8::/32"). A port may have a protocol behind
+// it: "host:123/udp". Port and protocol are 0 when none is given; whether one
+// is needed is the caller's business.
 func ParseTarget(s string) (Target, error) {
+	if rest, p := CutProto(s); p != 0 {
+		return protoTarget(s, rest, p)
+	}
+	return parseTarget(s)
+}
+
+// CutProto takes the protocol off the end of a target; it is 0 when there is
+// none.
+func CutProto(s string) (rest string, p Proto) {
+	for _, p := range []Proto{TCP, UDP} {
+		if rest, ok := strings.CutSuffix(s, "/"+p.String()); ok {
+			return rest, p
+		}
+	}
+	return s, 0
+}
+
+// protoTarget reads a target that ends with a protocol. Datagrams to port 53
+// end at the sandbox's own resolver, whatever a rule says.
+func protoTarget(s, rest string, p Proto) (Target, error) {
+	t, err := parseTarget(rest)
+	switch {
+	case err != nil:
+		return Target{}, err
+	case t.Port == 0:
+		return Target{}, fmt.Errorf("%s: a protocol stands behind a port, as in %q", quote(s), Target{Host: t.Host, Prefix: t.Prefix, Port: 443, Proto: p})
+	case p == UDP && t.Port == 53:
+		return Target{}, fmt.Errorf("%s: DNS is answered by Ringfence, and no rule relays UDP to port 53", quote(s))
+	}
+	t.Proto = p
+	return t, nil
+}
+
+func parseTarget(s string) (Target, error) {
 	switch {
 	case s == "":
 		return Target{}, fmt.Errorf("the target is empty")
@@ -133,7 +172,7 @@ func parsePort(s string) (uint16, error) {
 	}
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || n == 0 || s[0] == '0' || s[0] == '+' {
-		return 0, fmt.Errorf("port %s is not a number from 1 to 65535 (one port to a rule; only TCP is relayed)", quote(s))
+		return 0, fmt.Errorf("port %s is not a number from 1 to 65535 (one port to a rule, with /udp behind it for UDP)", quote(s))
 	}
 	return uint16(n), nil
 }

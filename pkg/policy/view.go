@@ -67,13 +67,13 @@ const (
 	condAll                    // all count
 )
 
-// filter keeps the rules of m that cover port and count in the mode.
-// conditional reports whether any rule that covers the port has a condition.
-func (v *View) filter(m []uint32, port uint16, mode condMode) (_ []uint32, conditional bool) {
+// filter keeps the rules of m that cover port and protocol and count in the
+// mode. conditional reports whether any rule that covers them has a condition.
+func (v *View) filter(m []uint32, port uint16, proto Proto, mode condMode) (_ []uint32, conditional bool) {
 	k := 0
 	for _, i := range m {
 		r := &v.s.rules[i]
-		if r.port != 0 && r.port != port {
+		if !r.covers(port, proto) {
 			continue
 		}
 		if r.http != nil {
@@ -88,14 +88,14 @@ func (v *View) filter(m []uint32, port uint16, mode condMode) (_ []uint32, condi
 	return m[:k], conditional
 }
 
-// named decides a host and port on name rules. hosts are the rules that match
+// named decides a host and TCP port on name rules. hosts are the rules that match
 // the host; it is not changed.
 func (v *View) named(hosts []uint32, port uint16) Decision {
 	var buf [32]uint32
-	m, conditional := v.filter(append(buf[:0], hosts...), port, condOpen)
+	m, conditional := v.filter(append(buf[:0], hosts...), port, TCP, condOpen)
 	out := v.s.decide(m, false)
 	if conditional && out.effect != Allow {
-		m, _ = v.filter(append(buf[:0], hosts...), port, condAll)
+		m, _ = v.filter(append(buf[:0], hosts...), port, TCP, condAll)
 		out = v.s.decide(m, false)
 	}
 	d := v.s.decision(out)
@@ -116,9 +116,9 @@ func (v *View) hostRules(m []uint32, host string) (_ []uint32, name string, prov
 
 // unnamed decides a host that is not a name: a literal address on the address
 // rules, everything else is refused.
-func (v *View) unnamed(host string, port uint16) Decision {
+func (v *View) unnamed(host string, port uint16, proto Proto) Decision {
 	if a, err := netip.ParseAddr(host); err == nil && a.Zone() == "" {
-		return v.Addr(a, port, TCP)
+		return v.Addr(a, port, proto)
 	}
 	return v.s.refuse(CodeBadName, reasonBadName)
 }
@@ -140,7 +140,7 @@ func (v *View) Egress(host string, port uint16) Decision {
 	m, _, prov, ok := v.hostRules(buf[:0], host)
 	switch {
 	case !ok:
-		return v.unnamed(host, port)
+		return v.unnamed(host, port, TCP)
 	case prov != nil:
 		return v.providerRefusal(prov)
 	}
@@ -149,16 +149,22 @@ func (v *View) Egress(host string, port uint16) Decision {
 
 // Opaque decides a flow that cannot be inspected: conditions on HTTP count as
 // matched for rules that block and as not matched for rules that allow.
-func (v *View) Opaque(host string, port uint16) Decision {
+func (v *View) Opaque(host string, port uint16) Decision { return v.unseen(host, port, TCP) }
+
+// Datagrams decides UDP to a host and port. Nothing looks into datagrams, so
+// conditions on HTTP count as for Opaque; hosts of providers are refused.
+func (v *View) Datagrams(host string, port uint16) Decision { return v.unseen(host, port, UDP) }
+
+func (v *View) unseen(host string, port uint16, proto Proto) Decision {
 	var buf [32]uint32
 	m, _, prov, ok := v.hostRules(buf[:0], host)
 	switch {
 	case !ok:
-		return v.unnamed(host, port)
+		return v.unnamed(host, port, proto)
 	case prov != nil:
 		return v.providerRefusal(prov)
 	}
-	m, _ = v.filter(m, port, condOpaque)
+	m, _ = v.filter(m, port, proto, condOpaque)
 	return v.s.decision(v.s.decide(m, false))
 }
 
@@ -172,7 +178,7 @@ func (v *View) HTTP(host string, port uint16, method, path string) Decision {
 	m, _, prov, ok := v.hostRules(buf[:0], host)
 	switch {
 	case !ok:
-		return v.unnamed(host, port)
+		return v.unnamed(host, port, TCP)
 	case prov != nil:
 		return v.providerRefusal(prov)
 	}
@@ -186,7 +192,7 @@ func (v *View) request(m []uint32, port uint16, method, path string) []uint32 {
 	k := 0
 	for _, i := range m {
 		r := &v.s.rules[i]
-		if r.port != 0 && r.port != port {
+		if !r.covers(port, TCP) {
 			continue
 		}
 		if r.http != nil {
@@ -205,20 +211,24 @@ func (v *View) request(m []uint32, port uint16, method, path string) []uint32 {
 }
 
 // ResolvesTo lists the private prefixes that a host may resolve to when the
-// port is connected: those of every allow rule that shares in the winning
+// port is spoken to by the protocol: those of every allow rule that shares in the winning
 // word. nil when there are none, or the host is not allowed.
-func (v *View) ResolvesTo(host string, port uint16) []netip.Prefix {
+func (v *View) ResolvesTo(host string, port uint16, proto Proto) []netip.Prefix {
 	var buf [32]uint32
 	m, _, prov, ok := v.hostRules(buf[:0], host)
 	if !ok || prov != nil {
 		return nil
 	}
-	return v.resolvesTo(m, port)
+	return v.resolvesTo(m, port, proto)
 }
 
-func (v *View) resolvesTo(hosts []uint32, port uint16) []netip.Prefix {
-	for _, mode := range []condMode{condOpen, condAll} {
-		m, _ := v.filter(slices.Clone(hosts), port, mode)
+func (v *View) resolvesTo(hosts []uint32, port uint16, proto Proto) []netip.Prefix {
+	modes := []condMode{condOpen, condAll}
+	if proto == UDP {
+		modes = []condMode{condOpaque}
+	}
+	for _, mode := range modes {
+		m, _ := v.filter(slices.Clone(hosts), port, proto, mode)
 		o := v.s.decide(m, false)
 		if o.effect != Allow || o.winner < 0 {
 			continue
@@ -240,8 +250,9 @@ func (v *View) resolvesTo(hosts []uint32, port uint16) []netip.Prefix {
 type NameDecision struct {
 	Name     string // canonical
 	Resolves bool
-	// Ports are the ports that are allowed, ascending: each Decision is an
-	// allow. Ports not listed are refused; ask Egress why.
+	// Ports are the ports that are allowed, ascending, TCP before UDP: each
+	// Decision is an allow. What is not listed is refused; ask Egress or
+	// Datagrams why.
 	Ports []PortDecision
 	// Decision is why not when Resolves is false, else that of the first port.
 	Decision Decision
@@ -256,6 +267,7 @@ type NameDecision struct {
 // PortDecision is one allowed port of a name.
 type PortDecision struct {
 	Port       uint16
+	Proto      Proto
 	Decision   Decision
 	HTTP       bool // must be terminated and inspected; same as Decision.HTTP
 	ResolvesTo []netip.Prefix
@@ -283,7 +295,7 @@ func (v *View) Name(host string) NameDecision {
 		return nd
 	}
 	nd.Wildcard = true
-	var ports []uint16
+	var doors []PortDecision
 	for _, i := range m {
 		r := &v.s.rules[i]
 		if r.effect != Allow {
@@ -292,16 +304,17 @@ func (v *View) Name(host string) NameDecision {
 		if r.host.Kind == HostExact {
 			nd.Wildcard = false
 		}
-		if !slices.Contains(ports, r.port) {
-			ports = append(ports, r.port)
+		if !slices.ContainsFunc(doors, func(d PortDecision) bool { return d.Port == r.port && d.Proto == r.opens() }) {
+			doors = append(doors, PortDecision{Port: r.port, Proto: r.opens()})
 		}
 	}
-	slices.Sort(ports)
+	slices.SortFunc(doors, func(a, b PortDecision) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto)) })
 	first := true
-	for _, port := range ports {
-		d := v.named(m, port)
+	for _, door := range doors {
+		d := v.door(m, door.Port, door.Proto)
 		if d.Allowed {
-			nd.Ports = append(nd.Ports, PortDecision{Port: port, Decision: d, HTTP: d.HTTP, ResolvesTo: v.resolvesTo(m, port)})
+			door.Decision, door.HTTP, door.ResolvesTo = d, d.HTTP, v.resolvesTo(m, door.Port, door.Proto)
+			nd.Ports = append(nd.Ports, door)
 		}
 		if d.Allowed && !nd.Resolves || first {
 			nd.Decision = d
@@ -318,6 +331,15 @@ func (v *View) Name(host string) NameDecision {
 	return nd
 }
 
+// door decides one port of a name. hosts is not changed.
+func (v *View) door(hosts []uint32, port uint16, proto Proto) Decision {
+	if proto == TCP {
+		return v.named(hosts, port)
+	}
+	m, _ := v.filter(slices.Clone(hosts), port, proto, condOpaque)
+	return v.s.decision(v.s.decide(m, false))
+}
+
 func (v *View) providerName(nd *NameDecision, h *ProviderHost) {
 	if !h.Supported() {
 		nd.Decision = v.s.refuse(CodeProviderUnsupported, reasonUnsupported)
@@ -328,7 +350,7 @@ func (v *View) providerName(nd *NameDecision, h *ProviderHost) {
 	nd.Decision = v.opens()[h.Dialect]
 	if nd.Decision.Allowed {
 		nd.Resolves = true
-		nd.Ports = []PortDecision{{Port: h.Port, Decision: nd.Decision, HTTP: true}}
+		nd.Ports = []PortDecision{{Port: h.Port, Proto: TCP, Decision: nd.Decision, HTTP: true}}
 	}
 }
 

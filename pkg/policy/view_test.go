@@ -145,7 +145,7 @@ egress:
 		{"cache.x", 443, "[192.168.0.0/16]"},
 		{"nowhere.y", 443, "[]"},
 	} {
-		if got := fmt.Sprint(v.ResolvesTo(c.host, c.port)); got != c.want {
+		if got := fmt.Sprint(v.ResolvesTo(c.host, c.port, TCP)); got != c.want {
 			t.Errorf("%s:%d: %s, want %s", c.host, c.port, got, c.want)
 		}
 	}
@@ -178,12 +178,12 @@ func TestAddrDenied(t *testing.T) {
 		{"9.9.9.9", []uint16{443}, false}, {"9.9.9.9", []uint16{22}, true}, {"9.9.9.9", nil, true}, {"::ffff:10.2.0.1", []uint16{1}, true},
 		{"8.8.8.8", nil, false}, {"198.18.0.5", nil, true},
 	} {
-		d, denied := v.AddrDenied(netip.MustParseAddr(c.addr), c.port...)
+		d, denied := v.AddrDenied(netip.MustParseAddr(c.addr), TCP, c.port...)
 		if denied != c.want || d.Allowed || denied && d.ReasonCode == "" {
 			t.Errorf("%s %v: %v %+v", c.addr, c.port, denied, d)
 		}
 	}
-	if _, denied := v.AddrDenied(netip.Addr{}); !denied {
+	if _, denied := v.AddrDenied(netip.Addr{}, TCP); !denied {
 		t.Error("no address is not denied")
 	}
 }
@@ -256,9 +256,23 @@ egress:
 		{"api.openai.com", 443, ""}, {"bad name", 443, ""},
 		{"openrouter.ai", 443, "openrouter.ai is a host of OpenRouter, whose dialect this version does not speak: configure a Provider and use its dialect"},
 	} {
-		if got := v.Remedy(c.host, c.port); got != c.want {
+		if got := v.Remedy(c.host, c.port, TCP); got != c.want {
 			t.Errorf("%s:%d: %q", c.host, c.port, got)
 		}
+		want := c.want
+		if strings.HasPrefix(want, "ringfence allow ") {
+			want += "/udp"
+		}
+		if got := v.Remedy(c.host, c.port, UDP); got != want {
+			t.Errorf("%s:%d/udp: %q", c.host, c.port, got)
+		}
+	}
+	if got := v.Remedy("new.example", 53, UDP); got != "" {
+		t.Errorf("port 53: %q", got)
+	}
+	e = v.Explain(Question{Section: SectionEgress, Host: "a.x.org", Port: 80, Proto: UDP})
+	if e.Decision.Allowed || e.Remedy == "" || e.Nearest == nil || e.Nearest.Why != "is for TCP, this is UDP" {
+		t.Errorf("%+v", e)
 	}
 	if got := v.RemedyTool("web_search"); got != `add to a Policy document: tools: [{id: ID, allow: "server:provider/tool:web_search"}]` {
 		t.Errorf("%q", got)
@@ -270,7 +284,7 @@ egress:
 
 func TestMandatoryRemedy(t *testing.T) {
 	v := viewOf(t, egressDoc(`{id: never, deny: "**.x.org", mandatory: true}`))
-	if got := v.Remedy("a.x.org", 443); got != "the mandatory rule p/never (f.yaml:6, scope org:acme) refuses it; no other rule can allow it" {
+	if got := v.Remedy("a.x.org", 443, TCP); got != "the mandatory rule p/never (f.yaml:6, scope org:acme) refuses it; no other rule can allow it" {
 		t.Errorf("%q", got)
 	}
 }

@@ -362,7 +362,8 @@ func (l *launch) network(ctx context.Context) (err error) {
 }
 
 func (s *Sandbox) steer(ns *os.File) error {
-	return s.fence.Steer(int(ns.Fd()), kernel.SteerListeners{TCP4: rawFD(s.listeners.TCP4), TCP6: rawFD(s.listeners.TCP6)})
+	l := s.listeners
+	return s.fence.Steer(int(ns.Fd()), kernel.SteerListeners{TCP4: rawFD(l.TCP4), TCP6: rawFD(l.TCP6), UDP4: rawFD(l.UDP4), UDP6: rawFD(l.UDP6)})
 }
 
 func (l *launch) gateway(ctx context.Context) error {

@@ -23,19 +23,21 @@ type Listeners struct {
 	TCP4, TCP6       *os.File
 	DNSTCP4, DNSTCP6 *os.File
 	DNSUDP4, DNSUDP6 *os.File
+	UDP4, UDP6       *os.File
+	Reply4, Reply6   *os.File // raw: answers to datagrams, see openReply
 }
 
 // Files returns the descriptors in the order of wire.SandboxAdd.
 func (l *Listeners) Files() []*os.File {
-	return []*os.File{l.TCP4, l.TCP6, l.DNSTCP4, l.DNSTCP6, l.DNSUDP4, l.DNSUDP6}
+	return []*os.File{l.TCP4, l.TCP6, l.DNSTCP4, l.DNSTCP6, l.DNSUDP4, l.DNSUDP6, l.UDP4, l.UDP6, l.Reply4, l.Reply6}
 }
 
-// ListenersFrom is the inverse of Files; ok is false unless there are six.
+// ListenersFrom is the inverse of Files; ok is false unless there are ten.
 func ListenersFrom(f []*os.File) (*Listeners, bool) {
-	if len(f) != 6 {
+	if len(f) != 10 {
 		return nil, false
 	}
-	return &Listeners{f[0], f[1], f[2], f[3], f[4], f[5]}, true
+	return &Listeners{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9]}, true
 }
 
 // cookies names the sockets beyond descriptors (SO_COOKIE, Linux 4.12): no
@@ -130,10 +132,18 @@ func openListeners(ctx context.Context, ns *os.File) (*Listeners, error) {
 		if err != nil {
 			return err
 		}
-		if l.DNSUDP4, err = listenUDP("udp4", "0.0.0.0:53"); err != nil {
+		for _, u := range []struct {
+			f             **os.File
+			network, addr string
+		}{{&l.DNSUDP4, "udp4", "0.0.0.0:53"}, {&l.DNSUDP6, "udp6", "[::]:53"}, {&l.UDP4, "udp4", "127.0.0.1:0"}, {&l.UDP6, "udp6", "[::1]:0"}} {
+			if *u.f, err = listenUDP(u.network, u.addr); err != nil {
+				return err
+			}
+		}
+		if l.Reply4, err = openReply(unix.AF_INET); err != nil {
 			return err
 		}
-		l.DNSUDP6, err = listenUDP("udp6", "[::]:53")
+		l.Reply6, err = openReply(unix.AF_INET6)
 		return err
 	})
 	if err != nil {
@@ -150,6 +160,20 @@ func listenTCP(ctx context.Context, lc *net.ListenConfig, network, addr string) 
 	}
 	defer ln.Close()
 	return ln.(*net.TCPListener).File()
+}
+
+// openReply opens the raw socket through which answers to datagrams go. They
+// must come from the very address and port that were asked, and a UDP socket
+// can be bound to those only while nobody in the sandbox holds the port: an NTP
+// or IKE client often sends from the port it sends to. A raw socket of
+// IPPROTO_RAW takes whole packets and receives none (raw(7)); the namespace has
+// nothing but lo, so they reach nobody but the sandbox.
+func openReply(family int) (*os.File, error) {
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)
+	if err != nil {
+		return nil, fmt.Errorf("raw socket for answers to datagrams (needs CAP_NET_RAW): %w", err)
+	}
+	return os.NewFile(uintptr(fd), "reply"), nil
 }
 
 // listenUDP opens a UDP socket without SO_REUSEADDR, with which a process of

@@ -181,7 +181,7 @@ func nameEntries(addr netip.Addr, d policy.NameDecision) []kernel.NameEntry {
 	var out []kernel.NameEntry
 	for _, p := range d.Ports {
 		if p.Decision.Allowed {
-			out = append(out, kernel.NameEntry{Addr: addr, Port: p.Port, Proto: uint8(policy.TCP), Rule: p.Decision.Rule.Num})
+			out = append(out, kernel.NameEntry{Addr: addr, Port: p.Port, Proto: uint8(p.Proto), Rule: p.Decision.Rule.Num})
 		}
 	}
 	return out

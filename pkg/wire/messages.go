@@ -175,7 +175,8 @@ func (m *Names) Decode(b []byte) error {
 }
 
 // SandboxAdd announces a sandbox. Its descriptors follow in this order:
-// TCP4, TCP6, DNS TCP4, DNS TCP6, DNS UDP4, DNS UDP6.
+// TCP4, TCP6, DNS TCP4, DNS TCP6, DNS UDP4, DNS UDP6, UDP4, UDP6, and the raw
+// sockets for answers to datagrams over IPv4 and IPv6.
 type SandboxAdd struct {
 	ID      uint32
 	Name    string
@@ -184,7 +185,7 @@ type SandboxAdd struct {
 }
 
 // Listeners is how many descriptors SandboxAdd carries.
-const Listeners = 6
+const Listeners = 10
 
 func (m SandboxAdd) Encode() ([]byte, error) {
 	var e Encoder

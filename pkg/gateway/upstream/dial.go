@@ -194,6 +194,27 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (*net.TCPConn, error) {
 	return d.race(ctx, addrs, t.Port)
 }
 
+// DialUDP makes a UDP socket whose peer is a judged address of t: the first
+// that this host has a way to, as no answer tells which of them is alive. The
+// error is a *RefusedError when policy or an address class is the reason.
+func (d *Dialer) DialUDP(ctx context.Context, t Target) (*net.UDPConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.total)
+	defer cancel()
+	addrs, err := d.Judge(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, a := range addrs {
+		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, t.Port)))
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
 type attempt struct {
 	conn *net.TCPConn
 	err  error

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// associationKey names an association: a socket of the sandbox and where it
+// sends to.
+type associationKey struct{ client, dst netip.AddrPort }
+
+// associations are those of one sandbox.
+type associations struct {
+	mu     sync.Mutex
+	m      map[associationKey]*association
+	closed bool
+}
+
+func (t *associations) get(k associationKey) *association {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.m[k]
+}
+
+func (t *associations) all() []*association {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]*association, 0, len(t.m))
+	for _, a := range t.m {
+		out = append(out, a)
+	}
+	return out
+}
+
+// add takes an association; code says why not.
+func (t *associations) add(a *association) (code string, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g := a.sb.g
+	switch {
+	case t.closed:
+		return codeStopped, false
+	case len(t.m) >= g.opt.Limits.SandboxDatagrams, int(g.conns.Load()+g.associations.Load()) >= g.opt.Limits.Conns:
+		return codeConnections, false
+	}
+	if t.m == nil {
+		t.m = map[associationKey]*association{}
+	}
+	t.m[a.key] = a
+	g.associations.Add(1)
+	g.metrics.associations.Inc()
+	return "", true
+}
+
+// remove forgets an association; again is nothing.
+func (t *associations) remove(a *association) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.m[a.key] == a {
+		delete(t.m, a.key)
+		a.sb.g.associations.Add(-1)
+		a.sb.g.metrics.associations.Dec()
+	}
+}
+
+// close ends all of them and takes no more.
+func (t *associations) close(code string) {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	for _, a := range t.all() {
+		a.kill(code, "")
+	}
+}
+
+// associate begins an association; nil when there is no room for it.
+func (sb *sandbox) associate(s *datagramSockets, key associationKey) *association {
+	t := sb.g.rec.reserve(sb.cfg.ID)
+	if t == nil {
+		sb.g.metrics.lost(lostRefused, 1) // counted by the recorder, too
+		s.unreachable(refusedHere, key)
+		return nil
+	}
+	a := &association{sb: sb, s: s, key: key, start: time.Now(), ticket: t}
+	a.last = a.start
+	a.ctx, a.cancel = context.WithCancel(sb.ctx)
+	if code, ok := sb.associations.add(a); !ok {
+		a.cancel()
+		a.deny(code, "the sandbox or the node has as many datagram flows as it may")
+		sb.g.metrics.lost(lostRefused, 1)
+		s.unreachable(refusedHere, key)
+		return nil
+	}
+	sb.wg.Add(1)
+	go func() {
+		defer sb.wg.Done()
+		defer sb.associations.remove(a)
+		defer a.cancel()
+		defer a.grant.release(sb.g)
+		defer t.release()
+		a.run()
+	}()
+	return a
+}
