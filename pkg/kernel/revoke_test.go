@@ -128,12 +128,11 @@ func TestEndDenied(t *testing.T) {
 	r := newRig(t, FlagLoopback|FlagDNS)
 	fd4, _ := r.ns.listen(t, "tcp4", "198.18.0.1:0", "echo")
 	fd6, _ := r.ns.listen(t, "tcp6", "[::1]:0", "echo")
-	if err := r.box.Steer(-1, SteerListeners{TCP4: fd4, TCP6: fd6}); err != nil {
+	udp4, udp6 := r.ns.echoSteered(t, "udp4", "0.0.0.0:9"), r.ns.echoSteered(t, "udp6", "[::]:9")
+	if err := r.box.Steer(-1, SteerListeners{TCP4: fd4, TCP6: fd6, UDP4: udp4, UDP6: udp6}); err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range []string{"203.0.113.5:9", "203.0.113.6:9", "[2001:db8::5]:9", "[2001:db8::6]:9", "8.8.8.8:53"} {
-		r.ns.echoUDP(t, a)
-	}
+	r.ns.echoUDP(t, "8.8.8.8:53")
 	other := newOther(t, r)
 	const next = testPolicy + 1
 	fill(t, r.fence, testPolicy, "203.0.113.0/24", "2001:db8::/32", "198.18.1.1", "198.18.1.2")
