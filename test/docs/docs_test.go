@@ -30,6 +30,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -140,9 +142,36 @@ type page struct {
 // start starts the daemon with the first block that needs it.
 func (p *page) start() {
 	if p.n == nil {
-		p.n = node.Start(p.t, node.Options{})
+		p.n = node.Start(p.t, node.Options{Config: "gateway:\n  hosts:\n    time.internal: [" + timeServer(p.t) + "]\n"})
 		p.dir = p.n.Workspace(p.t)
 	}
+}
+
+// timeServer answers NTP questions at an address of loopback that no other run
+// has, and returns it. What the time is, it does not know.
+func timeServer(t *testing.T) string {
+	t.Helper()
+	addr := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+	c, err := net.ListenPacket("udp", addr+":123")
+	if err != nil {
+		t.Fatalf("a time server for the pages: %v", err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if n == 48 && buf[0]&7 == 3 { // RFC 5905: a client
+				answer := make([]byte, 48)
+				answer[0] = 4<<3 | 4 // version 4, server
+				_, _ = c.WriteTo(answer, from)
+			}
+		}
+	}()
+	return addr
 }
 
 func (p *page) check(b *block) {
