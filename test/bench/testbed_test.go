@@ -37,7 +37,7 @@ type testbed struct {
 	peer  string // the client program
 	ws    string
 
-	plain, tls, llm, llmTLS string // addresses of the servers
+	plain, tls, llm, llmTLS, udp string // addresses of the servers
 
 	inside, outside *worker
 }
@@ -68,6 +68,7 @@ func newTestbed(b *testing.B) *testbed {
 	}
 	page := doubles.Page("bench")
 	t.plain, t.tls = serve(page), serve(page, "pass-tls.bench", "tls.bench")
+	t.udp = echoDatagrams(b)
 	llm := newInstant()
 	t.llm, t.llmTLS = serve(llm), serve(llm, "api.openai.com")
 
@@ -93,7 +94,7 @@ func newTestbed(b *testing.B) *testbed {
 func (t *testbed) config() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "gateway:\n  rootCAs: %s\n  resolvers: [\"192.0.2.53:53\"]\n  hosts:\n", t.roots)
-	for _, name := range []string{"pass", "pass-tls", "web", "tls"} {
+	for _, name := range []string{"pass", "pass-tls", "web", "tls", "datagrams"} {
 		fmt.Fprintf(&s, "    %s.bench: [127.0.0.1]\n", name)
 	}
 	return s.String()
@@ -109,7 +110,8 @@ egress:
   - {id: pass-tls, allow: "pass-tls.bench:%[2]s", resolvesTo: [127.0.0.1/32]}
   - {id: web, allow: "web.bench:%[1]s", http: {methods: [GET], paths: ["/data/**"]}, resolvesTo: [127.0.0.1/32]}
   - {id: tls, allow: "tls.bench:%[2]s", http: {methods: [GET], paths: ["/data/**"]}, resolvesTo: [127.0.0.1/32]}
-`, port(t.plain), port(t.tls))
+  - {id: datagrams, allow: "datagrams.bench:%[3]s/udp", resolvesTo: [127.0.0.1/32]}
+`, port(t.plain), port(t.tls), port(t.udp))
 }
 
 func port(addr string) string {

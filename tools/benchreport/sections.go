@@ -68,6 +68,17 @@ var sections = []section{
 		tables: [][]column{{{"direct µs", "direct-µs"}, {"fenced µs", "fenced-µs"}, {"ratio", "ratio"}, {"gateway CPU µs", "gateway-cpu-µs"}, {"keeper CPU µs", "keeper-cpu-µs"}}},
 	},
 	{
+		title: "Datagrams",
+		text: "A datagram and its answer of the same size, from inside a sandbox through the relay to a server on loopback, against the same program\n" +
+			"outside straight to that server: p50 of one at a time, and how many of them pass in a second with eight sockets. CPU is that of the\n" +
+			"gateway for both directions; a flow has one record, so the keeper has no part in it.",
+		pkg: "./test/bench", bench: "^BenchmarkDatagrams$", flags: []string{"-benchtime", "10x"},
+		tables: [][]column{
+			{{"direct µs", "direct-µs"}, {"fenced µs", "fenced-µs"}, {"ratio", "ratio"}, {"gateway CPU µs", "gateway-cpu-µs"}},
+			{{"direct /s", "direct-per-s"}, {"fenced /s", "fenced-per-s"}, {"fenced / direct", "share"}},
+		},
+	},
+	{
 		title: "Model call",
 		text: "A model call of about 600 bytes to a provider double that answers at once, a document or a stream of 20 events: from a sandbox through\n" +
 			"the gateway; from outside through `proxy`, the floor: Go's `httputil.ReverseProxy`, parsing the body and swapping the key, nothing recorded;\n" +

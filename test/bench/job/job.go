@@ -9,6 +9,8 @@ const (
 	Connect = "connect" // a new connection for each request
 	Ask     = "ask"     // connections are kept, also from job to job
 	DNS     = "dns"     // the name in URL is looked up, nothing else
+
+	Datagram = "datagram" // Body is sent over UDP and must come back
 )
 
 // Job is one measurement.

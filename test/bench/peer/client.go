@@ -115,6 +115,9 @@ func (w *worker) run(j job.Job) (job.Result, error) {
 			return 0, err
 		})
 	}
+	if j.Kind == job.Datagram {
+		return w.datagrams(j)
+	}
 	t, err := w.target(j)
 	if err != nil {
 		return job.Result{}, err
