@@ -60,9 +60,9 @@ type datagramCount struct {
 }
 
 const (
-	refusedFor   = time.Second
-	maxWaiting   = 16        // datagrams that wait for the destination to be resolved
-	maxWaitBytes = 128 << 10 // and their bytes
+	refusedFor = time.Second
+	maxWaiting = 16      // datagrams of one that wait for the destination to be resolved
+	maxHeld    = 1 << 20 // bytes that wait in all of a sandbox's
 )
 
 // run is the life of the association but for datagrams from the sandbox.
@@ -150,10 +150,9 @@ func (a *association) open(up *net.UDPConn) bool {
 		return false
 	}
 	a.ready = true
-	for _, b := range a.waiting {
+	for _, b := range a.takeWaitingLocked() {
 		a.forwardLocked(b)
 	}
-	a.waiting = nil
 	return true
 }
 
@@ -171,7 +170,7 @@ func (a *association) outward(b []byte) bool {
 		a.s.unreachable(refusedHere, a.key)
 	case a.ready:
 		a.forwardLocked(b)
-	case len(a.waiting) < maxWaiting && waitingBytes(a.waiting)+len(b) <= maxWaitBytes:
+	case len(a.waiting) < maxWaiting && a.sb.associations.hold(len(b)):
 		a.waiting = append(a.waiting, append([]byte(nil), b...))
 	default:
 		a.loseLocked(lostWaiting)
@@ -179,11 +178,14 @@ func (a *association) outward(b []byte) bool {
 	return true
 }
 
-func waitingBytes(list [][]byte) (n int) {
+// takeWaitingLocked empties the queue.
+func (a *association) takeWaitingLocked() [][]byte {
+	list := a.waiting
+	a.waiting = nil
 	for _, b := range list {
-		n += len(b)
+		a.sb.associations.held.Add(-int64(len(b)))
 	}
-	return n
+	return list
 }
 
 // forwardLocked sends to the destination. An error that an earlier datagram
@@ -310,7 +312,8 @@ func (a *association) kill(code, why string) {
 	if a.killed != "" {
 		return
 	}
-	a.killed, a.why, a.over, a.waiting = code, why, true, nil
+	a.killed, a.why, a.over = code, why, true
+	a.takeWaitingLocked()
 	a.cancel()
 	if a.up != nil {
 		a.up.Close()
@@ -358,10 +361,9 @@ func (s *datagramSockets) unreachable(why unreachable, key associationKey) {
 func (a *association) reject() {
 	a.mu.Lock()
 	a.refused = true
-	for range a.waiting {
+	for range a.takeWaitingLocked() {
 		a.loseLocked(lostRefused)
 	}
-	a.waiting = nil
 	if !a.over {
 		a.s.unreachable(refusedHere, a.key)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,17 @@ type associations struct {
 	mu     sync.Mutex
 	m      map[associationKey]*association
 	closed bool
+
+	held atomic.Int64 // bytes that wait for destinations to be resolved
+}
+
+// hold takes room for a datagram that waits; false when there is none.
+func (t *associations) hold(n int) bool {
+	if t.held.Add(int64(n)) > maxHeld {
+		t.held.Add(-int64(n))
+		return false
+	}
+	return true
 }
 
 func (t *associations) get(k associationKey) *association {

@@ -159,7 +159,7 @@ func newDatagramRig(t testing.TB, l Limits) *rig {
 // Answers come from the address and port that was asked: a connected socket
 // gets nothing else, and an unconnected one shows it.
 func TestDatagramsByName(t *testing.T) {
-	r := newDatagramRig(t, Limits{DatagramIdle: 200 * time.Millisecond})
+	r := newDatagramRig(t, Limits{})
 	r.answers("a.test", datagramPort)
 	r.answers("b.test", datagramPort)
 	a, b := r.virtual("a.test"), r.virtual("b.test")
@@ -204,7 +204,8 @@ func TestDatagramsByName(t *testing.T) {
 		t.Errorf("v4-mapped: %q from %v, %v", buf[:max(n, 0)], from, err)
 	}
 	local := c.LocalAddr().String()
-	ev := r.event("the flow of the connected socket", func(e *event.Event) bool { return e.SrcAddr == local && e.Activity == "close" })
+	r.g.RemoveSandbox(1)
+	ev := r.event("the flow of the connected socket", func(e *event.Event) bool { return e.SrcAddr == local && e.Activity == "reset" })
 	if ev.Kind != event.KindNetwork || ev.Verdict != event.Allowed || ev.Proto != "udp" || ev.DstName != "a.test" || ev.DstPort != datagramPort || ev.DstAddr != a.String() ||
 		ev.Rule != "test/a" || ev.DatagramsIn != 3 || ev.DatagramsOut != 3 || ev.BytesOut != 21 || ev.BytesIn != 42 || ev.PeerAddr == "" {
 		t.Errorf("%+v", ev)
