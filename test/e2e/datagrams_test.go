@@ -294,6 +294,7 @@ func (w *datagramWorld) denied(t *testing.T, c *datagramClient) {
 	if e.Remedy != "ringfence allow tcp.test:7007/udp" {
 		t.Errorf("remedy %q", e.Remedy)
 	}
+	contains(t, "explain", w.n.CLI(t, "explain", e.ID).Stdout, "ringfence allow tcp.test:7007/udp", "base/tcp", "is for TCP, this is UDP")
 	e = w.n.WaitEvent(t, "the refused address", func(e *event.Event) bool {
 		return strings.HasPrefix(e.DstAddr, "93.184.216.52:7007") && e.Activity == "sendmsg"
 	})
