@@ -168,6 +168,11 @@ func TestManyDatagramFlows(t *testing.T) {
 		}()
 	}
 	wg.Wait()
+	for _, reason := range []string{lostOverflow, lostWaiting, lostRefused, lostStray, lostSize, lostSend, lostReceive} {
+		if n := r.lost(reason); n != 0 {
+			t.Errorf("%v datagrams lost: %s", n, reason)
+		}
+	}
 }
 
 // A rule for one connection is for one flow of datagrams.

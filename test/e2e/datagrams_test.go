@@ -294,6 +294,7 @@ func (w *datagramWorld) denied(t *testing.T, c *datagramClient) {
 	if e.Remedy != "ringfence allow tcp.test:7007/udp" {
 		t.Errorf("remedy %q", e.Remedy)
 	}
+	contains(t, "explain", w.n.CLI(t, "explain", e.ID).Stdout, "ringfence allow tcp.test:7007/udp", "base/tcp", "is for TCP, this is UDP")
 	e = w.n.WaitEvent(t, "the refused address", func(e *event.Event) bool {
 		return strings.HasPrefix(e.DstAddr, "93.184.216.52:7007") && e.Activity == "sendmsg"
 	})
@@ -319,9 +320,9 @@ func (w *datagramWorld) records(t *testing.T) {
 		t.Fatalf("stop: %s%s", r.Stdout, r.Stderr)
 	}
 	e := w.n.WaitEvent(t, "the flow of the connected socket", func(e *event.Event) bool {
-		return e.DstName == "a.test" && e.Activity == "reset" && e.DatagramsOut == 3
+		return e.DstName == "a.test" && e.Activity == "reset" && e.DatagramsOut == 3 && e.BytesOut == 18
 	})
-	if e.Kind != event.KindNetwork || e.Verdict != event.Allowed || e.Proto != "udp" || e.DatagramsIn != 3 || e.BytesOut != 18 || e.BytesIn != 18+3*uint64(len("a.test:")) ||
+	if e.Kind != event.KindNetwork || e.Verdict != event.Allowed || e.Proto != "udp" || e.DatagramsIn != 3 || e.BytesIn != 18+3*uint64(len("a.test:")) ||
 		e.Rule != "base/a" || e.PeerAddr != w.hosts["a.test"]+":7007" {
 		t.Errorf("%+v", e)
 	}
