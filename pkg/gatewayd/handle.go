@@ -71,17 +71,14 @@ func (p *process) onConfig(payload []byte, fds []*os.File) ([]byte, []*os.File, 
 	if err := c.Decode(payload); err != nil {
 		return nil, nil, err
 	}
-	spoken, ok := wire.Speak(wire.Version, c.Version)
-	if !ok {
+	if _, ok := wire.Speak(wire.Version, c.Version); !ok {
 		return nil, nil, fmt.Errorf("the keeper speaks version %d of the messages, this gateway %d: they must not be further apart than one", c.Version, wire.Version)
 	}
 	if err := p.configure(fds[0]); err != nil {
 		return nil, nil, err
 	}
 	is := p.is
-	if is.Version = wire.Version; spoken == 1 {
-		is.Version = 1 // its keeper does not expect to be told
-	}
+	is.Version = wire.Version
 	b, err := is.Encode()
 	return b, nil, err
 }

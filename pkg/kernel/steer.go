@@ -43,8 +43,14 @@ const (
 func (s *Sandbox) Steer(netnsFD int, l SteerListeners) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.steer != nil {
+	if s.steer != nil && s.steer.listeners.MaxEntries() == s.fence.steer.Maps["listeners"].MaxEntries {
 		return s.steer.set(l)
+	}
+	if s.steer != nil {
+		if err := s.renewSteeringLocked(l); err != nil {
+			return fmt.Errorf("steer sandbox %d anew: %w", s.id, err)
+		}
+		return nil
 	}
 	st, err := s.newSteeringLocked(netnsFD, l)
 	if err != nil {
@@ -85,6 +91,33 @@ func (s *Sandbox) newSteeringLocked(netnsFD int, l SteerListeners) (_ *steering,
 		return nil, err
 	}
 	return st, nil
+}
+
+// renewSteeringLocked puts this keeper's program and SOCKMAP in place of those
+// of a keeper whose SOCKMAP had other slots. The link changes over in one step.
+func (s *Sandbox) renewSteeringLocked(l SteerListeners) error {
+	listeners, prog, err := loadSteer(s.fence.steer)
+	if err != nil {
+		return err
+	}
+	defer prog.Close() // the link holds it
+	st := &steering{listeners: listeners, link: s.steer.link}
+	if st.prog, err = programID(prog); err == nil {
+		err = st.set(l)
+	}
+	pin := filepath.Join(s.dir, pinListeners)
+	if err == nil {
+		err = listeners.Pin(pin + "-new")
+	}
+	if err == nil {
+		err = st.link.Update(prog)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(pin+"-new"), listeners.Close())
+	}
+	old := s.steer.listeners
+	s.steer = st
+	return errors.Join(os.Rename(pin+"-new", pin), old.Close())
 }
 
 // loadSteer makes one instance: its SOCKMAP and the program over it. It loads

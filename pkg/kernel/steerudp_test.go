@@ -215,3 +215,67 @@ func TestDatagramsWithoutAListener(t *testing.T) {
 	refused()
 	steered(r.ns.datagrams(t, "udp4", "127.0.0.1:0"))
 }
+
+// Steering that a keeper without a relay for datagrams left behind changes over
+// to the present one in its place: the same link, and what ran goes on.
+func TestSteeringIsRenewed(t *testing.T) {
+	r := newRig(t, 0)
+	before := r.fence.steer.Maps["listeners"].MaxEntries
+	r.fence.steer.Maps["listeners"].MaxEntries = 2
+	cgroup, ns := newCgroup(t), newNamespace(t)
+	box, err := r.fence.AttachSandbox(cgroup, State{Sandbox: testSandbox + 1, Policy: testPolicy + 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp, _ := ns.listen(t, "tcp4", "198.18.0.1:0", "gateway")
+	if err := box.Steer(int(ns.file.Fd()), SteerListeners{TCP4: tcp}); err != nil {
+		t.Fatal(err)
+	}
+	r.fence.steer.Maps["listeners"].MaxEntries = before
+	dst := netip.MustParseAddrPort("198.18.7.7:443")
+	for _, p := range []uint8{ProtoTCP, ProtoUDP} {
+		if err := r.fence.PutNames(testPolicy+1, []NameEntry{{Addr: dst.Addr(), Port: dst.Port(), Proto: p}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := ns.spawn(t, cgroup)
+	reach := func(when string) {
+		t.Helper()
+		if got := in.try(attempt{Op: "tcp", Addr: dst.String()}); got.Errno != 0 {
+			t.Errorf("%s: %+v", when, got)
+		}
+	}
+	reach("before")
+	old, err := box.steer.link.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	udp := ns.datagrams(t, "udp4", "127.0.0.1:0")
+	if err := box.Steer(-1, SteerListeners{TCP4: tcp, UDP4: udp.fd}); err != nil {
+		t.Fatal(err)
+	}
+	reach("after")
+	if got := in.try(attempt{Op: "udp-sendto", Addr: dst.String()}); got.Errno != 0 {
+		t.Errorf("%+v", got)
+	}
+	if to, ok := udp.next(t, 2*time.Second); !ok || to != dst {
+		t.Errorf("a datagram to %v, %v", to, ok)
+	}
+	now, err := box.steer.link.Info()
+	if err != nil || now.ID != old.ID || now.Program == old.Program {
+		t.Errorf("link %+v, before %+v, %v", now, old, err)
+	}
+	// The next keeper finds the new ones.
+	box.Close()
+	if box, err = r.fence.AdoptSandbox(cgroup, testSandbox+1); err != nil {
+		t.Fatal(err)
+	}
+	if n := box.steer.listeners.MaxEntries(); n != before || box.steer.prog != now.Program {
+		t.Errorf("%d slots, program %d", n, box.steer.prog)
+	}
+	reach("adopted")
+	in.end()
+	if err := detachSoon(box); err != nil {
+		t.Error(err)
+	}
+}
