@@ -140,20 +140,32 @@ func (d *Daemon) enforce(ctx context.Context) {
 
 // enforceOnce tells everybody: the kernel first, so that what is no longer
 // allowed is closed before anything else. Then what is open and denied is ended
-// on both sides at the same time: neither waits for the other. A gateway that
-// is not there gets the snapshot when it is fed.
+// on both sides. The gateway has a short start, for it is the one that knows the
+// flow and records that it was revoked; one that is slow or not there is not
+// waited for, and gets the snapshot when it is fed.
 func (d *Daemon) enforceOnce(ctx context.Context, snap *policy.Snapshot, late *time.Timer) error {
 	errs := []error{d.sandboxes.Apply(snap)}
-	ended := make(chan error, 1)
-	go func() { ended <- d.endDenied(late) }()
+	ended, told := make(chan error, 1), make(chan struct{})
+	go func() {
+		select {
+		case <-told:
+		case <-time.After(gatewayStart):
+		}
+		ended <- d.endDenied(late)
+	}()
 	errs = append(errs, d.openGatewayTable())
 	if d.gateway.Ready() {
 		gctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		errs = append(errs, d.sendSecrets(gctx, d.gateway), sendSnapshot(gctx, d.gateway, snap))
 	}
+	close(told)
 	return errors.Join(append(errs, <-ended)...)
 }
+
+// gatewayStart is how long the kernel's sockets wait for the gateway to end a
+// revoked flow by itself.
+const gatewayStart = 50 * time.Millisecond
 
 // setUnenforced notes why the newest policy is not in force, "" when it is.
 func (d *Daemon) setUnenforced(why string) {
