@@ -74,6 +74,8 @@ const (
 	FenceRfFlagRF_FLAG_LOOPBACK FenceRfFlag = 2
 	FenceRfFlagRF_FLAG_DNS      FenceRfFlag = 4
 	FenceRfFlagRF_FLAG_GATEWAY  FenceRfFlag = 8
+	FenceRfFlagRF_FLAG_DIRECT   FenceRfFlag = 16
+	FenceRfFlagRF_FLAG_INBOUND  FenceRfFlag = 32
 )
 
 type FenceRfForm uint32
@@ -116,7 +118,7 @@ const (
 type FenceRfLayout uint32
 
 const (
-	FenceRfLayoutRF_LAYOUT FenceRfLayout = 3
+	FenceRfLayoutRF_LAYOUT FenceRfLayout = 4
 )
 
 type FenceRfNameKey struct {
@@ -197,7 +199,10 @@ const (
 	FenceRfReasonRF_SHORT       FenceRfReason = 13
 	FenceRfReasonRF_UNSPECIFIED FenceRfReason = 14
 	FenceRfReasonRF_ESTABLISHED FenceRfReason = 15
-	FenceRfReasonRF_REASON_MAX  FenceRfReason = 16
+	FenceRfReasonRF_NO_LISTENER FenceRfReason = 16
+	FenceRfReasonRF_PAST_HOOKS  FenceRfReason = 17
+	FenceRfReasonRF_NO_RELAY    FenceRfReason = 18
+	FenceRfReasonRF_REASON_MAX  FenceRfReason = 19
 )
 
 type FenceRfRecordType uint32

@@ -25,8 +25,8 @@ type LinkStatus struct {
 // one last written, and, once Steer was called, steering must be attached.
 func (s *Sandbox) Check() []LinkStatus {
 	var out []LinkStatus
-	for _, h := range hooks {
-		if s.fence.progs[h.hook] != nil {
+	for _, h := range s.set {
+		if s.progs.by[h.hook] != nil {
 			out = append(out, s.checkLink(h))
 		}
 	}
@@ -62,7 +62,7 @@ func (s *Sandbox) checkLink(h hookInfo) LinkStatus {
 		st.Detail = err.Error()
 		return st
 	}
-	want := s.fence.ids[h.hook]
+	want := s.progs.ids[h.hook]
 	switch id := cgroupOf(info); {
 	case id == 0, !s.cg.alive():
 		st.Detail = "the cgroup was removed"

@@ -9,7 +9,8 @@
 //	<PinDir>/                      a bpffs; Open mounts one if needed
 //	  ringfence-v<layout>/
 //	    maps/<name>                state names cidrs members rates denials flows refusals processes
-//	                               calls watch reported programs scratch reads outcomes verdicts
+//	                               calls watch reported programs scratch reads outcomes verdicts;
+//	                               asked redirects flying once something was adopted
 //	    progs/<object digest>/     one pin per hook program, exec, exit and refused
 //	    links/exec, links/exit     node-wide tracepoints
 //	    links/refused              the same, while a sandbox lives
@@ -17,6 +18,9 @@
 //	      <hook>                   one cgroup link per hook
 //	      listeners                SOCKMAP of this sandbox
 //	      steer                    sk_lookup link to the sandbox's namespace
+//
+// What was running before it was fenced has its own set of links and no
+// steering: see redirect.go.
 //
 // Pins outlive the keeper: denials hold while it is away. A keeper of the same
 // layout adopts maps, and programs too if they are of the same object;
@@ -76,6 +80,9 @@ type Fence struct {
 	ids   map[Hook]ebpf.ProgramID
 	trace []link.Link
 	steer *ebpf.CollectionSpec
+	o     Options
+
+	redirect redirection
 
 	watch   watcher
 	ended   endedFlows
@@ -98,6 +105,7 @@ func Open(o Options) (*Fence, error) {
 		log:   o.Logger,
 		pin:   o.PinDir,
 		dir:   filepath.Join(o.PinDir, layoutPrefix+strconv.Itoa(int(bpf.FenceRfLayoutRF_LAYOUT))),
+		o:     o,
 		progs: make(map[Hook]*ebpf.Program),
 		ids:   make(map[Hook]ebpf.ProgramID),
 	}
@@ -286,6 +294,7 @@ func (f *Fence) Close() error {
 	for _, p := range f.progs {
 		errs = append(errs, p.Close())
 	}
+	errs = append(errs, f.redirect.close())
 	for _, m := range f.allMaps() {
 		if m != nil {
 			errs = append(errs, m.Close())
