@@ -181,6 +181,9 @@ type SandboxAdd struct {
 	Name    string
 	Scope   string
 	Explain bool
+	// Redirected: what an accepted connection was meant for is not its local
+	// address; the kernel is to be asked.
+	Redirected bool
 }
 
 // Listeners is how many descriptors SandboxAdd carries.
@@ -192,12 +195,13 @@ func (m SandboxAdd) Encode() ([]byte, error) {
 	e.Str(m.Name, MaxName)
 	e.Str(m.Scope, MaxScope)
 	e.Bool(m.Explain)
+	e.Bool(m.Redirected)
 	return e.Payload()
 }
 
 func (m *SandboxAdd) Decode(b []byte) error {
 	d := NewDecoder(b)
-	m.ID, m.Name, m.Scope, m.Explain = d.U32(), d.Str(MaxName), d.Str(MaxScope), d.Bool()
+	m.ID, m.Name, m.Scope, m.Explain, m.Redirected = d.U32(), d.Str(MaxName), d.Str(MaxScope), d.Bool(), d.Bool()
 	return d.End()
 }
 

@@ -45,6 +45,7 @@ func examples() []coded {
 		&LeafReply{Leaf: []byte{1}, CA: []byte{2, 3}},
 		&Names{Sandbox: 3, Entries: []NameEntry{{netip.MustParseAddr("198.18.1.1"), "a"}, {netip.MustParseAddr("::1"), "b"}}},
 		&SandboxAdd{ID: 4, Name: "n", Scope: "org:a/team:b/agent:c", Explain: true},
+		&SandboxAdd{ID: 5, Name: "n", Scope: "org:a/team:b/agent:c", Redirected: true},
 		&id,
 		&ConfigReply{Config: bytes.Repeat([]byte{7}, 32), Binary: "1:2:3:4", Unconfined: []string{"landlock"}},
 		&Node{Resolvers: []string{"192.0.2.53:53"}, OwnAddrs: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}},
