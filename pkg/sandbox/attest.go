@@ -184,6 +184,10 @@ func (m *Manager) attestOne(s *Sandbox) {
 	if s.State() != Running {
 		return
 	}
+	if s.Record.Foreign != nil {
+		s.attestForeignOnce()
+		return
+	}
 	err := s.attest()
 	if err == nil || !s.Record.Init.Alive() { // it ended meanwhile
 		return
