@@ -37,6 +37,7 @@ type ForeignRequest struct {
 	Name        string
 	Owner       uint32
 	Cgroup      string // absolute path of a cgroup v2 directory
+	Caller      string // the cgroup of who asks: it must stay outside, or nobody could release it
 	Direct      bool   // see Foreign
 	Inbound     bool   // see Foreign
 	Loopback    bool   // the loopback of their network namespace is open
@@ -98,6 +99,9 @@ func (f *fencing) look(context.Context) error {
 	m, r := f.m, f.r
 	if err := m.mayFence(r.Cgroup); err != nil {
 		return err
+	}
+	if within(r.Caller, r.Cgroup) {
+		return errors.New("you are in this cgroup yourself: your own connections would be cut, and nobody inside may release it")
 	}
 	var err error
 	if f.pids, err = treePIDs(r.Cgroup); err != nil {

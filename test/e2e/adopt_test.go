@@ -279,6 +279,17 @@ func TestAdoptRefuses(t *testing.T) {
 	refused("the daemon's own cgroups", "--cgroup", filepath.Join(r.n.Cgroup(t), "gateway"))
 	refused("no cgroup v2 is named after", "--container", strings.Repeat("c", 64))
 
+	// Who asks from within would lock itself in.
+	mine := newCgroup(t)
+	dir, err := os.Open(mine)
+	need(t, err)
+	defer dir.Close()
+	cmd := r.n.Command(t.Context(), "adopt", "--cgroup", mine)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	if res := node.Finish(t, cmd); res.Code == 0 || !strings.Contains(res.Stderr, "you are in this cgroup yourself") {
+		t.Errorf("adopt of the own cgroup: %d %s", res.Code, res.Stderr)
+	}
+
 	// Processes of one cgroup in two network namespaces.
 	two := newCgroup(t)
 	startAdoptee(t, r.world, r.near, two)
