@@ -182,7 +182,7 @@ func (p *process) onSandboxAdd(payload []byte, fds []*os.File) ([]byte, []*os.Fi
 	if err != nil {
 		return nil, nil, err
 	}
-	sb := gateway.Sandbox{ID: m.ID, Name: m.Name, Principal: principal, Explain: m.Explain, Names: names}
+	sb := gateway.Sandbox{ID: m.ID, Name: m.Name, Principal: principal, Explain: m.Explain, Redirected: m.Redirected, Names: names}
 	if err := openListeners(&sb, fds); err != nil {
 		return nil, nil, err
 	}

@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/kernel"
 )
 
 // Listeners are the sockets through which everything of one sandbox reaches
@@ -151,6 +154,84 @@ func openListeners(ctx context.Context, ns *os.File) (*Listeners, error) {
 		return nil, fmt.Errorf("open the gateway's listeners: %w", err)
 	}
 	return l, nil
+}
+
+// openForeign has the gateway's listeners opened in a namespace that is not
+// ours and says where they are.
+func (m *Manager) openForeign(ctx context.Context, ns *os.File) (*Listeners, kernel.Listening, error) {
+	if m.o.Foreign == nil {
+		return nil, kernel.Listening{}, errors.New("nothing can be adopted here")
+	}
+	l, err := m.o.Foreign.Open(ctx, ns)
+	if err != nil {
+		return nil, kernel.Listening{}, err
+	}
+	where, err := l.listening()
+	if err != nil {
+		l.Close()
+		return nil, kernel.Listening{}, err
+	}
+	return l, where, nil
+}
+
+// ListenForeign opens the gateway's listeners on the loopback of a namespace
+// that is not ours. They belong to the cgroup of the calling process. Without
+// IPv6 loopback its three are of IPv4, and nobody is sent to them.
+func ListenForeign(ctx context.Context, ns *os.File) (*Listeners, error) {
+	l := &Listeners{}
+	err := inNetwork(ns, func() (err error) {
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false)
+		six, addr := "6", "[::1]:0"
+		if c, err := net.ListenPacket("udp6", addr); err == nil {
+			c.Close()
+		} else {
+			six, addr = "4", "127.0.0.1:0"
+		}
+		for _, o := range []struct {
+			to            **os.File
+			network, addr string
+		}{{&l.TCP4, "tcp4", "127.0.0.1:0"}, {&l.TCP6, "tcp" + six, addr}, {&l.DNSTCP4, "tcp4", "127.0.0.1:0"}, {&l.DNSTCP6, "tcp" + six, addr}} {
+			if *o.to, err = listenTCP(ctx, &lc, o.network, o.addr); err != nil {
+				return err
+			}
+		}
+		if l.DNSUDP4, err = listenUDP("udp4", "127.0.0.1:0"); err != nil {
+			return err
+		}
+		l.DNSUDP6, err = listenUDP("udp"+six, addr)
+		return err
+	})
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open the gateway's listeners on the namespace's loopback: %w", err)
+	}
+	return l, nil
+}
+
+// listening says where listeners of ListenForeign are.
+func (l *Listeners) listening() (out kernel.Listening, err error) {
+	for i, to := range []*uint16{&out.TCP4, &out.TCP6, &out.DNSTCP4, &out.DNSTCP6, &out.DNSUDP4, &out.DNSUDP6} {
+		fd := rawFD(l.Files()[i])
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE) // Linux 5.14
+		if err != nil {
+			return out, fmt.Errorf("namespace of a listener: %w", err)
+		}
+		sa, err := unix.Getsockname(fd)
+		if err != nil {
+			return out, fmt.Errorf("port of a listener: %w", err)
+		}
+		out.Netns = cookie
+		switch a := sa.(type) {
+		case *unix.SockaddrInet4:
+			if i%2 == 0 {
+				*to = uint16(a.Port)
+			}
+		case *unix.SockaddrInet6:
+			*to = uint16(a.Port)
+		}
+	}
+	return out, nil
 }
 
 func listenTCP(ctx context.Context, lc *net.ListenConfig, network, addr string) (*os.File, error) {

@@ -183,6 +183,9 @@ type SandboxAdd struct {
 	Name    string
 	Scope   string
 	Explain bool
+	// Redirected: what an accepted connection was meant for is not its local
+	// address; the kernel is to be asked.
+	Redirected bool
 }
 
 // Listeners is how many descriptors SandboxAdd carries.
@@ -194,12 +197,18 @@ func (m SandboxAdd) Encode() ([]byte, error) {
 	e.Str(m.Name, MaxName)
 	e.Str(m.Scope, MaxScope)
 	e.Bool(m.Explain)
+	if m.Redirected { // not said otherwise: version 1 does not know it
+		e.Bool(true)
+	}
 	return e.Payload()
 }
 
 func (m *SandboxAdd) Decode(b []byte) error {
 	d := NewDecoder(b)
 	m.ID, m.Name, m.Scope, m.Explain = d.U32(), d.Str(MaxName), d.Str(MaxScope), d.Bool()
+	if m.Redirected = d.err == nil && len(d.b) > 0; m.Redirected && !d.Bool() && d.err == nil {
+		d.err = &ProtocolError{"no redirection is not said"}
+	}
 	return d.End()
 }
 

@@ -8,7 +8,7 @@ package wire
 // the version that is spoken, and forgets the version before the last.
 //
 //	1  ConfigReply without a version; an empty Config message
-//	2  both say their version; TypeConnections
+//	2  both say their version; TypeConnections; SandboxAdd.Redirected, which is said only if it is so
 
 // Speak returns the version in which two sides talk, the lower of the two, or
 // false where they are further apart than one.
