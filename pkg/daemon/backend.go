@@ -86,8 +86,12 @@ func worst(parts []api.Part) string {
 	state := api.Enforced
 	rank := []string{api.Enforced, api.Degraded, api.Broken, api.Unenforced}
 	for _, p := range parts {
-		if slices.Index(rank, p.State) > slices.Index(rank, state) {
-			state = p.State
+		is := p.State
+		if is == api.NotApplied {
+			is = api.Degraded
+		}
+		if slices.Index(rank, is) > slices.Index(rank, state) {
+			state = is
 		}
 	}
 	return state

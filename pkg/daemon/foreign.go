@@ -87,6 +87,18 @@ func (n *foreignNetworks) close() {
 	}
 }
 
+// settle removes what a former daemon left, if nobody needs it any more: it is
+// for after everything was taken over.
+func (n *foreignNetworks) settle(kept int) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	path := filepath.Join(n.base, "listeners")
+	if _, err := os.Stat(path); n.cgroup != nil || kept > 0 || err != nil {
+		return nil
+	}
+	return errors.Join(sandbox.RemoveCgroup(path), n.fence.Forget(listenersNumber), n.fence.DropPolicy(listenersTable))
+}
+
 func (n *foreignNetworks) remove() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

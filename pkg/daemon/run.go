@@ -232,6 +232,9 @@ func (d *Daemon) adoptOnce(ctx context.Context, p *wire.Peer) error {
 	if err := d.sandboxes.Sweep(); err != nil {
 		d.logger.Error("what former daemons left in the kernel", "error", err)
 	}
+	if err := d.foreign.settle(d.sandboxes.Keeps()); err != nil {
+		d.logger.Error("cgroup of listeners", "error", err)
+	}
 	if err := d.leaveFormer(); err != nil {
 		d.logger.Error("kernel programs of the layout before this one are still there", "error", err)
 		d.daemonEvent("layout-kept", err.Error())

@@ -338,10 +338,16 @@ func (f *Fence) allMaps() []*ebpf.Map {
 
 // Remove closes the Fence, removes every pin of its layout and unmounts the
 // bpffs if it was ours and is empty. Sandboxes that are still attached are no
-// longer fenced: stop them first.
+// longer fenced: stop them first. With it goes what was adopted behind the
+// layout before and could not be taken over.
 func (f *Fence) Remove() error {
-	err := errors.Join(f.Close(), os.RemoveAll(f.dir))
-	if err != nil {
+	errs := []error{f.Close(), os.RemoveAll(f.dir)}
+	if o := f.former; o != nil {
+		if left, err := os.ReadDir(filepath.Join(o.dir, "sandbox")); err == nil && o.foreign(left) {
+			errs = append(errs, os.RemoveAll(o.dir))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	return releaseBPFFS(f.pin)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/wire"
 )
 
 // Listeners are the sockets through which everything of one sandbox reaches
@@ -26,21 +27,31 @@ type Listeners struct {
 	TCP4, TCP6       *os.File
 	DNSTCP4, DNSTCP6 *os.File
 	DNSUDP4, DNSUDP6 *os.File
-	UDP4, UDP6       *os.File
-	Reply4, Reply6   *os.File // raw: answers to datagrams, see openReply
+	// Those of datagrams are nil in a namespace that is not ours: nothing but
+	// DNS is sent to the gateway there.
+	UDP4, UDP6     *os.File
+	Reply4, Reply6 *os.File // raw: answers to datagrams, see openReply
 }
 
 // Files returns the descriptors in the order of wire.SandboxAdd.
 func (l *Listeners) Files() []*os.File {
-	return []*os.File{l.TCP4, l.TCP6, l.DNSTCP4, l.DNSTCP6, l.DNSUDP4, l.DNSUDP6, l.UDP4, l.UDP6, l.Reply4, l.Reply6}
+	out := []*os.File{l.TCP4, l.TCP6, l.DNSTCP4, l.DNSTCP6, l.DNSUDP4, l.DNSUDP6}
+	if l.UDP4 == nil {
+		return out
+	}
+	return append(out, l.UDP4, l.UDP6, l.Reply4, l.Reply6)
 }
 
-// ListenersFrom is the inverse of Files; ok is false unless there are ten.
+// ListenersFrom is the inverse of Files; ok is false for another number.
 func ListenersFrom(f []*os.File) (*Listeners, bool) {
-	if len(f) != 10 {
+	if len(f) != wire.Listeners && len(f) != wire.RedirectedListeners {
 		return nil, false
 	}
-	return &Listeners{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9]}, true
+	l := &Listeners{TCP4: f[0], TCP6: f[1], DNSTCP4: f[2], DNSTCP6: f[3], DNSUDP4: f[4], DNSUDP6: f[5]}
+	if len(f) == wire.Listeners {
+		l.UDP4, l.UDP6, l.Reply4, l.Reply6 = f[6], f[7], f[8], f[9]
+	}
+	return l, true
 }
 
 // cookies names the sockets beyond descriptors (SO_COOKIE, Linux 4.12): no

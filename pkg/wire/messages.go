@@ -177,7 +177,8 @@ func (m *Names) Decode(b []byte) error {
 
 // SandboxAdd announces a sandbox. Its descriptors follow in this order:
 // TCP4, TCP6, DNS TCP4, DNS TCP6, DNS UDP4, DNS UDP6, UDP4, UDP6, and the raw
-// sockets for answers to datagrams over IPv4 and IPv6.
+// sockets for answers to datagrams over IPv4 and IPv6; a redirected one has
+// the first six.
 type SandboxAdd struct {
 	ID      uint32
 	Name    string
@@ -188,8 +189,11 @@ type SandboxAdd struct {
 	Redirected bool
 }
 
-// Listeners is how many descriptors SandboxAdd carries.
-const Listeners = 10
+// How many descriptors SandboxAdd carries.
+const (
+	Listeners           = 10
+	RedirectedListeners = 6
+)
 
 func (m SandboxAdd) Encode() ([]byte, error) {
 	var e Encoder
