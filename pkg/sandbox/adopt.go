@@ -163,6 +163,10 @@ func (s *Sandbox) reattach(ctx context.Context) (err error) {
 	s.m.mu.Lock()
 	s.m.tables[s.table] = true
 	s.m.mu.Unlock()
+	if s.listeners != nil && s.listeners.UDP4 == nil { // of a version that relayed no datagrams
+		s.listeners.Close()
+		s.listeners = nil
+	}
 	if s.listeners != nil && !s.listeners.are(s.Record.Listeners) {
 		s.m.o.Logger.Error("the gateway gave back other sockets than it was given; they are opened again", "sandbox", s.Record.ID)
 		s.recordForeignListeners()
