@@ -11,5 +11,7 @@ func Digest() []byte {
 	h.Write(_FenceBytes)
 	h.Write(_ProcessBytes)
 	h.Write(_RefusalBytes)
+	h.Write(_RedirectBytes)
+	h.Write(_ListenerBytes)
 	return h.Sum(nil)
 }

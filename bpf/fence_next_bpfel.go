@@ -75,6 +75,8 @@ const (
 	FenceRfFlagRF_FLAG_LOOPBACK FenceRfFlag = 2
 	FenceRfFlagRF_FLAG_DNS      FenceRfFlag = 4
 	FenceRfFlagRF_FLAG_GATEWAY  FenceRfFlag = 8
+	FenceRfFlagRF_FLAG_DIRECT   FenceRfFlag = 16
+	FenceRfFlagRF_FLAG_INBOUND  FenceRfFlag = 32
 )
 
 type FenceRfForm uint32
@@ -202,7 +204,10 @@ const (
 	FenceRfReasonRF_UNSPECIFIED FenceRfReason = 14
 	FenceRfReasonRF_ESTABLISHED FenceRfReason = 15
 	FenceRfReasonRF_ELSEWHERE   FenceRfReason = 16
-	FenceRfReasonRF_REASON_MAX  FenceRfReason = 17
+	FenceRfReasonRF_NO_LISTENER FenceRfReason = 17
+	FenceRfReasonRF_PAST_HOOKS  FenceRfReason = 18
+	FenceRfReasonRF_NO_RELAY    FenceRfReason = 19
+	FenceRfReasonRF_REASON_MAX  FenceRfReason = 20
 )
 
 type FenceRfRecordType uint32

@@ -89,6 +89,9 @@ enum rf_reason {
 	RF_UNSPECIFIED, /* deny: 0.0.0.0 behind a NAT64 or 6to4 prefix */
 	RF_ESTABLISHED, /* allow: a TCP flow whose SYN was judged, or that was accepted (gateway) */
 	RF_ELSEWHERE,   /* deny: in the keeper's network namespace, which no sandbox shares */
+	RF_NO_LISTENER, /* deny: the gateway has no listener in the socket's network namespace (adopted) */
+	RF_PAST_HOOKS,  /* deny: a packet of a flow that no hook sent to the gateway (adopted) */
+	RF_NO_RELAY,    /* deny: UDP other than DNS is not carried (adopted) */
 	RF_REASON_MAX,
 };
 
@@ -129,6 +132,8 @@ enum rf_flag {
 	RF_FLAG_LOOPBACK = 2,
 	RF_FLAG_DNS = 4,
 	RF_FLAG_GATEWAY = 8,
+	RF_FLAG_DIRECT = 16, /* adopted: what a CIDR rule allows goes its own way, past the gateway */
+	RF_FLAG_INBOUND = 32, /* adopted: TCP connections that others begin are answered */
 };
 
 /*
@@ -179,6 +184,50 @@ struct rf_cidr_value {
 	__u32 rule;
 	__u8 allow; /* RF_DENY or RF_ALLOW */
 	__u8 pad[3];
+};
+
+/*
+ * Redirection, in network namespaces that are not ours: what a socket asked
+ * for before a hook sent it to one of the gateway's listeners. Kept with the
+ * socket, and with the connection that the gateway accepts for it. The gateway
+ * reads it as it stands, with getsockopt(RF_SOL, RF_SO_ASKED).
+ */
+struct rf_asked {
+	__u8 addr[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__u64 cookie;  /* of the socket that asked */
+	__u32 sandbox;
+	__u16 port;    /* host order; both 0: it asked for nothing, it was accepted (RF_FLAG_INBOUND) */
+	__u16 to_port; /* of the listener, host order */
+};
+
+/* A level of its own: a kernel without our program knows no such option. */
+enum rf_sockopt {
+	RF_SOL = 0x5246,
+	RF_SO_ASKED = 1, /* struct rf_asked of a connection that the gateway accepted */
+	RF_SO_FENCE = 2, /* __u32: the sandbox whose programs the socket meets */
+};
+
+struct rf_redirect_key {
+	__u64 netns; /* cookie of the network namespace */
+	__u32 sandbox;
+	__u32 pad;
+};
+
+/* The gateway's listeners on the loopback of one namespace; port 0: none. */
+struct rf_redirect {
+	__u16 tcp4, tcp6;
+	__u16 dns_tcp4, dns_tcp6;
+	__u16 dns_udp4, dns_udp6;
+	__u32 pad;
+};
+
+/* A redirected TCP flow until the gateway's end of it exists. */
+struct rf_flying_key {
+	__u64 netns;
+	__u8 addr[16]; /* source; IPv4 as ::ffff:a.b.c.d */
+	__u16 port;    /* source, host order */
+	__u16 to_port; /* host order */
+	__u32 pad;
 };
 
 /* What became of one sandbox's records of one ring; never set back. */

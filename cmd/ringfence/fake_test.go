@@ -386,3 +386,11 @@ func eventLine(t *testing.T, e event.Event) []byte {
 	}
 	return b
 }
+
+func (n *fakeNode) Adopt(_ context.Context, _ *api.Caller, r *api.AdoptRequest) (api.Adopted, error) {
+	return api.Adopted{Sandbox: api.Sandbox{ID: "eeee0005", Name: r.Name, Scope: r.Scope, Adopted: true}, Ended: 2}, nil
+}
+
+func (n *fakeNode) Release(_ context.Context, _ *api.Caller, id string) (api.Sandbox, error) {
+	return api.Sandbox{ID: id, State: api.StateStopped}, nil
+}

@@ -47,7 +47,10 @@ func (a *app) psCommand() *cobra.Command {
 			if err := printBroken(a.out, shown); err != nil {
 				return err
 			}
-			return printMissing(a.out, shown)
+			if err := printMissing(a.out, shown); err != nil {
+				return err
+			}
+			return printAdopted(a.out, shown)
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
@@ -74,6 +77,9 @@ func psRow(b api.Sandbox, now time.Time) []string {
 // daemon is no enforcement.
 func fence(b api.Sandbox) string {
 	word := b.Enforcement
+	if b.Adopted && word == api.Degraded && len(missing(b)) == 0 {
+		return "network only"
+	}
 	if word == "" {
 		word = api.Unenforced
 	}
@@ -86,7 +92,7 @@ func fence(b api.Sandbox) string {
 // missing names the parts that are not up.
 func missing(b api.Sandbox) (out []string) {
 	for _, p := range b.Parts {
-		if p.State != api.Enforced {
+		if p.State != api.Enforced && p.State != api.NotApplied {
 			out = append(out, p.Name)
 		}
 	}
@@ -103,6 +109,25 @@ func printBroken(w io.Writer, list []api.Sandbox) error {
 			if _, err := fmt.Fprintf(w, "\nBroken: %s\n", show.Text(b.ID+" "+p.Name+": "+p.Detail, 1000)); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// printAdopted names the walls that what was adopted does not have.
+func printAdopted(w io.Writer, list []api.Sandbox) error {
+	for _, b := range list {
+		var walls []string
+		for _, p := range b.Parts {
+			if p.State == api.NotApplied {
+				walls = append(walls, p.Name)
+			}
+		}
+		if len(walls) == 0 {
+			continue
+		}
+		if _, err := fmt.Fprintln(w, show.Text(b.ID+": "+strings.Join(walls, ", ")+": not applied (adopted)", 1000)); err != nil {
+			return err
 		}
 	}
 	return nil

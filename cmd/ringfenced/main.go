@@ -41,6 +41,8 @@ func run(args []string) int {
 		err = denialreader.Main(context.Background(), log.With("process", "denial-reader"))
 	case len(args) == 2 && args[0] == "hold-output":
 		err = holdOutput(args[1], log.With("process", "output"))
+	case len(args) == 1 && args[0] == "open-listeners":
+		err = daemon.OpenListeners(context.Background())
 	default:
 		err = keeper(args, log, &level)
 	}

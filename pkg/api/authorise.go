@@ -42,6 +42,9 @@ var routes = []route{
 	{"POST", "/v1/sandboxes/{id}/stop", needOwner, MaxBody, (*Server).stop},
 	{"GET", "/v1/sandboxes/{id}/log", needOwner, 0, (*Server).log},
 
+	{"POST", "/v1/adopt", needRoot, MaxLaunchBody, (*Server).adopt},
+	{"POST", "/v1/sandboxes/{id}/release", needRoot, 0, (*Server).release},
+
 	{"GET", "/v1/events", needMember, 0, (*Server).events},
 	{"GET", "/v1/events/{event}/explain", needMember, 0, (*Server).explain},
 

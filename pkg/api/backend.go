@@ -37,6 +37,10 @@ type Backend interface {
 	// Exec runs one more program in a sandbox, likewise. f.Workspace is nil.
 	Exec(ctx context.Context, c *Caller, id string, r *ExecRequest, f *Files) (Session, error)
 	Stop(ctx context.Context, c *Caller, id string, timeout time.Duration) (StopResult, error)
+	// Adopt puts the network of processes that run already behind the fence.
+	Adopt(ctx context.Context, c *Caller, r *AdoptRequest) (Adopted, error)
+	// Release takes the fence from adopted processes, which go on without it.
+	Release(ctx context.Context, c *Caller, id string) (Sandbox, error)
 	// Log returns the output of a detached sandbox from its start. With
 	// follow the reader waits for more until the sandbox ends.
 	Log(ctx context.Context, id string, follow bool) (io.ReadCloser, error)

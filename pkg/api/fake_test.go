@@ -279,3 +279,11 @@ func needRootTest(t *testing.T) {
 	}
 	t.Skip("needs root to become other users")
 }
+
+func (f *fake) Adopt(_ context.Context, _ *Caller, r *AdoptRequest) (Adopted, error) {
+	return Adopted{Sandbox: Sandbox{ID: "eeee0005", Name: r.Name, Scope: r.Scope, Adopted: true}, Ended: 2}, nil
+}
+
+func (f *fake) Release(_ context.Context, _ *Caller, id string) (Sandbox, error) {
+	return Sandbox{ID: id, State: StateStopped}, nil
+}

@@ -23,12 +23,14 @@ const (
 	Degraded   = "degraded"
 	Broken     = "broken" // it was up, and attestation found that it no longer is
 	Unenforced = "unenforced"
+	// NotApplied is a wall that an adopted process does not have.
+	NotApplied = "not applied"
 )
 
 // Part is the state of one layer of a sandbox or of one component of the node.
 type Part struct {
 	Name   string `json:"name"`  // "network", "landlock", "seccomp", "gateway", "audit" ...
-	State  string `json:"state"` // Enforced, Degraded, Broken, Unenforced
+	State  string `json:"state"` // Enforced, Degraded, Broken, Unenforced, NotApplied
 	Detail string `json:"detail,omitempty"`
 	Remedy string `json:"remedy,omitempty"`
 }
@@ -69,6 +71,7 @@ type Sandbox struct {
 	PID         int        `json:"pid,omitempty"`
 	Argv        []string   `json:"argv,omitempty"`
 	Workspace   string     `json:"workspace,omitempty"`
+	Adopted     bool       `json:"adopted,omitempty"` // its processes ran before they were fenced
 	Detached    bool       `json:"detached,omitempty"`
 	TTY         bool       `json:"tty,omitempty"`
 	Created     time.Time  `json:"created"`

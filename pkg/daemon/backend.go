@@ -86,8 +86,12 @@ func worst(parts []api.Part) string {
 	state := api.Enforced
 	rank := []string{api.Enforced, api.Degraded, api.Broken, api.Unenforced}
 	for _, p := range parts {
-		if slices.Index(rank, p.State) > slices.Index(rank, state) {
-			state = p.State
+		is := p.State
+		if is == api.NotApplied {
+			is = api.Degraded
+		}
+		if slices.Index(rank, is) > slices.Index(rank, state) {
+			state = is
 		}
 	}
 	return state
@@ -128,6 +132,23 @@ func describe(s *sandbox.Sandbox) api.Sandbox {
 		Owner: r.Owner, UID: r.UID, PID: r.Init.PID, Argv: r.Argv, Workspace: r.Workspace, Detached: r.Detached, TTY: r.TTY,
 		Created: r.Created, Denials: s.Denials(), Revision: s.View().Snapshot().Revision(),
 	}
+	if s.Record.Foreign != nil {
+		describeForeign(&v, s)
+	} else {
+		describeLayers(&v, s)
+	}
+	for _, note := range r.Degraded {
+		v.Parts = append(v.Parts, api.Part{Name: note, State: api.Degraded, Detail: "not available on this machine; the profile tolerates it"})
+	}
+	for _, p := range s.Problems() {
+		v.Parts = append(v.Parts, api.Part{Name: "attestation", State: api.Unenforced, Detail: p})
+	}
+	v.Enforcement = worst(v.Parts)
+	return v
+}
+
+// describeLayers is what operators see of the walls of what Ringfence started.
+func describeLayers(v *api.Sandbox, s *sandbox.Sandbox) {
 	layers, at := s.Layers()
 	for _, l := range layers {
 		part := api.Part{Name: l.Name, State: string(l.State), Detail: l.Detail}
@@ -139,14 +160,6 @@ func describe(s *sandbox.Sandbox) api.Sandbox {
 	if !at.IsZero() {
 		v.Attested = &at
 	}
-	for _, note := range r.Degraded {
-		v.Parts = append(v.Parts, api.Part{Name: note, State: api.Degraded, Detail: "not available on this machine; the profile tolerates it"})
-	}
-	for _, p := range s.Problems() {
-		v.Parts = append(v.Parts, api.Part{Name: "attestation", State: api.Unenforced, Detail: p})
-	}
-	v.Enforcement = worst(v.Parts)
-	return v
 }
 
 // sandboxEnded keeps an ended sandbox listed for a while.
@@ -236,6 +249,10 @@ func (b *backend) Stop(ctx context.Context, _ *api.Caller, id string, timeout ti
 	if err != nil {
 		return api.StopResult{}, err
 	}
+	if s.Record.Foreign != nil {
+		return api.StopResult{}, api.Errorf(api.CodeConflict, "sandbox %s was adopted: Ringfence did not start its processes and does not end them", id).
+			WithRemedy("ringfence release " + id + " takes the fence away, and they go on without it")
+	}
 	go s.Stop(timeout)
 	select {
 	case <-s.Done():
@@ -270,6 +287,9 @@ func (d *Daemon) outputPath(id string) string {
 // Log returns kept output, of living and of ended sandboxes.
 func (b *backend) Log(ctx context.Context, id string, follow bool) (io.ReadCloser, error) {
 	s, alive := b.d.sandboxes.ByID(id)
+	if alive && s.Record.Foreign != nil {
+		return nil, api.Errorf(api.CodeConflict, "sandbox %s was adopted: its output goes where it always went", id)
+	}
 	if alive && !s.Record.Detached {
 		return nil, api.Errorf(api.CodeConflict, "sandbox %s runs in the foreground: its output went to whoever started it", id)
 	}

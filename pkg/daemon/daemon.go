@@ -54,6 +54,7 @@ type Daemon struct {
 	gateway   *keeper.Gateway
 	gwFence   *kernel.Sandbox
 	gwCgroup  *os.File
+	foreign   *foreignNetworks
 	initFile  *os.File
 	filter    *os.File
 	policy    *policyFeed
@@ -218,6 +219,7 @@ func (d *Daemon) openSandboxes() error {
 	for _, h := range d.fence.Hooks() {
 		hooks[h] = true
 	}
+	d.foreign = &foreignNetworks{fence: d.fence, base: d.cgroupBase}
 	d.sandboxes, err = sandbox.NewManager(sandbox.Options{
 		Dir: filepath.Join(d.cfg.RunDir, "sandboxes"), CgroupBase: d.cgroupBase, Fence: d.fence, Gateway: gatewayRef{d}, Log: d.log,
 		UIDs: sandbox.UIDs{Dir: d.cfg.LockDir, Range: sandbox.UIDRange(d.cfg.UIDRange)}, Init: d.initFile,
@@ -225,7 +227,7 @@ func (d *Daemon) openSandboxes() error {
 		UnixHooks: hooks[kernel.HookConnectUnix] && hooks[kernel.HookSendmsgUnix],
 		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger,
 		Attestation: sandbox.Attestation{Every: d.cfg.Attest.Interval, ReportOnly: d.cfg.Attest.OnDifference == OnDifferenceReport},
-		Closed:      d.policy.look, Ended: d.sandboxEnded, Drain: d.drainRecords,
+		Closed:      d.policy.look, Foreign: d.foreign, Ended: d.sandboxEnded, Drain: d.drainRecords,
 	})
 	return err
 }

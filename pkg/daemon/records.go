@@ -44,7 +44,7 @@ func (d *Daemon) about(k event.Kind, h kernel.Head) (*event.Event, *sandbox.Sand
 	switch {
 	case ok:
 		e.Sandbox, e.Scope = s.Record.ID, s.Principal.String()
-	case h.Sandbox == gatewayNumber:
+	case h.Sandbox == gatewayNumber, h.Sandbox == listenersNumber:
 		e.Object = "gateway"
 	default: // it ended before its records were read
 		id := sandbox.IDOf(h.Sandbox)
@@ -117,6 +117,9 @@ func (d *Daemon) recordRefusal(r *kernel.Refusal) {
 	who, s := d.about(e.Kind, r.Head)
 	if who.Sandbox == "" {
 		return
+	}
+	if s != nil && s.Record.Foreign != nil {
+		return // no system call is refused to it by Ringfence
 	}
 	e.Sandbox, e.Scope, e.Version = who.Sandbox, who.Scope, who.Version
 	d.describe(&e, &r.Origin)

@@ -60,7 +60,10 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 		}
 	})
 	err := d.serve(ctx)
-	stop := stopSandboxes() || len(d.sandboxes.List()) == 0
+	stop := stopSandboxes() || len(d.sandboxes.List())+d.sandboxes.Keeps() == 0
+	if n := d.sandboxes.Keeps(); stop && n > 0 {
+		d.daemonEvent("release", fmt.Sprintf("what was adopted and could not be taken over goes on without a fence: %d cgroups", n))
+	}
 	if stop {
 		if serr := d.sandboxes.StopAll(2 * time.Second); serr != nil {
 			err, stop = errors.Join(err, serr), false // their fences must stay
@@ -224,7 +227,7 @@ func (d *Daemon) adoptOnce(ctx context.Context, p *wire.Peer) error {
 		}
 		switch {
 		case err != nil:
-			d.logger.Error("a sandbox could not be adopted and was stopped", "sandbox", lo.Record.ID, "error", err)
+			d.logger.Error("a sandbox could not be adopted", "sandbox", lo.Record.ID, "error", err)
 			d.daemonEvent("adopt-failed", fmt.Sprintf("sandbox %s: %v", lo.Record.ID, err))
 		case ok:
 			d.daemonEvent("adopt", "sandbox "+lo.Record.ID)
@@ -232,6 +235,9 @@ func (d *Daemon) adoptOnce(ctx context.Context, p *wire.Peer) error {
 	}
 	if err := d.sandboxes.Sweep(); err != nil {
 		d.logger.Error("what former daemons left in the kernel", "error", err)
+	}
+	if err := d.foreign.settle(d.sandboxes.Keeps()); err != nil {
+		d.logger.Error("cgroup of listeners", "error", err)
 	}
 	if err := d.leaveFormer(); err != nil {
 		d.logger.Error("kernel programs of the layout before this one are still there", "error", err)
@@ -295,6 +301,7 @@ func (d *Daemon) remove() error {
 	var errs []error
 	gateway := filepath.Join(d.cgroupBase, "gateway")
 	errs = append(errs, sandbox.EmptyCgroup(gateway, holderPatience)) // what keeps output ends with its sandbox
+	errs = append(errs, d.foreign.remove())
 	errs = append(errs, d.gwFence.Detach(), d.fence.DropPolicy(gatewayTableA, gatewayTableB))
 	errs = append(errs, sandbox.RemoveCgroup(gateway), sandbox.RemoveCgroup(d.cgroupBase))
 	errs = append(errs, d.fence.Remove())
@@ -315,6 +322,9 @@ func (d *Daemon) remove() error {
 
 // close gives up descriptors; pins stay unless remove was called.
 func (d *Daemon) close() {
+	if d.foreign != nil {
+		d.foreign.close()
+	}
 	if d.fence != nil {
 		if err := d.fence.Close(); err != nil {
 			d.logger.Warn("close", "error", err)

@@ -19,9 +19,9 @@ import (
 // serveConn treats one accepted connection from its address to its end. It
 // owns c.
 func (sb *sandbox) serveConn(c *net.TCPConn) {
-	la, ok := c.LocalAddr().(*net.TCPAddr)
+	dst, ok := sb.destination(c)
 	if !ok {
-		reset(c)
+		sb.stranger(c)
 		return
 	}
 	ticket := sb.g.rec.reserve(sb.cfg.ID)
@@ -30,7 +30,7 @@ func (sb *sandbox) serveConn(c *net.TCPConn) {
 		return
 	}
 	defer ticket.release()
-	f := newFlow(sb, c, unmapped(la.AddrPort()), ticket)
+	f := newFlow(sb, c, dst, ticket)
 	defer f.cancel()
 	if code, ok := sb.track(f); !ok {
 		f.deny(code, "the sandbox or the node has as many connections as it may")
@@ -51,7 +51,7 @@ func (f *flow) dispatch() {
 	}
 	dst := f.dst
 	if dst.Port() == 53 {
-		f.sb.dnsOverTCP(f.conn.TCPConn)
+		f.sb.dnsOverTCP(f.conn.TCPConn, dst)
 		return
 	}
 	if dst.Addr() == RefusalAddr {

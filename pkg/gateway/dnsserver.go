@@ -122,29 +122,29 @@ func (sb *sandbox) tooManyQuestions() {
 
 // serveDNSConn answers questions over a TCP connection that it owns.
 func (sb *sandbox) serveDNSConn(c *net.TCPConn) {
+	dst, ok := sb.destination(c)
+	if !ok {
+		sb.stranger(c)
+		return
+	}
 	ticket := sb.g.rec.reserve(sb.cfg.ID)
 	if ticket == nil {
 		reset(c)
 		return
 	}
 	defer ticket.release()
-	la, _ := c.LocalAddr().(*net.TCPAddr)
-	if la == nil {
-		reset(c)
-		return
-	}
-	f := newFlow(sb, c, unmapped(la.AddrPort()), ticket)
+	f := newFlow(sb, c, dst, ticket)
 	defer f.cancel()
 	if code, ok := sb.track(f); !ok {
 		f.refuse(code, "the sandbox or the node has as many connections as it may")
 		return
 	}
 	defer sb.untrack(f)
-	sb.dnsOverTCP(c)
+	sb.dnsOverTCP(c, dst)
 }
 
 // dnsOverTCP reads length-prefixed questions (RFC 7766) one after the other.
-func (sb *sandbox) dnsOverTCP(c *net.TCPConn) {
+func (sb *sandbox) dnsOverTCP(c *net.TCPConn, at netip.AddrPort) {
 	defer c.Close()
 	var head [2]byte
 	for range dnsConnQuestions {
@@ -162,7 +162,7 @@ func (sb *sandbox) dnsOverTCP(c *net.TCPConn) {
 		case <-sb.ctx.Done():
 			return
 		}
-		out := sb.answerDNS(sb.ctx, raw, "tcp", c.RemoteAddr().String(), c.LocalAddr().String())
+		out := sb.answerDNS(sb.ctx, raw, "tcp", c.RemoteAddr().String(), at.String())
 		<-sb.dns
 		if out == nil || n > maxQuery {
 			return

@@ -107,6 +107,10 @@ type Sandbox struct {
 	Name      string // as it appears in events
 	Principal scope.Principal
 	Explain   bool // refused names resolve to RefusalAddr
+	// Redirected says that the namespace is not ours: the local address of an
+	// accepted connection is a listener's, and the kernel is asked what the
+	// client asked for. One that it does not know is reset.
+	Redirected bool
 
 	TCP4, TCP6       net.Listener
 	DNSTCP4, DNSTCP6 net.Listener

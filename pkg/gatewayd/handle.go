@@ -167,7 +167,11 @@ func (p *process) onSandboxAdd(payload []byte, fds []*os.File) ([]byte, []*os.Fi
 	if err := m.Decode(payload); err != nil {
 		return nil, nil, err
 	}
-	if len(fds) != wire.Listeners {
+	want := wire.Listeners
+	if m.Redirected {
+		want = wire.RedirectedListeners
+	}
+	if len(fds) != want {
 		return nil, nil, &wire.ProtocolError{Msg: fmt.Sprintf("a sandbox with %d listeners", len(fds))}
 	}
 	names := p.pending.take(m.ID)
@@ -179,7 +183,7 @@ func (p *process) onSandboxAdd(payload []byte, fds []*os.File) ([]byte, []*os.Fi
 	if err != nil {
 		return nil, nil, err
 	}
-	sb := gateway.Sandbox{ID: m.ID, Name: m.Name, Principal: principal, Explain: m.Explain, Names: names}
+	sb := gateway.Sandbox{ID: m.ID, Name: m.Name, Principal: principal, Explain: m.Explain, Redirected: m.Redirected, Names: names}
 	if err := openListeners(&sb, fds); err != nil {
 		return nil, nil, err
 	}
@@ -210,13 +214,13 @@ func openListeners(sb *gateway.Sandbox, fds []*os.File) (err error) {
 		open = append(open, l)
 		*dst = l
 	}
-	for i, dst := range []**net.UDPConn{&sb.DNSUDP4, &sb.DNSUDP6, &sb.UDP4, &sb.UDP6} {
+	for i, dst := range []**net.UDPConn{&sb.DNSUDP4, &sb.DNSUDP6, &sb.UDP4, &sb.UDP6}[:min(4, len(fds)-4)] {
 		if *dst, err = packetSocket[*net.UDPConn](fds[4+i]); err != nil {
 			return fmt.Errorf("listener %d: %w", 4+i, err)
 		}
 		open = append(open, *dst)
 	}
-	for i, dst := range []**net.IPConn{&sb.Reply4, &sb.Reply6} {
+	for i, dst := range []**net.IPConn{&sb.Reply4, &sb.Reply6}[:max(0, len(fds)-8)] {
 		if *dst, err = packetSocket[*net.IPConn](fds[8+i]); err != nil {
 			return fmt.Errorf("socket for answers %d: %w", i, err)
 		}

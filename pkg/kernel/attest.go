@@ -32,8 +32,8 @@ type LinkStatus struct {
 // and, once Steer was called, steering must be attached.
 func (s *Sandbox) Check() []LinkStatus {
 	var out []LinkStatus
-	for _, h := range hooks {
-		if s.fence.progs[h.hook] != nil {
+	for _, h := range s.set {
+		if s.progs.by[h.hook] != nil {
 			out = append(out, s.checkHook(h))
 		}
 	}
@@ -68,7 +68,7 @@ func (s *Sandbox) checkHook(h hookInfo) LinkStatus {
 	if err != nil {
 		return LinkStatus{Name: h.name, Detail: err.Error()}
 	}
-	want, there := s.fence.ids[h.hook], false
+	want, there := s.progs.ids[h.hook], false
 	for _, id := range own {
 		if id == want {
 			there = true
@@ -132,7 +132,7 @@ func (s *Sandbox) checkLink(h hookInfo) LinkStatus {
 		st.Detail = err.Error()
 		return st
 	}
-	want := s.fence.ids[h.hook]
+	want := s.progs.ids[h.hook]
 	switch id := cgroupOf(info); {
 	case id == 0 && s.cg.alive():
 		st.Detail = "the link was detached from the cgroup"
@@ -141,11 +141,11 @@ func (s *Sandbox) checkLink(h hookInfo) LinkStatus {
 	case id != s.cg.id:
 		st.Detail = fmt.Sprintf("attached to cgroup %d instead of %d", id, s.cg.id)
 	case info.Program != want:
-		st.Detail = fmt.Sprintf("runs %s instead of program %d (tag %s)", describeProgram(info.Program), want, s.fence.tags[h.hook])
+		st.Detail = fmt.Sprintf("runs %s instead of program %d (tag %s)", describeProgram(info.Program), want, s.progs.tags[h.hook])
 		st.stale = true
 	default:
 		st.OK = true
-		st.Detail = fmt.Sprintf("program %d (tag %s) on cgroup %d", info.Program, s.fence.tags[h.hook], id)
+		st.Detail = fmt.Sprintf("program %d (tag %s) on cgroup %d", info.Program, s.progs.tags[h.hook], id)
 	}
 	return st
 }

@@ -9,7 +9,8 @@
 //	<PinDir>/                      a bpffs; Open mounts one if needed
 //	  ringfence-v<layout>/         others are of another layout
 //	    maps/<name>                state names cidrs members rates denials flows refusals processes
-//	                               calls watch reported programs scratch reads outcomes verdicts
+//	                               calls watch reported programs scratch reads outcomes verdicts;
+//	                               asked redirects flying once something was adopted
 //	    progs/<object digest>/     one pin per hook program, exec, exit and refused
 //	    links/exec, links/exit     node-wide tracepoints
 //	    links/refused              the same, while a sandbox lives
@@ -17,6 +18,9 @@
 //	      <hook>                   one cgroup link per hook
 //	      listeners                SOCKMAP of this sandbox
 //	      steer                    sk_lookup link to the sandbox's namespace
+//
+// What was running before it was fenced has its own set of links and no
+// steering: see redirect.go.
 //
 // Pins outlive the keeper: denials hold while it is away. A keeper of the same
 // layout adopts maps, and programs too if they are of the same object;
@@ -82,6 +86,9 @@ type Fence struct {
 	tags  map[Hook]string // digests of the programs' instructions, by the kernel
 	trace []link.Link
 	steer *ebpf.CollectionSpec
+	o     Options
+
+	redirect redirection
 
 	former *former // nil without one; until LeaveFormer
 
@@ -106,6 +113,7 @@ func Open(o Options) (*Fence, error) {
 		log:   o.Logger,
 		pin:   o.PinDir,
 		dir:   filepath.Join(o.PinDir, layoutPrefix+strconv.Itoa(int(bpf.FenceRfLayoutRF_LAYOUT))),
+		o:     o,
 		progs: make(map[Hook]*ebpf.Program),
 		ids:   make(map[Hook]ebpf.ProgramID),
 		tags:  make(map[Hook]string),
@@ -313,6 +321,7 @@ func (f *Fence) Close() error {
 	for _, p := range f.progs {
 		errs = append(errs, p.Close())
 	}
+	errs = append(errs, f.redirect.close())
 	for _, m := range f.allMaps() {
 		if m != nil {
 			errs = append(errs, m.Close())
@@ -329,10 +338,16 @@ func (f *Fence) allMaps() []*ebpf.Map {
 
 // Remove closes the Fence, removes every pin of its layout and unmounts the
 // bpffs if it was ours and is empty. Sandboxes that are still attached are no
-// longer fenced: stop them first.
+// longer fenced: stop them first. With it goes what was adopted behind the
+// layout before and could not be taken over.
 func (f *Fence) Remove() error {
-	err := errors.Join(f.Close(), os.RemoveAll(f.dir))
-	if err != nil {
+	errs := []error{f.Close(), os.RemoveAll(f.dir)}
+	if o := f.former; o != nil {
+		if left, err := os.ReadDir(filepath.Join(o.dir, "sandbox")); err == nil && o.foreign(left) {
+			errs = append(errs, os.RemoveAll(o.dir))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	return releaseBPFFS(f.pin)

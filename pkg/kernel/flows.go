@@ -86,7 +86,7 @@ func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
 	)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		for _, proto := range []uint8{ProtoTCP, ProtoUDP} {
-			msgs, err := diagDump(fd, family, proto)
+			msgs, err := diagDump(fd, family, proto, connectedStates(proto))
 			if err != nil {
 				errs = append(errs, err)
 				continue
@@ -162,12 +162,42 @@ func (diagID) addrPort(family uint8, a [16]byte, port [2]byte) netip.AddrPort {
 	return netip.AddrPortFrom(addr, binary.BigEndian.Uint16(port[:]))
 }
 
-// diagDump lists connected sockets of one kind.
-func diagDump(fd int, family, proto uint8) ([]diagSock, error) {
-	states := uint32(tcpConnected)
+// connectedStates are those of connected sockets of a protocol.
+func connectedStates(proto uint8) uint32 {
 	if proto == ProtoUDP {
-		states = 1 << 1 // TCP_ESTABLISHED: connected
+		return 1 << 1 // TCP_ESTABLISHED: connected
 	}
+	return tcpConnected
+}
+
+// tcpListen is the state of a listener.
+const tcpListen = 1 << 10
+
+// listeners are the TCP ports of a namespace on which somebody of the given
+// cgroups listens.
+func listeners(netnsFD int, cgroups map[uint64]bool) (map[uint16]bool, error) {
+	fd, err := diagSocket(netnsFD)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	out := map[uint16]bool{}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		msgs, err := diagDump(fd, family, ProtoTCP, tcpListen)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range msgs {
+			if cgroups[m.cgroup] {
+				out[m.flow(ProtoTCP).Src.Port()] = true
+			}
+		}
+	}
+	return out, nil
+}
+
+// diagDump lists the sockets of one kind that are in one of the states.
+func diagDump(fd int, family, proto uint8, states uint32) ([]diagSock, error) {
 	req := diagReq{Family: family, Proto: proto, States: states}
 	if err := diagSend(fd, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, req); err != nil {
 		return nil, err

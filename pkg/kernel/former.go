@@ -99,6 +99,9 @@ func (o *former) open() error {
 // keeper changes the former tables any more.
 func (f *Fence) copyTables() error {
 	o := f.former
+	if _, err := os.Stat(filepath.Join(o.dir, keptDir)); err == nil {
+		return nil
+	}
 	names, err := entriesByPolicy(o.maps[bpf.FenceMapNames], o.layout.name)
 	if err != nil {
 		return fmt.Errorf("layout %d: names: %w", o.layout.number, err)
@@ -187,6 +190,24 @@ func (o *former) leave(id uint32) error {
 	return os.RemoveAll(o.leftDir(id))
 }
 
+// keptDir says of a former tree that nothing is in it any more that can be taken
+// over: its tables are not to be copied again, over what is in force by now.
+const keptDir = "kept"
+
+// ErrForeignKept says that processes which were running before they were fenced
+// are still behind the layout before this one, and stay there.
+var ErrForeignKept = errors.New("redirection is not taken over from one layout to the next")
+
+// foreign says that all of these sandboxes' pins are of redirection.
+func (o *former) foreign(pins []os.DirEntry) bool {
+	for _, d := range pins {
+		if _, err := os.Stat(filepath.Join(o.dir, "sandbox", d.Name(), marks[0].name)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // FormerEnd is the last word of a former layout.
 type FormerEnd struct {
 	Layout   int            // 0: there was none
@@ -206,6 +227,13 @@ func (f *Fence) LeaveFormer(fn func(Record)) (end FormerEnd, err error) {
 	left, err := os.ReadDir(filepath.Join(o.dir, "sandbox"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return end, err
+	}
+	if len(left) > 0 && o.foreign(left) {
+		err := os.Mkdir(filepath.Join(o.dir, keptDir), 0o700)
+		if errors.Is(err, os.ErrExist) {
+			err = nil
+		}
+		return end, errors.Join(fmt.Errorf("what was adopted stays behind layout %d: %w", o.layout.number, ErrForeignKept), err)
 	}
 	if len(left) > 0 {
 		return end, fmt.Errorf("%d sandboxes are still behind layout %d", len(left), o.layout.number)

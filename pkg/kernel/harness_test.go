@@ -113,6 +113,12 @@ type namespace struct{ file *os.File }
 
 func newNamespace(t testing.TB) *namespace {
 	t.Helper()
+	return namespaceWith(t, routeAll)
+}
+
+// namespaceWith makes a namespace and sets it up from inside.
+func namespaceWith(t testing.TB, setUp func() error) *namespace {
+	t.Helper()
 	type made struct {
 		f   *os.File
 		err error
@@ -121,6 +127,9 @@ func newNamespace(t testing.TB) *namespace {
 	go func() {
 		runtime.LockOSThread() // the thread ends with this goroutine
 		f, err := makeNamespace()
+		if err == nil {
+			err = setUp()
+		}
 		ch <- made{f, err}
 	}()
 	m := <-ch
@@ -135,13 +144,14 @@ func makeNamespace() (*os.File, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return nil, err
 	}
-	f, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return nil, err
-	}
+	return os.Open("/proc/thread-self/ns/net")
+}
+
+// routeAll makes every address local to the namespace.
+func routeAll() error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	own, _ := netlink.ParseAddr("198.18.0.1/32")
 	_, all4, _ := net.ParseCIDR("0.0.0.0/0")
@@ -152,7 +162,7 @@ func makeNamespace() (*os.File, error) {
 			Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
 		}
 	}
-	return f, errors.Join(
+	return errors.Join(
 		netlink.LinkSetUp(lo),
 		netlink.AddrAdd(lo, own),
 		netlink.RouteAdd(local(all4, net.IPv4(198, 18, 0, 1))),

@@ -90,6 +90,9 @@ const (
 	ReasonUnspecified = Reason(bpf.FenceRfReasonRF_UNSPECIFIED)
 	ReasonEstablished = Reason(bpf.FenceRfReasonRF_ESTABLISHED)
 	ReasonElsewhere   = Reason(bpf.FenceRfReasonRF_ELSEWHERE)
+	ReasonNoListener  = Reason(bpf.FenceRfReasonRF_NO_LISTENER)
+	ReasonPastHooks   = Reason(bpf.FenceRfReasonRF_PAST_HOOKS)
+	ReasonNoRelay     = Reason(bpf.FenceRfReasonRF_NO_RELAY)
 )
 
 // reasonNames and reasonTexts are indexed by Reason.
@@ -98,7 +101,8 @@ var reasonNames = [...]string{
 	ReasonDNS: "dns", ReasonSocket: "socket", ReasonRaw: "raw-socket", ReasonProtocol: "protocol",
 	ReasonMPTCP: "mptcp", ReasonFamily: "family", ReasonUnix: "unix-socket", ReasonFragment: "fragment",
 	ReasonOptions: "ip-options", ReasonShort: "short-packet", ReasonUnspecified: "unspecified-address",
-	ReasonEstablished: "established", ReasonElsewhere: "elsewhere",
+	ReasonEstablished: "established", ReasonElsewhere: "elsewhere", ReasonNoListener: "no-listener", ReasonPastHooks: "past-hooks",
+	ReasonNoRelay: "no-relay",
 }
 
 var reasonTexts = [...]string{
@@ -119,6 +123,9 @@ var reasonTexts = [...]string{
 	ReasonUnspecified: "the unspecified address behind an IPv6 prefix is no destination",
 	ReasonEstablished: "a flow that was judged when it began",
 	ReasonElsewhere:   "the process is in the machine's network namespace instead of the sandbox's",
+	ReasonNoListener:  "the gateway does not listen in the network namespace of this socket, which is not the one that was adopted",
+	ReasonPastHooks:   "the flow did not begin under the fence: what is older, and replies to connections from outside, is dropped",
+	ReasonNoRelay:     "UDP other than DNS is not carried out of what was adopted",
 }
 
 // String returns the stable code that events and metrics carry.

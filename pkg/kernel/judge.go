@@ -62,6 +62,23 @@ func (f *Fence) judge(st State, d dest) (allow bool, err error) {
 	return f.judgeCIDR(st.Policy, d)
 }
 
+// judgeAdopted is rf_judge_adopted of bpf/redirect.h for a flow as sock_diag
+// shows it. What a flow on loopback was meant for is not seen there: the
+// gateway, which has its other end, ends it.
+func (f *Fence) judgeAdopted(st State, d dest) (allow bool, err error) {
+	switch {
+	case st.Sandbox == 0, d.proto != ProtoTCP && d.proto != ProtoUDP:
+		return false, nil
+	case d.v4.IsValid() && (d.v4.IsUnspecified() || virtualRange.Contains(d.v4)):
+		return false, nil
+	case d.own():
+		return true, nil
+	case d.port == 53, st.Flags&FlagDirect == 0:
+		return false, nil
+	}
+	return f.judgeCIDR(st.Policy, d)
+}
+
 func (f *Fence) judgeName(policy uint32, d dest) (bool, error) {
 	for _, port := range []uint16{d.port, 0} {
 		key := bpf.FenceRfNameKey{Policy: policy, Addr: d.v4.As4(), Port: port, Proto: d.proto}
@@ -99,15 +116,15 @@ func lookup[K, V any](m *ebpf.Map, key *K, val *V) (found bool, err error) {
 
 // denies says whether the policy of this moment refuses a destination.
 func (s *Sandbox) denies(proto uint8, dst netip.AddrPort) (bool, error) {
-	return s.fence.denies(s.State, newDest(proto, dst))
+	return denies(s.judge, s.State, newDest(proto, dst))
 }
 
 // denies judges on a state that may change meanwhile. A table is dropped only
 // after the state has left it, so a miss counts if the state is the same
 // afterwards still.
-func (f *Fence) denies(state func() State, d dest) (bool, error) {
+func denies(judge func(State, dest) (bool, error), state func() State, d dest) (bool, error) {
 	for st := state(); ; {
-		allow, err := f.judge(st, d)
+		allow, err := judge(st, d)
 		if err != nil {
 			return false, err
 		}

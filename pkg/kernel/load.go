@@ -95,7 +95,7 @@ func (l *loader) loadMaps(out *bpf.FenceMaps) error {
 		bpf.FenceMapRefusals: &out.Refusals, bpf.FenceMapCalls: &out.Calls, bpf.FenceMapWatch: &out.Watch, bpf.FenceMapReported: &out.Reported,
 		bpf.FenceMapProcesses: &out.Processes, bpf.FenceMapPrograms: &out.Programs, bpf.FenceMapScratch: &out.Scratch, bpf.FenceMapReads: &out.Reads,
 	} {
-		m, err := l.openMap(name)
+		m, err := l.openMap(l.fence, name)
 		if err != nil {
 			return fmt.Errorf("map %s: %w", name, err)
 		}
@@ -104,8 +104,8 @@ func (l *loader) loadMaps(out *bpf.FenceMaps) error {
 	return nil
 }
 
-func (l *loader) openMap(name string) (*ebpf.Map, error) {
-	spec := l.fence.Maps[name]
+func (l *loader) openMap(from *ebpf.CollectionSpec, name string) (*ebpf.Map, error) {
+	spec := from.Maps[name]
 	if l.mapDir == "" {
 		return ebpf.NewMap(spec)
 	}

@@ -279,6 +279,9 @@ func memberOperations() []operation {
 		})},
 		{name: "udp4 in a new network namespace", run: func(*scene) error {
 			f, err := makeNamespace()
+			if err == nil {
+				err = routeAll()
+			}
 			if err != nil {
 				return step("make namespace", err)
 			}

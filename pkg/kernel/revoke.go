@@ -27,8 +27,18 @@ var ErrNoDestroy = errors.New("this kernel cannot destroy sockets (CONFIG_INET_D
 // to do it.
 func (s *Sandbox) EndDenied(netnsFD int) (int, error) {
 	var failed error
+	own, err := s.cgroups()
+	if err != nil {
+		return 0, fmt.Errorf("end flows of sandbox %d: %w", s.id, err)
+	}
+	var serves map[uint16]bool // ports whose connections others began
+	if s.State().Flags&FlagInbound != 0 {
+		if serves, err = listeners(netnsFD, own); err != nil {
+			return 0, fmt.Errorf("end flows of sandbox %d: %w", s.id, err)
+		}
+	}
 	n, err := s.fence.DestroyFlows(netnsFD, func(f Flow) bool {
-		if f.Cgroup != s.cg.id {
+		if !own[f.Cgroup] || f.Proto == ProtoTCP && serves[f.Src.Port()] {
 			return false
 		}
 		denied, err := s.denies(f.Proto, f.Dst)

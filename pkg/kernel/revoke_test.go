@@ -304,7 +304,7 @@ func TestJudgeDuringSwap(t *testing.T) {
 	fill(t, r.fence, testPolicy, "203.0.113.0/24")
 	fill(t, r.fence, testPolicy+1, "203.0.113.0/24")
 	looks := 0
-	denied, err := r.fence.denies(func() State {
+	denied, err := denies(r.fence.judge, func() State {
 		st := r.box.State()
 		if looks++; looks == 1 {
 			if err := r.box.SetState(State{Sandbox: testSandbox, Policy: testPolicy + 1}); err != nil {

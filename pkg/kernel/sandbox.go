@@ -24,6 +24,8 @@ const (
 	FlagLoopback = Flags(bpf.FenceRfFlagRF_FLAG_LOOPBACK) // 127/8, ::1, 198.18.0.1
 	FlagDNS      = Flags(bpf.FenceRfFlagRF_FLAG_DNS)      // port 53 at any address
 	FlagGateway  = Flags(bpf.FenceRfFlagRF_FLAG_GATEWAY)  // the node's gateway: no virtual addresses, accepts connections
+	FlagInbound  = Flags(bpf.FenceRfFlagRF_FLAG_INBOUND)  // adopted: TCP connections that others begin are answered
+	FlagDirect   = Flags(bpf.FenceRfFlagRF_FLAG_DIRECT)   // adopted: what an address rule allows does not go through the gateway
 )
 
 // State is who a cgroup is and what it may do. The zero value denies all.
@@ -41,7 +43,13 @@ type Sandbox struct {
 	id    uint32
 	dir   string
 	cg    *cgroupDir
+	set   []hookInfo // what it is attached to, as far as the kernel has it
+	progs programs
 	links map[Hook]link.Link
+	judge func(State, dest) (allow bool, err error)
+	// running says that the processes are not the keeper's: they were there
+	// before the fence and may have cgroups below theirs.
+	running bool
 
 	mu    sync.Mutex // guards what follows
 	state State
@@ -62,15 +70,8 @@ func (f *Fence) AttachSandbox(cgroupPath string, st State) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		s.cg.close()
-		if errors.Is(err, os.ErrExist) {
-			err = ErrExists
-		}
-		return nil, fmt.Errorf("attach sandbox %d: %w", st.Sandbox, err)
-	}
-	if err := s.attach(st); err != nil {
-		return nil, errors.Join(fmt.Errorf("attach sandbox %d: %w", st.Sandbox, err), s.release())
+	if err := s.make(func() error { return s.attach(st) }); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -88,8 +89,26 @@ func (f *Fence) newSandbox(cgroupPath string, id uint32) (*Sandbox, error) {
 		id:    id,
 		dir:   filepath.Join(f.dir, "sandbox", strconv.FormatUint(uint64(id), 10)),
 		cg:    cg,
+		set:   hooks[:],
+		progs: programs{f.progs, f.ids, f.tags},
 		links: make(map[Hook]link.Link),
+		judge: f.judge,
 	}, nil
+}
+
+// make makes the directory of the pins and attaches; on error nothing is left.
+func (s *Sandbox) make(attach func() error) error {
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		s.cg.close()
+		if errors.Is(err, os.ErrExist) {
+			err = ErrExists
+		}
+		return fmt.Errorf("attach sandbox %d: %w", s.id, err)
+	}
+	if err := attach(); err != nil {
+		return errors.Join(fmt.Errorf("attach sandbox %d: %w", s.id, err), s.release())
+	}
+	return nil
 }
 
 func (s *Sandbox) attach(st State) error {
@@ -98,7 +117,7 @@ func (s *Sandbox) attach(st State) error {
 	} else if busy {
 		return ErrPopulated
 	}
-	if err := s.attachHooks(); err != nil {
+	if err := s.linkTo(s.set); err != nil {
 		return err
 	}
 	if err := s.register(st); err != nil {
@@ -107,10 +126,10 @@ func (s *Sandbox) attach(st State) error {
 	return s.SetState(st)
 }
 
-// attachHooks links and pins every hook.
-func (s *Sandbox) attachHooks() error {
-	for _, h := range hooks {
-		p := s.fence.progs[h.hook]
+// linkTo links and pins the programs of the given hooks that this kernel has.
+func (s *Sandbox) linkTo(set []hookInfo) error {
+	for _, h := range set {
+		p := s.progs.by[h.hook]
 		if p == nil {
 			continue
 		}
@@ -134,7 +153,7 @@ func (s *Sandbox) register(st State) error {
 	if err := s.fence.maps.Members.Put(s.cg.id, s.id); err != nil {
 		return fmt.Errorf("register cgroup: %w", err)
 	}
-	if st.Flags&FlagGateway != 0 {
+	if st.Flags&FlagGateway != 0 || s.running { // no system call is refused to it by us
 		return nil
 	}
 	return s.fence.watch.join(s.id)
@@ -176,16 +195,21 @@ func (f *Fence) AdoptSandbox(cgroupPath string, id uint32) (*Sandbox, error) {
 	if f.former.has(id) {
 		how = s.takeOver
 	}
+	return s.adopted(how)
+}
+
+// adopted adopts, or gives up what it opened.
+func (s *Sandbox) adopted(how func() error) (*Sandbox, error) {
 	if err := how(); err != nil {
 		s.Close()
-		return nil, fmt.Errorf("adopt sandbox %d: %w", id, err)
+		return nil, fmt.Errorf("adopt sandbox %d: %w", s.id, err)
 	}
 	return s, nil
 }
 
 func (s *Sandbox) adopt() error {
-	for _, h := range hooks {
-		p := s.fence.progs[h.hook]
+	for _, h := range s.set {
+		p := s.progs.by[h.hook]
 		if p == nil {
 			continue
 		}
@@ -293,6 +317,7 @@ func (s *Sandbox) release() error {
 		ignoreMissing(s.fence.maps.Members.Delete(s.cg.id)),
 		s.fence.dropRate(s.id),
 		s.disown(),
+		s.fence.unredirect(s.id),
 		s.fence.watch.leave(s.id),
 		os.RemoveAll(s.dir), // unpins
 		s.Close(),
@@ -300,25 +325,39 @@ func (s *Sandbox) release() error {
 	return errors.Join(errs...)
 }
 
-// Forget removes what is pinned for a sandbox whose cgroup is gone, so that it
-// cannot be adopted. While the cgroup exists it fails with ErrPopulated.
-func (f *Fence) Forget(id uint32) error {
+// Abandon removes what is pinned for a sandbox, whether or not its cgroup is
+// there: what runs in it is not fenced any more.
+func (f *Fence) Abandon(id uint32) error {
+	members, err := keysWhere(f.maps.Members, func(_ *uint64, v *uint32) bool { return *v == id })
+	if err != nil {
+		return fmt.Errorf("abandon sandbox %d: %w", id, err)
+	}
+	errs := []error{deleteAll(f.maps.Members, members), f.dropRate(id), f.forgetWatched(id), f.unredirect(id), f.watch.leave(id)}
+	for _, dir := range f.sandboxDirs(id) {
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	return errors.Join(errs...)
+}
+
+// sandboxDirs are where pins of a sandbox may be, of this layout or of the one
+// before.
+func (f *Fence) sandboxDirs(id uint32) []string {
 	dirs := []string{filepath.Join(f.dir, "sandbox", strconv.FormatUint(uint64(id), 10))}
 	if f.former != nil {
 		dirs = append(dirs, f.former.sandboxDir(id), f.former.leftDir(id))
 	}
-	var errs []error
-	for _, dir := range dirs {
+	return dirs
+}
+
+// Forget removes what is pinned for a sandbox whose cgroup is gone, so that it
+// cannot be adopted. While the cgroup exists it fails with ErrPopulated.
+func (f *Fence) Forget(id uint32) error {
+	for _, dir := range f.sandboxDirs(id) {
 		if err := gone(dir); err != nil {
 			return fmt.Errorf("forget sandbox %d: %w", id, err)
 		}
-		errs = append(errs, os.RemoveAll(dir))
 	}
-	members, err := keysWhere(f.maps.Members, func(_ *uint64, v *uint32) bool { return *v == id })
-	if err != nil {
-		return fmt.Errorf("forget sandbox %d: %w", id, err)
-	}
-	return errors.Join(append(errs, deleteAll(f.maps.Members, members), f.dropRate(id), f.forgetWatched(id), f.watch.leave(id))...)
+	return f.Abandon(id)
 }
 
 // gone demands that no pinned link leads to a cgroup that exists.

@@ -58,7 +58,7 @@ func (s *Sandbox) join(st State) error {
 	if err := s.SetState(st); err != nil {
 		return err
 	}
-	if err := s.attachHooks(); err != nil {
+	if err := s.linkTo(s.set); err != nil {
 		return err
 	}
 	if err := s.register(st); err != nil {

@@ -42,10 +42,10 @@ const costsHead = `# What each program costs the verifier. The instructions must
 
 func (c *costs) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%skernel: %s\n\n%-16s %12s %9s %5s\n", costsHead, c.kernel, "program", "instructions", "processed", "stack")
+	fmt.Fprintf(&b, "%skernel: %s\n\n%-20s %12s %9s %5s\n", costsHead, c.kernel, "program", "instructions", "processed", "stack")
 	for _, name := range slices.Sorted(maps.Keys(c.rows)) {
 		r := c.rows[name]
-		fmt.Fprintf(&b, "%-16s %12d %9d %5d\n", name, r.instructions, r.processed, r.stack)
+		fmt.Fprintf(&b, "%-20s %12d %9d %5d\n", name, r.instructions, r.processed, r.stack)
 	}
 	return b.String()
 }
@@ -170,7 +170,14 @@ func loadCosts(t *testing.T) *costs {
 	for _, h := range hooks {
 		optional[h.prog] = h.optional
 	}
-	for _, from := range []*ebpf.CollectionSpec{l.fence, l.process, l.refusal} {
+	redirect, listener, err := l.redirection()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := new(redirection).openMaps(l, redirect); err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []*ebpf.CollectionSpec{l.fence, l.process, l.refusal, redirect, listener} {
 		for _, name := range slices.Sorted(maps.Keys(from.Programs)) {
 			p, err := l.program("", "", from, name)
 			if err != nil && optional[name] && os.Getenv("RINGFENCE_CI") != "1" {

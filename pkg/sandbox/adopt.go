@@ -55,6 +55,9 @@ func (m *Manager) Leftovers() ([]Leftover, error) {
 // or whose agent was never let go, is cleaned up instead (ok is false).
 func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint32) *Listeners) (ok bool, err error) {
 	s := m.leftover(lo)
+	if s.Record.Foreign != nil {
+		return m.adoptForeign(ctx, s, take)
+	}
 	if !s.Record.Started || !s.Record.Init.Alive() {
 		return false, m.discard(s)
 	}
@@ -81,7 +84,14 @@ func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint3
 }
 
 // Discard ends and removes a sandbox that is not to be adopted.
-func (m *Manager) Discard(lo Leftover) error { return m.discard(m.leftover(lo)) }
+// Adopted processes are not ended: they stay behind their fence.
+func (m *Manager) Discard(lo Leftover) error {
+	s := m.leftover(lo)
+	if s.Record.Foreign != nil {
+		return m.keepForeign(s, errors.New("it is not to be taken over"))
+	}
+	return m.discard(s)
+}
 
 func (m *Manager) leftover(lo Leftover) *Sandbox {
 	return &Sandbox{m: m, Record: lo.Record, dir: lo.dir, state: Running, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}
@@ -153,6 +163,10 @@ func (s *Sandbox) reattach(ctx context.Context) (err error) {
 	s.m.mu.Lock()
 	s.m.tables[s.table] = true
 	s.m.mu.Unlock()
+	if s.listeners != nil && s.listeners.UDP4 == nil { // of a version that relayed no datagrams
+		s.listeners.Close()
+		s.listeners = nil
+	}
 	if s.listeners != nil && !s.listeners.are(s.Record.Listeners) {
 		s.m.o.Logger.Error("the gateway gave back other sockets than it was given; they are opened again", "sandbox", s.Record.ID)
 		s.recordForeignListeners()

@@ -99,13 +99,15 @@ const lookAgain = 5 * time.Millisecond
 
 // look compares kernel truth with intent. Processes come and go meanwhile and
 // the kernel is not asked in one instant, so what it returns was found twice.
-func (s *Sandbox) look(sus suspicions) differences {
-	found := s.attest(sus)
+func (s *Sandbox) look(sus suspicions) differences { return twice(s.attest, sus) }
+
+func twice(attest func(suspicions) differences, sus suspicions) differences {
+	found := attest(sus)
 	if len(found) == 0 {
 		return nil
 	}
 	time.Sleep(lookAgain)
-	again := s.attest(sus)
+	again := attest(sus)
 	return slices.DeleteFunc(found, func(d Difference) bool { return !slices.Contains(again, d) })
 }
 
@@ -114,7 +116,7 @@ func (s *Sandbox) look(sus suspicions) differences {
 func (s *Sandbox) attest(sus suspicions) (d differences) {
 	s.attestNetwork(&d)
 	s.attestTables(&d)
-	s.attestForeign(sus.foreign, &d)
+	s.attestUnwritten(sus.foreign, &d)
 	if id, err := cgroupID(s.Record.Cgroup); err != nil {
 		d.add(LayerProcesses, "%v", err)
 		return d

@@ -70,6 +70,13 @@ func (s *Sandbox) Layers() ([]Layer, time.Time) {
 	return out, at
 }
 
+// Attested says when the kernel was last asked about the walls.
+func (s *Sandbox) Attested() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.attested
+}
+
 // rounds is into how many parts the interval is divided, so that the work is
 // spread over it.
 const rounds = 60
@@ -160,6 +167,10 @@ func (m *Manager) attestOne(s *Sandbox, sus suspicions) {
 	running, sus := s.state == Running, s.sus.and(sus)
 	s.mu.Unlock()
 	if !running {
+		return
+	}
+	if s.Record.Foreign != nil {
+		s.attestForeignOnce(sus)
 		return
 	}
 	found := s.look(sus)

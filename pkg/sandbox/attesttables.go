@@ -128,8 +128,8 @@ func (s *Sandbox) wrote(e kernel.Entry, rules map[kernel.Entry]bool) bool {
 	})
 }
 
-// attestForeign looks again at entries that nobody wrote.
-func (s *Sandbox) attestForeign(foreign []kernel.Entry, d *differences) {
+// attestUnwritten looks again at entries that nobody wrote.
+func (s *Sandbox) attestUnwritten(foreign []kernel.Entry, d *differences) {
 	for _, e := range foreign {
 		if s.wrote(e, nil) { // the sandbox has another table now
 			continue

@@ -290,6 +290,12 @@ func (s *Sandbox) kernelState() kernel.State {
 	if s.Record.Unix {
 		st.Flags |= kernel.FlagUnix
 	}
+	if f := s.Record.Foreign; f != nil && f.Direct {
+		st.Flags |= kernel.FlagDirect
+	}
+	if f := s.Record.Foreign; f != nil && f.Inbound {
+		st.Flags |= kernel.FlagInbound
+	}
 	return st
 }
 

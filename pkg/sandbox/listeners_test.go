@@ -80,10 +80,14 @@ func TestOnlyTheVerySocketsAreTakenBack(t *testing.T) {
 	if mine.are(nil) || mine.are(want[:9]) {
 		t.Error("sockets that nobody noted are taken")
 	}
-	for _, n := range []int{0, 6, 9, 11} {
+	for _, n := range []int{0, 5, 7, 9, 11} {
 		if _, ok := ListenersFrom(make([]*os.File, n)); ok {
 			t.Errorf("%d descriptors are taken", n)
 		}
+	}
+	redirected, ok := ListenersFrom(mine.Files()[:6])
+	if !ok || redirected.UDP4 != nil || !redirected.are(want[:6]) || redirected.are(want) {
+		t.Errorf("listeners without those of datagrams: %+v, %v", redirected, ok)
 	}
 }
 

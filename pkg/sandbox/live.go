@@ -258,6 +258,10 @@ func (s *Sandbox) Exec(ctx context.Context, r *ExecRequest) (*ExecProcess, error
 	s.mu.Lock()
 	c, st := s.control, s.state
 	s.mu.Unlock()
+	if s.Record.Foreign != nil {
+		return nil, &LaunchError{Code: 125, Step: "exec", Err: errors.New("it was adopted: Ringfence starts programs only in what it started itself"),
+			Remedy: "start it in the cgroup " + s.Record.Cgroup + ": it is behind the same fence there"}
+	}
 	if st != Running || c == nil {
 		return nil, &LaunchError{Code: 125, Step: "exec", Err: fmt.Errorf("the sandbox is %s", st)}
 	}

@@ -42,6 +42,10 @@ type Fence interface {
 	// What the tables hold.
 	Holds(e kernel.Entry) (bool, error)
 	NewWalker() *kernel.Walker
+	// What was running before it was fenced.
+	AttachRunning(cgroup string, st kernel.State, l kernel.Listening, check func() error) (*kernel.Sandbox, error)
+	AdoptRunning(cgroup string, id uint32) (*kernel.Sandbox, error)
+	Abandon(id uint32) error
 }
 
 // Gateway is told which sandboxes there are.
@@ -77,6 +81,9 @@ type Options struct {
 	// Closed is called when a sandbox switched its policy by itself: EndDenied
 	// may have something to do. It must not block. Nil: not called.
 	Closed func()
+	// Foreign opens listeners for processes that were running before. Nil:
+	// none can be adopted.
+	Foreign ForeignNetworks
 	// Ended is called after a sandbox and everything it held are gone.
 	Ended func(*Sandbox)
 }
@@ -100,9 +107,12 @@ type Manager struct {
 	tables   map[uint32]bool     // table numbers in use
 	walk     *kernel.Walker      // through the kernel's tables; only Attest uses it
 	stuck    []*Sandbox          // leftovers whose processes do not end: their uids stay locked
+	kept     []place             // adopted processes that could not be taken over: their fence stays
 	idle     []uint32            // uids given back, to be used again first: idmaps are kept for them
 	closed   bool
 	wg       sync.WaitGroup // one per living sandbox
+
+	adopting sync.Mutex // one adoption of running processes at a time: two of one cgroup would share its state
 
 	filterMu sync.Mutex // guards filters; compiling takes a while
 	filters  map[seccomp.Options][]byte
@@ -158,7 +168,10 @@ func (m *Manager) List() []*Sandbox {
 func (m *Manager) Contains(cgroupRoot, path string) bool {
 	full := filepath.Join(cgroupRoot, path)
 	rel, err := filepath.Rel(m.o.CgroupBase, full)
-	return err == nil && strings.HasPrefix(rel, cgroupPrefix)
+	if err == nil && strings.HasPrefix(rel, cgroupPrefix) {
+		return true
+	}
+	return slices.ContainsFunc(m.foreign(), func(r place) bool { return within(full, r.Cgroup) })
 }
 
 const cgroupPrefix = "sb-"
@@ -360,10 +373,16 @@ func (m *Manager) leftStuck() error {
 // handing back a large workspace is the longest part.
 const stopPatience = 2 * time.Minute
 
-// Stop asks the agent to end, and after the grace kills everything in the
+// Stop releases adopted processes. For any other sandbox it asks the agent to end, and after the grace kills everything in the
 // cgroup. It returns when no process is left, or was reported as not to be
 // ended; what else the sandbox held goes afterwards, see Done.
 func (s *Sandbox) Stop(grace time.Duration) {
+	if s.Record.Foreign != nil { // Ringfence did not start it and does not end it
+		if err := s.Release(context.Background()); err != nil {
+			s.m.o.Logger.Error("release", "sandbox", s.Record.ID, "error", err)
+		}
+		return
+	}
 	s.mu.Lock()
 	if s.state == Running {
 		s.state = Stopping

@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -14,6 +15,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/wire"
 )
 
 // Listeners are the sockets through which everything of one sandbox reaches
@@ -23,21 +27,31 @@ type Listeners struct {
 	TCP4, TCP6       *os.File
 	DNSTCP4, DNSTCP6 *os.File
 	DNSUDP4, DNSUDP6 *os.File
-	UDP4, UDP6       *os.File
-	Reply4, Reply6   *os.File // raw: answers to datagrams, see openReply
+	// Those of datagrams are nil in a namespace that is not ours: nothing but
+	// DNS is sent to the gateway there.
+	UDP4, UDP6     *os.File
+	Reply4, Reply6 *os.File // raw: answers to datagrams, see openReply
 }
 
 // Files returns the descriptors in the order of wire.SandboxAdd.
 func (l *Listeners) Files() []*os.File {
-	return []*os.File{l.TCP4, l.TCP6, l.DNSTCP4, l.DNSTCP6, l.DNSUDP4, l.DNSUDP6, l.UDP4, l.UDP6, l.Reply4, l.Reply6}
+	out := []*os.File{l.TCP4, l.TCP6, l.DNSTCP4, l.DNSTCP6, l.DNSUDP4, l.DNSUDP6}
+	if l.UDP4 == nil {
+		return out
+	}
+	return append(out, l.UDP4, l.UDP6, l.Reply4, l.Reply6)
 }
 
-// ListenersFrom is the inverse of Files; ok is false unless there are ten.
+// ListenersFrom is the inverse of Files; ok is false for another number.
 func ListenersFrom(f []*os.File) (*Listeners, bool) {
-	if len(f) != 10 {
+	if len(f) != wire.Listeners && len(f) != wire.RedirectedListeners {
 		return nil, false
 	}
-	return &Listeners{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9]}, true
+	l := &Listeners{TCP4: f[0], TCP6: f[1], DNSTCP4: f[2], DNSTCP6: f[3], DNSUDP4: f[4], DNSUDP6: f[5]}
+	if len(f) == wire.Listeners {
+		l.UDP4, l.UDP6, l.Reply4, l.Reply6 = f[6], f[7], f[8], f[9]
+	}
+	return l, true
 }
 
 // cookies names the sockets beyond descriptors (SO_COOKIE, Linux 4.12): no
@@ -151,6 +165,84 @@ func openListeners(ctx context.Context, ns *os.File) (*Listeners, error) {
 		return nil, fmt.Errorf("open the gateway's listeners: %w", err)
 	}
 	return l, nil
+}
+
+// openForeign has the gateway's listeners opened in a namespace that is not
+// ours and says where they are.
+func (m *Manager) openForeign(ctx context.Context, ns *os.File) (*Listeners, kernel.Listening, error) {
+	if m.o.Foreign == nil {
+		return nil, kernel.Listening{}, errors.New("nothing can be adopted here")
+	}
+	l, err := m.o.Foreign.Open(ctx, ns)
+	if err != nil {
+		return nil, kernel.Listening{}, err
+	}
+	where, err := l.listening()
+	if err != nil {
+		l.Close()
+		return nil, kernel.Listening{}, err
+	}
+	return l, where, nil
+}
+
+// ListenForeign opens the gateway's listeners on the loopback of a namespace
+// that is not ours. They belong to the cgroup of the calling process. Without
+// IPv6 loopback its three are of IPv4, and nobody is sent to them.
+func ListenForeign(ctx context.Context, ns *os.File) (*Listeners, error) {
+	l := &Listeners{}
+	err := inNetwork(ns, func() (err error) {
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false)
+		six, addr := "6", "[::1]:0"
+		if c, err := net.ListenPacket("udp6", addr); err == nil {
+			c.Close()
+		} else {
+			six, addr = "4", "127.0.0.1:0"
+		}
+		for _, o := range []struct {
+			to            **os.File
+			network, addr string
+		}{{&l.TCP4, "tcp4", "127.0.0.1:0"}, {&l.TCP6, "tcp" + six, addr}, {&l.DNSTCP4, "tcp4", "127.0.0.1:0"}, {&l.DNSTCP6, "tcp" + six, addr}} {
+			if *o.to, err = listenTCP(ctx, &lc, o.network, o.addr); err != nil {
+				return err
+			}
+		}
+		if l.DNSUDP4, err = listenUDP("udp4", "127.0.0.1:0"); err != nil {
+			return err
+		}
+		l.DNSUDP6, err = listenUDP("udp"+six, addr)
+		return err
+	})
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open the gateway's listeners on the namespace's loopback: %w", err)
+	}
+	return l, nil
+}
+
+// listening says where listeners of ListenForeign are.
+func (l *Listeners) listening() (out kernel.Listening, err error) {
+	for i, to := range []*uint16{&out.TCP4, &out.TCP6, &out.DNSTCP4, &out.DNSTCP6, &out.DNSUDP4, &out.DNSUDP6} {
+		fd := rawFD(l.Files()[i])
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE) // Linux 5.14
+		if err != nil {
+			return out, fmt.Errorf("namespace of a listener: %w", err)
+		}
+		sa, err := unix.Getsockname(fd)
+		if err != nil {
+			return out, fmt.Errorf("port of a listener: %w", err)
+		}
+		out.Netns = cookie
+		switch a := sa.(type) {
+		case *unix.SockaddrInet4:
+			if i%2 == 0 {
+				*to = uint16(a.Port)
+			}
+		case *unix.SockaddrInet6:
+			*to = uint16(a.Port)
+		}
+	}
+	return out, nil
 }
 
 func listenTCP(ctx context.Context, lc *net.ListenConfig, network, addr string) (*os.File, error) {

@@ -40,6 +40,8 @@ type Record struct {
 
 	Listeners []uint64 `json:"listeners"` // cookies of the gateway's sockets, in the order of Listeners.Files
 
+	Foreign *Foreign `json:"foreign,omitempty"` // of processes that ran before they were fenced; nil: the keeper started it
+
 	Workspace    string `json:"workspace"` // as the launcher named it
 	Handback     bool   `json:"handback"`  // it is to be looked through at the end
 	WorkspaceDev uint64 `json:"workspaceDev"`

@@ -70,6 +70,16 @@ func (s *Sandbox) endDenied() (more bool, err error) {
 // network opens the sandbox's network namespace; nil when it is gone. Another
 // process that got init's pid has another namespace.
 func (s *Sandbox) network() (*os.File, error) {
+	if s.Record.Foreign != nil {
+		if s.netns == nil {
+			return nil, nil
+		}
+		fd, err := dup(s.netns)
+		if err != nil {
+			return nil, err
+		}
+		return os.NewFile(uintptr(fd), "netns"), nil
+	}
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", s.Record.Init.PID))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return nil, nil

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,9 @@ type Sandbox struct {
 	handback  *handback
 	ended     chan struct{} // closed when no process is left and the workspace was handed back; exit is final then
 	done      chan struct{} // closed when everything is gone
+	netns     *os.File      // of adopted processes; nil for others, and if no process showed it any more
+	released  chan struct{} // of adopted processes: closed when their fence is to go
+	releasing sync.Once     // for released
 
 	// What the readers of records ask for waits for nobody.
 	view    atomic.Pointer[policy.View]
@@ -69,14 +73,16 @@ type Sandbox struct {
 	open     map[netip.Addr][]kernel.NameEntry // what the kernel lets through, by virtual address
 	addrs    uint64                            // digest of the address rules beside them; 0: what a former keeper wrote
 	exit     Exit
-	problems []string    // what else is wrong with it
-	found    differences // what the last attestation found
-	attested time.Time   // when that was
-	sus      suspicions  // what goes with it
-	written  bool        // this keeper wrote the table that is in use
-	lookAt   int         // entry of it at which the next look goes on
-	closed   time.Time   // when a switch last closed something that may be open still; see revoke.go
-	why      string      // for what the keeper ended it, "" if it did not
+	problems []string      // what else is wrong with it
+	found    differences   // what the last attestation found
+	attested time.Time     // when that was
+	sus      suspicions    // what goes with it
+	written  bool          // this keeper wrote the table that is in use
+	lookAt   int           // entry of it at which the next look goes on
+	powers   []string      // of adopted processes: with what they could undo their fence
+	loose    []LooseSocket // of adopted processes
+	closed   time.Time     // when a switch last closed something that may be open still; see revoke.go
+	why      string        // for what the keeper ended it, "" if it did not
 
 	wildcards wildcardBudget
 	torn      bool // nothing runs any more, and its tables are being dropped
@@ -210,7 +216,10 @@ func (s *Sandbox) Leaf(name string, point []byte, now time.Time) (leaf, issuer [
 	return leaf, s.authority.DER(), err
 }
 
+// CA is the certificate, in PEM, of who signs this sandbox's leaves.
+func (s *Sandbox) CA() []byte { return s.authority.PEM() }
+
 // announcement is what the gateway must know.
 func (s *Sandbox) announcement() wire.SandboxAdd {
-	return wire.SandboxAdd{ID: s.Record.Number, Name: s.Record.ID, Scope: s.Principal.String(), Explain: s.Record.Explain}
+	return wire.SandboxAdd{ID: s.Record.Number, Name: s.Record.ID, Scope: s.Principal.String(), Explain: s.Record.Explain, Redirected: s.Record.Foreign != nil}
 }

@@ -20,6 +20,9 @@ var scannedNamespaces = []string{"pid", "net", "mnt"}
 func (m *Manager) strays(list []*Sandbox) (map[*Sandbox][]int, error) {
 	owner := map[string]*Sandbox{}
 	for _, s := range list {
+		if s.Record.Foreign != nil {
+			continue // its namespaces are not its own
+		}
 		for _, name := range scannedNamespaces {
 			owner[namespaceText(name, s.Record.Namespaces[name])] = s
 		}

@@ -177,16 +177,23 @@ func (m *Names) Decode(b []byte) error {
 
 // SandboxAdd announces a sandbox. Its descriptors follow in this order:
 // TCP4, TCP6, DNS TCP4, DNS TCP6, DNS UDP4, DNS UDP6, UDP4, UDP6, and the raw
-// sockets for answers to datagrams over IPv4 and IPv6.
+// sockets for answers to datagrams over IPv4 and IPv6; a redirected one has
+// the first six.
 type SandboxAdd struct {
 	ID      uint32
 	Name    string
 	Scope   string
 	Explain bool
+	// Redirected: what an accepted connection was meant for is not its local
+	// address; the kernel is to be asked.
+	Redirected bool
 }
 
-// Listeners is how many descriptors SandboxAdd carries.
-const Listeners = 10
+// How many descriptors SandboxAdd carries.
+const (
+	Listeners           = 10
+	RedirectedListeners = 6
+)
 
 func (m SandboxAdd) Encode() ([]byte, error) {
 	var e Encoder
@@ -194,12 +201,18 @@ func (m SandboxAdd) Encode() ([]byte, error) {
 	e.Str(m.Name, MaxName)
 	e.Str(m.Scope, MaxScope)
 	e.Bool(m.Explain)
+	if m.Redirected { // not said otherwise: version 1 does not know it
+		e.Bool(true)
+	}
 	return e.Payload()
 }
 
 func (m *SandboxAdd) Decode(b []byte) error {
 	d := NewDecoder(b)
 	m.ID, m.Name, m.Scope, m.Explain = d.U32(), d.Str(MaxName), d.Str(MaxScope), d.Bool()
+	if m.Redirected = d.err == nil && len(d.b) > 0; m.Redirected && !d.Bool() && d.err == nil {
+		d.err = &ProtocolError{"no redirection is not said"}
+	}
 	return d.End()
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/sandbox"
+	"github.com/ringfence/ringfence/pkg/wire"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -118,7 +119,7 @@ func TestKillTheKeeper(t *testing.T) {
 		t.Errorf("the gateway was replaced: %v, was %v", now, gateway)
 	}
 	checkAdopted(t, n, "agent", before.ID, before.PID)
-	if now := cookies(t, n, before.ID); fmt.Sprint(now) != fmt.Sprint(listeners) || len(now) != 6 {
+	if now := cookies(t, n, before.ID); fmt.Sprint(now) != fmt.Sprint(listeners) || len(now) != wire.Listeners {
 		t.Errorf("the listeners are %v, were %v", now, listeners)
 	}
 	if now := resolved(t, n, "agent", "echo.example"); now != addr {
@@ -255,7 +256,7 @@ func TestKillKeeperAndGateway(t *testing.T) {
 	n.StartDaemon(t)
 	l.more(t, l.counts(t), 5, "echo", "web", "llm")
 	checkAdopted(t, n, "agent", before.ID, before.PID)
-	if now := cookies(t, n, before.ID); fmt.Sprint(now) == fmt.Sprint(listeners) || len(now) != 6 {
+	if now := cookies(t, n, before.ID); fmt.Sprint(now) == fmt.Sprint(listeners) || len(now) != wire.Listeners {
 		t.Errorf("the listeners are %v, were %v: nobody can have held them", now, listeners)
 	}
 	if now := resolved(t, n, "agent", "echo.example"); now != addr {

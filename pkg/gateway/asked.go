@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/event"
+)
+
+// The option by which the kernel programs tell what an accepted connection was
+// meant for (RF_SOL, RF_SO_ASKED and struct rf_asked of bpf/ringfence.h; a test
+// compares them). A connection that the programs did not send here has no such
+// option, and a kernel without them knows no such level.
+const (
+	solRingfence = 0x5246
+	soAsked      = 1
+	askedSize    = 32
+)
+
+// destination is what a connection was meant for: its own local address where
+// the kernel steers, what its client asked for where it redirects. ok is false
+// for a connection that did not come through the fence of this sandbox.
+func (sb *sandbox) destination(c *net.TCPConn) (dst netip.AddrPort, ok bool) {
+	if sb.cfg.Redirected {
+		return asked(c, sb.cfg.ID)
+	}
+	la, ok := c.LocalAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	return unmapped(la.AddrPort()), true
+}
+
+// stranger resets a connection that did not come through the fence: of whoever
+// else lives in the namespace, or one whose entry the kernel had no room for.
+func (sb *sandbox) stranger(c *net.TCPConn) {
+	defer reset(c)
+	t := sb.g.rec.reserve(sb.cfg.ID)
+	if t == nil {
+		return
+	}
+	ev := sb.event(event.KindNetwork, "gateway")
+	ev.Verdict, ev.Activity, ev.ReasonCode = event.Denied, "open", codeNotRedirected
+	ev.Reason = "a connection to the gateway's own listener that no hook of this sandbox sent there"
+	if a := c.RemoteAddr(); a != nil {
+		ev.SrcAddr = a.String()
+	}
+	if a := c.LocalAddr(); a != nil {
+		ev.DstAddr = a.String()
+	}
+	t.postFolded(ev)
+}
+
+// asked reads what the client asked for, if the programs of that sandbox sent
+// it.
+func asked(c *net.TCPConn, sandbox uint32) (dst netip.AddrPort, ok bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	var b [askedSize]byte
+	size := uint32(len(b))
+	errno := unix.ENOPROTOOPT
+	err = raw.Control(func(fd uintptr) {
+		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, solRingfence, soAsked,
+			uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&size)), 0)
+	})
+	if err != nil || errno != 0 || size != askedSize {
+		return netip.AddrPort{}, false
+	}
+	return decodeAsked(b, sandbox)
+}
+
+// decodeAsked reads struct rf_asked: address, cookie, sandbox, port, port of
+// the listener.
+func decodeAsked(b [askedSize]byte, sandbox uint32) (dst netip.AddrPort, ok bool) {
+	port := binary.NativeEndian.Uint16(b[28:])
+	if sandbox == 0 || binary.NativeEndian.Uint32(b[24:]) != sandbox || port == 0 {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[:16])).Unmap(), port), true
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestWithin(t *testing.T) {
+	for _, c := range []struct {
+		path, dir string
+		want      bool
+	}{
+		{"/a/b", "/a", true}, {"/a", "/a", true}, {"/a", "/", true},
+		{"/ab", "/a", false}, {"/a", "/a/b", false}, {"/b", "/a", false},
+	} {
+		if got := within(c.path, c.dir); got != c.want {
+			t.Errorf("within(%q, %q) = %t", c.path, c.dir, got)
+		}
+	}
+}
+
+// Sandboxes of another daemon are known by where they lie.
+func TestOfAnother(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"daemon/gateway", "daemon/sb-0a1b2c3d/below", "daemon/other", "elsewhere/sb-0a1b2c3d"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]bool{
+		"daemon/gateway": true, "daemon/sb-0a1b2c3d": true, "daemon/sb-0a1b2c3d/below": true,
+		"daemon/other": false, "elsewhere/sb-0a1b2c3d": false, "daemon": false,
+	} {
+		if got := ofAnother(root, filepath.Join(root, path)); got != want {
+			t.Errorf("%s: %t", path, got)
+		}
+	}
+}
+
+// What a process holds is read from the kernel's words.
+func TestPrivileges(t *testing.T) {
+	got, err := privileges([]int{os.Getpid()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := readStatus(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if none := st["CapEff"] == "0000000000000000" && st["CapPrm"] == "0000000000000000"; none != (len(got) == 0) {
+		t.Errorf("CapEff %s: %q", st["CapEff"], got)
+	}
+	if got, err := privileges([]int{1 << 30}); err != nil || len(got) != 0 {
+		t.Errorf("a process that has ended: %q %v", got, err)
+	}
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+)
+
+// How an adoption of running processes ends.
+const (
+	endCgroup  = "its cgroup was removed"
+	endRelease = "it was released: its processes go on without a fence"
+	endHalf    = "the adoption was cut short: the daemon ended during it; its processes go on without a fence"
+)
+
+// lookForCgroup is how often it is asked whether a cgroup is still there.
+const lookForCgroup = 200 * time.Millisecond
+
+// liveForeign follows adopted processes until their cgroup is gone or they are
+// released. An empty cgroup keeps its fence: what starts in it is fenced.
+func (s *Sandbox) liveForeign() {
+	t := time.NewTicker(lookForCgroup)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.released:
+			s.endForeign(endRelease)
+			return
+		case <-t.C:
+			if s.fence.Gone() {
+				s.endForeign(endCgroup)
+				return
+			}
+		}
+	}
+}
+
+// Release takes the fence from adopted processes, which go on without it, and
+// waits until it is gone. Other sandboxes cannot be released.
+func (s *Sandbox) Release(ctx context.Context) error {
+	if s.Record.Foreign == nil {
+		return errors.New("its processes were started behind the fence and never run without it")
+	}
+	s.releasing.Do(func() { close(s.released) })
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// endForeign removes everything but the processes.
+func (s *Sandbox) endForeign(why string) {
+	s.mu.Lock()
+	s.state = Stopping
+	s.mu.Unlock()
+	var told sync.WaitGroup
+	told.Go(s.forget)
+	told.Wait()
+	if s.m.o.Drain != nil {
+		s.m.o.Drain(s)
+	}
+	s.mu.Lock()
+	s.exit = Exit{Code: -1, At: time.Now().UTC(), Why: why}
+	s.torn = true
+	table := s.table
+	s.mu.Unlock()
+	close(s.ended)
+	s.listeners.Close()
+	if s.netns != nil {
+		s.netns.Close()
+	}
+	err := errors.Join(s.fence.Release(), s.m.dropTables(table), s.names.Close(), os.RemoveAll(s.dir))
+	if err != nil {
+		s.m.o.Logger.Error("clean up", "sandbox", s.Record.ID, "error", err)
+	}
+	s.recordForeignEnd(why, err)
+	s.mu.Lock()
+	s.state = Stopped
+	s.mu.Unlock()
+	if s.m.o.Ended != nil {
+		s.m.o.Ended(s)
+	}
+	s.m.unregister(s)
+	close(s.done)
+}
+
+func (s *Sandbox) recordForeignEnd(why string, problems error) {
+	e := s.event(event.KindSandboxStop)
+	e.Verdict, e.Activity, e.Reason, e.Count = event.Observed, "release", why, 1
+	if why != endCgroup {
+		e.Severity = event.SeverityMedium
+	}
+	e.Duration = time.Since(s.Record.Created)
+	if problems != nil {
+		e.Detail = problems.Error()
+	}
+	s.append(e)
+}
+
+// Loose lists what the last look found outside of the fence.
+func (s *Sandbox) Loose() []LooseSocket {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.loose)
+}
+
+// Powers says with what adopted processes could get around their fence.
+func (s *Sandbox) Powers() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.powers)
+}
+
+// lookAtForeign looks at what adopted processes hold.
+func (s *Sandbox) lookAtForeign() (loose []LooseSocket, powers []string, err error) {
+	pids, err := treePIDs(s.Record.Cgroup)
+	if err != nil {
+		return nil, nil, err
+	}
+	if loose, err = s.looseOf(pids); err != nil {
+		return nil, nil, err
+	}
+	powers, err = privileges(pids)
+	return loose, powers, err
+}
+
+// attestAdopted compares the programs on the cgroup, and what they judge on,
+// with what was intended. Processes of others are what they are: nothing is
+// expected of them.
+func (s *Sandbox) attestAdopted(sus suspicions) (d differences) {
+	for _, l := range s.fence.Check() {
+		if !l.OK {
+			d.add(LayerNetwork, "%s: %s", l.Name, l.Detail)
+		}
+	}
+	s.attestTables(&d)
+	s.attestUnwritten(sus.foreign, &d)
+	return d
+}
+
+// attestForeignOnce reports what no longer holds, and descriptors that have
+// come in from outside. It ends nothing: the processes are not Ringfence's.
+func (s *Sandbox) attestForeignOnce(sus suspicions) {
+	found := twice(s.attestAdopted, sus)
+	if s.fence.Gone() {
+		return
+	}
+	s.note(found, sus)
+	var err error
+	if len(found) > 0 {
+		err = errors.New(found.String())
+	}
+	loose, powers, lerr := s.lookAtForeign()
+	err = errors.Join(err, lerr)
+	s.mu.Lock()
+	fresh := slices.DeleteFunc(slices.Clone(loose), func(l LooseSocket) bool { return slices.Contains(s.loose, l) })
+	if lerr == nil {
+		s.loose, s.powers = loose, powers
+	}
+	said := err == nil || slices.Contains(s.problems, err.Error())
+	s.problems = nil // those of this look are all there are
+	if err != nil {
+		s.problems = []string{err.Error()}
+	}
+	s.mu.Unlock()
+	s.recordLoose(fresh)
+	if said {
+		return
+	}
+	e := s.event(event.KindTamper)
+	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "attest", "keeper"
+	e.Reason, e.ReasonCode = "the network fence of adopted processes no longer stands; they are not Ringfence's to stop", "attestation"
+	e.Detail = err.Error()
+	e.Remedy = "ringfence release " + s.Record.ID + ", then adopt again; or stop the processes"
+	s.append(e)
+	s.m.o.Logger.Error("attestation of adopted processes failed", "sandbox", s.Record.ID, "error", err)
+}
+
+// recordLoose says which descriptors of adopted processes nobody watches.
+func (s *Sandbox) recordLoose(list []LooseSocket) {
+	for _, l := range list {
+		e := s.event(event.KindTamper)
+		e.Severity, e.Activity, e.Layer = event.SeverityHigh, "unenforced", "keeper"
+		e.Reason, e.ReasonCode = "an open descriptor of an adopted process is outside of the fence", "loose-socket"
+		e.PID, e.Comm, e.SocketInfo, e.Detail = uint32(l.PID), l.Comm, l.What, l.String()
+		e.Remedy = "restart the program inside its cgroup: what it opens then is fenced"
+		s.append(e)
+	}
+}
+
+// adoptForeign takes over adopted processes that a former keeper left.
+func (m *Manager) adoptForeign(ctx context.Context, s *Sandbox, take func(number uint32) *Listeners) (ok bool, err error) {
+	s.released = make(chan struct{})
+	if id, err := cgroupID(s.Record.Cgroup); err != nil || id != s.Record.CgroupID {
+		return false, m.discardForeign(s, endCgroup)
+	}
+	if !s.Record.Started {
+		return false, m.discardForeign(s, endHalf)
+	}
+	if err := s.restore(); err != nil {
+		return false, m.keepForeign(s, err)
+	}
+	if s.fence, err = m.o.Fence.AdoptRunning(s.Record.Cgroup, s.Record.Number); err != nil {
+		return false, m.keepForeign(s, err)
+	}
+	s.table = s.fence.State().Policy
+	m.mu.Lock()
+	m.tables[s.table] = true
+	m.mu.Unlock()
+	s.netns = findNetwork(s.Record.Cgroup, s.Record.Foreign.Netns)
+	s.listeners = take(s.Record.Number)
+	if err := s.listenAgain(ctx); err != nil {
+		return false, m.keepForeign(s, err)
+	}
+	m.mu.Lock()
+	m.reserved[s.Record.Number] = s.Record.Name
+	m.wg.Add(1)
+	m.mu.Unlock()
+	if err := m.publish(s); err != nil {
+		m.unregister(s)
+		return false, err
+	}
+	if err := s.enforce(m.o.Snapshot()); err != nil {
+		m.o.Logger.Error("policy of adopted processes", "sandbox", s.Record.ID, "error", err)
+	}
+	s.attestForeignOnce(suspicions{})
+	go s.liveForeign()
+	return true, nil
+}
+
+// listenAgain sees to it that the gateway has listeners: those it held, or new
+// ones while a process shows the namespace.
+func (s *Sandbox) listenAgain(ctx context.Context) error {
+	if s.listeners != nil && !s.listeners.are(s.Record.Listeners) {
+		s.recordForeignListeners()
+		s.listeners.Close()
+		s.listeners = nil
+	}
+	if s.listeners != nil {
+		_, err := s.m.o.Foreign.Ready() // the programs on their cgroup are what tells who is served
+		return err
+	}
+	if s.netns == nil {
+		return errors.New("no process shows the network namespace any more, so that the gateway cannot listen in it")
+	}
+	l, where, err := s.m.openForeign(ctx, s.netns)
+	if err != nil {
+		return err
+	}
+	s.listeners, s.Record.Foreign.Listening = l, where
+	if s.Record.Listeners, err = l.cookies(); err != nil {
+		return err
+	}
+	if err := s.Record.save(s.dir); err != nil {
+		return err
+	}
+	return s.fence.Redirect(where)
+}
+
+// keepForeign leaves the fence of adopted processes as it is, when a keeper
+// cannot take it over: they go on behind pinned programs that reach no gateway.
+func (m *Manager) keepForeign(s *Sandbox, why error) error {
+	if s.names != nil {
+		why = errors.Join(why, s.names.Close())
+	}
+	if s.fence != nil {
+		why = errors.Join(why, s.fence.Close())
+	}
+	if s.listeners != nil {
+		s.listeners.Close()
+	}
+	if s.netns != nil {
+		s.netns.Close()
+	}
+	m.mu.Lock()
+	m.reserved[s.Record.Number] = s.Record.Name
+	m.kept = append(m.kept, place{s.Record.ID, s.Record.Cgroup})
+	m.mu.Unlock()
+	return fmt.Errorf("adopted processes in %s stay behind their fence, and nothing is let out of it until a daemon can take it over: %w", s.Record.Cgroup, why)
+}
+
+// discardForeign forgets adopted processes whose cgroup is gone, or whose
+// adoption was never complete.
+func (m *Manager) discardForeign(s *Sandbox, why string) error {
+	var errs []error
+	if why == endCgroup {
+		errs = append(errs, m.o.Fence.Forget(s.Record.Number))
+	} else if fence, err := m.o.Fence.AdoptRunning(s.Record.Cgroup, s.Record.Number); err == nil {
+		errs = append(errs, fence.Release(), m.dropTables(fence.State().Policy))
+	} else {
+		errs = append(errs, m.o.Fence.Abandon(s.Record.Number))
+	}
+	errs = append(errs, os.RemoveAll(s.dir))
+	s.state = Stopped
+	s.view.Store(m.o.Snapshot().View(s.Principal))
+	err := errors.Join(errs...)
+	s.recordForeignEnd(why, err)
+	if m.o.Ended != nil {
+		m.o.Ended(s)
+	}
+	return err
+}
+
+// findNetwork opens a namespace that a process of the cgroup is in; nil when
+// none shows it any more.
+func findNetwork(cgroup string, inode uint64) *os.File {
+	pids, err := treePIDs(cgroup)
+	if err != nil {
+		return nil
+	}
+	for _, pid := range pids {
+		if ns, err := openNetwork(pid, inode); err == nil {
+			return ns
+		}
+	}
+	return nil
+}
+
+// ForeignNetworks opens the gateway's listeners in network namespaces that are
+// not ours, in a cgroup that stays while the keeper does not.
+type ForeignNetworks interface {
+	// Ready fences that cgroup, or takes its fence over.
+	Ready() (cgroup *os.File, err error)
+	// Open opens the six listeners of wire.SandboxAdd.
+	Open(ctx context.Context, netns *os.File) (*Listeners, error)
+}
