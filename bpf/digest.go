@@ -11,5 +11,6 @@ func Digest() []byte {
 	h.Write(_FenceBytes)
 	h.Write(_ProcessBytes)
 	h.Write(_RefusalBytes)
+	h.Write(_GuardBytes)
 	return h.Sum(nil)
 }

@@ -46,7 +46,19 @@ const volatile union {
 	struct rf_refusal refusal;
 	struct rf_program program;
 	struct rf_read_key read_key;
+	struct rf_guard guard;
+	enum rf_entry_way entry_way;
+	struct rf_entry_key entry_key;
+	struct rf_guarded guarded;
 } rf_abi = {};
+
+/*
+ * Set by the loader before the programs are verified; dead code goes away.
+ * bpf_set_retval works in this hook family: the helper came with 5.18, its use
+ * in socket hooks later, so the loader tries instead of asking for a version.
+ * Without it a denial is EPERM.
+ */
+const volatile __u8 rf_have_retval = 0;
 
 /* Refuses with err where the kernel lets us choose (see rf_have_retval). */
 static __always_inline int rf_refuse(int err)

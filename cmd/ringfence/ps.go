@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -20,7 +21,7 @@ func (a *app) psCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "ps",
 		Short:   "List sandboxes",
-		Long:    "List sandboxes. FENCE says whether every wall of the sandbox's profile is up, and how\nmany are not; which ones stands below the table, and what to do in `ringfence doctor`.",
+		Long:    "List sandboxes. FENCE says whether every wall of the sandbox's profile is up, and how\nmany are not; which ones stands below the table, and what to do in `ringfence doctor`.\nAn extra layer that not every kernel has, and nothing depends on, has a line of its own.",
 		Example: "  ringfence ps\n  ringfence ps --all -o json",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,7 +45,7 @@ func (a *app) psCommand() *cobra.Command {
 			if err := show.Table(a.out, []string{"ID", "NAME", "SCOPE", "PROFILE", "STATE", "AGE", "PID", "FENCE"}, rows); err != nil {
 				return err
 			}
-			return printMissing(a.out, shown)
+			return errors.Join(printMissing(a.out, shown), printExtras(a.out, shown))
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
@@ -83,12 +84,38 @@ func fence(b api.Sandbox) string {
 // missing names the parts that are not up.
 func missing(b api.Sandbox) (out []string) {
 	for _, p := range b.Parts {
-		if p.State != api.Enforced {
+		if p.State != api.Enforced && p.State != api.Absent {
 			out = append(out, p.Name)
 		}
 	}
 	return out
 }
+
+// printExtras says of every extra layer whether it is there: nothing depends on
+// one, and it is the same for all sandboxes of a daemon.
+func printExtras(w io.Writer, list []api.Sandbox) error {
+	state, order := map[string]string{}, []string{}
+	for _, b := range list {
+		for _, p := range b.Parts {
+			if p.Name != thirdLock {
+				continue
+			}
+			if state[p.State] == "" {
+				order = append(order, p.State)
+			}
+			state[p.State] = p.Detail
+		}
+	}
+	for _, s := range order {
+		if _, err := fmt.Fprintf(w, "\nThird lock (%s): %s: %s\n", thirdLock, s, show.Text(state[s], 300)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// thirdLock is the name of the part that a daemon reports for BPF LSM.
+const thirdLock = "bpf_lsm"
 
 // printMissing names what the sandboxes of the table lack: most lack the same.
 func printMissing(w io.Writer, list []api.Sandbox) error {

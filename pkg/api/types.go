@@ -22,12 +22,15 @@ const (
 	Enforced   = "enforced"
 	Degraded   = "degraded"
 	Unenforced = "unenforced"
+
+	// Absent is an extra that this kernel lacks and nothing depends on.
+	Absent = "absent"
 )
 
 // Part is the state of one layer of a sandbox or of one component of the node.
 type Part struct {
 	Name   string `json:"name"`  // "network", "landlock", "seccomp", "gateway", "audit" ...
-	State  string `json:"state"` // Enforced, Degraded, Unenforced
+	State  string `json:"state"` // Enforced, Degraded, Unenforced or Absent
 	Detail string `json:"detail,omitempty"`
 	Remedy string `json:"remedy,omitempty"`
 }

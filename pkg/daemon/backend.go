@@ -88,7 +88,7 @@ func worst(parts []api.Part) string {
 		if p.State == api.Unenforced {
 			return api.Unenforced
 		}
-		if p.State != api.Enforced {
+		if p.State != api.Enforced && p.State != api.Absent {
 			state = api.Degraded
 		}
 	}
@@ -133,6 +133,7 @@ func describe(s *sandbox.Sandbox) api.Sandbox {
 	for _, name := range []string{"network", "files", "system calls", "identity"} {
 		v.Parts = append(v.Parts, api.Part{Name: name, State: api.Enforced})
 	}
+	v.Parts = append(v.Parts, guardPart(r))
 	for _, note := range r.Degraded {
 		v.Parts = append(v.Parts, api.Part{Name: note, State: api.Degraded, Detail: "not available on this machine; the profile tolerates it"})
 	}

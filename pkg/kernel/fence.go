@@ -9,10 +9,11 @@
 //	<PinDir>/                      a bpffs; Open mounts one if needed
 //	  ringfence-v<layout>/
 //	    maps/<name>                state names cidrs members rates denials flows refusals processes
-//	                               calls watch reported programs scratch reads outcomes verdicts
-//	    progs/<object digest>/     one pin per hook program, exec, exit and refused
+//	                               calls watch reported programs scratch reads outcomes verdicts guards entries
+//	    progs/<object digest>/     one pin per hook program, exec, exit, refused and lsm_<hook>
 //	    links/exec, links/exit     node-wide tracepoints
 //	    links/refused              the same, while a sandbox lives
+//	    links/lsm_<hook>           the guard, while a sandbox lives that it guards
 //	    sandbox/<id>/
 //	      <hook>                   one cgroup link per hook
 //	      listeners                SOCKMAP of this sandbox
@@ -78,6 +79,7 @@ type Fence struct {
 	steer *ebpf.CollectionSpec
 
 	watch   watcher
+	guard   guard
 	ended   endedFlows
 	written ledger
 	reading readers
@@ -150,6 +152,9 @@ func (f *Fence) load(o Options) error {
 		return err
 	}
 	if err := f.openRefusals(l, dir, o.Refusals); err != nil {
+		return err
+	}
+	if err := f.openGuard(l, dir); err != nil {
 		return err
 	}
 	return f.dropOtherPrograms(l.digest)
@@ -279,7 +284,7 @@ func (f *Fence) RemoveStale(name string) error {
 // Close gives up this process's descriptors. Pins stay and go on denying.
 func (f *Fence) Close() error {
 	f.reading.close()
-	errs := []error{f.watch.close()}
+	errs := []error{f.watch.close(), f.guard.close()}
 	for _, l := range f.trace {
 		errs = append(errs, l.Close())
 	}
@@ -297,7 +302,7 @@ func (f *Fence) Close() error {
 func (f *Fence) allMaps() []*ebpf.Map {
 	m := &f.maps
 	return []*ebpf.Map{m.State, m.Names, m.Cidrs, m.Members, m.Rates, m.Denials, m.Flows, m.Outcomes, m.Verdicts,
-		m.Refusals, m.Calls, m.Watch, m.Reported, m.Processes, m.Programs, m.Scratch, m.Reads}
+		m.Refusals, m.Calls, m.Watch, m.Reported, m.Processes, m.Programs, m.Scratch, m.Reads, m.Guards, m.Entries}
 }
 
 // Remove closes the Fence, removes every pin of its layout and unmounts the

@@ -148,6 +148,9 @@ func (a attempt) dispatch() result {
 	case "visible":
 		return a.visible()
 	}
+	if op := guardOps[a.Op]; op != nil {
+		return op(a)
+	}
 	return fail("unknown op "+a.Op, unix.ENOSYS)
 }
 

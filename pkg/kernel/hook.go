@@ -23,6 +23,13 @@ const (
 	HookEgress      = Hook(bpf.FenceRfHookRF_HOOK_EGRESS)
 	HookConnectUnix = Hook(bpf.FenceRfHookRF_HOOK_CONNECT_UNIX)
 	HookSendmsgUnix = Hook(bpf.FenceRfHookRF_HOOK_SENDMSG_UNIX)
+	HookLSMSocket   = Hook(bpf.FenceRfHookRF_HOOK_LSM_SOCKET) // here begins the guard
+	HookLSMConnect  = Hook(bpf.FenceRfHookRF_HOOK_LSM_CONNECT)
+	HookLSMSendmsg  = Hook(bpf.FenceRfHookRF_HOOK_LSM_SENDMSG)
+	HookLSMEntry    = Hook(bpf.FenceRfHookRF_HOOK_LSM_ENTRY)
+	HookLSMExec     = Hook(bpf.FenceRfHookRF_HOOK_LSM_EXEC)
+	HookLSMUserns   = Hook(bpf.FenceRfHookRF_HOOK_LSM_USERNS)
+	HookLSMURing    = Hook(bpf.FenceRfHookRF_HOOK_LSM_URING)
 )
 
 // hookInfo says which program serves a hook and how it is attached.
@@ -48,12 +55,22 @@ var hooks = [...]hookInfo{
 	{HookSendmsgUnix, "sendmsg_unix", bpf.FenceProgRfSendmsgUnix, ebpf.AttachCgroupUnixSendmsg, "6.7", true},
 }
 
+// guardNames are those of the guard's hooks: some stand for several of the
+// kernel's.
+var guardNames = map[Hook]string{
+	HookLSMSocket: "lsm_socket", HookLSMConnect: "lsm_connect", HookLSMSendmsg: "lsm_sendmsg", HookLSMEntry: "lsm_entry",
+	HookLSMExec: "lsm_exec", HookLSMUserns: "lsm_userns", HookLSMURing: "lsm_uring",
+}
+
 // String returns the hook's name as it stands in events and metrics.
 func (h Hook) String() string {
 	for _, i := range hooks {
 		if i.hook == h {
 			return i.name
 		}
+	}
+	if n := guardNames[h]; n != "" {
+		return n
 	}
 	return fmt.Sprintf("hook-%d", uint8(h))
 }
@@ -79,6 +96,10 @@ const (
 	ReasonShort       = Reason(bpf.FenceRfReasonRF_SHORT)
 	ReasonUnspecified = Reason(bpf.FenceRfReasonRF_UNSPECIFIED)
 	ReasonEstablished = Reason(bpf.FenceRfReasonRF_ESTABLISHED)
+	ReasonEntry       = Reason(bpf.FenceRfReasonRF_ENTRY)
+	ReasonPrivilege   = Reason(bpf.FenceRfReasonRF_PRIVILEGE)
+	ReasonNamespace   = Reason(bpf.FenceRfReasonRF_NAMESPACE)
+	ReasonURing       = Reason(bpf.FenceRfReasonRF_URING)
 )
 
 // reasonNames and reasonTexts are indexed by Reason.
@@ -87,7 +108,8 @@ var reasonNames = [...]string{
 	ReasonDNS: "dns", ReasonSocket: "socket", ReasonRaw: "raw-socket", ReasonProtocol: "protocol",
 	ReasonMPTCP: "mptcp", ReasonFamily: "family", ReasonUnix: "unix-socket", ReasonFragment: "fragment",
 	ReasonOptions: "ip-options", ReasonShort: "short-packet", ReasonUnspecified: "unspecified-address",
-	ReasonEstablished: "established",
+	ReasonEstablished: "established", ReasonEntry: "guarded-name", ReasonPrivilege: "new-privileges", ReasonNamespace: "user-namespace",
+	ReasonURing: "io-uring",
 }
 
 var reasonTexts = [...]string{
@@ -107,6 +129,10 @@ var reasonTexts = [...]string{
 	ReasonShort:       "the packet's headers could not be read",
 	ReasonUnspecified: "the unspecified address behind an IPv6 prefix is no destination",
 	ReasonEstablished: "a flow that was judged when it began",
+	ReasonEntry:       "a new file of this name would make tools outside the sandbox run programs",
+	ReasonPrivilege:   "programs of a sandbox start with no_new_privs only",
+	ReasonNamespace:   "new user namespaces are closed",
+	ReasonURing:       "io_uring is closed",
 }
 
 // String returns the stable code that events and metrics carry.

@@ -47,6 +47,10 @@ type Sandbox struct {
 	state State
 	steer *steering // nil until Steer
 	owned []bpf.FenceRfWatchKey
+
+	guarded bool                  // by the third lock
+	rows    []bpf.FenceRfEntryKey // nil if an earlier keeper wrote them
+	device  uint32                // in which it judges new entries, as the kernel writes it
 }
 
 // ErrExists says that a sandbox of this id is already pinned.
@@ -201,6 +205,9 @@ func (s *Sandbox) adopt() error {
 	if err := s.register(s.state); err != nil {
 		return err
 	}
+	if err := s.adoptGuard(); err != nil {
+		return err
+	}
 	return s.adoptSteering()
 }
 
@@ -242,6 +249,9 @@ func (s *Sandbox) SetState(st State) error {
 		return fmt.Errorf("set state of sandbox %d: %w", s.id, err)
 	}
 	s.state = st
+	if err := s.putGuardLocked(st); err != nil {
+		return fmt.Errorf("set state of sandbox %d: guard: %w", s.id, err)
+	}
 	return nil
 }
 
@@ -281,6 +291,7 @@ func (s *Sandbox) release() error {
 		s.fence.dropRate(s.id),
 		s.disown(),
 		s.fence.watch.leave(s.id),
+		s.unguard(),
 		os.RemoveAll(s.dir), // unpins
 		s.Close(),
 	}
@@ -314,7 +325,7 @@ func (f *Fence) Forget(id uint32) error {
 	if err != nil {
 		return fmt.Errorf("forget sandbox %d: %w", id, err)
 	}
-	return errors.Join(deleteAll(f.maps.Members, members), f.dropRate(id), f.forgetWatched(id), f.watch.leave(id), os.RemoveAll(dir))
+	return errors.Join(deleteAll(f.maps.Members, members), f.dropRate(id), f.forgetWatched(id), f.watch.leave(id), f.unguard(id), os.RemoveAll(dir))
 }
 
 func ignoreMissing(err error) error {
