@@ -33,6 +33,7 @@ func build(ctx context.Context, work string, suites []suite) (image string, gues
 		{filepath.Join(bin, "ringfence"), "./cmd/ringfence", "0"},
 		{filepath.Join(bin, "ringfence-init"), "./cmd/ringfence-init", "0"},
 		{filepath.Join(bin, "attempts"), "./test/escapes/attempts", "0"},
+		{filepath.Join(bin, "neighbour"), "./test/escapes/neighbour", "0"},
 		{filepath.Join(work, "guest"), "./test/kernels/guest", "0"},
 		{filepath.Join(bin, "ringfenced"), "./cmd/ringfenced", "1"},
 		{filepath.Join(dir, "bin/kernels/examine"), "./test/kernels/examine", "1"},
