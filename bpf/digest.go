@@ -13,5 +13,6 @@ func Digest() []byte {
 	h.Write(_RefusalBytes)
 	h.Write(_RedirectBytes)
 	h.Write(_ListenerBytes)
+	h.Write(_GuardBytes)
 	return h.Sum(nil)
 }

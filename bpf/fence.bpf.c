@@ -48,6 +48,10 @@ const volatile union {
 	struct rf_refusal refusal;
 	struct rf_program program;
 	struct rf_read_key read_key;
+	struct rf_guard guard;
+	enum rf_entry_way entry_way;
+	struct rf_entry_key entry_key;
+	struct rf_guarded guarded;
 } rf_abi = {};
 
 /* The cookie of the keeper's network namespace; set when loading. 0 is none's. */

@@ -47,6 +47,23 @@ type FenceRfCidrValue struct {
 	Pad   [3]uint8
 }
 
+type FenceRfEntryKey struct {
+	_       structs.HostLayout
+	Sandbox uint32
+	Parent  [64]uint8
+	Name    [64]uint8
+}
+
+type FenceRfEntryWay uint32
+
+const (
+	FenceRfEntryWayRF_WAY_CREATE  FenceRfEntryWay = 1
+	FenceRfEntryWayRF_WAY_MKDIR   FenceRfEntryWay = 2
+	FenceRfEntryWayRF_WAY_SYMLINK FenceRfEntryWay = 4
+	FenceRfEntryWayRF_WAY_LINK    FenceRfEntryWay = 8
+	FenceRfEntryWayRF_WAY_RENAME  FenceRfEntryWay = 16
+)
+
 type FenceRfExec struct {
 	_       structs.HostLayout
 	Head    FenceRfHead
@@ -87,6 +104,24 @@ const (
 	FenceRfFormRF_FORM_6TO4   FenceRfForm = 3
 )
 
+type FenceRfGuard struct {
+	_          structs.HostLayout
+	Policy     uint32
+	Generation uint32
+	Flags      uint32
+	Dev        uint32
+}
+
+type FenceRfGuarded struct {
+	_      structs.HostLayout
+	Head   FenceRfHead
+	Origin FenceRfOrigin
+	Error  uint32
+	Way    uint32
+	Parent [64]uint8
+	Name   [64]uint8
+}
+
 type FenceRfHead struct {
 	_          structs.HostLayout
 	TimeNs     uint64
@@ -112,7 +147,14 @@ const (
 	FenceRfHookRF_HOOK_EGRESS       FenceRfHook = 6
 	FenceRfHookRF_HOOK_CONNECT_UNIX FenceRfHook = 7
 	FenceRfHookRF_HOOK_SENDMSG_UNIX FenceRfHook = 8
-	FenceRfHookRF_HOOK_MAX          FenceRfHook = 9
+	FenceRfHookRF_HOOK_LSM_SOCKET   FenceRfHook = 9
+	FenceRfHookRF_HOOK_LSM_CONNECT  FenceRfHook = 10
+	FenceRfHookRF_HOOK_LSM_SENDMSG  FenceRfHook = 11
+	FenceRfHookRF_HOOK_LSM_ENTRY    FenceRfHook = 12
+	FenceRfHookRF_HOOK_LSM_EXEC     FenceRfHook = 13
+	FenceRfHookRF_HOOK_LSM_USERNS   FenceRfHook = 14
+	FenceRfHookRF_HOOK_LSM_URING    FenceRfHook = 15
+	FenceRfHookRF_HOOK_MAX          FenceRfHook = 16
 )
 
 type FenceRfLayout uint32
@@ -203,7 +245,11 @@ const (
 	FenceRfReasonRF_NO_LISTENER FenceRfReason = 17
 	FenceRfReasonRF_PAST_HOOKS  FenceRfReason = 18
 	FenceRfReasonRF_NO_RELAY    FenceRfReason = 19
-	FenceRfReasonRF_REASON_MAX  FenceRfReason = 20
+	FenceRfReasonRF_ENTRY       FenceRfReason = 20
+	FenceRfReasonRF_PRIVILEGE   FenceRfReason = 21
+	FenceRfReasonRF_NAMESPACE   FenceRfReason = 22
+	FenceRfReasonRF_URING       FenceRfReason = 23
+	FenceRfReasonRF_REASON_MAX  FenceRfReason = 24
 )
 
 type FenceRfRecordType uint32
@@ -214,6 +260,7 @@ const (
 	FenceRfRecordTypeRF_RECORD_EXEC    FenceRfRecordType = 2
 	FenceRfRecordTypeRF_RECORD_EXIT    FenceRfRecordType = 3
 	FenceRfRecordTypeRF_RECORD_REFUSAL FenceRfRecordType = 4
+	FenceRfRecordTypeRF_RECORD_GUARD   FenceRfRecordType = 5
 )
 
 type FenceRfRefusal struct {
@@ -295,7 +342,9 @@ const (
 	FenceMapCalls          = "calls"
 	FenceMapCidrs          = "cidrs"
 	FenceMapDenials        = "denials"
+	FenceMapEntries        = "entries"
 	FenceMapFlows          = "flows"
+	FenceMapGuards         = "guards"
 	FenceMapMembers        = "members"
 	FenceMapNames          = "names"
 	FenceMapOutcomes       = "outcomes"
@@ -381,7 +430,9 @@ type FenceMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Cidrs     *ebpf.MapSpec `ebpf:"cidrs"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
+	Entries   *ebpf.MapSpec `ebpf:"entries"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Guards    *ebpf.MapSpec `ebpf:"guards"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
@@ -429,7 +480,9 @@ type FenceMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Cidrs     *ebpf.Map `ebpf:"cidrs"`
 	Denials   *ebpf.Map `ebpf:"denials"`
+	Entries   *ebpf.Map `ebpf:"entries"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Guards    *ebpf.Map `ebpf:"guards"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
@@ -450,7 +503,9 @@ func (m *FenceMaps) Close() error {
 		m.Calls,
 		m.Cidrs,
 		m.Denials,
+		m.Entries,
 		m.Flows,
+		m.Guards,
 		m.Members,
 		m.Names,
 		m.Outcomes,

@@ -50,6 +50,13 @@ type ListenerRfCidrValue struct {
 	Pad   [3]uint8
 }
 
+type ListenerRfEntryKey struct {
+	_       structs.HostLayout
+	Sandbox uint32
+	Parent  [64]uint8
+	Name    [64]uint8
+}
+
 type ListenerRfFlyingKey struct {
 	_      structs.HostLayout
 	Netns  uint64
@@ -57,6 +64,14 @@ type ListenerRfFlyingKey struct {
 	Port   uint16
 	ToPort uint16
 	Pad    uint32
+}
+
+type ListenerRfGuard struct {
+	_          structs.HostLayout
+	Policy     uint32
+	Generation uint32
+	Flags      uint32
+	Dev        uint32
 }
 
 type ListenerRfNameKey struct {
@@ -143,8 +158,10 @@ const (
 	ListenerMapCalls     = "calls"
 	ListenerMapCidrs     = "cidrs"
 	ListenerMapDenials   = "denials"
+	ListenerMapEntries   = "entries"
 	ListenerMapFlows     = "flows"
 	ListenerMapFlying    = "flying"
+	ListenerMapGuards    = "guards"
 	ListenerMapMembers   = "members"
 	ListenerMapNames     = "names"
 	ListenerMapOutcomes  = "outcomes"
@@ -219,8 +236,10 @@ type ListenerMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Cidrs     *ebpf.MapSpec `ebpf:"cidrs"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
+	Entries   *ebpf.MapSpec `ebpf:"entries"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Flying    *ebpf.MapSpec `ebpf:"flying"`
+	Guards    *ebpf.MapSpec `ebpf:"guards"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
@@ -267,8 +286,10 @@ type ListenerMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Cidrs     *ebpf.Map `ebpf:"cidrs"`
 	Denials   *ebpf.Map `ebpf:"denials"`
+	Entries   *ebpf.Map `ebpf:"entries"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Flying    *ebpf.Map `ebpf:"flying"`
+	Guards    *ebpf.Map `ebpf:"guards"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
@@ -291,8 +312,10 @@ func (m *ListenerMaps) Close() error {
 		m.Calls,
 		m.Cidrs,
 		m.Denials,
+		m.Entries,
 		m.Flows,
 		m.Flying,
+		m.Guards,
 		m.Members,
 		m.Names,
 		m.Outcomes,

@@ -39,6 +39,24 @@ struct {
 	__type(value, __u32);
 } members SEC(".maps");
 
+/* Sandboxes that the guard judges, by id. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 14);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct rf_guard);
+} guards SEC(".maps");
+
+/* Names that may not be given: rf_entry_key -> ways. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 18);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct rf_entry_key);
+	__type(value, __u32);
+} entries SEC(".maps");
+
 /* Record budget per sandbox; key 0 is shared by cgroups without state. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

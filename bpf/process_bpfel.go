@@ -40,6 +40,21 @@ type ProcessRfCidrValue struct {
 	Pad   [3]uint8
 }
 
+type ProcessRfEntryKey struct {
+	_       structs.HostLayout
+	Sandbox uint32
+	Parent  [64]uint8
+	Name    [64]uint8
+}
+
+type ProcessRfGuard struct {
+	_          structs.HostLayout
+	Policy     uint32
+	Generation uint32
+	Flags      uint32
+	Dev        uint32
+}
+
 type ProcessRfNameKey struct {
 	_      structs.HostLayout
 	Policy uint32
@@ -102,7 +117,9 @@ const (
 	ProcessMapCalls     = "calls"
 	ProcessMapCidrs     = "cidrs"
 	ProcessMapDenials   = "denials"
+	ProcessMapEntries   = "entries"
 	ProcessMapFlows     = "flows"
+	ProcessMapGuards    = "guards"
 	ProcessMapMembers   = "members"
 	ProcessMapNames     = "names"
 	ProcessMapOutcomes  = "outcomes"
@@ -173,7 +190,9 @@ type ProcessMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Cidrs     *ebpf.MapSpec `ebpf:"cidrs"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
+	Entries   *ebpf.MapSpec `ebpf:"entries"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Guards    *ebpf.MapSpec `ebpf:"guards"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
@@ -218,7 +237,9 @@ type ProcessMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Cidrs     *ebpf.Map `ebpf:"cidrs"`
 	Denials   *ebpf.Map `ebpf:"denials"`
+	Entries   *ebpf.Map `ebpf:"entries"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Guards    *ebpf.Map `ebpf:"guards"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
@@ -239,7 +260,9 @@ func (m *ProcessMaps) Close() error {
 		m.Calls,
 		m.Cidrs,
 		m.Denials,
+		m.Entries,
 		m.Flows,
+		m.Guards,
 		m.Members,
 		m.Names,
 		m.Outcomes,

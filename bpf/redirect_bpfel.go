@@ -49,6 +49,13 @@ type RedirectRfCidrValue struct {
 	Pad   [3]uint8
 }
 
+type RedirectRfEntryKey struct {
+	_       structs.HostLayout
+	Sandbox uint32
+	Parent  [64]uint8
+	Name    [64]uint8
+}
+
 type RedirectRfFlyingKey struct {
 	_      structs.HostLayout
 	Netns  uint64
@@ -56,6 +63,14 @@ type RedirectRfFlyingKey struct {
 	Port   uint16
 	ToPort uint16
 	Pad    uint32
+}
+
+type RedirectRfGuard struct {
+	_          structs.HostLayout
+	Policy     uint32
+	Generation uint32
+	Flags      uint32
+	Dev        uint32
 }
 
 type RedirectRfNameKey struct {
@@ -147,8 +162,10 @@ const (
 	RedirectMapCalls               = "calls"
 	RedirectMapCidrs               = "cidrs"
 	RedirectMapDenials             = "denials"
+	RedirectMapEntries             = "entries"
 	RedirectMapFlows               = "flows"
 	RedirectMapFlying              = "flying"
+	RedirectMapGuards              = "guards"
 	RedirectMapMembers             = "members"
 	RedirectMapNames               = "names"
 	RedirectMapOutcomes            = "outcomes"
@@ -239,8 +256,10 @@ type RedirectMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Cidrs     *ebpf.MapSpec `ebpf:"cidrs"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
+	Entries   *ebpf.MapSpec `ebpf:"entries"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Flying    *ebpf.MapSpec `ebpf:"flying"`
+	Guards    *ebpf.MapSpec `ebpf:"guards"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
@@ -289,8 +308,10 @@ type RedirectMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Cidrs     *ebpf.Map `ebpf:"cidrs"`
 	Denials   *ebpf.Map `ebpf:"denials"`
+	Entries   *ebpf.Map `ebpf:"entries"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Flying    *ebpf.Map `ebpf:"flying"`
+	Guards    *ebpf.Map `ebpf:"guards"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
@@ -313,8 +334,10 @@ func (m *RedirectMaps) Close() error {
 		m.Calls,
 		m.Cidrs,
 		m.Denials,
+		m.Entries,
 		m.Flows,
 		m.Flying,
+		m.Guards,
 		m.Members,
 		m.Names,
 		m.Outcomes,

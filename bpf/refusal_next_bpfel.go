@@ -41,6 +41,21 @@ type RefusalRfCidrValue struct {
 	Pad   [3]uint8
 }
 
+type RefusalRfEntryKey struct {
+	_       structs.HostLayout
+	Sandbox uint32
+	Parent  [64]uint8
+	Name    [64]uint8
+}
+
+type RefusalRfGuard struct {
+	_          structs.HostLayout
+	Policy     uint32
+	Generation uint32
+	Flags      uint32
+	Dev        uint32
+}
+
 type RefusalRfNameKey struct {
 	_      structs.HostLayout
 	Next   uint32
@@ -106,7 +121,9 @@ const (
 	RefusalMapCalls      = "calls"
 	RefusalMapCidrs      = "cidrs"
 	RefusalMapDenials    = "denials"
+	RefusalMapEntries    = "entries"
 	RefusalMapFlows      = "flows"
+	RefusalMapGuards     = "guards"
 	RefusalMapMembers    = "members"
 	RefusalMapNames      = "names"
 	RefusalMapOutcomes   = "outcomes"
@@ -175,7 +192,9 @@ type RefusalMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Cidrs     *ebpf.MapSpec `ebpf:"cidrs"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
+	Entries   *ebpf.MapSpec `ebpf:"entries"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Guards    *ebpf.MapSpec `ebpf:"guards"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
@@ -220,7 +239,9 @@ type RefusalMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Cidrs     *ebpf.Map `ebpf:"cidrs"`
 	Denials   *ebpf.Map `ebpf:"denials"`
+	Entries   *ebpf.Map `ebpf:"entries"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Guards    *ebpf.Map `ebpf:"guards"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
@@ -241,7 +262,9 @@ func (m *RefusalMaps) Close() error {
 		m.Calls,
 		m.Cidrs,
 		m.Denials,
+		m.Entries,
 		m.Flows,
+		m.Guards,
 		m.Members,
 		m.Names,
 		m.Outcomes,

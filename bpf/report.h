@@ -6,13 +6,6 @@
 #include "budget.h"
 #include "origin.h"
 
-/* Set by the loader before the programs are verified; dead code goes away. */
-
-/* bpf_set_retval works in this hook family: the helper came with 5.18, its use
- * in socket hooks later, so the loader tries instead of asking for a version.
- * Without it a denial is EPERM. */
-const volatile __u8 rf_have_retval = 0;
-
 /* What a hook knows about the call it judged. */
 struct rf_call {
 	struct rf_dest dest;

@@ -60,7 +60,14 @@ enum rf_hook {
 	RF_HOOK_EGRESS,
 	RF_HOOK_CONNECT_UNIX,
 	RF_HOOK_SENDMSG_UNIX,
-	RF_HOOK_MAX,
+	RF_HOOK_LSM_SOCKET, /* from here on the guard: hooks of the security modules */
+	RF_HOOK_LSM_CONNECT,
+	RF_HOOK_LSM_SENDMSG,
+	RF_HOOK_LSM_ENTRY,
+	RF_HOOK_LSM_EXEC,
+	RF_HOOK_LSM_USERNS,
+	RF_HOOK_LSM_URING,
+	RF_HOOK_MAX, /* a row of `calls` has 16 bits for hooks */
 };
 
 /* Zero is a denial. */
@@ -92,6 +99,10 @@ enum rf_reason {
 	RF_NO_LISTENER, /* deny: the gateway has no listener in the socket's network namespace (adopted) */
 	RF_PAST_HOOKS,  /* deny: a packet of a flow that no hook sent to the gateway (adopted) */
 	RF_NO_RELAY,    /* deny: UDP other than DNS is not carried (adopted) */
+	RF_ENTRY,       /* deny: a new file of this name makes tools outside run programs */
+	RF_PRIVILEGE,   /* deny: a program would start without no_new_privs */
+	RF_NAMESPACE,   /* deny: a new user namespace */
+	RF_URING,       /* deny: io_uring */
 	RF_REASON_MAX,
 };
 
@@ -109,6 +120,7 @@ enum rf_record_type {
 	RF_RECORD_EXEC,
 	RF_RECORD_EXIT,
 	RF_RECORD_REFUSAL,
+	RF_RECORD_GUARD,
 };
 
 enum rf_ring {
@@ -353,6 +365,47 @@ struct rf_refusal {
 	__u8 subject; /* enum rf_subject */
 	__u8 pad[5];
 	__u8 what[RF_SUBJECT_LEN]; /* the subject, read after the call: a hint, the caller may have changed it */
+};
+
+/*
+ * What the guard holds the processes of a sandbox to. It is written when the
+ * walls of the sandbox stand: whoever builds them is its first process. Without
+ * an entry the guard lets pass, the hooks of the cgroup do not.
+ */
+struct rf_guard {
+	__u32 policy;
+	__u32 generation;
+	__u32 flags; /* enum rf_flag */
+	__u32 dev;   /* file system in which new entries are judged, major << 20 | minor; 0: none */
+};
+
+#define RF_ENTRY_LEN 64
+
+/* Ways to make a directory entry. */
+enum rf_entry_way {
+	RF_WAY_CREATE = 1, /* a file, a device, a FIFO, a socket */
+	RF_WAY_MKDIR = 2,
+	RF_WAY_SYMLINK = 4,
+	RF_WAY_LINK = 8,
+	RF_WAY_RENAME = 16,
+};
+
+/* A name below a directory of a name, at any depth. The value is a set of ways
+ * that are refused. */
+struct rf_entry_key {
+	__u32 sandbox;
+	__u8 parent[RF_ENTRY_LEN]; /* all zero: any */
+	__u8 name[RF_ENTRY_LEN];
+};
+
+/* What the guard refused other than sockets. */
+struct rf_guarded {
+	struct rf_head head;
+	struct rf_origin origin;
+	__u32 error; /* errno the caller got */
+	__u32 way;   /* enum rf_entry_way, of an entry */
+	__u8 parent[RF_ENTRY_LEN]; /* name of the directory, of an entry */
+	__u8 name[RF_ENTRY_LEN];   /* of the entry, or of the program's file */
 };
 
 struct rf_exit {

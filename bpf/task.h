@@ -52,11 +52,15 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct mm_struct *mm;
 	struct signal_struct *signal;
+	unsigned long atomic_flags;
 	__u64 start_boottime;
 	char comm[RF_COMM_LEN];
 };
 
+struct file;
+
 struct linux_binprm {
+	struct file *file;
 	const char *filename;
 };
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -20,7 +21,7 @@ func (a *app) psCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "ps",
 		Short:   "List sandboxes",
-		Long:    "List sandboxes. FENCE says whether every wall of the sandbox's profile is up (enforced, degraded or\nbroken), and how many are not; which ones stands below the table, and what to do in\n`ringfence doctor`. With -o json each wall is listed with what it is or why it is not,\nand with the time at which the kernel was last asked.",
+		Long:    "List sandboxes. FENCE says whether every wall of the sandbox's profile is up (enforced, degraded or\nbroken), and how many are not; which ones stands below the table, and what to do in\n`ringfence doctor`. An extra layer that not every kernel has, and nothing depends on, has\na line of its own. With -o json each wall is listed with what it is or why it is not,\nand with the time at which the kernel was last asked.",
 		Example: "  ringfence ps\n  ringfence ps --all -o json",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,13 +45,7 @@ func (a *app) psCommand() *cobra.Command {
 			if err := show.Table(a.out, []string{"ID", "NAME", "SCOPE", "PROFILE", "STATE", "AGE", "PID", "FENCE"}, rows); err != nil {
 				return err
 			}
-			if err := printBroken(a.out, shown); err != nil {
-				return err
-			}
-			if err := printMissing(a.out, shown); err != nil {
-				return err
-			}
-			return printAdopted(a.out, shown)
+			return errors.Join(printBroken(a.out, shown), printMissing(a.out, shown), printAdopted(a.out, shown), printExtras(a.out, shown))
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
@@ -92,7 +87,7 @@ func fence(b api.Sandbox) string {
 // missing names the parts that are not up.
 func missing(b api.Sandbox) (out []string) {
 	for _, p := range b.Parts {
-		if p.State != api.Enforced && p.State != api.NotApplied {
+		if p.State != api.Enforced && p.State != api.NotApplied && p.State != api.Absent {
 			out = append(out, p.Name)
 		}
 	}
@@ -132,6 +127,27 @@ func printAdopted(w io.Writer, list []api.Sandbox) error {
 	}
 	return nil
 }
+
+// printExtras says of every extra layer whether it is there: nothing depends on
+// one, and it is the same for most sandboxes of a daemon.
+func printExtras(w io.Writer, list []api.Sandbox) error {
+	said := map[string]bool{}
+	for _, b := range list {
+		for _, p := range b.Parts {
+			if p.Name != thirdLock || said[p.State+p.Detail] {
+				continue
+			}
+			said[p.State+p.Detail] = true
+			if _, err := fmt.Fprintf(w, "\nThird lock (%s): %s: %s\n", thirdLock, p.State, show.Text(p.Detail, 300)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// thirdLock is the name of the part that a daemon reports for BPF LSM.
+const thirdLock = "bpf_lsm"
 
 // printMissing names what the sandboxes of the table lack: most lack the same.
 func printMissing(w io.Writer, list []api.Sandbox) error {

@@ -25,12 +25,15 @@ const (
 	Unenforced = "unenforced"
 	// NotApplied is a wall that an adopted process does not have.
 	NotApplied = "not applied"
+
+	// Absent is an extra that this kernel lacks and nothing depends on.
+	Absent = "absent"
 )
 
 // Part is the state of one layer of a sandbox or of one component of the node.
 type Part struct {
 	Name   string `json:"name"`  // "network", "landlock", "seccomp", "gateway", "audit" ...
-	State  string `json:"state"` // Enforced, Degraded, Broken, Unenforced, NotApplied
+	State  string `json:"state"` // Enforced, Degraded, Broken, Unenforced, NotApplied, Absent
 	Detail string `json:"detail,omitempty"`
 	Remedy string `json:"remedy,omitempty"`
 }

@@ -137,6 +137,7 @@ func describe(s *sandbox.Sandbox) api.Sandbox {
 	} else {
 		describeLayers(&v, s)
 	}
+	v.Parts = append(v.Parts, guardPart(r))
 	for _, note := range r.Degraded {
 		v.Parts = append(v.Parts, api.Part{Name: note, State: api.Degraded, Detail: "not available on this machine; the profile tolerates it"})
 	}

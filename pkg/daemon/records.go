@@ -30,6 +30,8 @@ func (d *Daemon) record(r kernel.Record) {
 		}
 	case *kernel.Refusal:
 		d.recordRefusal(r)
+	case *kernel.Guarded:
+		d.recordGuarded(r)
 	case *kernel.Exec:
 		d.recordExec(r)
 	case *kernel.Exit:
@@ -58,19 +60,27 @@ func (d *Daemon) about(k event.Kind, h kernel.Head) (*event.Event, *sandbox.Sand
 // addressHooks judge a destination address; the others judge a socket.
 var addressHooks = map[kernel.Hook]string{
 	kernel.HookConnect4: "connect", kernel.HookConnect6: "connect", kernel.HookSendmsg4: "sendmsg", kernel.HookSendmsg6: "sendmsg",
+	kernel.HookLSMConnect: "connect", kernel.HookLSMSendmsg: "sendmsg",
 }
 
 var socketHooks = map[kernel.Hook]string{
 	kernel.HookSockCreate: "socket", kernel.HookEgress: "send", kernel.HookConnectUnix: "connect", kernel.HookSendmsgUnix: "sendmsg",
+	kernel.HookLSMSocket: "socket",
 }
 
 func (d *Daemon) recordDenial(v *kernel.Verdict) {
 	kind, activity := event.KindNetwork, addressHooks[v.Hook]
-	if activity == "" {
+	switch {
+	case activity == "":
 		kind, activity = event.KindKernelDenial, socketHooks[v.Hook]
+	case !v.Dst.IsValid(): // the third lock has one hook for every family
+		kind = event.KindKernelDenial
 	}
 	e, s := d.about(kind, v.Head)
 	e.Verdict, e.Activity = event.Denied, activity
+	if guardHooks[v.Hook] {
+		e.Layer = guardLayer
+	}
 	e.ReasonCode, e.Reason = v.Reason.String(), v.Reason.Text()
 	e.Revision = uint64(v.Generation)
 	d.describe(e, &v.Origin)

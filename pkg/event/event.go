@@ -75,7 +75,7 @@ type Event struct {
 	// What was decided and why.
 	Reason     string // one sentence for people
 	ReasonCode string // stable short code: "no-rule", "rule", "private-address", "sni-mismatch", "family", ...
-	Layer      string // "kernel", "dns", "gateway", "inference", "landlock", "seccomp", "mount"
+	Layer      string // "kernel", "dns", "gateway", "inference", "landlock", "seccomp", "mount", "bpf-lsm"
 	Rule       string // "document/rule-id" of the winner, "" if none
 	RuleAt     string // "file:line" of the winner
 	Revision   uint64 // policy revision the decision was made on

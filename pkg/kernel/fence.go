@@ -9,11 +9,12 @@
 //	<PinDir>/                      a bpffs; Open mounts one if needed
 //	  ringfence-v<layout>/         others are of another layout
 //	    maps/<name>                state names cidrs members rates denials flows refusals processes
-//	                               calls watch reported programs scratch reads outcomes verdicts;
+//	                               calls watch reported programs scratch reads outcomes verdicts guards entries;
 //	                               asked redirects flying once something was adopted
-//	    progs/<object digest>/     one pin per hook program, exec, exit and refused
+//	    progs/<object digest>/     one pin per hook program, exec, exit, refused and lsm_<hook>
 //	    links/exec, links/exit     node-wide tracepoints
 //	    links/refused              the same, while a sandbox lives
+//	    links/lsm_<hook>           the guard, while a sandbox lives that it guards
 //	    sandbox/<id>/
 //	      <hook>                   one cgroup link per hook
 //	      listeners                SOCKMAP of this sandbox
@@ -93,6 +94,7 @@ type Fence struct {
 	former *former // nil without one; until LeaveFormer
 
 	watch   watcher
+	guard   guard
 	ended   endedFlows
 	written ledger
 	reading readers
@@ -177,6 +179,9 @@ func (f *Fence) load(o Options) error {
 		return err
 	}
 	if err := f.openRefusals(l, dir, o.Refusals); err != nil {
+		return err
+	}
+	if err := f.openGuard(l, dir); err != nil {
 		return err
 	}
 	return f.dropOtherPrograms(l.digest)
@@ -314,7 +319,7 @@ func (f *Fence) RemoveStale(name string) error {
 // Close gives up this process's descriptors. Pins stay and go on denying.
 func (f *Fence) Close() error {
 	f.reading.close()
-	errs := []error{f.watch.close(), f.former.close()}
+	errs := []error{f.watch.close(), f.guard.close(), f.former.close()}
 	for _, l := range f.trace {
 		errs = append(errs, l.Close())
 	}
@@ -333,7 +338,7 @@ func (f *Fence) Close() error {
 func (f *Fence) allMaps() []*ebpf.Map {
 	m := &f.maps
 	return []*ebpf.Map{m.State, m.Names, m.Cidrs, m.Members, m.Rates, m.Denials, m.Flows, m.Outcomes, m.Verdicts,
-		m.Refusals, m.Calls, m.Watch, m.Reported, m.Processes, m.Programs, m.Scratch, m.Reads}
+		m.Refusals, m.Calls, m.Watch, m.Reported, m.Processes, m.Programs, m.Scratch, m.Reads, m.Guards, m.Entries}
 }
 
 // Remove closes the Fence, removes every pin of its layout and unmounts the

@@ -25,6 +25,7 @@ type formerLayout struct {
 	name   func(key, value []byte) (policy uint32, e NameEntry, err error)
 	cidr   func(key, value []byte) (policy uint32, e CIDREntry, err error)
 	record func(sample []byte, clock *bootClock) (Record, error) // nil: its records are only counted
+	guard  bool                                                  // its tables of the guard are as ours
 }
 
 // former is the tree of an earlier layout whose sandboxes this keeper takes
@@ -80,7 +81,7 @@ func (f *Fence) openFormer() error {
 func (o *former) open() error {
 	for _, name := range []string{
 		bpf.FenceMapState, bpf.FenceMapNames, bpf.FenceMapCidrs, bpf.FenceMapOutcomes, bpf.FenceMapDenials, bpf.FenceMapFlows, bpf.FenceMapRefusals,
-		bpf.FenceMapProcesses,
+		bpf.FenceMapProcesses, bpf.FenceMapGuards, bpf.FenceMapEntries,
 	} {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(o.dir, "maps", name), nil)
 		if errors.Is(err, os.ErrNotExist) {
@@ -120,7 +121,25 @@ func (f *Fence) copyTables() error {
 			return err
 		}
 	}
-	return nil
+	if !o.layout.guard {
+		return nil
+	}
+	return errors.Join(copyMap(f.maps.Guards, o.maps[bpf.FenceMapGuards]), copyMap(f.maps.Entries, o.maps[bpf.FenceMapEntries]))
+}
+
+// copyMap copies a table of the same form, if there is one.
+func copyMap(dst, src *ebpf.Map) error {
+	if src == nil {
+		return nil
+	}
+	var k, v []byte
+	it := src.Iterate()
+	for it.Next(&k, &v) {
+		if err := dst.Put(k, v); err != nil {
+			return fmt.Errorf("table of the guard: %w", err)
+		}
+	}
+	return it.Err()
 }
 
 func entriesByPolicy[E any](m *ebpf.Map, read func(key, value []byte) (uint32, E, error)) (map[uint32][]E, error) {

@@ -240,14 +240,16 @@ type child struct {
 }
 
 // spawn starts a helper in the namespace, born inside the cgroup if one is
-// given. The helper is root with every capability: the fence alone decides.
-func (ns *namespace) spawn(t testing.TB, cgroup string) *child {
+// given, and with files from descriptor 3 on. The helper is root with every
+// capability: the fence alone decides.
+func (ns *namespace) spawn(t testing.TB, cgroup string, files ...*os.File) *child {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	// The runtime's preemption signals would interrupt blocking calls.
 	// The race detector would have each process wait for a second at its end.
 	cmd.Env = append(os.Environ(), helperEnv+"=1", "GODEBUG=asyncpreemptoff=1", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = files
 	if cgroup != "" {
 		dir, err := os.Open(cgroup)
 		if err != nil {

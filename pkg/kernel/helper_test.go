@@ -151,6 +151,9 @@ func (a attempt) dispatch() result {
 	if run := redirected[a.Op]; run != nil {
 		return run(a)
 	}
+	if op := guardOps[a.Op]; op != nil {
+		return op(a)
+	}
 	return fail("unknown op "+a.Op, unix.ENOSYS)
 }
 

@@ -23,6 +23,13 @@ const (
 	HookEgress      = Hook(bpf.FenceRfHookRF_HOOK_EGRESS)
 	HookConnectUnix = Hook(bpf.FenceRfHookRF_HOOK_CONNECT_UNIX)
 	HookSendmsgUnix = Hook(bpf.FenceRfHookRF_HOOK_SENDMSG_UNIX)
+	HookLSMSocket   = Hook(bpf.FenceRfHookRF_HOOK_LSM_SOCKET) // here begins the guard
+	HookLSMConnect  = Hook(bpf.FenceRfHookRF_HOOK_LSM_CONNECT)
+	HookLSMSendmsg  = Hook(bpf.FenceRfHookRF_HOOK_LSM_SENDMSG)
+	HookLSMEntry    = Hook(bpf.FenceRfHookRF_HOOK_LSM_ENTRY)
+	HookLSMExec     = Hook(bpf.FenceRfHookRF_HOOK_LSM_EXEC)
+	HookLSMUserns   = Hook(bpf.FenceRfHookRF_HOOK_LSM_USERNS)
+	HookLSMURing    = Hook(bpf.FenceRfHookRF_HOOK_LSM_URING)
 )
 
 // hookInfo says which program serves a hook and how it is attached.
@@ -48,12 +55,22 @@ var hooks = [...]hookInfo{
 	{HookSendmsgUnix, "sendmsg_unix", bpf.FenceProgRfSendmsgUnix, ebpf.AttachCgroupUnixSendmsg, "6.7", true},
 }
 
+// guardNames are those of the guard's hooks: some stand for several of the
+// kernel's.
+var guardNames = map[Hook]string{
+	HookLSMSocket: "lsm_socket", HookLSMConnect: "lsm_connect", HookLSMSendmsg: "lsm_sendmsg", HookLSMEntry: "lsm_entry",
+	HookLSMExec: "lsm_exec", HookLSMUserns: "lsm_userns", HookLSMURing: "lsm_uring",
+}
+
 // String returns the hook's name as it stands in events and metrics.
 func (h Hook) String() string {
 	for _, i := range hooks {
 		if i.hook == h {
 			return i.name
 		}
+	}
+	if n := guardNames[h]; n != "" {
+		return n
 	}
 	return fmt.Sprintf("hook-%d", uint8(h))
 }
@@ -93,6 +110,10 @@ const (
 	ReasonNoListener  = Reason(bpf.FenceRfReasonRF_NO_LISTENER)
 	ReasonPastHooks   = Reason(bpf.FenceRfReasonRF_PAST_HOOKS)
 	ReasonNoRelay     = Reason(bpf.FenceRfReasonRF_NO_RELAY)
+	ReasonEntry       = Reason(bpf.FenceRfReasonRF_ENTRY)
+	ReasonPrivilege   = Reason(bpf.FenceRfReasonRF_PRIVILEGE)
+	ReasonNamespace   = Reason(bpf.FenceRfReasonRF_NAMESPACE)
+	ReasonURing       = Reason(bpf.FenceRfReasonRF_URING)
 )
 
 // reasonNames and reasonTexts are indexed by Reason.
@@ -102,7 +123,8 @@ var reasonNames = [...]string{
 	ReasonMPTCP: "mptcp", ReasonFamily: "family", ReasonUnix: "unix-socket", ReasonFragment: "fragment",
 	ReasonOptions: "ip-options", ReasonShort: "short-packet", ReasonUnspecified: "unspecified-address",
 	ReasonEstablished: "established", ReasonElsewhere: "elsewhere", ReasonNoListener: "no-listener", ReasonPastHooks: "past-hooks",
-	ReasonNoRelay: "no-relay",
+	ReasonNoRelay: "no-relay", ReasonEntry: "guarded-name", ReasonPrivilege: "new-privileges", ReasonNamespace: "user-namespace",
+	ReasonURing: "io-uring",
 }
 
 var reasonTexts = [...]string{
@@ -126,6 +148,10 @@ var reasonTexts = [...]string{
 	ReasonNoListener:  "the gateway does not listen in the network namespace of this socket, which is not the one that was adopted",
 	ReasonPastHooks:   "the flow did not begin under the fence: what is older, and replies to connections from outside, is dropped",
 	ReasonNoRelay:     "UDP other than DNS is not carried out of what was adopted",
+	ReasonEntry:       "a new file of this name would make tools outside the sandbox run programs",
+	ReasonPrivilege:   "programs of a sandbox start with no_new_privs only",
+	ReasonNamespace:   "new user namespaces are closed",
+	ReasonURing:       "io_uring is closed",
 }
 
 // String returns the stable code that events and metrics carry.

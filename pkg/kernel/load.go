@@ -20,12 +20,12 @@ import (
 
 // loader turns the embedded objects into programs over one set of maps.
 type loader struct {
-	fence, process, refusal *ebpf.CollectionSpec
-	digest                  string // of the code, of what the kernel made us switch on and of where we are
-	mapDir                  string // "" means nothing is pinned
-	shared                  map[string]*ebpf.Map
-	kernelTypes             *btf.Spec     // parsed once, when the first program is loaded
-	log                     ebpf.LogLevel // what the verifier is to say of programs that load; none outside tests
+	fence, process, refusal, guard *ebpf.CollectionSpec
+	digest                         string // of the code, of what the kernel made us switch on and of where we are
+	mapDir                         string // "" means nothing is pinned
+	shared                         map[string]*ebpf.Map
+	kernelTypes                    *btf.Spec     // parsed once, when the first program is loaded
+	log                            ebpf.LogLevel // what the verifier is to say of programs that load; none outside tests
 }
 
 // newLoader fits the embedded objects to the kernel and to the options. With
@@ -44,6 +44,9 @@ func newLoader(o Options, mapDir string) (*loader, error) {
 		return nil, err
 	}
 	if l.refusal, err = bpf.LoadRefusal(); err != nil {
+		return nil, err
+	}
+	if l.guard, err = bpf.LoadGuard(); err != nil {
 		return nil, err
 	}
 	retval := []byte{0}
@@ -94,6 +97,7 @@ func (l *loader) loadMaps(out *bpf.FenceMaps) error {
 		bpf.FenceMapFlows: &out.Flows, bpf.FenceMapOutcomes: &out.Outcomes, bpf.FenceMapVerdicts: &out.Verdicts,
 		bpf.FenceMapRefusals: &out.Refusals, bpf.FenceMapCalls: &out.Calls, bpf.FenceMapWatch: &out.Watch, bpf.FenceMapReported: &out.Reported,
 		bpf.FenceMapProcesses: &out.Processes, bpf.FenceMapPrograms: &out.Programs, bpf.FenceMapScratch: &out.Scratch, bpf.FenceMapReads: &out.Reads,
+		bpf.FenceMapGuards: &out.Guards, bpf.FenceMapEntries: &out.Entries,
 	} {
 		m, err := l.openMap(l.fence, name)
 		if err != nil {

@@ -162,6 +162,7 @@ func (p *prober) programs() {
 	}
 	err = p.tracepoint(p.l.refusal, "refused", bpf.RefusalProgRfRefused, "sys_exit")
 	p.add("refused", "4.17", NeedOptional, "records of refused system calls (audit.syscalls)", err, "boot a kernel built with CONFIG_FTRACE_SYSCALLS=y, as Debian, Ubuntu, Fedora and RHEL ship it")
+	p.guard()
 	err = p.skLookup()
 	p.add("sk_lookup", "5.9", NeedRequired, "steers flows to the gateway", err, explain(err, "5.9"))
 }
@@ -199,6 +200,48 @@ func (p *prober) tracepoint(from *ebpf.CollectionSpec, name, progName, point str
 	}
 	defer prog.Close()
 	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: point, Program: prog})
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// guard really has a program refuse something, then loads and attaches each.
+func (p *prober) guard() {
+	const what = "third lock on sockets, new files and programs of a sandbox; nothing depends on it"
+	lsm := tryLSM()
+	missing := make(map[string]error)
+	for _, h := range guardHooks {
+		err := lsm
+		if err == nil {
+			err = p.lsm(h)
+		}
+		if h.kernel != "5.7" {
+			missing[h.lsm] = err
+		} else if lsm == nil && err != nil {
+			lsm = fmt.Errorf("%s: %w", h.lsm, err)
+		}
+	}
+	p.add("bpf_lsm", "5.7", NeedOptional, what, lsm, "boot a kernel built with CONFIG_BPF_LSM=y, with bpf in its lsm= list (see /sys/kernel/security/lsm), that lets root load such programs")
+	for _, h := range guardHooks {
+		if h.kernel == "5.7" {
+			continue
+		}
+		remedy := fmt.Sprintf(remedyKernel, h.kernel)
+		if lsm != nil {
+			remedy = "as for bpf_lsm"
+		}
+		p.add("lsm_"+h.lsm, h.kernel, NeedOptional, "the third lock has this hook", missing[h.lsm], remedy)
+	}
+}
+
+func (p *prober) lsm(h guardInfo) error {
+	prog, err := p.l.program("", "", p.l.guard, h.prog)
+	if err != nil {
+		return err
+	}
+	defer prog.Close()
+	l, err := link.AttachLSM(link.LSMOptions{Program: prog})
 	if err != nil {
 		return err
 	}

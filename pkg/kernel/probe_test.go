@@ -5,6 +5,7 @@ package kernel
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := make(map[string]bool)
+	noLSM := tryLSM() // which depends on more than the kernel's age
 	for _, f := range Probe() {
 		if seen[f.Name] {
 			t.Errorf("%s twice", f.Name)
@@ -29,11 +31,17 @@ func TestProbe(t *testing.T) {
 		if f.Have == (f.Remedy != "") {
 			t.Errorf("remedy goes with missing features: %+v", f)
 		}
+		if lsm := strings.Contains(f.Name, "lsm"); lsm && noLSM != nil {
+			if f.Have {
+				t.Errorf("%s although %v", f.Name, noLSM)
+			}
+			continue
+		}
 		if !f.Have && atLeast(unix.ByteSliceToString(uts.Release[:]), f.Kernel) {
 			t.Errorf("kernel %s lacks %s: %s", uts.Release, f.Name, f.Detail)
 		}
 	}
-	for _, name := range []string{"cgroup2", "bpffs", "btf", "maps", "sock_create", "connect4", "connect6", "sendmsg4", "sendmsg6", "egress", "connect_unix", "sendmsg_unix", "exec", "exit", "sk_lookup", "set_retval", "sock_destroy"} {
+	for _, name := range []string{"cgroup2", "bpffs", "btf", "maps", "sock_create", "connect4", "connect6", "sendmsg4", "sendmsg6", "egress", "connect_unix", "sendmsg_unix", "exec", "exit", "sk_lookup", "set_retval", "sock_destroy", "bpf_lsm", "lsm_userns_create", "lsm_uring_allowed"} {
 		if !seen[name] {
 			t.Errorf("%s was not probed", name)
 		}

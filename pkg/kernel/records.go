@@ -21,8 +21,8 @@ import (
 	"github.com/ringfence/ringfence/bpf"
 )
 
-// Record is one fixed-size message from the kernel: *Verdict, *Exec, *Exit or
-// *Refusal.
+// Record is one fixed-size message from the kernel: *Verdict, *Exec, *Exit,
+// *Refusal or *Guarded.
 type Record interface {
 	// When it happened, by this machine's clock.
 	When() time.Time
@@ -289,6 +289,8 @@ func decode(b []byte, clock *bootClock) (Record, error) {
 		return decodeExec(head, b)
 	case bpf.FenceRfRecordTypeRF_RECORD_REFUSAL:
 		return decodeRefusal(head, b)
+	case bpf.FenceRfRecordTypeRF_RECORD_GUARD:
+		return decodeGuarded(head, b)
 	case bpf.FenceRfRecordTypeRF_RECORD_EXIT:
 		r, err := load[bpf.FenceRfExit](b)
 		if err != nil {
@@ -321,7 +323,7 @@ func decodeVerdict(head Head, b []byte) (Record, error) {
 		SockType: r.SockType,
 		Proto:    r.Proto,
 	}
-	if v.Hook == HookSockCreate || v.Family == unix.AF_UNIX {
+	if v.Hook == HookSockCreate || v.Hook == HookLSMSocket || v.Family != unix.AF_INET && v.Family != unix.AF_INET6 {
 		return v, nil
 	}
 	addr := netip.AddrFrom16(r.Addr)

@@ -55,6 +55,10 @@ type Sandbox struct {
 	state State
 	steer *steering // nil until Steer
 	owned []bpf.FenceRfWatchKey
+
+	guarded bool                  // by the third lock
+	rows    []bpf.FenceRfEntryKey // nil if an earlier keeper wrote them
+	device  uint32                // in which it judges new entries, as the kernel writes it
 }
 
 // ErrExists says that a sandbox of this id is already pinned.
@@ -238,6 +242,9 @@ func (s *Sandbox) adopt() error {
 	if err := s.register(s.state); err != nil {
 		return err
 	}
+	if err := s.adoptGuard(); err != nil {
+		return err
+	}
 	return s.adoptSteering()
 }
 
@@ -279,6 +286,9 @@ func (s *Sandbox) SetState(st State) error {
 		return fmt.Errorf("set state of sandbox %d: %w", s.id, err)
 	}
 	s.state = st
+	if err := s.putGuardLocked(st); err != nil {
+		return fmt.Errorf("set state of sandbox %d: guard: %w", s.id, err)
+	}
 	return nil
 }
 
@@ -319,6 +329,7 @@ func (s *Sandbox) release() error {
 		s.disown(),
 		s.fence.unredirect(s.id),
 		s.fence.watch.leave(s.id),
+		s.unguard(),
 		os.RemoveAll(s.dir), // unpins
 		s.Close(),
 	}
@@ -332,7 +343,7 @@ func (f *Fence) Abandon(id uint32) error {
 	if err != nil {
 		return fmt.Errorf("abandon sandbox %d: %w", id, err)
 	}
-	errs := []error{deleteAll(f.maps.Members, members), f.dropRate(id), f.forgetWatched(id), f.unredirect(id), f.watch.leave(id)}
+	errs := []error{deleteAll(f.maps.Members, members), f.dropRate(id), f.forgetWatched(id), f.unredirect(id), f.watch.leave(id), f.unguard(id)}
 	for _, dir := range f.sandboxDirs(id) {
 		errs = append(errs, os.RemoveAll(dir))
 	}

@@ -141,6 +141,7 @@ func TestLayout(t *testing.T) {
 		"rf_cidr_key": bpf.FenceRfCidrKey{}, "rf_cidr_value": bpf.FenceRfCidrValue{}, "rf_rate": bpf.FenceRfRate{},
 		"rf_head": bpf.FenceRfHead{}, "rf_verdict": bpf.FenceRfVerdict{}, "rf_parent": bpf.FenceRfParent{},
 		"rf_exec": bpf.FenceRfExec{}, "rf_exit": bpf.FenceRfExit{}, "rf_call_row": bpf.FenceRfCallRow{}, "rf_watch_key": bpf.FenceRfWatchKey{}, "rf_refusal": bpf.FenceRfRefusal{},
+		"rf_guard": bpf.FenceRfGuard{}, "rf_entry_key": bpf.FenceRfEntryKey{}, "rf_guarded": bpf.FenceRfGuarded{},
 	} {
 		var s *btf.Struct
 		if err := spec.Types.TypeByName(name, &s); err != nil {
@@ -179,7 +180,7 @@ func TestEveryReasonHasWords(t *testing.T) {
 	if slices.Contains(reasonNames[:], "") || slices.Contains(reasonTexts[:], "") {
 		t.Error("a reason has no words")
 	}
-	if len(hooks) != int(bpf.FenceRfHookRF_HOOK_MAX)-1 {
-		t.Errorf("%d hooks in Go, %d in C", len(hooks), bpf.FenceRfHookRF_HOOK_MAX-1)
+	if len(hooks)+len(guardNames) != int(bpf.FenceRfHookRF_HOOK_MAX)-1 || bpf.FenceRfHookRF_HOOK_MAX > 16 {
+		t.Errorf("%d hooks in Go, %d in C", len(hooks)+len(guardNames), bpf.FenceRfHookRF_HOOK_MAX-1)
 	}
 }

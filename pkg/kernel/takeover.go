@@ -42,6 +42,9 @@ func (s *Sandbox) takeOver() error {
 	if err := s.join(st); err != nil {
 		return errors.Join(err, s.undoTakeOver())
 	}
+	if err := s.adoptGuard(); err != nil { // the former one still stands
+		return errors.Join(err, s.undoTakeOver())
+	}
 	if err := o.leave(s.id); err != nil {
 		return err
 	}

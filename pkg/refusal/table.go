@@ -36,7 +36,7 @@ func errnos(more ...unix.Errno) []unix.Errno {
 var missing = []unix.Errno{unix.ENOENT, unix.ENOTDIR, unix.EXDEV}
 
 func path(activity string, arg uint8, calls string, more ...unix.Errno) group {
-	return group{calls, activity, kernel.Call{Errnos: errnos(more...), Watched: missing, Subject: kernel.SubjectPath, Arg: arg}}
+	return group{calls, activity, kernel.Call{Errnos: errnos(more...), Watched: missing, Subject: kernel.SubjectPath, Arg: arg, Hooks: guardHooks[activity]}}
 }
 
 func plain(calls string, more ...unix.Errno) group {
@@ -48,9 +48,15 @@ func none(calls string) group { return group{calls: calls} }
 // connectHooks judge a connect, sendHooks a send, which may connect too (TCP
 // fast open).
 var (
-	connectHooks = []kernel.Hook{kernel.HookConnect4, kernel.HookConnect6, kernel.HookConnectUnix}
-	sendHooks    = append([]kernel.Hook{kernel.HookSendmsg4, kernel.HookSendmsg6, kernel.HookSendmsgUnix}, connectHooks...)
+	connectHooks = []kernel.Hook{kernel.HookConnect4, kernel.HookConnect6, kernel.HookConnectUnix, kernel.HookLSMConnect}
+	sendHooks    = append([]kernel.Hook{kernel.HookSendmsg4, kernel.HookSendmsg6, kernel.HookSendmsgUnix, kernel.HookLSMSendmsg}, connectHooks...)
 )
+
+// guardHooks are those of the third lock that judge an activity on a path.
+var guardHooks = map[string][]kernel.Hook{
+	"open": {kernel.HookLSMEntry}, "create": {kernel.HookLSMEntry}, "link": {kernel.HookLSMEntry}, "rename": {kernel.HookLSMEntry},
+	"execute": {kernel.HookLSMExec},
+}
 
 // groups is the registration table: every call with a row of its own. All
 // others are refused with anyCall.
@@ -81,7 +87,7 @@ var groups = []group{
 	{"bind", "bind", kernel.Call{Errnos: errnos(), Watched: missing, Subject: kernel.SubjectSockaddr, Arg: 1}},
 	{"sendto", "sendmsg", kernel.Call{Errnos: errnos(unix.ECONNREFUSED), Watched: missing, Subject: kernel.SubjectSockaddr, Arg: 4, Hooks: sendHooks}},
 	{"sendmsg sendmmsg", "sendmsg", kernel.Call{Errnos: errnos(), Hooks: sendHooks}},
-	{"socket", "socket", kernel.Call{Errnos: errnos(unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT), Hooks: []kernel.Hook{kernel.HookSockCreate}}},
+	{"socket", "socket", kernel.Call{Errnos: errnos(unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT), Hooks: []kernel.Hook{kernel.HookSockCreate, kernel.HookLSMSocket}}},
 	{"socketpair", "socket", kernel.Call{Errnos: errnos(unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT)}},
 	{"clone3", "clone3", kernel.Call{Errnos: anyCall, Subject: kernel.SubjectClone, Arg: 0}},
 

@@ -438,6 +438,7 @@ func (l *launch) walls(ctx context.Context) error {
 // no record knows that there was no start to end.
 func (l *launch) save(context.Context) error {
 	l.s.Record.Degraded = append(l.missing, l.prep.Notes...)
+	l.s.noteGuard()
 	if err := l.s.fence.Watch(l.s.Record.Watch); err != nil {
 		return err
 	}

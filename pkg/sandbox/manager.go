@@ -35,6 +35,7 @@ type Fence interface {
 	DeleteNames(policy uint32, entries []kernel.NameEntry) error
 	PutCIDRs(policy uint32, entries []kernel.CIDREntry) error
 	DropPolicy(policies ...uint32) error
+	Guard() (hooks, absent []string, err error)
 	// What former keepers left, and its removal once the cgroup is gone.
 	Pinned() ([]uint32, error)
 	Tables() ([]uint32, error)

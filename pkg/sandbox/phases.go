@@ -48,6 +48,7 @@ var phases = [][]lane{
 	// Nothing of the agent runs before all of the above holds.
 	{{
 		{"attestation", (*launch).attest},
+		{"third lock", (*launch).guard},
 		{"newest policy", (*launch).catchUp},
 		{"start", (*launch).start},
 	}},

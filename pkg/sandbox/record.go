@@ -51,6 +51,8 @@ type Record struct {
 
 	Documents []string  `json:"documents,omitempty"` // names of the files with its own policy
 	Degraded  []string  `json:"degraded,omitempty"`
+	Guard     []string  `json:"guard,omitempty"`     // hooks of the third lock that judge it
+	Unguarded string    `json:"unguarded,omitempty"` // why there is no third lock
 	Created   time.Time `json:"created"`
 	Started   bool      `json:"started"` // the agent was let go
 }

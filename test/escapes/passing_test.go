@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/test/doubles"
@@ -46,15 +47,16 @@ type handover struct {
 	errnos        []string // none: it works, and docs/THREATS.md says so
 	recorded      bool     // by the kernel, as the giver's
 	root          bool     // the control needs root
+	third         bool     // the third lock judges the taker, and refuses it
 }
 
 var handovers = []handover{
-	{what: "tcp", do: "talk", arg: "hello"},
-	{what: "socket", do: "connect", arg: "V", recorded: true},
+	{what: "tcp", do: "talk", arg: "hello", third: true},
+	{what: "socket", do: "connect", arg: "V", recorded: true, third: true},
 	{what: "file", do: "read"},
 	{what: "socket", do: "connect", arg: "L", errnos: []string{"EACCES", "EPERM"}, recorded: true},
-	{what: "socket", do: "connect", arg: "F", errnos: []string{"EACCES", "EPERM"}, recorded: true},
-	{what: "udp", do: "send", arg: "F", errnos: []string{"EACCES", "EPERM"}, recorded: true},
+	{what: "socket", do: "connect", arg: "F", errnos: []string{"EACCES", "EPERM"}, recorded: true, third: true},
+	{what: "udp", do: "send", arg: "F", errnos: []string{"EACCES", "EPERM"}, recorded: true, third: true},
 	{what: "home", do: "open", arg: "private", errnos: []string{"EACCES"}},
 	{what: "home", do: "chdir", arg: "private", errnos: []string{"EACCES"}},
 	{what: "file", do: "reopen", errnos: []string{"EACCES"}},
@@ -72,6 +74,7 @@ type passing struct {
 	n             *node.Node
 	ws            string
 	member        bool
+	third         bool // the kernel has the third lock
 	echo          *doubles.Echo
 	giver, policy string // name of its sandbox, its policy file in the directory
 	own           string // the taker's policy, a file
@@ -116,6 +119,7 @@ func (h *passing) start(t *testing.T, program []byte) {
 	h.n.WritePolicy(t, h.policy, h.allowEcho(true))
 	detached(t, h.n, h.ws, h.member, h.giver, "--as", "org:local/team:default/agent:"+h.giver, "--", "sh", "-c",
 		"for at in give.sock @neighbour-give /tmp/neighbour-give.sock; do ./neighbour give $at & done; wait")
+	h.third = thirdLock(t, h.n, h.giver).State == api.Enforced
 	eventually(t, "the giver listens", func() bool { _, err := os.Stat(filepath.Join(h.ws, "give.sock")); return err == nil })
 	h.own = filepath.Join(h.ws, "own.yaml")
 	port := h.world.Params["port"]
@@ -192,6 +196,9 @@ func (h *passing) things(t *testing.T) {
 		}
 		if at, ok := h.at[arg]; ok {
 			arg = at
+		}
+		if h.third && x.third {
+			x.errnos, x.recorded = []string{"EACCES"}, false
 		}
 		judged(t, name, h.take(t, "coding", "give.sock", what, x.do, arg), x.errnos)
 		time.Sleep(50 * time.Millisecond) // what is on its way
@@ -288,7 +295,13 @@ func (h *passing) withdrawn(t *testing.T) {
 	})
 	judged(t, "a connection whose rule is gone", finish(), []string{"none", "EPIPE", "ECONNRESET", "ECONNABORTED", "EPERM", "EACCES"})
 	h.n.WritePolicy(t, h.policy, h.allowEcho(true))
-	eventually(t, "the policy is back", func() bool { return h.take(t, "coding", "give.sock", "tcp "+h.at["echo"], "talk", "again").OK })
+	eventually(t, "the policy is back", func() bool {
+		if !h.third {
+			return h.take(t, "coding", "give.sock", "tcp "+h.at["echo"], "talk", "again").OK
+		}
+		r := h.n.CLI(t, "exec", h.giver, "--", "./neighbour", "take", "give.sock", "socket", "connect", h.at["V"])
+		return strings.Contains(r.Stdout, `"ok":true`)
+	})
 }
 
 // ended: what was passed on outlives its sandbox as a descriptor, and leads

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/test/env"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -419,6 +420,11 @@ func holder(t *testing.T, n *node.Node, ws string) (end func()) {
 // neighbourProgram is the static program of that name.
 func neighbourProgram(t *testing.T) []byte {
 	t.Helper()
+	if built := env.Built("neighbour"); built != "" {
+		b, err := os.ReadFile(built)
+		need(t, err)
+		return b
+	}
 	out := filepath.Join(t.TempDir(), "neighbour")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", out, "./neighbour")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

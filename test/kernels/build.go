@@ -36,6 +36,7 @@ func build(ctx context.Context, work string, suites []suite, upgrades bool) (ima
 		{filepath.Join(bin, "ringfence-init"), "./cmd/ringfence-init", "0"},
 		{filepath.Join(bin, "attempts"), "./test/escapes/attempts", "0"},
 		{filepath.Join(bin, "load"), "./test/faults/testdata/load", "0"},
+		{filepath.Join(bin, "neighbour"), "./test/escapes/neighbour", "0"},
 		{filepath.Join(work, "guest"), "./test/kernels/guest", "0"},
 		{filepath.Join(bin, "ringfenced"), "./cmd/ringfenced", "1"},
 		{filepath.Join(dir, "bin/kernels/examine"), "./test/kernels/examine", "1"},

@@ -15,7 +15,7 @@ type cache struct {
 	lock *os.File
 }
 
-// openCache waits until no other run uses it.
+// openCache waits until no other run changes it.
 func openCache() (*cache, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
@@ -31,7 +31,7 @@ func openCache() (*cache, error) {
 	if syscall.Flock(int(c.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
 		return c, nil
 	}
-	fmt.Println("waiting for another run to end")
+	fmt.Println("waiting for another run to prepare kernels")
 	if err := syscall.Flock(int(c.lock.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", c.dir, err)
 	}

@@ -15,12 +15,24 @@ import (
 	"github.com/ringfence/ringfence/test/kernels/fact"
 )
 
-// expectation is what is committed of a kernel: what it has, and which tests
-// are skipped on it, each with the feature that it lacks.
+// expectation is what is committed of a kernel: what it has, which tests are
+// skipped on it, each with the feature that it lacks, and what programs cost
+// its verifier.
 type expectation struct {
+	Release string `json:"release"` // of the kernel it was written on; another one of the same name may run
 	fact.Kernel
 	Skips map[string]map[string]string `json:"skips"` // package -> test -> reason
+	Costs map[string]cost              `json:"costs"` // by program
 }
+
+// cost is what the verifier of one kernel says of a program.
+type cost struct {
+	Processed int `json:"processed"` // instructions
+	Stack     int `json:"stack"`     // bytes
+}
+
+// growth is how much more a program may cost than recorded, in percent.
+const growth = 10
 
 func expectationFile(k *kernel) string {
 	return filepath.Join("test/kernels/testdata", k.name+".json")
@@ -56,9 +68,6 @@ func (e *expectation) differences(seen *expectation, part bool) []string {
 	if e.Landlock != seen.Landlock {
 		say("Landlock ABI is %d, expected %d", seen.Landlock, e.Landlock)
 	}
-	if e.BPFLSM != seen.BPFLSM {
-		say("BPF LSM is %t, expected %t", seen.BPFLSM, e.BPFLSM)
-	}
 	if !slices.Equal(e.Missing, seen.Missing) {
 		say("required and missing are %q, expected %q", seen.Missing, e.Missing)
 	}
@@ -72,7 +81,52 @@ func (e *expectation) differences(seen *expectation, part bool) []string {
 		})
 		out = append(out, compare("skip of "+pkg+" ", want, seen.Skips[pkg])...)
 	}
+	return append(out, e.costlier(seen)...)
+}
+
+// costlier lists programs that cost the verifier more than recorded, or are
+// not those that are recorded. The verifier of another series is another one,
+// and without TestVerifier there is nothing to compare.
+func (e *expectation) costlier(seen *expectation) (out []string) {
+	if len(seen.Costs) == 0 || seriesOf(e.Release) != seriesOf(seen.Release) {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(seen.Costs)) {
+		is := seen.Costs[name]
+		was, ok := e.Costs[name]
+		switch {
+		case !ok:
+			out = append(out, fmt.Sprintf("program %s: its cost is not recorded", name))
+		case 100*is.Processed > (100+growth)*was.Processed, 100*is.Stack > (100+growth)*was.Stack:
+			out = append(out, fmt.Sprintf("program %s: %d instructions processed and %d bytes of stack, %d and %d recorded", name, is.Processed, is.Stack, was.Processed, was.Stack))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Costs)) {
+		if _, ok := seen.Costs[name]; !ok {
+			out = append(out, fmt.Sprintf("program %s: it is recorded and was not loaded", name))
+		}
+	}
 	return out
+}
+
+// seriesOf is "6.1" for 6.1.0-57-cloud-amd64.
+func seriesOf(release string) string {
+	major, rest, _ := strings.Cut(release, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	return major + "." + minor
+}
+
+// merge takes over what a run of a part of the packages did not see. What is
+// in no package of the table any more goes.
+func (e *expectation) merge(old *expectation) {
+	for _, s := range packages {
+		if _, ran := e.Skips[s.name]; !ran && old.Skips[s.name] != nil {
+			e.Skips[s.name] = old.Skips[s.name]
+		}
+	}
+	if len(e.Costs) == 0 && e.Release == old.Release {
+		e.Costs = old.Costs
+	}
 }
 
 func compare[V comparable](what string, want, have map[string]V) []string {

@@ -72,11 +72,19 @@ func unpackRoot(ctx context.Context, dir string, debs []string) error {
 			return err
 		}
 	}
+	return errors.Join(places(dir), accounts(dir), authorities(dir), putFiles(dir, map[string]content{
+		"etc/hostname":      {0o644, []byte("guest\n")},
+		"etc/hosts":         {0o644, []byte("127.0.0.1 localhost guest\n::1 localhost\n")},
+		"etc/resolv.conf":   {0o644, []byte("nameserver 127.0.0.1\n")},
+		"etc/nsswitch.conf": {0o644, []byte("passwd: files\ngroup: files\nhosts: files dns\n")},
+	}))
+}
+
+// places makes the directories and links that no package brings as they are.
+func places(dir string) error {
 	for _, d := range []string{"var/run", "var/lock"} { // packages bring directories
-		if err := os.RemoveAll(filepath.Join(dir, d)); err != nil {
-			return err
-		}
-		if err := os.Symlink(strings.Replace(d, "var", "/run", 1), filepath.Join(dir, d)); err != nil {
+		err := errors.Join(os.RemoveAll(filepath.Join(dir, d)), os.Symlink(strings.Replace(d, "var", "/run", 1), filepath.Join(dir, d)))
+		if err != nil {
 			return err
 		}
 	}
@@ -85,18 +93,12 @@ func unpackRoot(ctx context.Context, dir string, debs []string) error {
 			return err
 		}
 	}
-	var bundle []byte
-	certs, err := filepath.Glob(filepath.Join(dir, "usr/share/ca-certificates/mozilla/*.crt"))
-	if err != nil {
-		return err
-	}
-	for _, f := range certs {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return err
-		}
-		bundle = append(bundle, b...)
-	}
+	return errors.Join(os.Symlink("mawk", filepath.Join(dir, "usr/bin/awk")), os.Chmod(filepath.Join(dir, "tmp"), 0o777|os.ModeSticky),
+		os.Chmod(filepath.Join(dir, "var/tmp"), 0o777|os.ModeSticky))
+}
+
+// accounts are those of package base-passwd, none of which has a password.
+func accounts(dir string) error {
 	passwd, err := os.ReadFile(filepath.Join(dir, "usr/share/base-passwd/passwd.master"))
 	if err != nil {
 		return err
@@ -110,22 +112,40 @@ func unpackRoot(ctx context.Context, dir string, debs []string) error {
 		name, _, _ := strings.Cut(line, ":")
 		shadow += name + ":*:19700:0:99999:7:::\n"
 	}
-	for name, f := range map[string]struct {
-		mode    os.FileMode
-		content []byte
-	}{
-		"etc/passwd": {0o644, passwd}, "etc/group": {0o644, group}, "etc/shadow": {0o640, []byte(shadow)},
-		"etc/hostname": {0o644, []byte("guest\n")}, "etc/hosts": {0o644, []byte("127.0.0.1 localhost guest\n::1 localhost\n")},
-		"etc/resolv.conf": {0o644, []byte("nameserver 127.0.0.1\n")}, "etc/ssl/certs/ca-certificates.crt": {0o644, bundle},
-		"etc/nsswitch.conf": {0o644, []byte("passwd: files\ngroup: files\nhosts: files dns\n")},
-	} {
+	return putFiles(dir, map[string]content{"etc/passwd": {0o644, passwd}, "etc/group": {0o644, group}, "etc/shadow": {0o640, []byte(shadow)}})
+}
+
+// authorities makes the bundle of certificates that update-ca-certificates would.
+func authorities(dir string) error {
+	certs, err := filepath.Glob(filepath.Join(dir, "usr/share/ca-certificates/mozilla/*.crt"))
+	if err != nil {
+		return err
+	}
+	var bundle []byte
+	for _, f := range certs {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		bundle = append(bundle, b...)
+	}
+	return putFiles(dir, map[string]content{"etc/ssl/certs/ca-certificates.crt": {0o644, bundle}})
+}
+
+// content is a file that is written into an image.
+type content struct {
+	mode  os.FileMode
+	bytes []byte
+}
+
+func putFiles(dir string, files map[string]content) error {
+	for name, f := range files {
 		path := filepath.Join(dir, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, f.content, f.mode)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, f.bytes, f.mode)); err != nil {
 			return err
 		}
 	}
-	return errors.Join(os.Symlink("mawk", filepath.Join(dir, "usr/bin/awk")), os.Chmod(filepath.Join(dir, "tmp"), 0o777|os.ModeSticky),
-		os.Chmod(filepath.Join(dir, "var/tmp"), 0o777|os.ModeSticky))
+	return nil
 }
 
 // unpack extracts a package's files. Unlike dpkg-deb -x it lets /lib be the
@@ -292,16 +312,16 @@ func (k *kernelFiles) initrd(ctx context.Context, path string, guest, plan []byt
 	out.file("init", 0o755, guest)
 	out.file("plan.json", 0o644, plan)
 	for i, m := range modules {
-		content, err := os.ReadFile(m)
+		code, err := os.ReadFile(m)
 		if err != nil {
 			return err
 		}
 		if strings.HasSuffix(m, ".xz") {
-			if content, err = exec.CommandContext(ctx, "xz", "-dc", m).Output(); err != nil {
+			if code, err = exec.CommandContext(ctx, "xz", "-dc", m).Output(); err != nil {
 				return fmt.Errorf("%s: %w", m, err)
 			}
 		}
-		out.file(fmt.Sprintf("modules/%02d.ko", i), 0o644, content)
+		out.file(fmt.Sprintf("modules/%02d.ko", i), 0o644, code)
 	}
 	for _, d := range []string{"dev/x", "proc/x", "root/x"} { // parents alone are wanted
 		out.parents(d)

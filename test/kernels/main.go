@@ -35,18 +35,19 @@ const emulation = "tcg,thread=single"
 
 // options are the flags.
 type options struct {
-	short, update, verbose bool
-	systemd                bool
-	only, packages, script string
-	accel                  string
-	jobs                   int
-	limit                  time.Duration
+	short, update, page, verbose bool
+	systemd                      bool
+	only, packages, script       string
+	accel                        string
+	jobs                         int
+	limit                        time.Duration
 }
 
 func main() {
 	var o options
 	flag.BoolVar(&o.short, "short", false, "the oldest and the newest kernel, and the tests that say most")
 	flag.BoolVar(&o.update, "update", false, "write what is seen to testdata instead of comparing")
+	flag.BoolVar(&o.page, "page", false, "only write the tables of docs/KERNELS.md from testdata")
 	flag.BoolVar(&o.verbose, "v", false, "print what tests print")
 	flag.StringVar(&o.only, "only", "", "kernels, by the names of the table, with commas")
 	flag.StringVar(&o.packages, "packages", "", "packages, with commas")
@@ -77,6 +78,9 @@ type prepared struct {
 }
 
 func test(ctx context.Context, o *options) error {
+	if o.page {
+		return writePage()
+	}
 	chosen, suites, err := o.choose()
 	if err != nil {
 		return err
@@ -84,16 +88,7 @@ func test(ctx context.Context, o *options) error {
 	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
 		return err
 	}
-	c, err := openCache()
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	rootDisk, kernels, err := c.prepare(ctx, chosen, o.systemd)
-	if err != nil {
-		return err
-	}
-	work, err := os.MkdirTemp("", "ringfence-kernels")
+	rootDisk, kernels, work, err := ready(ctx, chosen, o.systemd)
 	if err != nil {
 		return err
 	}
@@ -124,7 +119,32 @@ func test(ctx context.Context, o *options) error {
 	if err := guests.Wait(); err != nil {
 		return err
 	}
-	return summary(rows)
+	if o.update {
+		err = writePage()
+	}
+	return errors.Join(err, summary(rows))
+}
+
+// ready prepares the cache and makes a directory for this run, in which the
+// root's image stays when another run replaces it. Runs wait for each other
+// only here.
+func ready(ctx context.Context, chosen []*kernel, systemd bool) (rootDisk string, kernels []prepared, work string, err error) {
+	c, err := openCache()
+	if err != nil {
+		return "", nil, "", err
+	}
+	defer c.close()
+	if rootDisk, kernels, err = c.prepare(ctx, chosen, systemd); err != nil {
+		return "", nil, "", err
+	}
+	if work, err = os.MkdirTemp(c.dir, "run"); err != nil {
+		return "", nil, "", err
+	}
+	own := filepath.Join(work, "root.ext4")
+	if err := os.Link(rootDisk, own); err != nil {
+		return "", nil, "", errors.Join(err, os.RemoveAll(work))
+	}
+	return own, kernels, work, nil
 }
 
 // plan lists the jobs of one guest.

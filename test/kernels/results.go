@@ -23,13 +23,18 @@ type outcome struct {
 	end            plan.Message
 	passed, failed int
 	skips          map[string]string // test -> reason
+	costs          map[string]cost   // by program, of TestVerifier
 	problems       []string          // tests that failed, with what they printed
 }
 
 // event is one of `go tool test2json`.
 type event struct {
-	Action, Test, Output string
+	Action, Test, Output, Key, Value string
 }
+
+// costKey begins the attribute in which TestVerifier tells what a program
+// costs: instructions, of which so many processed, and bytes of stack.
+const costKey = "verifier:"
 
 // count reads the results of a job that is a test program.
 func (o *outcome) count(ctx context.Context) error {
@@ -40,7 +45,7 @@ func (o *outcome) count(ctx context.Context) error {
 		return fmt.Errorf("go tool test2json: %w", err)
 	}
 	printed := map[string][]string{}
-	o.skips = map[string]string{}
+	o.skips, o.costs = map[string]string{}, map[string]cost{}
 	in := bufio.NewScanner(bytes.NewReader(out))
 	in.Buffer(nil, 16<<20)
 	for in.Scan() {
@@ -56,6 +61,11 @@ func (o *outcome) count(ctx context.Context) error {
 			continue
 		}
 		switch e.Action {
+		case "attr":
+			if err := o.attribute(e.Key, e.Value); err != nil {
+				return err
+			}
+			continue
 		case "pass":
 			o.passed++
 		case "skip":
@@ -71,6 +81,24 @@ func (o *outcome) count(ctx context.Context) error {
 	o.unfinished(printed)
 	return in.Err()
 }
+
+// attribute takes what a test says of itself.
+func (o *outcome) attribute(key, value string) error {
+	program, ok := strings.CutPrefix(key, costKey)
+	if !ok {
+		return nil
+	}
+	var c cost
+	var instructions int
+	if _, err := fmt.Sscanf(value, "%d %d %d", &instructions, &c.Processed, &c.Stack); err != nil {
+		return fmt.Errorf("%s: cost of %s: %q: %w", o.job, program, value, err)
+	}
+	o.costs[program] = c
+	return nil
+}
+
+// good says that the job came to its own end and that it was a good one.
+func (o *outcome) good() bool { return o.ended && o.end.Code == 0 && o.end.Text == "" }
 
 // unfinished adds what a job that did not come to its own end left.
 func (o *outcome) unfinished(printed map[string][]string) {

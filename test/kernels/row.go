@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,7 +90,28 @@ func (r *row) passed(ctx context.Context) error {
 
 // judge counts, and compares with what is committed or replaces that.
 func (r *row) judge(ctx context.Context, update bool) error {
-	now := &expectation{Skips: map[string]map[string]string{}}
+	now, err := r.count(ctx)
+	switch {
+	case err != nil:
+		return err
+	case update:
+		return r.replace(now)
+	case r.report == nil:
+		return nil
+	}
+	want, err := readExpectation(r.kernel)
+	if err != nil {
+		return err
+	}
+	for _, d := range want.differences(now, r.part) {
+		r.problems = append(r.problems, expectationFile(r.kernel)+": "+d)
+	}
+	return nil
+}
+
+// count reads what the guest printed.
+func (r *row) count(ctx context.Context) (*expectation, error) {
+	now := &expectation{Release: r.release, Skips: map[string]map[string]string{}, Costs: map[string]cost{}}
 	for _, o := range r.outcomes {
 		if o.job == examine.Name {
 			report, err := seen(o.output)
@@ -101,33 +123,39 @@ func (r *row) judge(ctx context.Context, update bool) error {
 			continue
 		}
 		if err := o.count(ctx); err != nil {
-			return err
+			return nil, err
 		}
 		now.Skips[o.job] = o.skips
+		maps.Copy(now.Costs, o.costs)
 	}
-	if r.report == nil || update && r.part {
+	return now, nil
+}
+
+// replace writes what was seen. Of a run that failed, or of a part of the tests
+// of a package, too little was.
+func (r *row) replace(now *expectation) error {
+	if r.part {
+		r.problems = append(r.problems, "-update needs all tests of a package: leave out -short")
 		return nil
 	}
-	want, err := readExpectation(r.kernel)
-	if update {
-		if err == nil { // packages that did not run keep what they have
-			for pkg, skips := range want.Skips {
-				if _, ok := now.Skips[pkg]; !ok {
-					now.Skips[pkg] = skips
-				}
-			}
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return err
+	for _, o := range r.outcomes {
+		if !o.good() {
+			r.problems = append(r.problems, expectationFile(r.kernel)+" is left as it is: "+o.job+" failed")
+			return nil
 		}
-		return now.write(r.kernel)
 	}
-	if err != nil {
+	if r.report == nil || len(r.problems) > 0 {
+		r.problems = append(r.problems, expectationFile(r.kernel)+" is left as it is")
+		return nil
+	}
+	old, err := readExpectation(r.kernel)
+	switch {
+	case err == nil:
+		now.merge(old)
+	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
-	for _, d := range want.differences(now, r.part) {
-		r.problems = append(r.problems, expectationFile(r.kernel)+": "+d)
-	}
-	return nil
+	return now.write(r.kernel)
 }
 
 // summary prints a table and returns an error if anything failed.
@@ -150,7 +178,7 @@ func summary(rows []*row) error {
 	for _, r := range rows {
 		abi, lsm := "-", "-"
 		if r.report != nil {
-			abi, lsm = fmt.Sprint(r.report.Kernel.Landlock), map[bool]string{true: "yes", false: "no"}[r.report.Kernel.BPFLSM]
+			abi, lsm = fmt.Sprint(r.report.Kernel.Landlock), map[bool]string{true: "yes", false: "no"}[r.report.Kernel.Features["bpf_lsm"]]
 		}
 		for _, o := range r.outcomes {
 			if o.job != examine.Name {

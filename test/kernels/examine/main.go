@@ -61,11 +61,6 @@ func examine() (*fact.Report, error) {
 	for _, c := range []string{"memory", "pids"} {
 		r.Kernel.Features[c+" limit"] = slices.Contains(strings.Fields(string(controllers)), c)
 	}
-	err = attachLSM()
-	r.Kernel.BPFLSM = err == nil
-	if err != nil {
-		r.Details["BPF LSM"] = err.Error()
-	}
 	err = peerPidFD()
 	r.Kernel.Features["SO_PEERPIDFD"] = err == nil
 	if err != nil {

@@ -9,28 +9,8 @@ import (
 	"os/exec"
 	"syscall"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
-
-// attachLSM attaches a program that allows what it sees to an LSM hook.
-func attachLSM() error {
-	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "rf_examine", Type: ebpf.LSM, AttachType: ebpf.AttachLSMMac, AttachTo: "file_mprotect", License: "GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
-	})
-	if err != nil {
-		return err
-	}
-	defer prog.Close()
-	l, err := link.AttachLSM(link.LSMOptions{Program: prog})
-	if err != nil {
-		return err
-	}
-	return l.Close()
-}
 
 // peerPidFD asks a socket for its peer's pidfd.
 func peerPidFD() error {

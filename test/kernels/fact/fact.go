@@ -6,7 +6,6 @@ package fact
 // Kernel is what one kernel has for Ringfence.
 type Kernel struct {
 	Landlock int             `json:"landlockABI"`
-	BPFLSM   bool            `json:"bpfLSM"` // a program can be attached to an LSM hook
 	Features map[string]bool `json:"features"`
 	Idmap    map[string]bool `json:"idmap"`   // file systems that can be mounted with other owners
 	Missing  []string        `json:"missing"` // what of it Ringfence cannot do without
