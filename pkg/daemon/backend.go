@@ -87,7 +87,10 @@ func worst(parts []api.Part) string {
 	rank := []string{api.Enforced, api.Degraded, api.Broken, api.Unenforced}
 	for _, p := range parts {
 		is := p.State
-		if is == api.NotApplied {
+		if is == api.Absent {
+			continue
+		}
+		if !slices.Contains(rank, is) { // not applied, or a word that we do not know
 			is = api.Degraded
 		}
 		if slices.Index(rank, is) > slices.Index(rank, state) {
