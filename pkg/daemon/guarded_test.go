@@ -49,6 +49,11 @@ func TestTheThirdLockDegradesNothing(t *testing.T) {
 	if away.State != api.Absent || away.Detail != "no such programs" {
 		t.Errorf("%+v", away)
 	}
+	for _, r := range []sandbox.Record{{Foreign: &sandbox.Foreign{}}, {}} { // adopted; started by a version without it
+		if p := guardPart(&r); p.State != api.Absent || p.Detail == "" || p.Remedy != "" {
+			t.Errorf("%+v", p)
+		}
+	}
 	if got := worst([]api.Part{up, away}); got != api.Enforced {
 		t.Errorf("a sandbox without it is %s", got)
 	}

@@ -21,6 +21,9 @@ import (
 // These tests are built as the layout after the present one, and take over
 // from the present one: its objects, attached and pinned as its keeper does.
 
+// guardedName is a row of the guard.
+var guardedName = bpf.FenceRfEntryKey{Sandbox: testSandbox, Name: [64]uint8{'x'}}
+
 // presentTree fences a cgroup as a keeper of the present layout.
 func presentTree(t *testing.T, pin, cgroup string, ns *namespace, listener int) (dir string) {
 	t.Helper()
@@ -81,6 +84,8 @@ func presentTree(t *testing.T, pin, cgroup string, ns *namespace, listener int) 
 		coll.Maps["members"].Put(cg.id, uint32(testSandbox)),
 		coll.Maps["names"].Put(name, []byte{9, 0, 0, 0}),
 		coll.Maps["cidrs"].Put(cidr, []byte{8, 0, 0, 0, 1, 0, 0, 0}),
+		coll.Maps["guards"].Put(uint32(testSandbox), []byte{testPolicy, 0, 0, 0, 5, 0, 0, 0, byte(FlagLoopback), 0, 0, 0, 7, 0, 0, 0}),
+		coll.Maps["entries"].Put(guardedName, uint32(WayAny)),
 		coll.Maps["state"].Update(cg.id, []byte{testSandbox, 0, 0, 0, testPolicy, 0, 0, 0, 5, 0, 0, 0, byte(FlagLoopback), 0, 0, 0}, ebpf.UpdateExist),
 	); err != nil {
 		t.Fatal(err)
@@ -207,6 +212,12 @@ func TestTakeOver(t *testing.T) {
 	}
 	if err := box.Attested(); err != nil {
 		t.Error(err)
+	}
+	var guard bpf.FenceRfGuard
+	var ways uint32
+	err = errors.Join(f.maps.Guards.Lookup(uint32(testSandbox), &guard), f.maps.Entries.Lookup(guardedName, &ways))
+	if err != nil || guard.Policy != testPolicy || guard.Dev != 7 || Way(ways) != WayAny {
+		t.Errorf("what the guard judges on: %+v, %d, %v", guard, ways, err)
 	}
 	recs := collect(t, f)
 	m.check(t, "behind ours")

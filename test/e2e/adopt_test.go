@@ -335,7 +335,7 @@ func TestAdoptLooseSockets(t *testing.T) {
 		t.Fatalf("adopt: %d %s", res.Code, res.Stderr)
 	}
 	s := r.n.Sandbox(t, "shop")
-	if s.Enforcement != "unenforced" || len(s.Parts) != 6 {
+	if s.Enforcement != "unenforced" || len(s.Parts) != 7 {
 		t.Errorf("ps: %+v", s)
 	}
 	r.n.WaitEvent(t, "an event for each", func(e *event.Event) bool {
@@ -348,7 +348,7 @@ func TestAdoptLooseSockets(t *testing.T) {
 	r.a.must("drop", sock)
 	r.n.StopDaemon(t, syscall.SIGTERM)
 	r.near.do(func() { r.n.StartDaemon(t) })
-	if s := r.n.Sandbox(t, "shop"); s.Enforcement != "unenforced" || len(s.Parts) != 5 {
+	if s := r.n.Sandbox(t, "shop"); s.Enforcement != "unenforced" || len(s.Parts) != 6 {
 		t.Errorf("after one was closed: %+v", s)
 	}
 }
