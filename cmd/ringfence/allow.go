@@ -122,7 +122,7 @@ func checkAllow(r *api.AllowRequest) error {
 		if t, err := policy.ParseTarget(host); err != nil || t.Port != 0 || strings.Contains(host, ":") {
 			host = "example.com"
 		}
-		return usagef("the destination %q is not HOST:PORT, for example %s:443", r.Destination, host)
+		return usagef("the destination %q is not HOST:PORT, for example %s:443, or HOST:PORT/udp", r.Destination, host)
 	}
 	if r.Scope != "" {
 		if _, err := scope.ParseSelector(r.Scope); err != nil {

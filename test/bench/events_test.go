@@ -6,9 +6,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -71,18 +68,14 @@ func maxOf(s series) (m float64) {
 func BenchmarkFlood(b *testing.B) {
 	n := node.Start(b, node.Options{})
 	ws := n.Workspace(b)
-	build := exec.Command("go", "build", "-o", filepath.Join(ws, "flood"), "./test/faults/testdata/flood")
-	build.Dir, build.Env = node.Root(), append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("build: %v\n%s", err, out)
-	}
+	program := node.BuildInto(b, ws, "test/faults/testdata/flood")
 	const times = 1_000_000
 	r := rounds{}
 	for b.Loop() {
 		before := cpuTime(b, n.PID())
 		name := fmt.Sprint("flood", len(r["attempts/s"]))
 		begin := time.Now()
-		res := n.CLI(b, "run", "--name", name, "--workspace", ws, "--", filepath.Join(ws, "flood"), "connect", fmt.Sprint(times))
+		res := n.CLI(b, "run", "--name", name, "--workspace", ws, "--", program, "connect", fmt.Sprint(times))
 		took := time.Since(begin)
 		if res.Code != 0 || !strings.Contains(res.Stdout, fmt.Sprint("done ", times)) {
 			b.Fatal(res.Stdout, res.Stderr)

@@ -77,13 +77,7 @@ func newTestbed(b *testing.B) *testbed {
 	t.roots = roots
 	t.n = node.Start(b, node.Options{Config: t.config(), Policies: map[string]string{"bench.yaml": t.policy()}})
 	t.ws = t.n.Workspace(b)
-	t.peer = filepath.Join(t.ws, "peer")
-	build := exec.Command("go", "build", "-o", t.peer, "./test/bench/peer")
-	build.Dir = node.Root()
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("build the client: %v\n%s", err, out)
-	}
+	t.peer = node.BuildInto(b, t.ws, "test/bench/peer")
 	t.outside = startWorker(b, exec.Command(t.peer, "client"))
 	in := t.n.Command(context.Background(), "run", "--profile", "coding", "--", "./peer", "client")
 	in.Dir = t.ws

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -96,8 +95,12 @@ func (a *agents) streams(t *testing.T) {
 			put(t, a.ws, "node-anthropic/stream.mjs", nodeMessages)
 			return []string{"node", "node-anthropic/stream.mjs"}
 		}},
-		{"go", func(t *testing.T) []string { return []string{buildTestdata(t, a.ws, "streamgo"), "openai"} }},
-		{"go anthropic", func(t *testing.T) []string { return []string{buildTestdata(t, a.ws, "streamgo"), "anthropic"} }},
+		{"go", func(t *testing.T) []string {
+			return []string{node.BuildInto(t, a.ws, "test/e2e/testdata/streamgo"), "openai"}
+		}},
+		{"go anthropic", func(t *testing.T) []string {
+			return []string{node.BuildInto(t, a.ws, "test/e2e/testdata/streamgo"), "anthropic"}
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := &paced{seen: make(chan struct{}), late: make(chan bool, 1)}
@@ -137,17 +140,4 @@ func follow(t *testing.T, cmd *exec.Cmd, line func(string)) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v: %v: %s", cmd.Args, err, errOut.String())
 	}
-}
-
-// buildTestdata compiles a program of the testdata folder into a directory.
-func buildTestdata(t *testing.T, dir, name string) string {
-	t.Helper()
-	bin := filepath.Join(dir, name)
-	cmd := exec.Command("go", "build", "-o", bin, "./test/e2e/testdata/"+name)
-	cmd.Dir = node.Root()
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return bin
 }

@@ -85,7 +85,7 @@ func newDatagramWorld(t *testing.T) *datagramWorld {
 	w.serve(t, "dns", netip.MustParseAddrPort("93.184.216.50:53"))
 	w.n = w.start(t, node.Options{Policies: map[string]string{"base.yaml": datagramRules}})
 	w.ws = w.n.Workspace(t)
-	buildTestdata(t, w.ws, "datagramgo")
+	node.BuildInto(t, w.ws, "test/e2e/testdata/datagramgo")
 	return w
 }
 

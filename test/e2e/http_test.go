@@ -163,7 +163,7 @@ func httpProtocols(t *testing.T, n *node.Node, ws string) {
 
 // webSocket opens one through a terminated and one through a passed connection.
 func webSocket(t *testing.T, n *node.Node, ws string, h *hub) {
-	bin := buildTestdata(t, ws, "wsgo")
+	bin := node.BuildInto(t, ws, "test/e2e/testdata/wsgo")
 	r := sandboxed(t, n, ws, "web", bin+" wss://api.test/ws hello && "+bin+" wss://api.test/v1/ws hello; echo code=$?")
 	contains(t, "terminated", r.Stdout, "echo hello\n", "code=1")
 	r = sandboxed(t, n, ws, "web", "SSL_CERT_FILE=server-ca.pem "+bin+" wss://raw.test/ws hello")
@@ -204,7 +204,7 @@ func largeBodies(t *testing.T, n *node.Node, ws string, h *hub) {
 // cutStreams takes a rule away while its flows run: they end at once, and the
 // far side notices.
 func cutStreams(t *testing.T, n *node.Node, ws string, h *hub) {
-	bin := buildTestdata(t, ws, "wsgo")
+	bin := node.BuildInto(t, ws, "test/e2e/testdata/wsgo")
 	for _, c := range []struct{ name, cmd, gone string }{
 		{"terminated", "curl -sSN https://api.test/stream", "api.test"},
 		{"terminated http/1.1", "curl -sSN --http1.1 https://api.test/stream", "api.test"},

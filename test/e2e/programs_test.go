@@ -123,7 +123,9 @@ func (b *workbench) programs(t *testing.T) {
 		{"node https", func(t *testing.T) string {
 			return tool(t, "node") + ` -e 'require("https").get("https://web.test/x", r => { if (r.statusCode != 200) process.exit(1); r.pipe(process.stdout) })'`
 		}},
-		{"go", func(t *testing.T) string { return buildTestdata(t, b.ws, "fetchgo") + " https://web.test/x" }},
+		{"go", func(t *testing.T) string {
+			return node.BuildInto(t, b.ws, "test/e2e/testdata/fetchgo") + " https://web.test/x"
+		}},
 		{"java", func(t *testing.T) string {
 			java := tool(t, "java")
 			put(t, b.ws, "Fetch.java", javaFetch)

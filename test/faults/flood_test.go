@@ -4,9 +4,6 @@ package faults
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,12 +16,8 @@ import (
 func flood(t *testing.T, n *node.Node, name, kind string, times int) ([]event.Event, int) {
 	t.Helper()
 	ws := n.Workspace(t)
-	build := exec.Command("go", "build", "-o", filepath.Join(ws, "flood"), "./testdata/flood")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	r := n.CLI(t, "run", "--profile", "coding", "--workspace", ws, "--name", name, "--", filepath.Join(ws, "flood"), kind, fmt.Sprint(times))
+	program := node.BuildInto(t, ws, "test/faults/testdata/flood")
+	r := n.CLI(t, "run", "--profile", "coding", "--workspace", ws, "--name", name, "--", program, kind, fmt.Sprint(times))
 	var done int
 	if _, err := fmt.Sscanf(r.Stdout[max(strings.LastIndex(r.Stdout, "done"), 0):], "done %d", &done); err != nil || r.Code != 0 {
 		t.Fatalf("exit status %d, %v\n%s%s", r.Code, err, r.Stdout, r.Stderr)
@@ -118,13 +111,9 @@ func isConnect(e *event.Event) bool {
 func TestFloodHidesNoNeighbour(t *testing.T) {
 	n := node.Start(t, node.Options{})
 	ws := n.Workspace(t)
-	build := exec.Command("go", "build", "-o", filepath.Join(ws, "flood"), "./testdata/flood")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	program := node.BuildInto(t, ws, "test/faults/testdata/flood")
 	for _, kind := range []string{"connect", "open", "spawn"} {
-		r := n.CLI(t, "run", "--detach", "--name", "flood-"+kind, "--profile", "coding", "--workspace", ws, "--", filepath.Join(ws, "flood"), kind, "1000000000")
+		r := n.CLI(t, "run", "--detach", "--name", "flood-"+kind, "--profile", "coding", "--workspace", ws, "--", program, kind, "1000000000")
 		if r.Code != 0 {
 			t.Fatal(r.Stderr)
 		}

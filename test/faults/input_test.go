@@ -5,8 +5,6 @@ package faults
 import (
 	"bytes"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,11 +26,7 @@ func TestHostileBytesFromASandbox(t *testing.T) {
 	fds, rss := node.FDs(t, gw.PID), statusField(gw.PID, "VmRSS")
 
 	ws := n.Workspace(t)
-	cmd := exec.Command("go", "build", "-o", filepath.Join(ws, "hostile"), "./testdata/hostile")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	node.BuildInto(t, ws, "test/faults/testdata/hostile")
 	type outcome struct{ r node.Result }
 	done := make(chan outcome, 1)
 	go func() {

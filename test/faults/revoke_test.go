@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -32,11 +31,7 @@ type client struct {
 func startClient(t *testing.T, n *node.Node, name string) *client {
 	t.Helper()
 	ws := n.Workspace(t)
-	build := exec.Command("go", "build", "-o", filepath.Join(ws, "flows"), "./testdata/flows")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the client: %v\n%s", err, out)
-	}
+	node.BuildInto(t, ws, "test/faults/testdata/flows")
 	cmd := n.Command(t.Context(), "run", "--profile", "coding", "--name", name, "--", "./flows")
 	cmd.Dir = ws
 	in, err := cmd.StdinPipe()
