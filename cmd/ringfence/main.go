@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command ringfence is the operator's tool: it runs programs in sandboxes and
 // shows what they did. It holds no rights of its own; the daemon decides by
 // the caller's credentials.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -43,11 +44,13 @@ func example(cmd *cobra.Command) string {
 }
 
 // flagGroup is what cobra says of flags that exclude each other.
-var flagGroup = regexp.MustCompile(`^if any flags in the group \[(.+)\] are set none of the others can be; \[(.+)\] were all set$`)
+var flagGroup = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^if any flags in the group \[(.+)\] are set none of the others can be; \[(.+)\] were all set$`)
+})
 
 // ownWords says in a sentence what cobra says of flags that exclude each other.
 func ownWords(cmd *cobra.Command, msg string) string {
-	m := flagGroup.FindStringSubmatch(msg)
+	m := flagGroup().FindStringSubmatch(msg)
 	if m == nil {
 		return msg
 	}

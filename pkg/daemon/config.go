@@ -31,6 +31,7 @@ type Config struct {
 	Group      string `yaml:"group"`      // members may use the API; default "ringfence"
 	InitPath   string `yaml:"initPath"`   // ringfence-init; default beside ringfenced
 	LockDir    string `yaml:"lockDir"`    // uid locks, shared by all daemons of the machine; writable for root alone
+	Spare      bool   `yaml:"spare"`      // keep one empty sandbox prepared for the next launch
 
 	UIDRange UIDRange `yaml:"uidRange"`
 	Gateway  Gateway  `yaml:"gateway"`
@@ -121,6 +122,7 @@ func Default() Config {
 		ProfileDir: "/etc/ringfence/profiles",
 		Group:      "ringfence",
 		LockDir:    "/run/ringfence-uids",
+		Spare:      true,
 		UIDRange:   UIDRange{First: 1_879_048_192, Count: 65_536},
 		Gateway:    Gateway{UID: 64_998, GID: 64_998, Outlive: 10 * time.Minute},
 		Audit:      Audit{SegmentBytes: 16 << 20, MaxBytes: 4 << 30, Syscalls: true},

@@ -228,6 +228,7 @@ func (d *Daemon) openSandboxes() error {
 		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger,
 		Attestation: sandbox.Attestation{Every: d.cfg.Attest.Interval, ReportOnly: d.cfg.Attest.OnDifference == OnDifferenceReport},
 		Closed:      d.policy.look, Foreign: d.foreign, Ended: d.sandboxEnded, Drain: d.drainRecords,
+		Spare: d.cfg.Spare,
 	})
 	return err
 }

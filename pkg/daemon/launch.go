@@ -52,7 +52,7 @@ func (b *backend) launch(ctx context.Context, c *api.Caller, r *api.LaunchReques
 		Workspace: f.Workspace, WorkspaceAt: r.WorkspacePath, TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Detached: r.Detach,
 		Stdio: f.Stdio, Status: f.Status,
 	}
-	if err := setIdentity(q, knownAs(c.UID, r.Identity), groupID(b.d.cfg.Group)); err != nil {
+	if err := setIdentity(q, knownAs(c.UID, r.Identity), func() int { return groupID(b.d.cfg.Group) }); err != nil {
 		return nil, err
 	}
 	if err := b.stdio(q); err != nil {
@@ -92,16 +92,19 @@ func knownAs(caller uint32, id *api.Identity) *api.Identity {
 
 // setIdentity: root without a wish gets a uid of the sandbox's own, root that
 // asks for uid 0 gets it inside only, everybody else is somebody unprivileged.
-// The operators' group never goes in.
-func setIdentity(q *sandbox.Request, id *api.Identity, operators int) error {
-	switch {
-	case id == nil:
+// The operators' group never goes in; it is looked up only where it matters, for
+// the user database may be far away.
+func setIdentity(q *sandbox.Request, id *api.Identity, operatorsGroup func() int) error {
+	if id == nil {
 		q.OwnerHome = "/root"
 		return nil
-	case id.UID == 0:
+	}
+	if id.UID == 0 {
 		q.RootInside, q.OwnerHome = true, "/root"
 		return nil
-	case int(id.GID) == operators:
+	}
+	operators := operatorsGroup()
+	if int(id.GID) == operators {
 		return &sandbox.LaunchError{Code: 125, Step: "identity", Err: errors.New("the primary group is the operators' group, which no sandbox may have"),
 			Remedy: "use another primary group: newgrp, or usermod -g"}
 	}

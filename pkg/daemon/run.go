@@ -60,6 +60,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 		}
 	})
 	err := d.serve(ctx)
+	d.sandboxes.Close()
 	stop := stopSandboxes() || len(d.sandboxes.List())+d.sandboxes.Keeps() == 0
 	if n := d.sandboxes.Keeps(); stop && n > 0 {
 		d.daemonEvent("release", fmt.Sprintf("what was adopted and could not be taken over goes on without a fence: %d cgroups", n))
@@ -109,6 +110,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
+	d.sandboxes.Spare()
 	d.notify("READY=1")
 	d.logger.Info("ready", "socket", d.cfg.Socket, "policy", d.cfg.PolicyDir, "state", d.cfg.StateDir)
 	select {

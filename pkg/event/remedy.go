@@ -5,11 +5,14 @@ package event
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // safeCommand is what may stand in a command that an operator will paste:
 // nothing that a shell expands, whatever a sandbox put into a host name.
-var safeCommand = regexp.MustCompile(`^ringfence [A-Za-z0-9._:@/=,%\[\] -]+$`)
+var safeCommand = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^ringfence [A-Za-z0-9._:@/=,%\[\] -]+$`)
+})
 
 // LastingRemedy is a remedy for when the sandbox it is about has ended: a
 // command that names no target, which means a running sandbox, gets the
@@ -23,7 +26,7 @@ func LastingRemedy(remedy, scope string) string {
 		principal, _, _ := strings.Cut(scope, "/sandbox:")
 		remedy += " --scope " + principal + " --always"
 	}
-	if !safeCommand.MatchString(remedy) {
+	if !safeCommand().MatchString(remedy) {
 		return ""
 	}
 	return remedy

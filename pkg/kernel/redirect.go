@@ -394,7 +394,7 @@ func (f *Fence) AttachListeners(cgroupPath string, id, policy uint32) (*Sandbox,
 		return nil, err
 	}
 	st := State{Sandbox: id, Policy: policy, Flags: FlagGateway}
-	if err := s.make(func() error { return s.attach(st) }); err != nil {
+	if err := s.make(func() error { return s.attachWith(st) }); err != nil {
 		return nil, err
 	}
 	return s, nil

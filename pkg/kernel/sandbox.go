@@ -74,7 +74,20 @@ func (f *Fence) AttachSandbox(cgroupPath string, st State) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.make(func() error { return s.attach(st) }); err != nil {
+	if err := s.make(func() error { return s.attachWith(st) }); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// AttachEmpty is AttachSandbox without a state: the programs deny everything
+// until [Sandbox.Begin].
+func (f *Fence) AttachEmpty(cgroupPath string, id uint32) (*Sandbox, error) {
+	s, err := f.newSandbox(cgroupPath, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.make(s.attach); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -115,15 +128,25 @@ func (s *Sandbox) make(attach func() error) error {
 	return nil
 }
 
-func (s *Sandbox) attach(st State) error {
+func (s *Sandbox) attachWith(st State) error {
+	if err := s.attach(); err != nil {
+		return err
+	}
+	return s.Begin(st)
+}
+
+func (s *Sandbox) attach() error {
 	if busy, err := s.cg.populated(); err != nil {
 		return err
 	} else if busy {
 		return ErrPopulated
 	}
-	if err := s.linkTo(s.set); err != nil {
-		return err
-	}
+	return s.linkTo(s.set)
+}
+
+// Begin makes the sandbox's processes and records known and writes its first
+// state, after [Fence.AttachEmpty].
+func (s *Sandbox) Begin(st State) error {
 	if err := s.register(st); err != nil {
 		return err
 	}

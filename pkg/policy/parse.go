@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 
@@ -68,7 +69,9 @@ func split(data []byte) []part {
 	return append(parts, part{startLine, data[start:]})
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var yamlLine = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+})
 
 func parsePart(file string, p part) (docs []Document, problems []Problem) {
 	dec := yaml.NewDecoder(bytes.NewReader(p.text))
@@ -81,7 +84,7 @@ func parsePart(file string, p part) (docs []Document, problems []Problem) {
 		if err != nil {
 			line := 1
 			msg := err.Error()
-			if m := yamlLine.FindStringSubmatch(msg); m != nil {
+			if m := yamlLine().FindStringSubmatch(msg); m != nil {
 				msg = msg[len(m[0]):]
 				if n, err := strconv.Atoi(m[1]); err == nil {
 					line = n

@@ -203,7 +203,7 @@ func within(path, dir string) bool {
 
 func (f *fencing) register(context.Context) error {
 	s := f.s
-	if err := f.m.register(s); err != nil {
+	if err := f.m.reserve(s); err != nil {
 		return err
 	}
 	f.undoes(func() {
@@ -213,6 +213,9 @@ func (f *fencing) register(context.Context) error {
 		f.m.unregister(s)
 		close(s.done)
 	})
+	if err := f.m.name(s.Record.Number, s.Record.Name); err != nil {
+		return err
+	}
 	s.Principal = f.r.Principal
 	s.Principal.Sandbox = s.Record.ID
 	s.Record.Scope = s.Principal.String()

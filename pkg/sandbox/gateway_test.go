@@ -50,7 +50,7 @@ func TestALaunchRefusesAScopeThatCannotBeRecorded(t *testing.T) {
 	}
 	for agent, refused := range map[string]bool{"a": false, strings.Repeat("ä", 120): true} {
 		l := &launch{m: m, r: &Request{Profile: &policy.Profile{}, Principal: scope.Principal{Org: "o", Team: "t", Agent: agent}}, s: &Sandbox{m: m, done: make(chan struct{})}}
-		err := l.register(context.Background())
+		err := errors.Join(l.reserve(context.Background()), l.register(context.Background()))
 		if le := (*LaunchError)(nil); errors.As(err, &le) != refused || err != nil && !strings.Contains(err.Error(), "bytes") {
 			t.Errorf("agent of %d bytes: %v", len(agent), err)
 		}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -70,8 +71,11 @@ type launch struct {
 	r *Request
 	s *Sandbox
 
-	mu   sync.Mutex // guards undo: lanes run at the same time
+	mu   sync.Mutex // guards what follows: lanes run at the same time
 	undo []func()
+	free []func() // what a process of the sandbox may use: after everything in undo
+
+	ahead bool // the steps that do not depend on a request were run before it came
 
 	cgroup  *os.File
 	missing []string // controllers that are not there and may be missing
@@ -89,21 +93,38 @@ type launch struct {
 // do not end although they were killed stay, behind their fence, and are
 // reported as those of any other sandbox.
 func (m *Manager) Launch(ctx context.Context, r *Request) (*Sandbox, error) {
-	l := &launch{m: m, r: r, s: &Sandbox{m: m, state: Starting, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}
+	l := m.takeSpare(r)
+	defer m.spareSoon()
+	if l == nil {
+		l = m.newLaunch()
+	}
+	l.r = r
 	defer l.close()
 	for _, p := range phases {
 		if err := l.together(ctx, p); err != nil {
 			if l.released {
 				return nil, l.abort(err)
 			}
-			for i := len(l.undo) - 1; i >= 0; i-- {
-				l.undo[i]()
-			}
+			l.takeBack()
 			return nil, l.failed(err)
 		}
 	}
 	go l.s.live()
 	return l.s, nil
+}
+
+func (m *Manager) newLaunch() *launch {
+	return &launch{m: m, s: &Sandbox{m: m, state: Starting, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}
+}
+
+// takeBack undoes what was done: no process is left when what it may use is
+// given to others.
+func (l *launch) takeBack() {
+	for _, fs := range [][]func(){l.undo, l.free} {
+		for _, f := range slices.Backward(fs) {
+			f()
+		}
+	}
 }
 
 func launchError(step string, err error) error {
@@ -116,7 +137,11 @@ func launchError(step string, err error) error {
 
 // close releases what only the launch itself needed.
 func (l *launch) close() {
-	for _, f := range []*os.File{l.cgroup, l.ns, l.r.Status, l.r.Stdio[0], l.r.Stdio[1], l.r.Stdio[2]} {
+	files := []*os.File{l.cgroup, l.ns}
+	if l.r != nil {
+		files = append(append(files, l.r.Status), l.r.Stdio[:]...)
+	}
+	for _, f := range files {
 		if f != nil {
 			f.Close()
 		}
@@ -132,22 +157,36 @@ func (l *launch) undoes(f func()) {
 	l.undo = append(l.undo, f)
 }
 
-func (l *launch) register(context.Context) error {
-	s, r := l.s, l.r
-	s.Record = Record{
-		Name: r.Name, Profile: r.Profile.Name, Explain: r.Profile.Explain, Unix: r.Profile.UnixSockets, Loopback: true,
-		Owner: r.Owner, Argv: r.Argv, Detached: r.Detached, TTY: r.TTY, Created: time.Now().UTC(),
-	}
-	if err := l.m.register(s); err != nil {
+func (l *launch) frees(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free = append(l.free, f)
+}
+
+// reserve gives the sandbox its number and id.
+func (l *launch) reserve(context.Context) error {
+	s := l.s
+	if err := l.m.reserve(s); err != nil {
 		return err
 	}
-	l.undoes(func() {
+	l.frees(func() {
 		s.mu.Lock()
 		s.state = Stopped
 		s.mu.Unlock()
 		l.m.unregister(s)
 		close(s.done)
 	})
+	return nil
+}
+
+// register says who the sandbox is.
+func (l *launch) register(context.Context) error {
+	s, r, rec := l.s, l.r, &l.s.Record
+	if err := l.m.name(rec.Number, r.Name); err != nil {
+		return err
+	}
+	rec.Name, rec.Profile, rec.Explain, rec.Unix, rec.Loopback = r.Name, r.Profile.Name, r.Profile.Explain, r.Profile.UnixSockets, true
+	rec.Owner, rec.Argv, rec.Detached, rec.TTY, rec.Created = r.Owner, r.Argv, r.Detached, r.TTY, time.Now().UTC()
 	s.Principal = r.Principal
 	s.Principal.Sandbox = s.Record.ID
 	s.Record.Scope = s.Principal.String()
@@ -175,7 +214,7 @@ func (l *launch) identity(context.Context) error {
 		return err
 	}
 	s.uid, s.Record.UID, s.Record.OwnUID = uid, uid.Value, true
-	l.undoes(func() { l.m.releaseUID(uid) })
+	l.frees(func() { l.m.releaseUID(uid) })
 	return nil
 }
 
@@ -185,11 +224,11 @@ func (l *launch) directory(context.Context) (err error) {
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		return err
 	}
-	l.undoes(func() { os.RemoveAll(s.dir) })
+	l.frees(func() { os.RemoveAll(s.dir) })
 	if s.names, err = OpenNames(filepath.Join(s.dir, "names")); err != nil {
 		return err
 	}
-	l.undoes(func() { s.names.Close() })
+	l.frees(func() { s.names.Close() })
 	return nil
 }
 
@@ -210,102 +249,13 @@ func (l *launch) policy(context.Context) error {
 	return nil
 }
 
-// fence makes the cgroup and attaches the programs while it is still empty.
-func (l *launch) fence(context.Context) (err error) {
-	s, o := l.s, l.m.o
-	s.Record.Cgroup = filepath.Join(o.CgroupBase, cgroupPrefix+s.Record.ID)
-	if l.cgroup, s.Record.CgroupID, err = makeCgroup(s.Record.Cgroup); err != nil {
-		return err
-	}
-	l.undoes(func() {
-		if err := RemoveCgroup(s.Record.Cgroup); err != nil {
-			o.Logger.Error("undo of a launch", "error", err)
-		}
-	})
-	if err := l.limits(); err != nil {
-		return err
-	}
-	if s.Record.Unix && !o.UnixHooks && !l.r.Profile.IsOptional(policy.FeatureUnixHooks) {
-		return &LaunchError{Code: 125, Step: "unix sockets", Missing: "cgroup unix socket hooks (kernel 6.7)",
-			Err:    errors.New("the profile allows unix sockets and this kernel cannot watch them"),
-			Remedy: "use a newer kernel, a profile without unixSockets, or list unixHooks under optional"}
-	}
-	if s.table, err = l.m.newTable(); err != nil {
-		return err
-	}
-	l.undoes(func() {
-		if err := l.m.dropTables(s.table); err != nil {
-			o.Logger.Error("undo of a launch", "error", err)
-		}
-	})
-	addrs := cidrEntries(s.View())
-	if err := s.fill(s.table, s.refusal(), addrs); err != nil {
-		return err
-	}
-	s.addrs, s.written = digest(addrs), true
-	if s.fence, err = o.Fence.AttachSandbox(s.Record.Cgroup, s.kernelState()); err != nil {
-		return err
-	}
-	l.undoes(func() {
-		if err := errors.Join(endProcesses(s.Record.Cgroup, l.m.patience), s.fence.Detach()); err != nil {
-			o.Logger.Error("undo of a launch", "error", err)
-		}
-	})
-	return nil
-}
-
-// limits sets what the cgroup controllers of this machine can limit.
-func (l *launch) limits() error {
-	res := l.r.Profile.Resources
-	for _, c := range []struct {
-		file    string
-		value   int64
-		feature string
-	}{{"memory.max", res.Memory, policy.FeatureMemoryLimit}, {"pids.max", res.PIDs, policy.FeaturePIDsLimit}} {
-		if c.value == 0 {
-			continue
-		}
-		have, err := limit(l.s.Record.Cgroup, c.file, c.value)
-		if err != nil {
-			return err
-		}
-		if have {
-			continue
-		}
-		if !l.r.Profile.IsOptional(c.feature) {
-			return &LaunchError{Code: 125, Step: "resource limits", Missing: "cgroup v2 controller for " + c.file,
-				Err:    fmt.Errorf("the profile limits it and the controller is not there"),
-				Remedy: fmt.Sprintf("enable the controller for cgroup v2, or list %s under optional in the profile", c.feature)}
-		}
-		l.missing = append(l.missing, c.feature)
-	}
-	return nil
-}
-
-func (s *Sandbox) kernelState() kernel.State {
-	st := kernel.State{Sandbox: s.Record.Number, Policy: s.table, Generation: uint32(s.View().Snapshot().Revision()), Flags: kernel.FlagDNS}
-	if s.Record.Loopback {
-		st.Flags |= kernel.FlagLoopback
-	}
-	if s.Record.Unix {
-		st.Flags |= kernel.FlagUnix
-	}
-	if f := s.Record.Foreign; f != nil && f.Direct {
-		st.Flags |= kernel.FlagDirect
-	}
-	if f := s.Record.Foreign; f != nil && f.Inbound {
-		st.Flags |= kernel.FlagInbound
-	}
-	return st
-}
-
 func (l *launch) clone(context.Context) (err error) {
 	s := l.s
-	l.init, err = confine.Start(confine.StartOptions{
-		Init: l.m.o.Init, CgroupFD: int(l.cgroup.Fd()),
-		UserNS: l.r.RootInside, HostUID: s.Record.UID, HostGID: l.hostGID(),
-	})
-	if err != nil {
+	o := confine.StartOptions{Init: l.m.o.Init, CgroupFD: int(l.cgroup.Fd())}
+	if l.r != nil && l.r.RootInside {
+		o.UserNS, o.HostUID, o.HostGID = true, s.Record.UID, l.hostGID()
+	}
+	if l.init, err = confine.Start(o); err != nil {
 		return err
 	}
 	l.undoes(func() {
@@ -316,13 +266,8 @@ func (l *launch) clone(context.Context) (err error) {
 	if s.Record.Init, err = ProcessOf(l.init.Process.Pid); err != nil {
 		return err
 	}
-	if s.Record.Namespaces, err = namespacesOf(strconv.Itoa(l.init.Process.Pid)); err != nil {
-		return err
-	}
-	if s.uid != nil {
-		return s.uid.Bind(s.Record.Init)
-	}
-	return nil
+	s.Record.Namespaces, err = namespacesOf(strconv.Itoa(l.init.Process.Pid))
+	return err
 }
 
 // output gives a detached sandbox something to write to.
@@ -437,6 +382,11 @@ func (l *launch) walls(ctx context.Context) error {
 // save writes the record before the start is in the log: a keeper that finds
 // no record knows that there was no start to end.
 func (l *launch) save(context.Context) error {
+	if l.s.uid != nil {
+		if err := l.s.uid.Bind(l.s.Record.Init); err != nil {
+			return err
+		}
+	}
 	l.s.Record.Degraded = append(l.missing, l.prep.Notes...)
 	l.s.noteGuard()
 	if err := l.s.fence.Watch(l.s.Record.Watch); err != nil {

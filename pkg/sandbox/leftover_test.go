@@ -32,8 +32,8 @@ var errNoFence = errors.New("not attached")
 
 func (f *fence) Guard() (hooks, absent []string, err error) { return nil, nil, errors.New("none here") }
 
-func (f *fence) AttachSandbox(string, kernel.State) (*kernel.Sandbox, error) { return nil, errNoFence }
-func (f *fence) AdoptSandbox(string, uint32) (*kernel.Sandbox, error)        { return nil, errNoFence }
+func (f *fence) AttachEmpty(string, uint32) (*kernel.Sandbox, error)  { return nil, errNoFence }
+func (f *fence) AdoptSandbox(string, uint32) (*kernel.Sandbox, error) { return nil, errNoFence }
 func (f *fence) AttachRunning(string, kernel.State, kernel.Listening, func() error) (*kernel.Sandbox, error) {
 	return nil, errNoFence
 }
@@ -63,6 +63,12 @@ func (l *events) Append(ctx context.Context, evs ...*event.Event) (uint64, error
 		l.all = append(l.all, *e)
 	}
 	return uint64(len(l.all)), ctx.Err()
+}
+
+func (l *events) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.all)
 }
 
 func (l *events) of(k event.Kind) (out []event.Event) {

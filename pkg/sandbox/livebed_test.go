@@ -47,10 +47,10 @@ type sabotaged struct {
 	l *live
 }
 
-func (f sabotaged) AttachSandbox(cgroup string, st kernel.State) (*kernel.Sandbox, error) {
-	s, err := f.Fence.AttachSandbox(cgroup, st)
+func (f sabotaged) AttachEmpty(cgroup string, number uint32) (*kernel.Sandbox, error) {
+	s, err := f.Fence.AttachEmpty(cgroup, number)
 	if err == nil && f.l.sabotage != nil {
-		f.l.sabotage(st.Sandbox)
+		f.l.sabotage(number)
 	}
 	return s, err
 }

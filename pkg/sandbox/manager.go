@@ -29,7 +29,7 @@ import (
 
 // Fence is what the manager needs of the kernel.
 type Fence interface {
-	AttachSandbox(cgroup string, st kernel.State) (*kernel.Sandbox, error)
+	AttachEmpty(cgroup string, number uint32) (*kernel.Sandbox, error)
 	AdoptSandbox(cgroup string, id uint32) (*kernel.Sandbox, error)
 	PutNames(policy uint32, entries []kernel.NameEntry) error
 	DeleteNames(policy uint32, entries []kernel.NameEntry) error
@@ -87,6 +87,8 @@ type Options struct {
 	Foreign ForeignNetworks
 	// Ended is called after a sandbox and everything it held are gone.
 	Ended func(*Sandbox)
+	// Spare keeps one sandbox prepared for the next launch, see Manager.Spare.
+	Spare bool
 }
 
 // Manager owns all sandboxes of one keeper.
@@ -111,7 +113,10 @@ type Manager struct {
 	kept     []place             // adopted processes that could not be taken over: their fence stays
 	idle     []uint32            // uids given back, to be used again first: idmaps are kept for them
 	closed   bool
-	wg       sync.WaitGroup // one per living sandbox
+	wg       sync.WaitGroup // one per living sandbox, and one for the spare
+	spare    *launch        // ready for a request; nil if there is none
+
+	sparing sync.Mutex // one spare at a time; taken before mu
 
 	adopting sync.Mutex // one adoption of running processes at a time: two of one cgroup would share its state
 
@@ -177,18 +182,13 @@ func (m *Manager) Contains(cgroupRoot, path string) bool {
 
 const cgroupPrefix = "sb-"
 
-// register gives a new sandbox its number and id. Others see it from publish
+// reserve gives a new sandbox its number and id. Others see it from publish
 // on.
-func (m *Manager) register(s *Sandbox) error {
+func (m *Manager) reserve(s *Sandbox) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return errors.New("the daemon is stopping")
-	}
-	for n, name := range m.reserved { // those whose launch is under way too
-		if s.Record.Name != "" && name == s.Record.Name {
-			return fmt.Errorf("a running sandbox is named %q already (%s): choose another --name, or stop it", name, IDOf(n))
-		}
 	}
 	for range 100 {
 		var b [4]byte
@@ -203,11 +203,27 @@ func (m *Manager) register(s *Sandbox) error {
 			continue
 		}
 		s.Record.Number, s.Record.ID = n, IDOf(n)
-		m.reserved[n] = s.Record.Name
+		m.reserved[n] = ""
 		m.wg.Add(1)
 		return nil
 	}
 	return errors.New("no free sandbox number")
+}
+
+// name gives a reserved sandbox a name that no other has. "" is none.
+func (m *Manager) name(number uint32, name string) error {
+	if name == "" {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for n, other := range m.reserved { // those whose launch is under way too
+		if other == name {
+			return fmt.Errorf("a running sandbox is named %q already (%s): choose another --name, or stop it", name, IDOf(n))
+		}
+	}
+	m.reserved[number] = name
+	return nil
 }
 
 // IDOf is the id of the sandbox with a number.
@@ -339,9 +355,7 @@ func (s *Sandbox) announce(ctx context.Context, p Gateway) error {
 // StopAll stops every sandbox and waits until they are gone. On error some are
 // not: their fences must stay.
 func (m *Manager) StopAll(grace time.Duration) error {
-	m.mu.Lock()
-	m.closed = true
-	m.mu.Unlock()
+	m.Close()
 	for _, s := range m.List() {
 		go s.Stop(grace)
 	}

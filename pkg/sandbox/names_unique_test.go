@@ -16,7 +16,7 @@ func TestOneLaunchGetsTheName(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			err := m.register(&Sandbox{Record: Record{Name: "nightly"}})
+			err := takeName(m, "nightly")
 			switch {
 			case err == nil:
 				got.Add(1)
@@ -30,8 +30,16 @@ func TestOneLaunchGetsTheName(t *testing.T) {
 		t.Errorf("%d launches have the name", got.Load())
 	}
 	for range 2 { // no name is everybody's
-		if err := m.register(&Sandbox{}); err != nil {
+		if err := takeName(m, ""); err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+func takeName(m *Manager, name string) error {
+	s := &Sandbox{}
+	if err := m.reserve(s); err != nil {
+		return err
+	}
+	return m.name(s.Record.Number, name)
 }

@@ -12,6 +12,9 @@ import (
 type step struct {
 	name string
 	run  func(*launch, context.Context) error
+	// ahead says that it needs no request, unless that wants a user namespace:
+	// a spare has it behind it.
+	ahead bool
 }
 
 // lane is a row of steps in order.
@@ -22,35 +25,37 @@ type lane []step
 // what they write is their own.
 var phases = [][]lane{
 	{{
-		{"register", (*launch).register},
-		{"identity", (*launch).identity},
-		{"state directory", (*launch).directory},
-		{"policy", (*launch).policy},
+		{"number", (*launch).reserve, true},
+		{"register", (*launch).register, false},
+		{"identity", (*launch).identity, false},
+		{"state directory", (*launch).directory, true},
+		{"policy", (*launch).policy, false},
 	}},
 	{
 		{
-			{"cgroup and network programs", (*launch).fence},
-			{"clone", (*launch).clone},
-			{"network", (*launch).network},
+			{"cgroup and network programs", (*launch).fence, true},
+			{"clone", (*launch).clone, true},
+			{"network", (*launch).network, true},
+			{"limits and tables", (*launch).govern, false},
 		},
 		{
-			{"certificate", (*launch).certificate},
-			{"output", (*launch).output},
-			{"file and system call walls", (*launch).plan},
+			{"certificate", (*launch).certificate, true},
+			{"output", (*launch).output, false},
+			{"file and system call walls", (*launch).plan, false},
 		},
 	},
-	{{{"record", (*launch).save}}},
+	{{{"record", (*launch).save, false}}},
 	{
-		{{"walls", (*launch).walls}},
-		{{"gateway", (*launch).gateway}},
-		{{"event log", (*launch).record}},
+		{{"walls", (*launch).walls, false}},
+		{{"gateway", (*launch).gateway, false}},
+		{{"event log", (*launch).record, false}},
 	},
 	// Nothing of the agent runs before all of the above holds.
 	{{
-		{"attestation", (*launch).attest},
-		{"third lock", (*launch).guard},
-		{"newest policy", (*launch).catchUp},
-		{"start", (*launch).start},
+		{"attestation", (*launch).attest, false},
+		{"third lock", (*launch).guard, false},
+		{"newest policy", (*launch).catchUp, false},
+		{"start", (*launch).start, false},
 	}},
 }
 
@@ -76,6 +81,9 @@ func (l *launch) together(ctx context.Context, lanes []lane) error {
 // inOrder runs the steps until one fails.
 func (l *launch) inOrder(ctx context.Context, steps lane) error {
 	for _, st := range steps {
+		if st.ahead && l.ahead {
+			continue
+		}
 		began := time.Now()
 		err := st.run(l, ctx)
 		l.m.o.Logger.Debug("launch", "step", st.name, "took", time.Since(began))
