@@ -154,7 +154,7 @@ func TestTheProbesOfALaunchAreNoDenials(t *testing.T) {
 
 // The gateway's own cgroup is looked at too.
 func TestTheGatewaysFenceIsAttested(t *testing.T) {
-	n := node.Start(t, node.Options{Config: "attest: {interval: 1s}"})
+	n := node.Start(t, node.Options{Config: "spare: false\nattest: {interval: 1s}"})
 	detachFrom(t, n, "*", "connect4") // there is no sandbox
 	e := n.WaitEvent(t, "the difference", func(e *event.Event) bool {
 		return e.Kind == event.KindTamper && e.Object == "gateway" && e.Severity == event.SeverityCritical
