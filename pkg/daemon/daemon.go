@@ -58,6 +58,7 @@ type Daemon struct {
 	initFile  *os.File
 	filter    *os.File
 	policy    *policyFeed
+	ender     *ender
 	operators int // gid of the operator group as the start found it, -1: none
 
 	lateInits   lateInits
@@ -104,7 +105,7 @@ func New(cfg Config, version string, logger *slog.Logger) (*Daemon, error) {
 		return nil, errors.New("ringfenced must run as root: it owns cgroups, namespaces and BPF programs")
 	}
 	d := &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(), operators: groupID(cfg.Group),
-		grants: map[string]*time.Timer{}, used: map[string]bool{}, policy: newPolicyFeed(), taken: make(chan struct{}), settled: make(chan struct{})}
+		grants: map[string]*time.Timer{}, used: map[string]bool{}, policy: newPolicyFeed(), ender: newEnder(), taken: make(chan struct{}), settled: make(chan struct{})}
 	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.inherit, d.openGateway} {
 		if err := step(); err != nil {
 			d.close()
@@ -226,7 +227,7 @@ func (d *Daemon) openSandboxes() error {
 		UnixHooks: hooks[kernel.HookConnectUnix] && hooks[kernel.HookSendmsgUnix],
 		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger,
 		Attestation: sandbox.Attestation{Every: d.cfg.Attest.Interval, ReportOnly: d.cfg.Attest.OnDifference == OnDifferenceReport},
-		Closed:      d.policy.look, Foreign: d.foreign, Ended: d.sandboxEnded, Drain: d.drainRecords,
+		Closed:      d.ender.look, Foreign: d.foreign, Ended: d.sandboxEnded, Drain: d.drainRecords,
 	})
 	return err
 }

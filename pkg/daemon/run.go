@@ -49,6 +49,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	d.sayDestroy()
 	wg.Go(func() { d.repeats.run(work) })
 	wg.Go(func() { d.enforce(work) })
+	wg.Go(func() { d.endRevoked(work) })
 	wg.Go(func() { d.watchNode(work) })
 	wg.Go(func() { d.attest(work) })
 	wg.Go(func() { d.attestGateway(work) })
