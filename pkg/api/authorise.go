@@ -27,39 +27,40 @@ type route struct {
 	need         need
 	body         int64 // most bytes of body; 0 = no body is read
 	serve        func(s *Server, w http.ResponseWriter, r *call) error
+	lasts        bool // it may hold its connection for long: see shares
 }
 
 // routes is the whole surface of the API. A row without need is refused.
 var routes = []route{
-	{"GET", "/v1/version", needMember, 0, (*Server).version},
-	{"GET", "/v1/status", needMember, 0, (*Server).status},
-	{"GET", "/v1/doctor", needMember, 0, (*Server).doctor},
+	{"GET", "/v1/version", needMember, 0, (*Server).version, false},
+	{"GET", "/v1/status", needMember, 0, (*Server).status, false},
+	{"GET", "/v1/doctor", needMember, 0, (*Server).doctor, false},
 
-	{"GET", "/v1/sandboxes", needMember, 0, (*Server).listSandboxes},
-	{"POST", "/v1/sandboxes", needMember, MaxLaunchBody, (*Server).launch},
-	{"GET", "/v1/sandboxes/{id}", needOwner, 0, (*Server).getSandbox},
-	{"POST", "/v1/sandboxes/{id}/exec", needOwner, MaxLaunchBody, (*Server).exec},
-	{"POST", "/v1/sandboxes/{id}/stop", needOwner, MaxBody, (*Server).stop},
-	{"GET", "/v1/sandboxes/{id}/log", needOwner, 0, (*Server).log},
+	{"GET", "/v1/sandboxes", needMember, 0, (*Server).listSandboxes, false},
+	{"POST", "/v1/sandboxes", needMember, MaxLaunchBody, (*Server).launch, true},
+	{"GET", "/v1/sandboxes/{id}", needOwner, 0, (*Server).getSandbox, false},
+	{"POST", "/v1/sandboxes/{id}/exec", needOwner, MaxLaunchBody, (*Server).exec, true},
+	{"POST", "/v1/sandboxes/{id}/stop", needOwner, MaxBody, (*Server).stop, false},
+	{"GET", "/v1/sandboxes/{id}/log", needOwner, 0, (*Server).log, true},
 
-	{"POST", "/v1/adopt", needRoot, MaxLaunchBody, (*Server).adopt},
-	{"POST", "/v1/sandboxes/{id}/release", needRoot, 0, (*Server).release},
+	{"POST", "/v1/adopt", needRoot, MaxLaunchBody, (*Server).adopt, true},
+	{"POST", "/v1/sandboxes/{id}/release", needRoot, 0, (*Server).release, false},
 
-	{"GET", "/v1/events", needMember, 0, (*Server).events},
-	{"GET", "/v1/events/{event}/explain", needMember, 0, (*Server).explain},
+	{"GET", "/v1/events", needMember, 0, (*Server).events, true},
+	{"GET", "/v1/events/{event}/explain", needMember, 0, (*Server).explain, false},
 
-	{"POST", "/v1/allow", needMember, MaxBody, (*Server).allow},
-	{"DELETE", "/v1/allow", needMember, MaxBody, (*Server).takeBack},
-	{"POST", "/v1/policy/check", needMember, MaxLaunchBody, (*Server).checkPolicy},
-	{"GET", "/v1/policy", needMember, 0, (*Server).policy},
-	{"PUT", "/v1/policy", needRoot, MaxLaunchBody, (*Server).applyPolicy},
-	{"DELETE", "/v1/policy/{name}", needRoot, 0, (*Server).deletePolicy},
-	{"GET", "/v1/policy/enforced", needRoot, 0, (*Server).enforced},
+	{"POST", "/v1/allow", needMember, MaxBody, (*Server).allow, false},
+	{"DELETE", "/v1/allow", needMember, MaxBody, (*Server).takeBack, false},
+	{"POST", "/v1/policy/check", needMember, MaxLaunchBody, (*Server).checkPolicy, false},
+	{"GET", "/v1/policy", needMember, 0, (*Server).policy, false},
+	{"PUT", "/v1/policy", needRoot, MaxLaunchBody, (*Server).applyPolicy, false},
+	{"DELETE", "/v1/policy/{name}", needRoot, 0, (*Server).deletePolicy, false},
+	{"GET", "/v1/policy/enforced", needRoot, 0, (*Server).enforced, true},
 
-	{"GET", "/v1/providers", needRoot, 0, (*Server).listProviders},
-	{"POST", "/v1/providers", needRoot, MaxBody, (*Server).addProvider},
-	{"DELETE", "/v1/providers/{name}", needRoot, 0, (*Server).removeProvider},
-	{"GET", "/v1/audit/verify", needRoot, 0, (*Server).verifyAudit},
+	{"GET", "/v1/providers", needRoot, 0, (*Server).listProviders, false},
+	{"POST", "/v1/providers", needRoot, MaxBody, (*Server).addProvider, false},
+	{"DELETE", "/v1/providers/{name}", needRoot, 0, (*Server).removeProvider, false},
+	{"GET", "/v1/audit/verify", needRoot, 0, (*Server).verifyAudit, false},
 }
 
 // admit decides on caller and route alone; what concerns one sandbox or one

@@ -13,7 +13,7 @@ import (
 type connKey struct{}
 
 // listener turns each accepted connection into a peerConn and bounds how many
-// one uid may hold.
+// there are.
 type listener struct {
 	*net.UnixListener
 	s *Server
@@ -33,38 +33,17 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = c.Close()
 			continue
 		}
-		if !l.s.take(caller.UID) {
+		p := &peerConn{UnixConn: c, caller: caller, s: l.s}
+		evicted, ok := l.s.shares.take(p)
+		if evicted != nil {
+			_ = evicted.Close()
+		}
+		if !ok {
 			l.s.o.Logger.Warn("api: too many connections", "uid", caller.UID)
-			caller.close()
-			_ = c.Close()
+			_ = p.Close()
 			continue
 		}
-		return &peerConn{UnixConn: c, caller: caller, s: l.s}, nil
-	}
-}
-
-// take counts a connection in; root is not bounded.
-func (s *Server) take(uid uint32) bool {
-	if uid == 0 {
-		return true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.perID[uid] >= s.o.MaxConnsPerUID {
-		return false
-	}
-	s.perID[uid]++
-	return true
-}
-
-func (s *Server) give(uid uint32) {
-	if uid == 0 {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.perID[uid]--; s.perID[uid] <= 0 {
-		delete(s.perID, uid)
+		return p, nil
 	}
 }
 
@@ -87,7 +66,7 @@ func (c *peerConn) Close() error {
 	c.closing.Do(func() {
 		err = c.UnixConn.Close()
 		c.caller.close()
-		c.s.give(c.caller.UID)
+		c.s.shares.give(c)
 	})
 	return err
 }

@@ -27,8 +27,8 @@ type Options struct {
 	// refusal, after it was decided; err is nil when it was admitted and
 	// done. It must not block. Nil: not called.
 	Audit func(c *Caller, method, path string, err error)
-	// MaxConnsPerUID bounds open connections of one uid other than root.
-	// 0 means 64.
+	// MaxConnsPerUID bounds open connections of one uid other than root; see
+	// shares. 0 means 64.
 	MaxConnsPerUID int
 }
 
@@ -40,9 +40,7 @@ type Server struct {
 	ctx    context.Context // ends with Close: streams and sessions follow it
 	cancel context.CancelFunc
 	conns  sync.WaitGroup // hijacked connections
-
-	mu    sync.Mutex // guards what follows
-	perID map[uint32]int
+	shares *shares
 }
 
 // NewServer returns a server. It fails when a required option is missing.
@@ -59,7 +57,7 @@ func NewServer(o Options) (*Server, error) {
 	if o.MaxConnsPerUID == 0 {
 		o.MaxConnsPerUID = 64
 	}
-	s := &Server{o: o, perID: map[uint32]int{}}
+	s := &Server{o: o, shares: newShares(o.MaxConnsPerUID)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.http = &http.Server{
 		Handler:           s.handler(),
@@ -70,6 +68,11 @@ func NewServer(o Options) (*Server, error) {
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c)
+		},
+		ConnState: func(c net.Conn, st http.ConnState) {
+			if p, ok := c.(*peerConn); ok && (st == http.StateActive || st == http.StateIdle) {
+				s.shares.waits(p, st == http.StateIdle)
+			}
 		},
 	}
 	return s, nil
@@ -170,6 +173,11 @@ func (s *Server) admitCall(ctx context.Context, c *call, rt route) error {
 	}
 	if err := admit(c.caller, rt.need); err != nil {
 		return err
+	}
+	if rt.lasts {
+		if err := s.shares.last(c.conn); err != nil {
+			return err
+		}
 	}
 	if !strings.Contains(rt.path, "{id}") {
 		return nil

@@ -166,26 +166,6 @@ func TestUnknownPeersAreRefused(t *testing.T) {
 	})
 }
 
-func TestConnectionsOfOneUserAreBounded(t *testing.T) {
-	needRootTest(t)
-	s, err := NewServer(Options{Backend: newFake(), MaxConnsPerUID: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, want := range []bool{true, true, false, false} {
-		if got := s.take(7); got != want {
-			t.Errorf("connection %d: %v", i, got)
-		}
-	}
-	if !s.take(8) || !s.take(0) {
-		t.Error("another user was refused")
-	}
-	s.give(7)
-	if !s.take(7) {
-		t.Error("a place that was given back is lost")
-	}
-}
-
 func TestClientErrors(t *testing.T) {
 	c := NewClient("/nonexistent/socket")
 	_, err := c.Version(t.Context())

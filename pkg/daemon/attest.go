@@ -13,7 +13,7 @@ import (
 // were taken over.
 func (d *Daemon) attest(ctx context.Context) {
 	select {
-	case <-d.adopted:
+	case <-d.taken:
 		d.sandboxes.Attest(ctx)
 	case <-ctx.Done():
 	}

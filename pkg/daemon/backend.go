@@ -105,6 +105,9 @@ func (b *backend) Sandboxes(context.Context) ([]api.Sandbox, error) {
 	for _, s := range b.d.sandboxes.List() {
 		living = append(living, describe(s))
 	}
+	for _, s := range b.d.sandboxes.Ending() {
+		living = append(living, describeEnding(s))
+	}
 	b.d.mu.Lock()
 	defer b.d.mu.Unlock()
 	return listed(living, b.d.ended), nil
@@ -146,6 +149,19 @@ func describe(s *sandbox.Sandbox) api.Sandbox {
 	}
 	for _, p := range s.Problems() {
 		v.Parts = append(v.Parts, api.Part{Name: "attestation", State: api.Unenforced, Detail: p})
+	}
+	v.Enforcement = worst(v.Parts)
+	return v
+}
+
+// describeEnding is what operators see of a sandbox that this daemon puts away.
+func describeEnding(s *sandbox.Sandbox) api.Sandbox {
+	r := &s.Record
+	v := api.Sandbox{ID: r.ID, Name: r.Name, Scope: r.Scope, Profile: r.Profile, State: api.StateStopping, Owner: r.Owner, UID: r.UID, Argv: r.Argv,
+		Workspace: r.Workspace, Detached: r.Detached, TTY: r.TTY, Created: r.Created}
+	v.Parts = append(v.Parts, api.Part{Name: "end", State: api.Degraded, Detail: "it ended without a daemon, or was not taken over by this one: its workspace is not handed back yet"})
+	for _, p := range s.Problems() {
+		v.Parts = append(v.Parts, api.Part{Name: "end", State: api.Degraded, Detail: p})
 	}
 	v.Enforcement = worst(v.Parts)
 	return v
@@ -229,6 +245,11 @@ func (d *Daemon) pruneOutput() {
 func (b *backend) Owner(_ context.Context, id string) (uint32, string, bool) {
 	if s, ok := b.d.sandboxes.ByID(id); ok {
 		return s.Record.Owner, s.Record.Scope, true
+	}
+	for _, s := range b.d.sandboxes.Ending() {
+		if s.Record.ID == id {
+			return s.Record.Owner, s.Record.Scope, true
+		}
 	}
 	b.d.mu.Lock()
 	defer b.d.mu.Unlock()

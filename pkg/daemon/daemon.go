@@ -58,6 +58,7 @@ type Daemon struct {
 	initFile  *os.File
 	filter    *os.File
 	policy    *policyFeed
+	ender     *ender
 	operators int // gid of the operator group as the start found it, -1: none
 
 	lateInits   lateInits
@@ -87,11 +88,10 @@ type Daemon struct {
 	loaded     []string               // problems of the secrets, for status
 	fed        uint64                 // policy revision that the present gateway was fed with
 
-	// Used while a gateway is fed, one at a time.
-	restored   bool             // the policy of sandboxes that a former daemon left is in the library
-	unrestored map[string]error // except of these
+	left inheritance
 
-	adopted chan struct{} // closed when what a former daemon left was taken over
+	taken   chan struct{} // closed when what lives of a former daemon was taken over
+	settled chan struct{} // closed when nothing else of it is in the kernel any more
 }
 
 // ownBinary runs this very program again whatever directory it lies in: the
@@ -105,8 +105,8 @@ func New(cfg Config, version string, logger *slog.Logger) (*Daemon, error) {
 		return nil, errors.New("ringfenced must run as root: it owns cgroups, namespaces and BPF programs")
 	}
 	d := &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(), operators: groupID(cfg.Group),
-		grants: map[string]*time.Timer{}, used: map[string]bool{}, policy: newPolicyFeed(), adopted: make(chan struct{})}
-	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.openGateway} {
+		grants: map[string]*time.Timer{}, used: map[string]bool{}, policy: newPolicyFeed(), ender: newEnder(), taken: make(chan struct{}), settled: make(chan struct{})}
+	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.inherit, d.openGateway} {
 		if err := step(); err != nil {
 			d.close()
 			return nil, err
@@ -227,7 +227,7 @@ func (d *Daemon) openSandboxes() error {
 		UnixHooks: hooks[kernel.HookConnectUnix] && hooks[kernel.HookSendmsgUnix],
 		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger,
 		Attestation: sandbox.Attestation{Every: d.cfg.Attest.Interval, ReportOnly: d.cfg.Attest.OnDifference == OnDifferenceReport},
-		Closed:      d.policy.look, Foreign: d.foreign, Ended: d.sandboxEnded, Drain: d.drainRecords,
+		Closed:      d.ender.look, Foreign: d.foreign, Ended: d.sandboxEnded, Drain: d.drainRecords,
 		Spare: d.cfg.Spare,
 	})
 	return err
@@ -259,10 +259,10 @@ func (d *Daemon) openGateway() (err error) {
 	if err != nil {
 		return err
 	}
-	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Now: time.Now, Adopted: d.adopted}
+	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Now: time.Now, Adopted: d.taken}
 	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
 		Binary: ownBinary, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Outlive: d.cfg.Gateway.Outlive,
-		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics) }, Config: conf, Handler: desk.Handle, Takeover: d.takeover, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,
+		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics) }, Config: conf, Handler: desk.Handle, Takeover: d.takeOver, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,
 	})
 	return nil
 }
@@ -387,19 +387,8 @@ func groupID(name string) int {
 	return n
 }
 
-// takeover takes over what only a gateway that is about to be replaced holds.
-func (d *Daemon) takeover(ctx context.Context, p *wire.Peer) error {
-	if err := d.restoreOnce(); err != nil {
-		return err
-	}
-	return d.adoptOnce(ctx, p)
-}
-
 // feed tells a new gateway everything: policy, secrets, sandboxes.
 func (d *Daemon) feed(ctx context.Context, p *wire.Peer) error {
-	if err := d.restoreOnce(); err != nil {
-		return err
-	}
 	d.lookAtNode()
 	if err := d.openGatewayTable(); err != nil {
 		d.logger.Error("policy of the gateway's cgroup", "error", err) // what was open stays
@@ -417,7 +406,7 @@ func (d *Daemon) feed(ctx context.Context, p *wire.Peer) error {
 	d.mu.Lock()
 	d.fed = snap.Revision()
 	d.mu.Unlock()
-	if err := d.adoptOnce(ctx, p); err != nil {
+	if err := d.takeOver(ctx, p); err != nil {
 		return err
 	}
 	return d.sandboxes.Announce(ctx, p)

@@ -40,7 +40,7 @@ func (f *policyFeed) put(c documents.Change) {
 	f.look()
 }
 
-// look wakes the enforcer for what a sandbox closed by itself.
+// look wakes the enforcer.
 func (f *policyFeed) look() {
 	select {
 	case f.wake <- struct{}{}:
@@ -96,9 +96,10 @@ const enforceAgain = 2 * time.Second
 
 // enforce puts changes into force until ctx ends. A change counts as in force
 // only when the kernel and the gateway have it; until then it is tried again.
+// Who waits for it waits until what it denies has ended, too.
 func (d *Daemon) enforce(ctx context.Context) {
 	var open []documents.Change // not in force everywhere yet
-	retry, late := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	retry := time.NewTimer(time.Hour)
 	pause := 20 * time.Millisecond
 	for {
 		select {
@@ -106,7 +107,6 @@ func (d *Daemon) enforce(ctx context.Context) {
 			return
 		case <-d.policy.wake:
 		case <-retry.C:
-		case <-late.C:
 		}
 		changes, repeat := d.policy.take()
 		open = append(open, changes...)
@@ -115,13 +115,10 @@ func (d *Daemon) enforce(ctx context.Context) {
 		missed := repeat && d.fed != snap.Revision()
 		d.mu.Unlock()
 		if len(open) == 0 && !missed {
-			if err := d.endDenied(late); err != nil {
-				d.logger.Error("what policy denies may be open still; trying again", "error", err)
-				late.Reset(enforceAgain)
-			}
 			continue
 		}
-		if err := d.enforceOnce(ctx, snap, late); err != nil {
+		ended, err := d.enforceOnce(ctx, snap)
+		if err != nil {
 			d.setUnenforced(err.Error())
 			d.logger.Error("the policy is not in force everywhere; trying again", "revision", snap.Revision(), "error", err)
 			retry.Reset(pause)
@@ -134,38 +131,34 @@ func (d *Daemon) enforce(ctx context.Context) {
 			d.recordPolicy(c)
 		}
 		open = nil
-		d.policy.done(snap.Revision())
+		go func() {
+			select {
+			case <-ended:
+				d.policy.done(snap.Revision())
+			case <-ctx.Done():
+			}
+		}()
 	}
 }
 
 // enforceOnce tells everybody: the kernel first, so that what is no longer
-// allowed is closed before anything else. Then what is open and denied is ended
-// on both sides. The gateway has a short start, for it is the one that knows the
-// flow and records that it was revoked; one that is slow or not there is not
-// waited for, and gets the snapshot when it is fed.
-func (d *Daemon) enforceOnce(ctx context.Context, snap *policy.Snapshot, late *time.Timer) error {
+// allowed is closed before anything else. What is open and denied is ended
+// beside that, by the gateway and a moment later by the kernel; ended is closed
+// then. A gateway that is not there is not waited for, and gets the snapshot when
+// it is fed.
+func (d *Daemon) enforceOnce(ctx context.Context, snap *policy.Snapshot) (ended <-chan struct{}, err error) {
 	errs := []error{d.sandboxes.Apply(snap)}
-	ended, told := make(chan error, 1), make(chan struct{})
-	go func() {
-		select {
-		case <-told:
-		case <-time.After(gatewayStart):
-		}
-		ended <- d.endDenied(late)
-	}()
+	told := make(chan struct{})
+	defer close(told)
+	ended = d.ender.after(told)
 	errs = append(errs, d.openGatewayTable())
 	if d.gateway.Ready() {
 		gctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		errs = append(errs, d.sendSecrets(gctx, d.gateway), sendSnapshot(gctx, d.gateway, snap))
 	}
-	close(told)
-	return errors.Join(append(errs, <-ended)...)
+	return ended, errors.Join(errs...)
 }
-
-// gatewayStart is how long the kernel's sockets wait for the gateway to end a
-// revoked flow by itself.
-const gatewayStart = 50 * time.Millisecond
 
 // setUnenforced notes why the newest policy is not in force, "" when it is.
 func (d *Daemon) setUnenforced(why string) {

@@ -16,7 +16,6 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/sandbox"
-	"github.com/ringfence/ringfence/pkg/wire"
 )
 
 // Run serves until ctx ends. With stopSandboxes (or when there are none) it
@@ -30,16 +29,17 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	gctx, stopGateway := context.WithCancel(context.Background())
 	go func() { defer close(gwDone); _ = d.gateway.Run(gctx, d.gateway.Reconnect()) }() // it returns nil only
 	d.startReading()
+	wg.Go(func() { d.settle(work) })
 	wg.Go(func() {
 		select {
-		case <-d.adopted: // records of what a former daemon left belong to somebody from here on
+		case <-d.taken: // records of what a former daemon left belong to somebody from here on
 			d.readRecords(work)
 		case <-work.Done():
 		}
 	})
 	wg.Go(func() {
 		select {
-		case <-d.adopted: // what a former layout counted is told by then
+		case <-d.settled: // what a former layout counted is told by then
 			wg.Go(func() { d.noteTaken(work) })
 			d.tellLosses(work)
 		case <-work.Done():
@@ -49,6 +49,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	d.sayDestroy()
 	wg.Go(func() { d.repeats.run(work) })
 	wg.Go(func() { d.enforce(work) })
+	wg.Go(func() { d.endRevoked(work) })
 	wg.Go(func() { d.watchNode(work) })
 	wg.Go(func() { d.attest(work) })
 	wg.Go(func() { d.attestGateway(work) })
@@ -61,7 +62,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	})
 	err := d.serve(ctx)
 	d.sandboxes.Close()
-	stop := stopSandboxes() || len(d.sandboxes.List())+d.sandboxes.Keeps() == 0
+	stop := d.removes(stopSandboxes())
 	if n := d.sandboxes.Keeps(); stop && n > 0 {
 		d.daemonEvent("release", fmt.Sprintf("what was adopted and could not be taken over goes on without a fence: %d cgroups", n))
 	}
@@ -80,10 +81,8 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	cancel()
 	wg.Wait()
 	d.repeats.flush(time.Now(), "") // what the readers still took
-	select {
-	case <-d.adopted:
+	if isClosed(d.settled) {        // else the notes are of another daemon still
 		d.lastTaken()
-	default: // it read nothing, and the notes are of another daemon still
 	}
 	if stop {
 		err = errors.Join(err, d.remove())
@@ -92,7 +91,8 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	return err
 }
 
-// serve opens the operator API once the gateway is there and serves it.
+// serve opens the operator API, once the gateway is there and nothing of a
+// former daemon is in the kernel but what was taken over, and serves it.
 func (d *Daemon) serve(ctx context.Context) error {
 	if err := d.awaitGateway(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -135,11 +135,14 @@ const startPatience = 90 * time.Second
 func (d *Daemon) awaitGateway(ctx context.Context) error {
 	deadline := time.NewTimer(startPatience)
 	defer deadline.Stop()
-	for !d.gateway.Ready() {
+	for !d.gateway.Ready() || !isClosed(d.settled) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline.C:
+			if !isClosed(d.taken) || d.gateway.Ready() {
+				return fmt.Errorf("what the daemon before this one left was not taken over within %s; it goes on behind its fence, and the messages above say why: start again", startPatience)
+			}
 			return fmt.Errorf("the gateway did not become ready within %s; its own messages above say why", startPatience)
 		case <-time.After(5 * time.Millisecond):
 		}
@@ -186,82 +189,6 @@ func (d *Daemon) notify(state string) {
 	if _, err := c.Write([]byte(state)); err != nil {
 		d.logger.Warn("sd_notify", "error", err)
 	}
-}
-
-// restoreOnce puts the policy of sandboxes that a former daemon left back into
-// the library, before anything is decided for them.
-func (d *Daemon) restoreOnce() error {
-	if d.restored {
-		return nil
-	}
-	left, err := d.sandboxes.Leftovers()
-	if err != nil {
-		return err
-	}
-	d.unrestored = map[string]error{}
-	for _, lo := range left {
-		if err := d.restoreDocuments(lo); err != nil {
-			d.unrestored[lo.Record.ID] = fmt.Errorf("its own policy cannot be put into force: %w", err)
-		}
-	}
-	d.restored = true
-	return nil
-}
-
-// adoptOnce takes over what a former daemon left, the first time a gateway is
-// fed: the gateway may hold the listeners.
-func (d *Daemon) adoptOnce(ctx context.Context, p *wire.Peer) error {
-	select {
-	case <-d.adopted:
-		return nil
-	default:
-	}
-	left, err := d.sandboxes.Leftovers()
-	if err != nil {
-		return err
-	}
-	for _, lo := range left {
-		ok, err := false, d.unrestored[lo.Record.ID]
-		if err != nil {
-			err = errors.Join(err, d.sandboxes.Discard(lo))
-		} else {
-			ok, err = d.sandboxes.Adopt(ctx, lo, func(n uint32) *sandbox.Listeners { return takeListeners(ctx, p, n) })
-		}
-		switch {
-		case err != nil:
-			d.logger.Error("a sandbox could not be adopted", "sandbox", lo.Record.ID, "error", err)
-			d.daemonEvent("adopt-failed", fmt.Sprintf("sandbox %s: %v", lo.Record.ID, err))
-		case ok:
-			d.daemonEvent("adopt", "sandbox "+lo.Record.ID)
-		}
-	}
-	if err := d.sandboxes.Sweep(); err != nil {
-		d.logger.Error("what former daemons left in the kernel", "error", err)
-	}
-	if err := d.foreign.settle(d.sandboxes.Keeps()); err != nil {
-		d.logger.Error("cgroup of listeners", "error", err)
-	}
-	if err := d.leaveFormer(); err != nil {
-		d.logger.Error("kernel programs of the layout before this one are still there", "error", err)
-		d.daemonEvent("layout-kept", err.Error())
-	}
-	d.pruneOutput()
-	close(d.adopted)
-	return nil
-}
-
-// takeListeners asks the gateway for the listeners it still holds.
-func takeListeners(ctx context.Context, p *wire.Peer, number uint32) *sandbox.Listeners {
-	_, fds, err := p.Call(ctx, wire.TypeListeners, wire.ID(number).Encode())
-	if err != nil {
-		return nil // a new gateway holds none
-	}
-	l, ok := sandbox.ListenersFrom(fds)
-	if !ok {
-		wire.CloseAll(fds)
-		return nil
-	}
-	return l
 }
 
 // readRecords turns the kernel's records into events.

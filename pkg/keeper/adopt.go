@@ -18,8 +18,8 @@ import (
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
-// BinaryID names the file behind a path as it is now: another build has
-// another one.
+// BinaryID names the file behind a path as it is now. A gateway says it of
+// itself, to keepers that still believe it.
 func BinaryID(path string) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -79,19 +79,29 @@ func (g *Gateway) configure(ctx context.Context, peer *wire.Peer) (standing, err
 	if _, ok := wire.Speak(wire.Version, is.Version); !ok {
 		return standing{stranger, fmt.Sprintf("it speaks version %d of the messages, this keeper %d", is.Version, wire.Version)}, nil
 	}
-	want, err := BinaryID(g.o.Binary)
-	if err != nil {
-		return standing{}, err
-	}
 	g.confined(is.Unconfined)
 	sum := sha256.Sum256(conf)
-	switch {
-	case !bytes.Equal(is.Config, sum[:]):
+	if !bytes.Equal(is.Config, sum[:]) {
 		return standing{outdated, "it was started with another configuration"}, nil
-	case is.Binary != want:
-		return standing{otherBuild, "it runs another build of ringfenced"}, nil
 	}
-	return standing{}, nil
+	return g.build(), nil
+}
+
+// build judges which program the gateway runs. It is not asked: one that was
+// taken over would say what lets it outlive an upgrade.
+func (g *Gateway) build() standing {
+	p, ok := g.Process()
+	if !ok {
+		return standing{outdated, "the process that was started as the gateway has ended, and another one answers"}
+	}
+	same, err := executes(p, g.o.Binary)
+	switch {
+	case err != nil:
+		return standing{outdated, "it cannot be told which build of ringfenced it runs: " + err.Error()}
+	case !same:
+		return standing{otherBuild, "it runs another build of ringfenced"}
+	}
+	return standing{}
 }
 
 // goesOn notes that a gateway was fed, and of which build it is.

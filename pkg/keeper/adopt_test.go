@@ -9,17 +9,21 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/ringfence/ringfence/pkg/sandbox"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
 // fakeGateway answers what a gateway process would.
 type fakeGateway struct {
 	is    wire.ConfigReply
+	other bool // what it runs is another program, whatever it says
 	mute  bool // answers the configuration with nothing
 	hang  chan struct{}
 	conns wire.Connections
@@ -85,7 +89,7 @@ func meet(t *testing.T, f *fakeGateway, c config) (g *Gateway, conn *wire.Conn, 
 		defer mu.Unlock()
 		*list = append(*list, what)
 	}
-	g = NewGateway(GatewayOptions{Binary: "/proc/self/exe", Dir: t.TempDir(), Config: c, Logger: slog.New(slog.DiscardHandler),
+	g = NewGateway(GatewayOptions{Binary: program(t, 0), Dir: t.TempDir(), Config: c, Logger: slog.New(slog.DiscardHandler),
 		Handler: func(context.Context, wire.Type, []byte, []*os.File) ([]byte, []*os.File, error) { return nil, nil, nil },
 		Feed:    func(context.Context, *wire.Peer) error { note(&steps, "feed"); return nil },
 		Takeover: func(context.Context, *wire.Peer) error {
@@ -96,11 +100,55 @@ func meet(t *testing.T, f *fakeGateway, c config) (g *Gateway, conn *wire.Conn, 
 			return nil
 		},
 		Changed: func(what, _ string) { note(&changes, what) }})
+	if err := g.notePID(running(t, f.other)); err != nil {
+		t.Fatal(err)
+	}
 	return g, conn, func() []string {
 		mu.Lock()
 		defer mu.Unlock()
 		return append(slices.Clone(steps), changes...)
 	}
+}
+
+// program makes a copy of a program that sleeps, with some bytes behind it.
+func program(t *testing.T, more int) string {
+	t.Helper()
+	from, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Skip("sleep (coreutils) is not installed")
+	}
+	b, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, append(b, make([]byte, more)...), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// running starts a process of the program that the keeper would start, or of
+// another, and takes its file away: an upgrade does that.
+func running(t *testing.T, other bool) (pid int) {
+	t.Helper()
+	more := 0
+	if other {
+		more = 1
+	}
+	path := program(t, more)
+	cmd := exec.Command(path, "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid
 }
 
 // same is the answer of a gateway that this keeper could have started.
@@ -111,24 +159,20 @@ func same(t *testing.T, c config) wire.ConfigReply {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(b)
-	id, err := BinaryID("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return wire.ConfigReply{Config: sum[:], Binary: id, Version: wire.Version}
+	return wire.ConfigReply{Config: sum[:], Version: wire.Version}
 }
 
 func TestAnOutdatedGatewayIsReplaced(t *testing.T) {
 	c := config{"192.0.2.53:53"}
-	other, late := same(t, c), same(t, c)
-	other.Binary, late.Version = "1:2:3:4", wire.Version+2
+	late := same(t, c)
+	late.Version = wire.Version + 2
 	orderly, atOnce := []string{"takeover", "gateway-outdated"}, []string{"gateway-outdated"}
 	for name, tt := range map[string]struct {
 		f    *fakeGateway
 		want []string
 	}{
 		"another configuration":         {&fakeGateway{is: same(t, config{"192.0.2.54:53"})}, orderly},
-		"another build, not to outlive": {&fakeGateway{is: other}, orderly},
+		"another build, not to outlive": {&fakeGateway{is: same(t, c), other: true}, orderly},
 		"two versions newer":            {&fakeGateway{is: late}, atOnce},
 		"an answer without meaning":     {&fakeGateway{mute: true}, atOnce},
 	} {
@@ -167,8 +211,8 @@ func TestAGatewayOfAnotherBuildGoesOn(t *testing.T) {
 			continue // of what is built with another version
 		}
 		is := same(t, c)
-		is.Binary, is.Version = "1:2:3:4", tt.version
-		f := &fakeGateway{is: is, conns: 3}
+		is.Version = tt.version
+		f := &fakeGateway{is: is, other: true, conns: 3}
 		g, conn, said := meet(t, f, c)
 		g.health.every, g.o.Outlive = 5*time.Millisecond, tt.outlive
 		done := make(chan error, 1)
@@ -215,6 +259,61 @@ func TestAGatewayThatFitsIsAdopted(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// What a gateway says of its build counts for nothing: one that was taken over
+// before an upgrade says what the keeper would like to hear.
+func TestAGatewayIsNotBelieved(t *testing.T) {
+	c := config{}
+	for name, tt := range map[string]struct {
+		pid  func(t *testing.T) int
+		want fit
+	}{
+		"the same program":  {func(t *testing.T) int { return running(t, false) }, fits},
+		"another program":   {func(t *testing.T) int { return running(t, true) }, otherBuild},
+		"nobody knows whom": {nil, outdated},
+	} {
+		f := &fakeGateway{is: same(t, c)}
+		g, conn, _ := meet(t, f, c)
+		conn.Close()
+		id, err := BinaryID(g.o.Binary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.is.Binary = id // it says that it is what would be started
+		if tt.pid == nil {
+			err = os.Remove(g.pidPath())
+		} else {
+			err = g.notePID(tt.pid(t))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, theirs, err := wire.Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		there, err := wire.FromFile(theirs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _ = wire.NewPeer(there, f.handle, wire.Inflight).Serve(t.Context()) }()
+		peer := wire.NewPeer(conn, g.o.Handler, wire.Inflight)
+		go func() { _ = peer.Serve(t.Context()) }()
+		if is, err := g.configure(t.Context(), peer); err != nil || is.fit != tt.want || (is.why == "") != (tt.want == fits) {
+			t.Errorf("%s: %+v, %v", name, is, err)
+		}
+		conn.Close()
+	}
+	// A number that another process has by now is nobody's.
+	p, err := sandbox.ProcessOf(running(t, false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Start++
+	if same, err := executes(p, program(t, 0)); same || err == nil {
+		t.Errorf("another process of that number: %v, %v", same, err)
 	}
 }
 

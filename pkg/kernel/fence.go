@@ -184,7 +184,31 @@ func (f *Fence) load(o Options) error {
 	if err := f.openGuard(l, dir); err != nil {
 		return err
 	}
+	if err := f.countPinned(); err != nil {
+		return err
+	}
 	return f.dropOtherPrograms(l.digest)
+}
+
+// countPinned counts what an earlier keeper left among those for whom the
+// machine-wide programs stay attached: the end of one that this keeper puts
+// away must not take them from those that it has not adopted yet.
+func (f *Fence) countPinned() error {
+	ids, err := f.Pinned()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		f.watch.by[id] = true
+		var v bpf.FenceRfGuard
+		switch err := f.maps.Guards.Lookup(id, &v); {
+		case err == nil:
+			f.guard.by[id] = true
+		case !errors.Is(err, ebpf.ErrKeyNotExist):
+			return fmt.Errorf("guard: %w", err)
+		}
+	}
+	return nil
 }
 
 // tracepoints are node-wide: one link each, whatever the number of sandboxes.

@@ -109,8 +109,8 @@ type guard struct {
 	progs  []guardProgram
 	absent []string // hooks that this kernel lacks
 
-	mu    sync.Mutex // guards what follows
-	by    map[uint32]bool
+	mu    sync.Mutex      // guards what follows
+	by    map[uint32]bool // those that an earlier keeper left included, see countPinned
 	links []link.Link
 }
 

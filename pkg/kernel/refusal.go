@@ -96,8 +96,8 @@ type watcher struct {
 	err  error // why this kernel cannot
 	what map[string]bool
 
-	mu   sync.Mutex // guards what follows
-	by   map[uint32]bool
+	mu   sync.Mutex      // guards what follows
+	by   map[uint32]bool // those that an earlier keeper left included, see countPinned
 	link link.Link
 }
 

@@ -181,7 +181,7 @@ func (s *Sandbox) register(st State) error {
 		return fmt.Errorf("register cgroup: %w", err)
 	}
 	if st.Flags&FlagGateway != 0 || s.running { // no system call is refused to it by us
-		return nil
+		return s.fence.watch.leave(s.id) // counted in by Open, which did not know what it is
 	}
 	return s.fence.watch.join(s.id)
 }

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,24 +48,47 @@ func (m *Manager) Leftovers() ([]Leftover, error) {
 	return out, nil
 }
 
-// Adopt takes over a sandbox that a former keeper left. take returns the
-// listeners that the gateway still holds, nil if it holds none: then they are
-// opened again in the namespace that init holds. A sandbox whose init is gone,
-// or whose agent was never let go, is cleaned up instead (ok is false).
-func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint32) *Listeners) (ok bool, err error) {
+// Lives says whether there is something to take over: processes that were let
+// go and whose init is there, or a fence around processes of others.
+func (lo Leftover) Lives() bool {
+	return lo.Record.Foreign != nil || lo.Record.Started && lo.Record.Init.Alive()
+}
+
+// Take asks the gateway for the listeners of a sandbox; nil says that it
+// answered that it holds none. An error says that it gave no answer.
+type Take func(number uint32) (*Listeners, error)
+
+// ErrLater says that a sandbox was not taken over, nor anything done to it:
+// the same Leftover can be adopted again.
+var ErrLater = errors.New("it goes on behind its fence and is taken over later")
+
+// Adopt takes over a sandbox that a former keeper left. Listeners that the
+// gateway does not hold are opened again in the namespace that init holds. ok
+// is false without an error when nothing lives there any more: see PutAway. One
+// whose take-over fails is ended and put away, unless the error is ErrLater.
+func (m *Manager) Adopt(ctx context.Context, lo Leftover, take Take) (ok bool, err error) {
+	if !lo.Lives() {
+		return false, nil
+	}
+	listeners, err := take(lo.Record.Number)
+	if err != nil {
+		return false, fmt.Errorf("%w: its listeners: %w", ErrLater, err)
+	}
 	s := m.leftover(lo)
+	s.listeners = listeners
 	if s.Record.Foreign != nil {
-		return m.adoptForeign(ctx, s, take)
+		return m.adoptForeign(ctx, s)
 	}
-	if !s.Record.Started || !s.Record.Init.Alive() {
-		return false, m.discard(s)
+	if err = s.restore(); err == nil {
+		err = s.reattach(ctx)
 	}
-	if err := s.restore(); err != nil {
-		return false, errors.Join(err, m.discard(s))
+	if err != nil && ctx.Err() != nil {
+		s.letGo()
+		return false, fmt.Errorf("%w: %w", ErrLater, err)
 	}
-	s.listeners = take(s.Record.Number)
-	if err := s.reattach(ctx); err != nil {
-		return false, errors.Join(err, m.discard(s))
+	if err != nil {
+		m.putAway(s)
+		return false, err
 	}
 	m.mu.Lock()
 	m.reserved[s.Record.Number] = s.Record.Name
@@ -83,14 +105,31 @@ func (m *Manager) Adopt(ctx context.Context, lo Leftover, take func(number uint3
 	return true, nil
 }
 
-// Discard ends and removes a sandbox that is not to be adopted.
-// Adopted processes are not ended: they stay behind their fence.
-func (m *Manager) Discard(lo Leftover) error {
-	s := m.leftover(lo)
-	if s.Record.Foreign != nil {
-		return m.keepForeign(s, errors.New("it is not to be taken over"))
+// letGo gives up what this keeper opened of a sandbox and leaves it as it is.
+func (s *Sandbox) letGo() {
+	if s.control != nil {
+		s.control.end()
 	}
-	return m.discard(s)
+	if s.listeners != nil {
+		s.listeners.Close()
+	}
+	s.handback.close()
+	if s.uid != nil {
+		s.uid.leave()
+	}
+	if s.netns != nil {
+		s.netns.Close()
+	}
+	var errs []error
+	if s.names != nil {
+		errs = append(errs, s.names.Close())
+	}
+	if s.fence != nil {
+		errs = append(errs, s.fence.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.m.o.Logger.Error("a sandbox that is taken over later", "sandbox", s.Record.ID, "error", err)
+	}
 }
 
 func (m *Manager) leftover(lo Leftover) *Sandbox {
@@ -138,8 +177,10 @@ func (s *Sandbox) reopenWorkspace() {
 	if s.handback, err = reopenHandback(s.Record, s.dir); err == nil {
 		return
 	}
+	s.mu.Lock()
 	s.unchecked = true
 	s.problems = append(s.problems, err.Error())
+	s.mu.Unlock()
 	s.m.o.Logger.Error("the workspace will not be checked when it is handed back", "sandbox", s.Record.ID, "error", err)
 	e := s.event(event.KindWorkspace)
 	e.Verdict, e.Activity, e.Severity = event.Observed, "reported", event.SeverityHigh
@@ -229,112 +270,6 @@ func dialInit(path string) (*confine.Conn, error) {
 		return nil, err
 	}
 	return conn, nil
-}
-
-// discard ends and removes what is left of a sandbox that cannot be adopted.
-// When its processes do not end everything stays as it is for the next keeper,
-// and its number and uid are nobody else's; the error says so.
-func (m *Manager) discard(s *Sandbox) error {
-	if s.Principal.Org == "" {
-		s.Principal, _ = scope.ParsePrincipal(s.Record.Scope) // none in what is left of an unfinished launch
-	}
-	if s.control != nil {
-		s.control.end()
-	}
-	if s.listeners != nil {
-		s.listeners.Close()
-	}
-	if s.names != nil {
-		if err := s.names.Close(); err != nil {
-			m.o.Logger.Error("names of a leftover sandbox", "sandbox", s.Record.ID, "error", err)
-		}
-	}
-	if err := m.endLeftover(s); err != nil {
-		m.keep(s)
-		s.stuck(err)
-		return err
-	}
-	errs := []error{m.unfence(s)}
-	s.exit = Exit{Code: -1, At: time.Now().UTC()}
-	s.reopenWorkspace()
-	if s.handback != nil {
-		findings, err := s.handback.run()
-		errs = append(errs, err)
-		s.exit.Findings = findings
-		s.recordFindings(findings)
-	}
-	s.uid.Release()
-	errs = append(errs, os.RemoveAll(s.dir))
-	s.state = Stopped
-	s.view.Store(m.o.Snapshot().View(s.Principal))
-	m.mu.Lock()
-	m.past.add(s.Record.ID, s.Principal)
-	m.mu.Unlock()
-	err := errors.Join(errs...)
-	switch {
-	case s.Record.Started:
-		s.recordStop(-1, nil, err)
-	case s.Record.Scope != "": // its start is in the log, or may be
-		s.recordStop(-1, errors.New("the launch was cut short: the daemon ended during it"), err)
-	}
-	if m.o.Ended != nil {
-		m.o.Ended(s)
-	}
-	if err != nil {
-		m.o.Logger.Error("clean up a leftover sandbox", "sandbox", s.Record.ID, "error", err)
-	}
-	return nil
-}
-
-// endLeftover ends the processes of a leftover.
-func (m *Manager) endLeftover(s *Sandbox) error {
-	if s.Record.Cgroup == "" || gone(s.Record.Cgroup) {
-		return nil
-	}
-	return endProcesses(s.Record.Cgroup, m.patience)
-}
-
-// unfence removes the cgroup of a leftover that has no process, and what the
-// kernel keeps for it. The pins of a launch that was cut short cannot be
-// adopted; they are forgotten once the cgroup is gone.
-func (m *Manager) unfence(s *Sandbox) error {
-	var errs []error
-	if s.Record.Cgroup != "" && !gone(s.Record.Cgroup) {
-		if s.fence == nil {
-			// An error means that it was never whole: see Forget below.
-			s.fence, _ = m.o.Fence.AdoptSandbox(s.Record.Cgroup, s.Record.Number)
-		}
-		if s.fence != nil {
-			errs = append(errs, s.fence.Detach(), m.dropTables(s.fence.State().Policy))
-		}
-		errs = append(errs, RemoveCgroup(s.Record.Cgroup))
-	}
-	if s.Record.Number != 0 {
-		errs = append(errs, m.o.Fence.Forget(s.Record.Number))
-	}
-	return errors.Join(errs...)
-}
-
-// keep sees to it that nobody else gets what a sandbox has whose processes do
-// not end.
-func (m *Manager) keep(s *Sandbox) {
-	if s.Record.OwnUID && s.uid == nil {
-		uid, err := m.o.UIDs.Take(s.Record.UID)
-		if err != nil {
-			m.o.Logger.Error("uid of a sandbox that cannot be ended", "sandbox", s.Record.ID, "error", err)
-		}
-		s.uid = uid
-	}
-	if s.fence == nil {
-		s.fence, _ = m.o.Fence.AdoptSandbox(s.Record.Cgroup, s.Record.Number)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.reserved[s.Record.Number] = s.Record.Name
-	if s.fence != nil {
-		m.tables[s.fence.State().Policy] = true
-	}
-	m.stuck = append(m.stuck, s)
 }
 
 // recordForeignListeners reports a gateway that gave back sockets which are

@@ -199,7 +199,7 @@ func (s *Sandbox) recordLoose(list []LooseSocket) {
 }
 
 // adoptForeign takes over adopted processes that a former keeper left.
-func (m *Manager) adoptForeign(ctx context.Context, s *Sandbox, take func(number uint32) *Listeners) (ok bool, err error) {
+func (m *Manager) adoptForeign(ctx context.Context, s *Sandbox) (ok bool, err error) {
 	s.released = make(chan struct{})
 	if id, err := cgroupID(s.Record.Cgroup); err != nil || id != s.Record.CgroupID {
 		return false, m.discardForeign(s, endCgroup)
@@ -218,8 +218,11 @@ func (m *Manager) adoptForeign(ctx context.Context, s *Sandbox, take func(number
 	m.tables[s.table] = true
 	m.mu.Unlock()
 	s.netns = findNetwork(s.Record.Cgroup, s.Record.Foreign.Netns)
-	s.listeners = take(s.Record.Number)
 	if err := s.listenAgain(ctx); err != nil {
+		if ctx.Err() != nil {
+			s.letGo()
+			return false, fmt.Errorf("%w: %w", ErrLater, err)
+		}
 		return false, m.keepForeign(s, err)
 	}
 	m.mu.Lock()
@@ -293,6 +296,9 @@ func (m *Manager) keepForeign(s *Sandbox, why error) error {
 // adoption was never complete.
 func (m *Manager) discardForeign(s *Sandbox, why string) error {
 	var errs []error
+	if s.listeners != nil {
+		s.listeners.Close()
+	}
 	if why == endCgroup {
 		errs = append(errs, m.o.Fence.Forget(s.Record.Number))
 	} else if fence, err := m.o.Fence.AdoptRunning(s.Record.Cgroup, s.Record.Number); err == nil {

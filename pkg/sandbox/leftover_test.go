@@ -119,6 +119,19 @@ func (b *bench) directory(t *testing.T, id string) string {
 	return dir
 }
 
+// away puts a leftover away and waits until it is gone.
+func (b *bench) away(t *testing.T, lo Leftover) {
+	t.Helper()
+	if err := b.PutAway(lo); err != nil {
+		t.Fatal(err)
+	}
+	b.Severed()
+	b.wg.Wait()
+	if left := b.Ending(); len(left) != 0 {
+		t.Fatalf("not gone: %v", left)
+	}
+}
+
 func TestALaunchCutShortIsForgottenByTheKernel(t *testing.T) {
 	b := newBench(t, "")
 	b.directory(t, "0a0b0c0d")
@@ -129,6 +142,7 @@ func TestALaunchCutShortIsForgottenByTheKernel(t *testing.T) {
 	if ok, err := b.Adopt(t.Context(), left[0], nil); ok || err != nil {
 		t.Errorf("adopted: %v, %v", ok, err)
 	}
+	b.away(t, left[0])
 	if !slices.Equal(b.fence.forgotten, []uint32{0x0a0b0c0d}) {
 		t.Errorf("forgotten: %x", b.fence.forgotten)
 	}
@@ -151,11 +165,104 @@ func TestARecordedStartHasItsEndAfterAKeeperWasKilled(t *testing.T) {
 	if err != nil || len(left) != 1 {
 		t.Fatal(left, err)
 	}
-	if err := b.Discard(left[0]); err != nil {
-		t.Fatal(err)
-	}
+	b.away(t, left[0])
 	if ends := b.log.of(event.KindSandboxStop); len(ends) != 1 || !strings.Contains(ends[0].Reason, "cut short") {
 		t.Errorf("ends: %+v", ends)
+	}
+}
+
+// A sandbox that lives is not touched while the gateway does not say what it
+// holds, or when the time is up in the middle; the next round finds it as it
+// was.
+func TestWhatCannotBeTakenOverNowIsTakenOverLater(t *testing.T) {
+	b := newBench(t, "")
+	dir := b.directory(t, "00000007")
+	self, err := ProcessOf(os.Getpid()) // lives, and would not survive being ended
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ca.New(dir, "00000007", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r := Record{ID: "00000007", Number: 7, Scope: "org:o/team:t/agent:a/sandbox:00000007", Started: true, Init: self, OwnUID: true, UID: 1 << 30}
+	if err := r.save(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := b.Leftovers()
+	if err != nil || len(left) != 1 || !left[0].Lives() {
+		t.Fatal(left, err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, try := range map[string]func() (bool, error){
+		"no answer": func() (bool, error) {
+			return b.Adopt(t.Context(), left[0], func(uint32) (*Listeners, error) { return nil, wire.ErrClosed })
+		},
+		"the time is up": func() (bool, error) {
+			return b.Adopt(over, left[0], func(uint32) (*Listeners, error) { return nil, nil })
+		},
+	} {
+		ok, err := try()
+		if ok || !errors.Is(err, ErrLater) {
+			t.Errorf("%s: %v, %v", name, ok, err)
+		}
+		if gone(dir) || len(b.Ending()) != 0 || len(b.fence.forgotten) != 0 || len(b.log.of(event.KindSandboxStop)) != 0 {
+			t.Errorf("%s: something was done to it", name)
+		}
+		uid, err := b.o.UIDs.Take(1 << 30)
+		if err != nil {
+			t.Errorf("%s: the next round does not get its uid: %v", name, err)
+		}
+		uid.Release()
+	}
+	// The control: with an answer and time it is one that cannot be adopted.
+	ok, err := b.Adopt(t.Context(), left[0], func(uint32) (*Listeners, error) { return nil, nil })
+	if ok || !errors.Is(err, errNoFence) {
+		t.Errorf("%v, %v", ok, err)
+	}
+	b.Severed()
+	b.wg.Wait()
+	if !gone(dir) || len(b.log.of(event.KindSandboxStop)) != 1 {
+		t.Error("it was not put away")
+	}
+}
+
+// The uid of one whose workspace is not handed back is nobody else's.
+func TestTheUIDOfAnEndedSandboxIsHeld(t *testing.T) {
+	b := newBench(t, "")
+	s := b.leftover(Leftover{dir: b.directory(t, "00000007"), Record: Record{ID: "00000007", Number: 7, OwnUID: true, UID: 1 << 30}})
+	problems, err := b.sever(s)
+	if err != nil || problems != nil {
+		t.Fatal(problems, err)
+	}
+	if uid, err := b.o.UIDs.Take(1 << 30); err == nil {
+		uid.Release()
+		t.Error("its uid is free before its workspace was handed back")
+	}
+	b.clearAway(s, nil)
+	uid, err := b.o.UIDs.Take(1 << 30)
+	if err != nil {
+		t.Fatalf("its uid is not free afterwards: %v", err)
+	}
+	uid.Release()
+}
+
+// No table goes while something of a former keeper is judged on one that
+// nobody knows.
+func TestSweepLeavesTheTablesOfWhatIsKept(t *testing.T) {
+	for name, keep := range map[string]func(*bench){
+		"adopted processes": func(b *bench) { b.kept = append(b.kept, place{"00000005", "/nowhere"}) },
+		"processes that do not end": func(b *bench) {
+			b.stuck = append(b.stuck, &Sandbox{Record: Record{ID: "00000005"}})
+		},
+	} {
+		b := newBench(t, "")
+		b.fence.pinned, b.fence.tables = []uint32{5}, []uint32{50}
+		b.reserved[5] = ""
+		keep(b)
+		if err := b.Sweep(); err != nil || len(b.fence.dropped) != 0 || len(b.fence.forgotten) != 0 {
+			t.Errorf("%s: dropped %d, forgotten %d, %v", name, b.fence.dropped, b.fence.forgotten, err)
+		}
 	}
 }
 

@@ -109,11 +109,13 @@ type Manager struct {
 	probing  map[uint32]*probing // by number, from the launch to the end
 	tables   map[uint32]bool     // table numbers in use
 	walk     *kernel.Walker      // through the kernel's tables; only Attest uses it
+	ending   map[string]*Sandbox // by id: what was put away and is not gone yet
 	stuck    []*Sandbox          // leftovers whose processes do not end: their uids stay locked
 	kept     []place             // adopted processes that could not be taken over: their fence stays
 	idle     []uint32            // uids given back, to be used again first: idmaps are kept for them
 	closed   bool
-	wg       sync.WaitGroup // one per living sandbox, and one for the spare
+	wg       sync.WaitGroup // one per living sandbox, one for the spare, and one per sandbox that is put away
+	severing sync.WaitGroup // one per sandbox that is put away and has something in the kernel
 	spare    *launch        // ready for a request; nil if there is none
 
 	sparing sync.Mutex // one spare at a time; taken before mu
@@ -135,7 +137,7 @@ func NewManager(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
-	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{},
+	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{},
 		filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
@@ -163,10 +165,12 @@ func (m *Manager) List() []*Sandbox {
 	for _, s := range m.byID {
 		out = append(out, s)
 	}
-	slices.SortFunc(out, func(a, b *Sandbox) int {
-		return cmp.Or(a.Record.Created.Compare(b.Record.Created), strings.Compare(a.Record.ID, b.Record.ID))
-	})
+	slices.SortFunc(out, byAge)
 	return out
+}
+
+func byAge(a, b *Sandbox) int {
+	return cmp.Or(a.Record.Created.Compare(b.Record.Created), strings.Compare(a.Record.ID, b.Record.ID))
 }
 
 // Contains says whether a cgroup path of the v2 hierarchy (relative to its

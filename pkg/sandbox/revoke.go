@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/kernel"
@@ -20,23 +22,38 @@ import (
 // it may still be on its way into the kernel's lists of sockets.
 const Settle = 200 * time.Millisecond
 
+// lookers is how many sandboxes are looked at side by side. One look is some
+// hundred microseconds of kernel time, which goes through a table of the whole
+// machine, and more where an agent holds many sockets: that is not to be the
+// others' delay.
+const lookers = 8
+
 // EndDenied ends what sandboxes still have open and their policy denies now,
 // in those where the last changes closed something. It holds no lock of a
 // sandbox while it works, so that launches and DNS do not wait for it. more says that it
 // is to be called once more when Settle is over.
 func (m *Manager) EndDenied() (more bool, err error) {
+	var mu sync.Mutex // guards more and errs
 	var errs []error
+	var g errgroup.Group
+	g.SetLimit(lookers)
 	for _, s := range m.List() {
-		again, err := s.endDenied()
-		if errors.Is(err, kernel.ErrNoDestroy) {
-			return false, err // the same for all
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("sandbox %s: %w", s.Record.ID, err))
-		}
-		more = more || again
+		g.Go(func() error {
+			again, err := s.endDenied()
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("sandbox %s: %w", s.Record.ID, err))
+			}
+			more = more || again
+			return nil
+		})
 	}
-	return more, errors.Join(errs...)
+	_ = g.Wait() // errs has them
+	if err = errors.Join(errs...); errors.Is(err, kernel.ErrNoDestroy) {
+		more = false // the same for all
+	}
+	return more, err
 }
 
 func (s *Sandbox) endDenied() (more bool, err error) {

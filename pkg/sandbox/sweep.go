@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 )
 
@@ -30,8 +31,12 @@ func (m *Manager) unfinished(id string) Record {
 
 // Sweep removes from the kernel what former keepers left and nobody owns:
 // fences of sandboxes that this manager does not know, and table entries that
-// no state names. It is for after every leftover was adopted or discarded;
+// no state names. It is for after every leftover was adopted or severed;
 // launches may be under way.
+//
+// While something of a former keeper stays as it is, tables stay too: the one
+// that it is judged on may be any, and one that goes entry by entry opens what
+// its exceptions close.
 func (m *Manager) Sweep() error {
 	// What is seen first and reserved by nobody afterwards is nobody's: a
 	// launch reserves its numbers before it uses them.
@@ -51,6 +56,10 @@ func (m *Manager) Sweep() error {
 			errs = append(errs, m.discard(m.leftover(Leftover{Record: m.unfinished(id), dir: filepath.Join(m.o.Dir, id)})))
 		}
 	}
+	if err := errors.Join(errs...); err != nil || m.keepsTables() {
+		m.o.Logger.Warn("tables of former daemons stay: something is judged on them that could not be taken over")
+		return err
+	}
 	m.mu.Lock()
 	var old []uint32
 	for _, t := range tables {
@@ -59,7 +68,15 @@ func (m *Manager) Sweep() error {
 		}
 	}
 	m.mu.Unlock()
-	return errors.Join(append(errs, m.dropTables(old...))...)
+	return m.dropTables(old...)
+}
+
+// keepsTables says that something stays of a former keeper of which it is not
+// known which table it is judged on.
+func (m *Manager) keepsTables() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.kept) > 0 || slices.ContainsFunc(m.stuck, func(s *Sandbox) bool { return s.fence == nil })
 }
 
 // owned says whether a number belongs to a launch under way, a living sandbox

@@ -237,7 +237,7 @@ func (m *ID) Decode(b []byte) error {
 // another program.
 type ConfigReply struct {
 	Config     []byte   // SHA-256 of the configuration that it works with
-	Binary     string   // which file it executes, see keeper.BinaryID
+	Binary     string   // which file it says that it executes, see keeper.BinaryID; nothing of this version believes it
 	Unconfined []string // walls that it could not put around itself
 	Version    uint16   // of the messages that it knows; 1 says nothing
 }

@@ -196,6 +196,10 @@ func resolve(name string) error {
 	return nil
 }
 
+// stall is how long a line of a stream may take: a machine that is slow is no
+// connection that broke, which shows at once.
+const stall = time.Minute
+
 // stream counts echoed lines until the connection breaks.
 func stream(addr string, c *Count) error {
 	conn, err := net.DialTimeout("tcp", addr, patience)
@@ -205,7 +209,7 @@ func stream(addr string, c *Count) error {
 	defer conn.Close()
 	r := bufio.NewReader(conn)
 	for i := 0; ; i++ {
-		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(stall)); err != nil {
 			return err
 		}
 		want := fmt.Sprintf("line %d\n", i)
