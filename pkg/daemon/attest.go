@@ -19,39 +19,50 @@ func (d *Daemon) attest(ctx context.Context) {
 	}
 }
 
-// attestGateway looks at the programs on the gateway's cgroup as often. It only
+// attestNode looks as often at the programs on the node's own cgroups. It only
 // tells: a gateway that is ended comes back into the same cgroup, and every
 // sandbox depends on it.
-func (d *Daemon) attestGateway(ctx context.Context) {
+func (d *Daemon) attestNode(ctx context.Context) {
 	tick := time.NewTicker(d.cfg.Attest.Interval)
 	defer tick.Stop()
-	told := ""
+	told := map[string]string{}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		found := ""
-		if err := d.gwFence.Attested(); err != nil {
-			found = err.Error()
+		for _, c := range []ownCgroup{
+			{"gateway", "it could reach addresses that no document lists", d.gwFence.Attested},
+			{"listeners", "whoever can reach the loopback of what was adopted could use its listeners", d.foreign.attested},
+		} {
+			found := ""
+			if err := c.attested(); err != nil {
+				found = err.Error()
+			}
+			if found != told[c.name] {
+				d.append(c.attestation(found, d.version))
+			}
+			told[c.name] = found
 		}
-		if found != told {
-			d.append(gatewayAttestation(found, d.version))
-			d.logger.Error("attestation of the gateway's cgroup", "found", found)
-		}
-		told = found
 	}
 }
 
-// gatewayAttestation is the event; found is "" when the programs stand again.
-func gatewayAttestation(found, version string) *event.Event {
+// ownCgroup is one of the node itself.
+type ownCgroup struct {
+	name     string
+	fallen   string // what it means if its programs do not stand
+	attested func() error
+}
+
+// attestation is the event; found is "" when the programs stand again.
+func (c ownCgroup) attestation(found, version string) *event.Event {
 	e := &event.Event{Kind: event.KindTamper, Time: time.Now().UTC(), Source: "keeper", Verdict: event.Observed, Activity: "attest", Layer: "network",
-		Object: "gateway", Version: version, Severity: event.SeverityCritical, ReasonCode: "attestation", Detail: found,
-		Reason: "the programs on the gateway's cgroup no longer stand: it could reach addresses that no document lists",
+		Object: c.name, Version: version, Severity: event.SeverityCritical, ReasonCode: "attestation", Detail: found,
+		Reason: "the programs on the cgroup of the " + c.name + " no longer stand: " + c.fallen,
 		Remedy: "find out who changed it as root; SIGINT to the daemon and a new start build them again"}
 	if found == "" {
-		e.Severity, e.ReasonCode, e.Reason, e.Remedy = event.SeverityMedium, "attestation-restored", "the programs on the gateway's cgroup stand again", ""
+		e.Severity, e.ReasonCode, e.Reason, e.Remedy = event.SeverityMedium, "attestation-restored", "the programs on the cgroup of the "+c.name+" stand again", ""
 	}
 	return e
 }

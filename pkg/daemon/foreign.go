@@ -20,13 +20,6 @@ import (
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
-// Numbers of the cgroup of listeners and of its table, beside those of the
-// gateway.
-const (
-	listenersNumber = 1<<31 + 2
-	listenersTable  = 1<<31 + 3
-)
-
 // foreignNetworks opens listeners in network namespaces that are not ours, by a
 // short-lived process in a cgroup of its own: a listener meets the programs of
 // the cgroup it was made in for as long as it lives. It is made when something
@@ -76,7 +69,7 @@ func (n *foreignNetworks) attach(path string) (*kernel.Sandbox, error) {
 	return n.fence.AttachListeners(path, listenersNumber, listenersTable)
 }
 
-// close gives up descriptors; remove takes the cgroup away as well.
+// close gives up descriptors; the fence stays.
 func (n *foreignNetworks) close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -85,6 +78,16 @@ func (n *foreignNetworks) close() {
 		n.at.Close() //nolint:errcheck // pins stay
 		n.cgroup, n.at = nil, nil
 	}
+}
+
+// attested says what is wrong with the programs on the cgroup, if there is one.
+func (n *foreignNetworks) attested() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.at == nil {
+		return nil
+	}
+	return n.at.Attested()
 }
 
 // settle removes what a former daemon left, if nobody needs it any more: it is
@@ -99,6 +102,7 @@ func (n *foreignNetworks) settle(kept int) error {
 	return errors.Join(sandbox.RemoveCgroup(path), n.fence.Forget(listenersNumber), n.fence.DropPolicy(listenersTable))
 }
 
+// remove takes the cgroup away.
 func (n *foreignNetworks) remove() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

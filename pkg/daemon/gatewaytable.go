@@ -7,14 +7,17 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/sandbox"
 )
 
 // Numbers of the node itself in the kernel's tables; sandboxes use the lower
 // half of the range.
 const (
-	gatewayNumber = 1<<31 + 1
-	gatewayTableA = 1<<31 + 1
-	gatewayTableB = 1<<31 + 2
+	gatewayNumber   = sandbox.NodeOwn + 1
+	gatewayTableA   = sandbox.NodeOwn + 1
+	gatewayTableB   = sandbox.NodeOwn + 2
+	listenersNumber = sandbox.NodeOwn + 2
+	listenersTable  = sandbox.NodeOwn + 3
 )
 
 // everywhere is what the gateway may connect to in the open Internet.

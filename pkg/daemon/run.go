@@ -52,7 +52,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	wg.Go(func() { d.endRevoked(work) })
 	wg.Go(func() { d.watchNode(work) })
 	wg.Go(func() { d.attest(work) })
-	wg.Go(func() { d.attestGateway(work) })
+	wg.Go(func() { d.attestNode(work) })
 	restoreAudit := d.readDenials(work, &wg)
 	defer restoreAudit()
 	wg.Go(func() {

@@ -30,7 +30,7 @@ const (
 	KindLoss              // records that could not be kept: Application Error 6008
 	KindWorkspace         // something found (and quarantined) in a workspace: Detection Finding 2004
 	KindKernelDenial      // a non-address denial of a cgroup hook (socket family, unix socket, backstop): 4001 Refuse
-	KindTamper            // hostile or malformed input on a private channel: Detection Finding 2004
+	KindTamper            // a wall that no longer stands, something outside of the fence, hostile input on a private channel: Detection Finding 2004
 )
 
 // Verdict is what was decided. The zero value is a denial.

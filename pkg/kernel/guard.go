@@ -23,24 +23,26 @@ type guardInfo struct {
 	hook   Hook
 	lsm    string // the kernel's name of it, and that of the pin behind "lsm_"
 	prog   string // in the object
-	kernel string // first kernel with it; every other one has it with BPF LSM (5.7)
+	kernel string // first kernel with it; BPF LSM is of 5.7
+	// optional: the others are there without it.
+	optional bool
 }
 
 // guardHooks in the order of the kernel program. One that the kernel lacks is
 // left out: nothing depends on the guard.
 var guardHooks = [...]guardInfo{
-	{HookLSMSocket, "socket_create", bpf.GuardProgRfLsmSocket, "5.7"},
-	{HookLSMConnect, "socket_connect", bpf.GuardProgRfLsmConnect, "5.7"},
-	{HookLSMSendmsg, "socket_sendmsg", bpf.GuardProgRfLsmSendmsg, "5.7"},
-	{HookLSMEntry, "inode_create", bpf.GuardProgRfLsmCreate, "5.7"},
-	{HookLSMEntry, "inode_mknod", bpf.GuardProgRfLsmMknod, "5.7"},
-	{HookLSMEntry, "inode_mkdir", bpf.GuardProgRfLsmMkdir, "5.7"},
-	{HookLSMEntry, "inode_symlink", bpf.GuardProgRfLsmSymlink, "5.7"},
-	{HookLSMEntry, "inode_link", bpf.GuardProgRfLsmLink, "5.7"},
-	{HookLSMEntry, "inode_rename", bpf.GuardProgRfLsmRename, "5.7"},
-	{HookLSMExec, "bprm_check_security", bpf.GuardProgRfLsmExec, "5.7"},
-	{HookLSMUserns, "userns_create", bpf.GuardProgRfLsmUserns, "6.1"},
-	{HookLSMURing, "uring_allowed", bpf.GuardProgRfLsmUring, "6.15"},
+	{HookLSMSocket, "socket_create", bpf.GuardProgRfLsmSocket, "5.7", false},
+	{HookLSMConnect, "socket_connect", bpf.GuardProgRfLsmConnect, "5.7", false},
+	{HookLSMSendmsg, "socket_sendmsg", bpf.GuardProgRfLsmSendmsg, "5.7", false},
+	{HookLSMEntry, "inode_create", bpf.GuardProgRfLsmCreate, "5.7", false},
+	{HookLSMEntry, "inode_mknod", bpf.GuardProgRfLsmMknod, "5.7", false},
+	{HookLSMEntry, "inode_mkdir", bpf.GuardProgRfLsmMkdir, "5.7", false},
+	{HookLSMEntry, "inode_symlink", bpf.GuardProgRfLsmSymlink, "5.7", false},
+	{HookLSMEntry, "inode_link", bpf.GuardProgRfLsmLink, "5.7", false},
+	{HookLSMEntry, "inode_rename", bpf.GuardProgRfLsmRename, "5.7", false},
+	{HookLSMExec, "bprm_check_security", bpf.GuardProgRfLsmExec, "5.7", false},
+	{HookLSMUserns, "userns_create", bpf.GuardProgRfLsmUserns, "6.1", true},
+	{HookLSMURing, "uring_allowed", bpf.GuardProgRfLsmUring, "6.15", true},
 }
 
 // Way is how a directory entry comes to be.
@@ -138,7 +140,7 @@ func (f *Fence) openGuard(l *loader, dir string) error {
 	}
 	for _, h := range guardHooks {
 		p, err := l.program(dir, "lsm_"+h.lsm, l.guard, h.prog)
-		if err != nil && h.kernel != "5.7" {
+		if err != nil && h.optional {
 			g.absent = append(g.absent, h.lsm)
 			continue
 		}

@@ -97,7 +97,7 @@ func (f *Fence) judgeCIDR(policy uint32, d dest) (bool, error) {
 		var val bpf.FenceRfCidrValue
 		found, err := lookup(f.maps.Cidrs, &key, &val)
 		if found || err != nil {
-			return val.Allow == uint8(bpf.FenceRfVerdictKindRF_ALLOW), err
+			return allows(val), err
 		}
 	}
 	return false, nil

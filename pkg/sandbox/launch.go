@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -481,21 +482,10 @@ func (s *Sandbox) startEvent() *event.Event {
 	e := s.event(event.KindSandboxStart)
 	e.Verdict, e.Activity = event.Observed, "start"
 	e.PID = uint32(s.Record.Init.PID)
-	e.Args = joinArgs(s.Record.Argv)
+	e.Args = strings.Join(s.Record.Argv, " ")
 	e.Actor = fmt.Sprintf("uid=%d", s.Record.Owner)
 	e.Detail = "profile " + s.Record.Profile
 	return e
-}
-
-func joinArgs(argv []string) string {
-	out := ""
-	for i, a := range argv {
-		if i > 0 {
-			out += " "
-		}
-		out += a
-	}
-	return out
 }
 
 // statOf identifies a directory descriptor.

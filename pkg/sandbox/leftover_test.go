@@ -268,7 +268,7 @@ func TestSweepLeavesTheTablesOfWhatIsKept(t *testing.T) {
 
 func TestSweepRemovesWhatNobodyOwns(t *testing.T) {
 	b := newBench(t, "")
-	b.fence.pinned, b.fence.tables = []uint32{5, 6, nodeOwn + 1}, []uint32{50, 60, nodeOwn + 1}
+	b.fence.pinned, b.fence.tables = []uint32{5, 6, NodeOwn + 1}, []uint32{50, 60, NodeOwn + 1}
 	b.reserved[5], b.tables[50] = "", true
 	if err := b.Sweep(); err != nil {
 		t.Fatal(err)

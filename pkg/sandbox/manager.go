@@ -128,10 +128,8 @@ type Manager struct {
 
 // NewManager makes an empty manager. See Adopt for what a former keeper left.
 func NewManager(o Options) (*Manager, error) {
-	for _, d := range []string{o.Dir} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, fmt.Errorf("sandboxes: %w", err)
-		}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
 	host, err := namespacesOf("self")
 	if err != nil {
@@ -200,7 +198,7 @@ func (m *Manager) reserve(s *Sandbox) error {
 			return err
 		}
 		n := binary.BigEndian.Uint32(b[:])
-		if n == 0 || n > 1<<31 { // the upper half belongs to the node itself
+		if n == 0 || n >= NodeOwn { // the upper half belongs to the node itself
 			continue
 		}
 		if _, taken := m.reserved[n]; taken {

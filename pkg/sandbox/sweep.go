@@ -10,9 +10,9 @@ import (
 	"strconv"
 )
 
-// nodeOwn is where the numbers of the node itself begin: those of its gateway
+// NodeOwn is where the numbers of the node itself begin: those of its gateway
 // and of its gateway's tables.
-const nodeOwn = 1 << 31
+const NodeOwn = 1 << 31
 
 // numberOf is the inverse of IDOf; 0 for what is no id.
 func numberOf(id string) uint32 {
@@ -50,7 +50,7 @@ func (m *Manager) Sweep() error {
 	}
 	var errs []error
 	for _, n := range pinned {
-		if n < nodeOwn && !m.owned(n) {
+		if n < NodeOwn && !m.owned(n) {
 			m.o.Logger.Warn("a fence without a sandbox is removed", "sandbox", IDOf(n))
 			id := IDOf(n)
 			errs = append(errs, m.discard(m.leftover(Leftover{Record: m.unfinished(id), dir: filepath.Join(m.o.Dir, id)})))
@@ -63,7 +63,7 @@ func (m *Manager) Sweep() error {
 	m.mu.Lock()
 	var old []uint32
 	for _, t := range tables {
-		if t < nodeOwn && !m.tables[t] {
+		if t < NodeOwn && !m.tables[t] {
 			old = append(old, t)
 		}
 	}

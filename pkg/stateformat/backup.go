@@ -19,6 +19,9 @@ func save(dir, backup string, paths []string) error {
 	if err := os.MkdirAll(backup, 0o700); err != nil {
 		return err
 	}
+	if err := writeDurably(filepath.Join(backup, doingFile), nil); err != nil {
+		return err
+	}
 	for _, p := range paths {
 		if err := copyTree(filepath.Join(dir, p), filepath.Join(backup, p)); err != nil {
 			return err

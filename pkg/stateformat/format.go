@@ -26,6 +26,7 @@ const (
 	formatFile = "format"
 	backupDir  = "backup"
 	wholeFile  = "whole" // in a backup that is complete
+	doingFile  = "doing" // and here as long as its step is under way
 )
 
 // Step brings a directory from one format to the next.
@@ -50,8 +51,8 @@ func (e *NewerError) Error() string {
 	msg := fmt.Sprintf("the state directory %s has format %d, written by ringfenced %s; this is ringfenced %s, which knows formats up to %d: start version %s or a later one again",
 		e.Dir, e.Found, e.By, e.Self, e.Known, e.By)
 	if len(e.Backups) > 0 {
-		msg += fmt.Sprintf("; or go back, and lose what was changed since: put what is in %s back into its place, remove %s, and write %q into %s",
-			e.Backups[0], filepath.Join(e.Backups[0], wholeFile), strings.TrimPrefix(filepath.Base(e.Backups[0]), "format-")+" "+e.Self, filepath.Join(e.Dir, formatFile))
+		msg += fmt.Sprintf("; or go back, and lose what was changed since: put what is in %s back into its place, and write %q into %s",
+			e.Backups[0], strings.TrimPrefix(filepath.Base(e.Backups[0]), "format-")+" "+e.Self, filepath.Join(e.Dir, formatFile))
 	}
 	return msg
 }
@@ -61,7 +62,7 @@ func (e *NewerError) Error() string {
 // Steps must lead from every older format to want. One that was interrupted is
 // done again, on what it found.
 func Open(dir, version string, want int, steps []Step, log *slog.Logger) error {
-	have, by, err := read(dir)
+	have, by, err := read(dir, want)
 	if err != nil {
 		return err
 	}
@@ -90,6 +91,11 @@ func Open(dir, version string, want int, steps []Step, log *slog.Logger) error {
 			return err
 		}
 	}
+	for n := want - 1; n >= First; n-- {
+		if err := done(dir, n); err != nil {
+			return err
+		}
+	}
 	if by == version && exists(filepath.Join(dir, formatFile)) {
 		return nil
 	}
@@ -105,11 +111,12 @@ func indexOf(steps []Step, from int) int {
 	return -1
 }
 
-// take does one step. A backup that is whole is of an attempt that was
-// interrupted: its content is what the step has to begin with.
+// take does one step. A backup whose step is under way is of an attempt that
+// was interrupted: its content is what the step has to begin with. Any other is
+// of a step that was done, and undone by hand since.
 func take(dir string, s Step) error {
 	backup := backupOf(dir, s.From)
-	if exists(filepath.Join(backup, wholeFile)) {
+	if exists(filepath.Join(backup, wholeFile)) && exists(filepath.Join(backup, doingFile)) {
 		if err := restore(dir, backup, s.Paths); err != nil {
 			return fmt.Errorf("put back what an interrupted attempt found: %w", err)
 		}
@@ -123,7 +130,7 @@ func take(dir string, s Step) error {
 }
 
 // read returns format 0 for a directory that holds nothing yet.
-func read(dir string) (format int, by string, err error) {
+func read(dir string, want int) (format int, by string, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, formatFile))
 	if errors.Is(err, os.ErrNotExist) {
 		entries, err := os.ReadDir(dir)
@@ -142,7 +149,7 @@ func read(dir string) (format int, by string, err error) {
 	format, err = strconv.Atoi(number)
 	if !ok || err != nil || format < First || by == "" {
 		return 0, "", fmt.Errorf("%s says %q, which is no format: write \"NUMBER VERSION\" into it, as the version that wrote the directory would (this one writes %d)",
-			filepath.Join(dir, formatFile), b, First)
+			filepath.Join(dir, formatFile), b, want)
 	}
 	return format, by, nil
 }
@@ -156,6 +163,18 @@ func write(dir string, format int, version string) error {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	return syncDir(dir)
+}
+
+// done takes the mark away from the backup of a step behind which the directory
+// is for good.
+func done(dir string, from int) error {
+	mark := filepath.Join(backupOf(dir, from), doingFile)
+	if err := os.Remove(mark); err == nil {
+		return syncDir(filepath.Dir(mark))
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	return nil
 }
 
 func backupOf(dir string, format int) string {

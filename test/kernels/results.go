@@ -102,7 +102,7 @@ func (o *outcome) good() bool { return o.ended && o.end.Code == 0 && o.end.Text 
 
 // unfinished adds what a job that did not come to its own end left.
 func (o *outcome) unfinished(printed map[string][]string) {
-	if o.ended && o.end.Code == 0 && o.end.Text == "" || o.ended && o.end.Code == 1 && o.failed > 0 {
+	if o.good() || o.ended && o.end.Code == 1 && o.failed > 0 {
 		return
 	}
 	o.failed++
