@@ -3,12 +3,9 @@
 package e2e
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -19,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/test/env"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -119,51 +117,27 @@ func (w *datagramWorld) serve(t *testing.T, name string, at netip.AddrPort) {
 
 // datagramClient is the program inside; see testdata/datagramgo.
 type datagramClient struct {
-	t     *testing.T
-	in    io.Writer
-	lines chan string
+	*node.Talk
+	t *testing.T
 }
 
 func (w *datagramWorld) client(t *testing.T, name string) *datagramClient {
 	t.Helper()
-	cmd := w.n.Command(t.Context(), "run", "--profile", "coding", "--name", name, "--", "./datagramgo")
-	cmd.Dir = w.ws
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	need(t, err)
-	out, err := cmd.StdoutPipe()
-	need(t, err)
-	need(t, cmd.Start())
-	c := &datagramClient{t: t, in: in, lines: make(chan string, 100)}
-	go func() {
-		defer close(c.lines)
-		for sc := bufio.NewScanner(out); sc.Scan(); {
-			c.lines <- sc.Text()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = in.Close()
-		for range c.lines { // to its end
-		}
-		_ = cmd.Wait()
-	})
-	return c
+	return &datagramClient{w.n.Talk(t, w.ws, "--profile", "coding", "--name", name, "--", "./datagramgo"), t}
 }
 
 // say gives one command and returns the answer.
 func (c *datagramClient) say(format string, args ...any) string {
 	c.t.Helper()
 	command := fmt.Sprintf(format, args...)
-	if _, err := fmt.Fprintln(c.in, command); err != nil {
-		c.t.Fatal(err)
-	}
+	c.Tell(command)
 	select {
-	case line, ok := <-c.lines:
+	case line, ok := <-c.Lines:
 		if !ok {
 			c.t.Fatalf("%s: the client has ended", command)
 		}
 		return line
-	case <-time.After(60 * time.Second):
+	case <-time.After(env.Wait(60 * time.Second)):
 		c.t.Fatalf("%s: no answer", command)
 	}
 	return ""

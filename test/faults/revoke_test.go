@@ -3,9 +3,7 @@
 package faults
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,9 +20,8 @@ import (
 // client is a program inside a sandbox that is told what to do; see
 // testdata/flows.
 type client struct {
+	*node.Talk
 	t     *testing.T
-	in    io.Writer
-	lines chan string
 	later []string // said, and not asked for yet
 }
 
@@ -32,42 +29,13 @@ func startClient(t *testing.T, n *node.Node, name string) *client {
 	t.Helper()
 	ws := n.Workspace(t)
 	node.BuildInto(t, ws, "test/faults/testdata/flows")
-	cmd := n.Command(t.Context(), "run", "--profile", "coding", "--name", name, "--", "./flows")
-	cmd.Dir = ws
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c := &client{t: t, in: in, lines: make(chan string, 1000)}
-	go func() {
-		defer close(c.lines)
-		for sc := bufio.NewScanner(out); sc.Scan(); {
-			c.lines <- sc.Text()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = in.Close()
-		for range c.lines { // to its end
-		}
-		_ = cmd.Wait()
-	})
-	return c
+	return &client{Talk: n.Talk(t, ws, "--profile", "coding", "--name", name, "--", "./flows"), t: t}
 }
 
 // tell gives a command and waits for a line that begins with one of want.
 func (c *client) tell(command string, want ...string) string {
 	c.t.Helper()
-	if _, err := fmt.Fprintln(c.in, command); err != nil {
-		c.t.Fatal(err)
-	}
+	c.Tell(command)
 	return c.hear(want...)
 }
 
@@ -89,7 +57,7 @@ func (c *client) hear(want ...string) string {
 	}
 	for end := time.After(soon); ; {
 		select {
-		case line, ok := <-c.lines:
+		case line, ok := <-c.Lines:
 			if !ok {
 				c.t.Fatalf("the client ended; wanted %q, had %q", want, c.later)
 			}
@@ -108,7 +76,7 @@ func (c *client) silent(prefix string) {
 	c.t.Helper()
 	for {
 		select {
-		case line, ok := <-c.lines:
+		case line, ok := <-c.Lines:
 			if ok {
 				c.later = append(c.later, line)
 				continue
