@@ -9,11 +9,11 @@ import (
 	"github.com/ringfence/ringfence/pkg/event"
 )
 
-// attest looks at the walls of sandboxes from when those of a former daemon
-// were taken over.
+// attest looks at the walls of sandboxes from when nothing of a former daemon is
+// in the kernel but what was taken over: it would wonder at the rest.
 func (d *Daemon) attest(ctx context.Context) {
 	select {
-	case <-d.taken:
+	case <-d.settled:
 		d.sandboxes.Attest(ctx)
 	case <-ctx.Done():
 	}

@@ -186,8 +186,9 @@ func (g *Gateway) serve(ctx context.Context, conn *wire.Conn, adopted bool) erro
 var errHung = errors.New("it did not answer any more")
 
 // feedPatience bounds how long a gateway may take to be fed; one that hangs is
-// replaced. The first feeding of a keeper takes over every sandbox of the one
-// before it, and perhaps moves each to another layout of the kernel's maps.
+// replaced. The first feeding of a keeper takes over every living sandbox of the
+// one before it, and perhaps moves each to another layout of the kernel's maps;
+// the next one goes on with those that it did not reach.
 const feedPatience = time.Minute
 
 func (g *Gateway) feed(ctx context.Context, peer *wire.Peer, adopted bool) error {

@@ -456,7 +456,7 @@ func TestAdoptedServerAcrossPolicies(t *testing.T) {
 	if err := p.box.SetState(State{Sandbox: testSandbox, Policy: testPolicy + 1, Flags: FlagDNS | FlagInbound | FlagDirect}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := p.box.EndDenied(int(p.ns.file.Fd())); n != 1 || err != nil && !errors.Is(err, ErrNoDestroy) {
+	if n, _, err := p.box.EndDenied(int(p.ns.file.Fd())); n != 1 || err != nil && !errors.Is(err, ErrNoDestroy) {
 		t.Errorf("%d ended, %v; want the one that goes out", n, err)
 	}
 	if r := outside.try(attempt{Op: "echo"}); r.Errno != 0 {

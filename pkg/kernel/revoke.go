@@ -23,21 +23,31 @@ var ErrNoDestroy = errors.New("this kernel cannot destroy sockets (CONFIG_INET_D
 // looked at: those of the gateway among them, which live in the same namespace
 // and whose peer is the sandbox. A connect that was let through just before
 // the switch may show only after this call; its packets are dropped, and a
-// second call ends it. The error is [ErrNoDestroy] where the kernel has no way
-// to do it.
-func (s *Sandbox) EndDenied(netnsFD int) (int, error) {
+// second call ends it. more says that there were more than are ended by one
+// call. The error is [ErrNoDestroy] where the kernel has no way to do it.
+func (s *Sandbox) EndDenied(netnsFD int) (n int, more bool, err error) {
+	return s.endDenied(netnsFD, mostEnded)
+}
+
+// mostEnded bounds how many sockets one call of EndDenied ends: an agent can
+// open as many as it likes (UDP ones cost the gateway nothing), and whoever
+// changes a policy waits for the call.
+const mostEnded = 8192
+
+func (s *Sandbox) endDenied(netnsFD, most int) (n int, more bool, err error) {
 	var failed error
+	found := 0
 	own, err := s.cgroups()
 	if err != nil {
-		return 0, fmt.Errorf("end flows of sandbox %d: %w", s.id, err)
+		return 0, false, fmt.Errorf("end flows of sandbox %d: %w", s.id, err)
 	}
 	var serves map[uint16]bool // ports whose connections others began
 	if s.State().Flags&FlagInbound != 0 {
 		if serves, err = listeners(netnsFD, own); err != nil {
-			return 0, fmt.Errorf("end flows of sandbox %d: %w", s.id, err)
+			return 0, false, fmt.Errorf("end flows of sandbox %d: %w", s.id, err)
 		}
 	}
-	n, err := s.fence.DestroyFlows(netnsFD, func(f Flow) bool {
+	n, err = s.fence.DestroyFlows(netnsFD, func(f Flow) bool {
 		if !own[f.Cgroup] || f.Proto == ProtoTCP && serves[f.Src.Port()] {
 			return false
 		}
@@ -45,19 +55,23 @@ func (s *Sandbox) EndDenied(netnsFD int) (int, error) {
 		if err != nil {
 			failed = err
 		}
-		if denied {
-			s.fence.ended.add(f.Cookie)
+		if !denied {
+			return false
 		}
-		return denied
+		if found++; found > most {
+			return false
+		}
+		s.fence.ended.add(f.Cookie)
+		return true
 	})
 	s.fence.ended.n.Add(uint64(n))
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		err = ErrNoDestroy
 	}
 	if err := errors.Join(failed, err); err != nil {
-		return n, fmt.Errorf("end flows of sandbox %d: %w", s.id, err)
+		return n, false, fmt.Errorf("end flows of sandbox %d: %w", s.id, err)
 	}
-	return n, nil
+	return n, found > most, nil
 }
 
 // EndedFlows counts the sockets that EndDenied ended.

@@ -178,17 +178,22 @@ func TestEndDenied(t *testing.T) {
 	}
 	do("before", other, attempt{Op: "open-tcp", Addr: "203.0.113.5:443"}, 0)
 	ns := int(r.ns.file.Fd())
-	if n, err := r.box.EndDenied(ns); n != 0 || err != nil {
+	if n, more, err := r.box.EndDenied(ns); n != 0 || more || err != nil {
 		t.Fatalf("nothing is denied yet: ended %d, %v", n, err)
 	}
 	r.recs.reset()
 	if err := r.box.SetState(State{Sandbox: testSandbox, Policy: next, Generation: 4, Flags: FlagLoopback | FlagDNS}); err != nil {
 		t.Fatal(err)
 	}
-	n, err := r.box.EndDenied(ns)
-	if err != nil {
-		t.Fatal(err)
+	n, more, err := r.box.endDenied(ns, 3)
+	if n != 3 || !more || err != nil {
+		t.Errorf("at most three: %d, more %v, %v", n, more, err)
 	}
+	rest, more, err := r.box.EndDenied(ns)
+	if more || err != nil {
+		t.Errorf("the rest: more %v, %v", more, err)
+	}
+	n += rest
 	denied := 0
 	for i, f := range flows {
 		if f.allowed {

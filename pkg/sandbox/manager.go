@@ -368,7 +368,7 @@ func (m *Manager) StopAll(grace time.Duration) error {
 		return m.leftStuck()
 	case <-time.After(grace + stopPatience):
 		var left []string
-		for _, s := range m.List() {
+		for _, s := range append(m.List(), m.Ending()...) {
 			left = append(left, s.Record.ID)
 		}
 		return fmt.Errorf("sandboxes %s: %w", strings.Join(left, ", "), ErrProcesses)

@@ -69,7 +69,7 @@ func (s *Sandbox) endDenied() (more bool, err error) {
 	}
 	defer ns.Close()
 	last := time.Since(closed) >= Settle
-	n, err := s.fence.EndDenied(int(ns.Fd()))
+	n, left, err := s.fence.EndDenied(int(ns.Fd()))
 	if n > 0 {
 		s.m.o.Logger.Info("flows that policy denies now were ended", "sandbox", s.Record.ID, "revision", s.View().Snapshot().Revision(), "flows", n)
 	}
@@ -78,7 +78,7 @@ func (s *Sandbox) endDenied() (more bool, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if last && s.closed.Equal(closed) { // what was closed meanwhile is looked for anew
+	if last && !left && s.closed.Equal(closed) { // what was closed meanwhile is looked for anew
 		s.closed = time.Time{}
 	}
 	return !s.closed.IsZero(), nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -85,4 +86,53 @@ func TestAnEndedSandboxDelaysNobody(t *testing.T) {
 	for _, name := range []string{"one", "two"} {
 		release(t, ws[name], name)
 	}
+}
+
+// sizeOf is that of the files in a directory.
+func sizeOf(t *testing.T, dir string) (n int64) {
+	t.Helper()
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += info.Size()
+	}
+	return n
+}
+
+// A daemon that is told to stop everything before it could take over what the
+// one before it left removes none of it: the fence of what it does not know yet
+// would be gone, and the processes not.
+func TestADaemonThatEndsEarlyRemovesNothing(t *testing.T) {
+	w := newWorld(t)
+	n := node.Start(t, w.options())
+	l := startLoad(t, n, "agent", append(w.allowed(), w.denied()...)...)
+	l.more(t, nil, 3, "echo")
+	before, gateway := n.Sandbox(t, "agent"), must(n.Gateway(t))
+	n.KillDaemon(t)
+	if err := syscall.Kill(gateway.PID, syscall.SIGSTOP); err != nil { // it answers nothing
+		t.Fatal(err)
+	}
+	logged := sizeOf(t, filepath.Join(n.StateDir, "events"))
+	n.Launch(t)
+	eventually(t, "the new daemon records its start", func() bool { return sizeOf(t, filepath.Join(n.StateDir, "events")) > logged })
+	n.StopDaemon(t, syscall.SIGINT)
+	if !alive(before.PID) {
+		t.Error("the sandbox was ended")
+	}
+	l.tried(t, l.counts(t), 10, "literal", "port", "v6")
+	w.nothingPassed(t, l)
+	if err := syscall.Kill(gateway.PID, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	n.StartDaemon(t)
+	checkAdopted(t, n, "agent", before.ID, before.PID)
+	l.more(t, l.counts(t), 3, "echo")
+	l.tried(t, l.counts(t), 3, deniedKinds...)
+	w.nothingPassed(t, l)
 }
