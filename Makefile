@@ -67,6 +67,10 @@ test-kernels: ## the tests that need the kernel, on Debian's kernels in QEMU; KE
 fuzz: ## each fuzz target for FUZZTIME (30s)
 	@GO='$(GO)' tools/fuzz.sh $(FUZZTIME)
 
+.PHONY: deps-bench
+deps-bench: ## install from apt what the benchmarks compare with
+	@tools/deps.sh build bench
+
 .PHONY: bench
 bench: ## the benchmarks as a report; BENCH=TITLE chooses sections
 	$(GO) run ./tools/benchreport $(if $(BENCH),-only '$(BENCH)')

@@ -6,6 +6,7 @@
 #   tools/deps.sh build             what `make build` needs besides Go
 #   tools/deps.sh generate          clang and friends, for `make generate`
 #   tools/deps.sh test              the programs that tests run
+#   tools/deps.sh bench             what the benchmarks compare with
 #   tools/deps.sh kernels           what `make test-kernels` boots kernels with
 #   tools/deps.sh --check JOB...    install nothing; say what is missing, exit 1
 set -euo pipefail
@@ -65,6 +66,10 @@ for job in "$@"; do
 		need procps has ps
 		need iproute2 has ip
 		;;
+	bench)
+		need bubblewrap has bwrap
+		need nginx-light has nginx
+		;;
 	kernels)
 		need qemu-system-x86 has qemu-system-x86_64
 		need e2fsprogs has mke2fs
@@ -73,7 +78,7 @@ for job in "$@"; do
 		need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
 		;;
 	*)
-		echo "tools/deps.sh: unknown job '$job'; jobs are build, generate, test and kernels" >&2
+		echo "tools/deps.sh: unknown job '$job'; jobs are build, generate, test, bench and kernels" >&2
 		exit 2
 		;;
 	esac

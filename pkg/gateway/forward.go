@@ -15,7 +15,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +43,8 @@ func (e *epoch) dialer(admit func(host string, port uint16) []netip.Prefix) func
 		if err != nil {
 			return nil, err
 		}
-		return c, nil
+		upstream.KeepAlive(c)
+		return newReadAhead(c, &e.sb.g.buffers)
 	}
 }
 
@@ -86,7 +86,10 @@ func (x *exchange) proxy() {
 		x.deny(ref)
 		return
 	}
-	transport := x.e.web
+	transport := x.e.web1
+	if x.r.ProtoMajor > 1 {
+		transport = x.e.web2
+	}
 	if upgrade {
 		if d = x.e.upgradeDecision(x.name, port, path); !d.Allowed {
 			ref := refusalByPolicy(d)
@@ -95,7 +98,6 @@ func (x *exchange) proxy() {
 			x.deny(ref)
 			return
 		}
-		transport = x.e.upgrade
 		x.f.mu.Lock()
 		x.f.tunnel = &tunnel{x.r.Method, path}
 		x.f.mu.Unlock()
@@ -145,7 +147,7 @@ type forwarding struct {
 	detail      string
 	failed      bool // the upstream's failure, nobody's wish
 	verdict     event.Verdict
-	peer        atomic.Pointer[string]
+	conn        atomic.Pointer[net.Conn] // to the upstream
 	interrupted bool
 }
 
@@ -167,7 +169,7 @@ func (x *exchange) forward(t *http.Transport, d policy.Decision) {
 			u.Host = net.JoinHostPort(x.name, portOf(x.f.dst.Port()))
 			pr.Out.Host = x.r.Host
 		},
-		BufferPool:    &buffers,
+		BufferPool:    &x.g.buffers,
 		FlushInterval: flushInterval(x.r),
 		ErrorLog:      x.g.http.ErrorLog,
 		ModifyResponse: func(resp *http.Response) error {
@@ -175,22 +177,21 @@ func (x *exchange) forward(t *http.Transport, d policy.Decision) {
 			if resp.StatusCode == http.StatusSwitchingProtocols {
 				fw.status = resp.StatusCode
 				x.opened(d)
+				return nil
 			}
+			resp.Body = bodyOf(resp.Body, *fw.conn.Load())
 			return nil
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { x.upstreamFailed(fw, err) },
 	}
 	r := x.r.WithContext(httptrace.WithClientTrace(x.r.Context(), &httptrace.ClientTrace{
-		GotConn: func(i httptrace.GotConnInfo) {
-			s := i.Conn.RemoteAddr().String()
-			fw.peer.Store(&s)
-		}}))
+		GotConn: func(i httptrace.GotConnInfo) { fw.conn.Store(&i.Conn) }}))
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &countedBody{r.Body, &fw.out}
 	}
 	x.r = r
 	fw.interrupted = true
-	p.ServeHTTP(&countedWriter{ResponseWriter: x.w, fw: fw}, r)
+	p.ServeHTTP(&countedWriter{ResponseWriter: x.w, fw: fw, hc: x.hc, gather: r.TLS != nil && r.ProtoMajor == 1}, r)
 	fw.interrupted = false
 }
 
@@ -216,7 +217,7 @@ func (x *exchange) upstreamFailed(fw *forwarding, err error) {
 		fw.code, fw.reason, fw.verdict, fw.failed, status = refused.Code(), refused.Error(), event.Denied, false, http.StatusForbidden
 	case x.r.Context().Err() != nil:
 		fw.reason, status = "the client gave up or the connection was closed", 499
-		fw.failed = fw.peer.Load() == nil && time.Since(x.start) >= x.g.opt.Limits.Patience
+		fw.failed = fw.conn.Load() == nil && time.Since(x.start) >= x.g.opt.Limits.Patience
 		if fw.failed {
 			fw.reason = "policy allows it, but there was no connection to " + x.name + " when the client gave up"
 		}
@@ -242,8 +243,8 @@ func (x *exchange) forwarded(fw *forwarding, d policy.Decision) {
 	ev.Verdict, ev.Failed, ev.Detail = fw.verdict, fw.failed, fw.detail
 	ev.Status = uint32(fw.status)
 	ev.BytesIn, ev.BytesOut = fw.in.Load(), fw.out.Load()
-	if p := fw.peer.Load(); p != nil {
-		ev.PeerAddr = *p
+	if c := fw.conn.Load(); c != nil {
+		ev.PeerAddr = (*c).RemoteAddr().String()
 	}
 	if fw.code != "" {
 		ev.ReasonCode, ev.Reason = fw.code, fw.reason
@@ -279,7 +280,9 @@ func (x *exchange) opened(d policy.Decision) {
 // through Unwrap.
 type countedWriter struct {
 	http.ResponseWriter
-	fw *forwarding
+	fw     *forwarding
+	hc     *httpConn
+	gather bool // records of one write go to the kernel together
 }
 
 // Unwrap serves http.ResponseController.
@@ -298,8 +301,17 @@ func (w *countedWriter) Write(p []byte) (int, error) {
 	if w.fw.status == 0 {
 		w.fw.status = http.StatusOK
 	}
+	if !w.gather || len(p) <= tlsRecord {
+		n, err := w.ResponseWriter.Write(p)
+		w.fw.in.Add(uint64(n))
+		return n, err
+	}
+	w.hc.late.begin()
 	n, err := w.ResponseWriter.Write(p)
 	w.fw.in.Add(uint64(n))
+	if e := w.hc.late.end(w.hc.write); err == nil {
+		err = e
+	}
 	return n, err
 }
 
@@ -315,17 +327,6 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	b.n.Add(uint64(n))
 	return n, err
 }
-
-// bufferPool lends copy buffers to the reverse proxy.
-type bufferPool struct{ p sync.Pool }
-
-var buffers = bufferPool{sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}}
-
-// Get implements httputil.BufferPool.
-func (b *bufferPool) Get() []byte { return *b.p.Get().(*[]byte) }
-
-// Put implements httputil.BufferPool.
-func (b *bufferPool) Put(v []byte) { b.p.Put(&v) }
 
 func portOf(p uint16) string { return strconv.Itoa(int(p)) }
 

@@ -157,6 +157,8 @@ type Gateway struct {
 	conns        atomic.Int64 // connections being served
 	associations atomic.Int64
 	grants       grants
+	buffers      lender
+	pipes        pipes
 
 	// mu guards what follows.
 	mu        sync.Mutex
@@ -263,6 +265,7 @@ func (g *Gateway) stop() {
 	for _, sb := range all {
 		sb.wg.Wait()
 	}
+	g.pipes.close()
 }
 
 // Drain stops accepting, lets what runs finish until ctx ends, then makes

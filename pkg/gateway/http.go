@@ -26,10 +26,11 @@ type httpConn struct {
 	name string // "" on port 80 of the refusal address
 	once sync.Once
 	done chan struct{}
+	late gathering
 }
 
 func newHTTPConn(f *flow, name string) *httpConn {
-	return &httpConn{Conn: f.conn, f: f, name: name, done: make(chan struct{})}
+	return &httpConn{Conn: f.conn, f: f, name: name, done: make(chan struct{}), late: gathering{from: &f.sb.g.buffers}}
 }
 
 // Read implements net.Conn.
@@ -41,6 +42,13 @@ func (c *httpConn) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *httpConn) Write(p []byte) (int, error) {
+	if c.late.keep(p) {
+		return len(p), nil
+	}
+	return c.write(p)
+}
+
+func (c *httpConn) write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.f.in.Add(uint64(n))
 	return n, err

@@ -120,6 +120,8 @@ func (sb *sandbox) newTLSConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
+		// Small first records help over a network that loses packets.
+		DynamicRecordSizingDisabled: true,
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			hc, ok := h.Conn.(*httpConn)
 			if !ok {

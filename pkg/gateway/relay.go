@@ -81,7 +81,12 @@ func (f *flow) pipe(e *epoch, up *net.TCPConn, name string) {
 	go func() {
 		r := result{err: f.sniff(e, name)}
 		if r.err == nil {
-			r.n, r.err = f.conn.WriteTo(up)
+			r.n, r.err = f.conn.WriteHead(up)
+		}
+		if r.err == nil {
+			var n int64
+			n, r.err = f.sb.move(up, client)
+			r.n += n
 		}
 		left.Store(true)
 		if r.err == nil {
@@ -96,7 +101,7 @@ func (f *flow) pipe(e *epoch, up *net.TCPConn, name string) {
 			}
 		}
 	}()
-	in, err := client.ReadFrom(up)
+	in, err := f.sb.move(client, up)
 	mute := in == 0 && !left.Load() // the destination ended it without a word
 	if err == nil {
 		err = client.CloseWrite()
@@ -119,6 +124,11 @@ func (f *flow) pipe(e *epoch, up *net.TCPConn, name string) {
 
 // stillOpen tells of a relay that lasts, before it ends.
 func (f *flow) stillOpen() {
+	f.mu.Lock()
+	if f.upstream != nil {
+		upstream.KeepAlive(f.upstream)
+	}
+	f.mu.Unlock()
 	t := f.sb.g.rec.reserve(f.sb.cfg.ID)
 	if t == nil {
 		return // the one at its end has its place

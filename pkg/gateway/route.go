@@ -40,8 +40,10 @@ type epoch struct {
 	snap *policy.Snapshot
 	view *policy.View
 
-	web     *http.Transport // HTTP/1.1 and HTTP/2
-	upgrade *http.Transport // HTTP/1.1 alone: WebSockets need it
+	// A request goes on in the version it came in: what a client asked for on
+	// many connections is not squeezed through the windows of a single one.
+	web1 *http.Transport // HTTP/1.1
+	web2 *http.Transport // HTTP/2, or HTTP/1.1 where the server has nothing else
 
 	mu        sync.Mutex
 	providers map[string]*http.Transport // by provider document
@@ -50,15 +52,15 @@ type epoch struct {
 func newEpoch(sb *sandbox, s *policy.Snapshot) *epoch {
 	e := &epoch{sb: sb, snap: s, view: s.View(sb.cfg.Principal), providers: map[string]*http.Transport{}}
 	dial := e.dialer(func(host string, port uint16) []netip.Prefix { return e.view.ResolvesTo(host, port, policy.TCP) })
-	e.web = sb.g.newTransport(dial, true)
-	e.upgrade = sb.g.newTransport(dial, false)
+	e.web1 = sb.g.newTransport(dial, false)
+	e.web2 = sb.g.newTransport(dial, true)
 	return e
 }
 
 // close lets go of idle upstream connections; running requests keep theirs.
 func (e *epoch) close() {
-	e.web.CloseIdleConnections()
-	e.upgrade.CloseIdleConnections()
+	e.web1.CloseIdleConnections()
+	e.web2.CloseIdleConnections()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, t := range e.providers {

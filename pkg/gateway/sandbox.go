@@ -32,6 +32,7 @@ type sandbox struct {
 	wg     sync.WaitGroup
 
 	epoch atomic.Pointer[epoch]
+	pipes atomic.Int64 // held by relays
 
 	datagrams    []*datagramSockets // set by prepare
 	associations associations

@@ -67,6 +67,15 @@ func cpuTime(b *testing.B, pid int) time.Duration {
 	return time.Duration(ts.Nano())
 }
 
+// cpuTimes is the CPU time of several processes together.
+func cpuTimes(b *testing.B, pids []int) (sum time.Duration) {
+	b.Helper()
+	for _, pid := range pids {
+		sum += cpuTime(b, pid)
+	}
+	return sum
+}
+
 // status is one line of /proc/PID/status.
 func status(b *testing.B, pid int, field string) string {
 	b.Helper()

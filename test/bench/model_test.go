@@ -29,19 +29,38 @@ func (t *testbed) innerRoots(b *testing.B) string {
 // startProxy runs the plain reverse proxy: where it listens, and its process.
 func (t *testbed) startProxy(b *testing.B) (addr string, pid int) {
 	b.Helper()
-	leaf, err := t.ca.Certificate("api.openai.com")
+	cert, key := t.leafFiles(b, "api.openai.com")
+	return t.startPeer(b, "proxy", "127.0.0.1:0", "http://"+t.llm, cert, key)
+}
+
+// leafFiles writes a certificate of the doubles' CA and its key.
+func (t *testbed) leafFiles(b *testing.B, names ...string) (cert, key string) {
+	b.Helper()
+	leaf, err := t.ca.Certificate(names...)
 	need(b, err)
-	key, err := x509.MarshalPKCS8PrivateKey(leaf.PrivateKey)
+	der, err := x509.MarshalPKCS8PrivateKey(leaf.PrivateKey)
 	need(b, err)
 	var chain []byte
 	for _, der := range leaf.Certificate {
 		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
 	dir := b.TempDir()
-	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	need(b, os.WriteFile(certFile, chain, 0o600))
-	need(b, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
-	cmd := exec.Command(t.peer, "proxy", "127.0.0.1:0", "http://"+t.llm, certFile, keyFile)
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	need(b, os.WriteFile(cert, chain, 0o600))
+	need(b, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
+	return cert, key
+}
+
+// startPeer runs a server of the peer program.
+func (t *testbed) startPeer(b *testing.B, args ...string) (addr string, pid int) {
+	b.Helper()
+	return startServer(b, exec.Command(t.peer, args...))
+}
+
+// startServer runs a server that prints its address first and ends with its
+// stdin.
+func startServer(b *testing.B, cmd *exec.Cmd) (addr string, pid int) {
+	b.Helper()
 	cmd.Env = append(os.Environ(), "THE_KEY="+realKey)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -52,7 +71,7 @@ func (t *testbed) startProxy(b *testing.B) (addr string, pid int) {
 	b.Cleanup(func() {
 		_ = in.Close()
 		if err := cmd.Wait(); err != nil {
-			b.Errorf("proxy: %v", err)
+			b.Errorf("%v: %v", cmd.Args, err)
 		}
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')

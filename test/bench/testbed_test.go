@@ -37,7 +37,7 @@ type testbed struct {
 	peer  string // the client program
 	ws    string
 
-	plain, tls, llm, llmTLS, udp string // addresses of the servers
+	plain, tls, llm, llmTLS, udp, streams string // addresses of the servers
 
 	inside, outside *worker
 }
@@ -66,9 +66,9 @@ func newTestbed(b *testing.B) *testbed {
 		b.Cleanup(func() { _ = s.Close() })
 		return s.Addr.String()
 	}
-	page := doubles.Page("bench")
+	page := withDownloads(doubles.Page("bench"))
 	t.plain, t.tls = serve(page), serve(page, "pass-tls.bench", "tls.bench")
-	t.udp = echoDatagrams(b)
+	t.udp, t.streams = echoDatagrams(b), serveStreams(b)
 	llm := newInstant()
 	t.llm, t.llmTLS = serve(llm), serve(llm, "api.openai.com")
 
@@ -88,7 +88,7 @@ func newTestbed(b *testing.B) *testbed {
 func (t *testbed) config() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "gateway:\n  rootCAs: %s\n  resolvers: [\"192.0.2.53:53\"]\n  hosts:\n", t.roots)
-	for _, name := range []string{"pass", "pass-tls", "web", "tls", "datagrams"} {
+	for _, name := range []string{"pass", "pass-tls", "web", "tls", "datagrams", "streams"} {
 		fmt.Fprintf(&s, "    %s.bench: [127.0.0.1]\n", name)
 	}
 	return s.String()
@@ -105,7 +105,8 @@ egress:
   - {id: web, allow: "web.bench:%[1]s", http: {methods: [GET], paths: ["/data/**"]}, resolvesTo: [127.0.0.1/32]}
   - {id: tls, allow: "tls.bench:%[2]s", http: {methods: [GET], paths: ["/data/**"]}, resolvesTo: [127.0.0.1/32]}
   - {id: datagrams, allow: "datagrams.bench:%[3]s/udp", resolvesTo: [127.0.0.1/32]}
-`, port(t.plain), port(t.tls), port(t.udp))
+  - {id: streams, allow: "streams.bench:%[4]s", resolvesTo: [127.0.0.1/32]}
+`, port(t.plain), port(t.tls), port(t.udp), port(t.streams))
 }
 
 func port(addr string) string {

@@ -87,6 +87,39 @@ var sections = []section{
 		},
 	},
 	{
+		title: "Streams",
+		text: "Opaque streams of 256 MiB in all on 1, 4 or 64 new connections from (down) or to (up) a server on loopback: straight; through `relay`,\n" +
+			"the floor: accept, dial and `io.Copy` both ways in Go, as root; through `sockmap`, an sk_skb program that redirects between sockets (an\n" +
+			"experiment, its kernel workers' CPU is not counted); and from a sandbox through the gateway. CPU is that of the relaying process for each MiB.",
+		pkg: "./test/bench", bench: "^BenchmarkStream$", flags: []string{"-benchtime", "8x"},
+		tables: [][]column{
+			{{"direct Gbit/s", "direct-Gbit"}, {"relay Gbit/s", "relay-Gbit"}, {"sockmap Gbit/s", "sockmap-Gbit"}, {"gateway Gbit/s", "gateway-Gbit"}},
+			{{"relay / direct", "relay-share"}, {"sockmap / direct", "sockmap-share"}, {"gateway / direct", "gateway-share"}, {"relay CPU µs", "relay-cpu-µs"}, {"gateway CPU µs", "gateway-cpu-µs"}},
+		},
+	},
+	{
+		title: "New connections",
+		text: "How many connections in a second open, carry one byte each way (`inspected`: a small HTTP request and its answer) and close, eight at a\n" +
+			"time: straight, through `relay` as above, and from a sandbox through the gateway. CPU of the processes for each connection.",
+		pkg: "./test/bench", bench: "^BenchmarkKnock$", flags: []string{"-benchtime", "8x"},
+		tables: [][]column{
+			{{"direct /s", "direct-per-s"}, {"relay /s", "relay-per-s"}, {"gateway /s", "gateway-per-s"}, {"relay / direct", "relay-share"}, {"gateway / direct", "gateway-share"}},
+			{{"relay CPU µs", "relay-cpu-µs"}, {"gateway CPU µs", "gateway-cpu-µs"}, {"keeper CPU µs", "keeper-cpu-µs"}},
+		},
+	},
+	{
+		title: "Beside nginx",
+		text: "The same as a reverse proxy does it: nginx with a worker for each CPU judges method and path, keeps connections to the server, verifies its\n" +
+			"certificate, buffers nothing on disk and writes a log line for each request. Both ends speak TLS 1.3 with the same cipher where TLS is\n" +
+			"terminated. Downloads of 128 MiB on two connections, CPU for each MiB; small requests on 16 connections, CPU for each.",
+		pkg: "./test/bench", bench: "^Benchmark(Download|Requests)$", flags: []string{"-benchtime", "8x"},
+		tables: [][]column{
+			{{"direct Gbit/s", "direct-Gbit"}, {"nginx Gbit/s", "nginx-Gbit"}, {"gateway Gbit/s", "gateway-Gbit"}},
+			{{"direct /s", "direct-per-s"}, {"nginx /s", "nginx-per-s"}, {"gateway /s", "gateway-per-s"}},
+			{{"gateway / nginx", "gateway-to-nginx"}, {"nginx CPU µs", "nginx-cpu-µs"}, {"gateway CPU µs", "gateway-cpu-µs"}, {"CPU, gateway / nginx", "cpu-to-nginx"}, {"keeper CPU µs", "keeper-cpu-µs"}},
+		},
+	},
+	{
 		title: "Model call",
 		text: "A model call of about 600 bytes to a provider double that answers at once, a document or a stream of 20 events: from a sandbox through\n" +
 			"the gateway; from outside through `proxy`, the floor: Go's `httputil.ReverseProxy`, parsing the body and swapping the key, nothing recorded;\n" +

@@ -33,21 +33,22 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return c.TCPConn.Read(p)
 }
 
-// WriteTo hands the peeked bytes over and then copies the rest, by splice(2)
-// when w is a TCP connection.
-func (c *Conn) WriteTo(w io.Writer) (int64, error) {
-	var n int64
-	if len(c.head) > 0 {
-		m, err := w.Write(c.head)
-		n = int64(m)
-		c.head = nil
-		if err != nil {
-			return n, err
-		}
+// WriteHead hands over the peeked bytes alone; what follows can then be taken
+// from the connection inside.
+func (c *Conn) WriteHead(w io.Writer) (int64, error) {
+	if len(c.head) == 0 {
+		return 0, nil
 	}
-	if t, ok := w.(*net.TCPConn); ok {
-		m, err := t.ReadFrom(c.TCPConn)
-		return n + m, err
+	n, err := w.Write(c.head)
+	c.head = nil
+	return int64(n), err
+}
+
+// WriteTo hands the peeked bytes over and then copies the rest.
+func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	n, err := c.WriteHead(w)
+	if err != nil {
+		return n, err
 	}
 	m, err := io.Copy(w, c.TCPConn)
 	return n + m, err

@@ -93,7 +93,7 @@ func NewDialer(c DialerConfig) *Dialer {
 		d.total = dialTotal
 	}
 	d.SetOwnAddrs(c.OwnAddrs)
-	d.net = net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}}
+	d.net = net.Dialer{KeepAlive: -1} // KeepAlive is for connections that turn out to last
 	d.net.SetMultipathTCP(false)
 	return d
 }
@@ -182,6 +182,13 @@ func interleave(a, b []netip.Addr) []netip.Addr {
 	return out[:min(len(out), maxAddrs)]
 }
 
+// KeepAlive makes the kernel notice a peer that is gone. Dial leaves it to the
+// caller: it takes four system calls, and most connections end before it means
+// anything.
+func KeepAlive(c *net.TCPConn) {
+	_ = c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4})
+}
+
 // Dial connects to t: judged addresses only, the first that answers wins. The
 // error is a *RefusedError when policy or an address class is the reason.
 func (d *Dialer) Dial(ctx context.Context, t Target) (*net.TCPConn, error) {
@@ -190,6 +197,9 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (*net.TCPConn, error) {
 	addrs, err := d.Judge(ctx, t)
 	if err != nil {
 		return nil, err
+	}
+	if len(addrs) == 1 {
+		return d.dialOne(ctx, addrs[0], t.Port)
 	}
 	return d.race(ctx, addrs, t.Port)
 }
@@ -220,6 +230,14 @@ type attempt struct {
 	err  error
 }
 
+func (d *Dialer) dialOne(ctx context.Context, a netip.Addr, port uint16) (*net.TCPConn, error) {
+	c, err := d.net.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
 // race starts an attempt per address, each a stagger after the one before or
 // as soon as that one failed, and keeps the first connection.
 func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (*net.TCPConn, error) {
@@ -228,11 +246,8 @@ func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (*ne
 	results := make(chan attempt)
 	start := func(a netip.Addr) {
 		go func() {
-			c, err := d.net.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String())
-			r := attempt{err: err}
-			if err == nil {
-				r.conn = c.(*net.TCPConn)
-			}
+			c, err := d.dialOne(ctx, a, port)
+			r := attempt{c, err}
 			select {
 			case results <- r:
 			case <-ctx.Done():

@@ -11,7 +11,13 @@ const (
 	DNS     = "dns"     // the name in URL is looked up, nothing else
 
 	Datagram = "datagram" // Body is sent over UDP and must come back
+
+	Stream = "stream" // Size bytes on each of Conns new connections
+	Knock  = "knock"  // a new connection with one byte each way
 )
+
+// KnockByte is what a knock sends; a stream begins with 0 or 1 and its size.
+const KnockByte = 2
 
 // Job is one measurement.
 type Job struct {
@@ -22,12 +28,16 @@ type Job struct {
 	N     int    // requests in all
 	Conns int    // at the same time
 	Roots string // PEM file of the roots; "" trusts the system's
+	Size  int64  // bytes of a stream
+	Up    bool   // a stream away from the client
 }
 
 // Result is what one job took, in microseconds per request.
 type Result struct {
 	P50, P99 float64
 	PerSec   float64
-	Bytes    int64  // of answers
-	Error    string // the first one; the job is void
+	Bytes    int64   // of answers
+	Gbit     float64 // the same, per second
+	Cipher   string  // of the last TLS connection
+	Error    string  // the first one; the job is void
 }

@@ -132,6 +132,12 @@ func (w *worker) run(j job.Job) (job.Result, error) {
 			return c.ask(t.request)
 		})
 	}
+	switch j.Kind {
+	case job.Stream:
+		return w.stream(t.addr, j)
+	case job.Knock:
+		return spread(j, func(int) (int64, error) { return knock(t.addr) })
+	}
 	key := j.URL + " " + j.Dial
 	for len(w.kept[key]) < j.Conns {
 		c, err := t.open()
@@ -140,7 +146,11 @@ func (w *worker) run(j job.Job) (job.Result, error) {
 		}
 		w.kept[key] = append(w.kept[key], c)
 	}
-	return spread(j, func(k int) (int64, error) { return w.kept[key][k].ask(t.request) })
+	r, err := spread(j, func(k int) (int64, error) { return w.kept[key][k].ask(t.request) })
+	if tc, ok := w.kept[key][0].Conn.(*tls.Conn); ok {
+		r.Cipher = tls.CipherSuiteName(tc.ConnectionState().CipherSuite)
+	}
+	return r, err
 }
 
 // spread does N things on Conns goroutines and takes the time of each.
@@ -183,6 +193,7 @@ func spread(j job.Job, do func(k int) (int64, error)) (job.Result, error) {
 	us := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
 	r.P50, r.P99 = us(took[len(took)/2]), us(took[len(took)*99/100])
 	r.PerSec = float64(len(took)) / all.Seconds()
+	r.Gbit = float64(r.Bytes) * 8 / 1e9 / all.Seconds()
 	return r, nil
 }
 
@@ -205,7 +216,7 @@ func (t *target) open() (*conn, error) {
 		}
 		c = tc
 	}
-	return &conn{Conn: c, r: bufio.NewReader(c)}, nil
+	return &conn{Conn: c, r: bufio.NewReaderSize(c, 64<<10)}, nil
 }
 
 // ask sends one request and reads its whole answer.
