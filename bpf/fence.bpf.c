@@ -24,6 +24,7 @@
 #include "report.h"
 #include "refuse.h"
 #include "packet.h"
+#include "client.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -67,6 +68,14 @@ static __always_inline int rf_elsewhere(struct bpf_sock_addr *ctx, const struct 
 	return !(st->flags & RF_FLAG_GATEWAY) && bpf_get_netns_cookie(ctx) == rf_home;
 }
 
+/* Whether what is let through ends at the gateway, which is told whose it is:
+ * port 53 does on loopback too. The gateway's own sockets keep no mark: the host
+ * may route by them. */
+static __always_inline int rf_to_gateway(const struct rf_state *st, const struct rf_call *c)
+{
+	return !(st->flags & RF_FLAG_GATEWAY) && (c->j.reason != RF_LOOPBACK || c->dest.port == 53);
+}
+
 /* The common end of the four address hooks. */
 static __always_inline int rf_addr_verdict(struct bpf_sock_addr *ctx, struct rf_state *st,
 					   struct rf_call *c)
@@ -85,6 +94,8 @@ static __always_inline int rf_addr_verdict(struct bpf_sock_addr *ctx, struct rf_
 	rf_report(st, c, 1);
 	if (c->j.verdict != RF_ALLOW)
 		return rf_refuse(EACCES);
+	if (rf_to_gateway(st, c))
+		rf_sign(ctx);
 	return 1; /* ALLOW: rf_judge found the reason named in the record */
 }
 
@@ -285,8 +296,11 @@ int rf_egress(struct __sk_buff *skb)
 		rf_judge(st, &c.dest, &c.j);
 	}
 	rf_count_verdict(c.hook, &c.j);
-	if (c.j.verdict == RF_ALLOW)
+	if (c.j.verdict == RF_ALLOW) {
+		if (c.dest.proto == IPPROTO_UDP && rf_to_gateway(st, &c))
+			rf_sign_datagram(skb);
 		return 1; /* ALLOW: rf_judge or RF_ESTABLISHED; the flow was recorded at connect */
+	}
 	c.error = EPERM;
 	c.cookie = bpf_get_socket_cookie(skb);
 	rf_report(st, &c, 0);

@@ -23,6 +23,24 @@ type Origin struct {
 	start uint64 // CLOCK_BOOTTIME; with the pid it names a process for good
 }
 
+// Process names the process with this pid for good.
+func (o *Origin) Process(pid uint32) Process { return Process{PID: pid, start: o.start} }
+
+// Process is one process of this machine; no other is ever equal to it.
+type Process struct {
+	PID   uint32 // thread group in the host's pid namespace
+	start uint64 // CLOCK_BOOTTIME
+}
+
+const tagPIDBits = 22
+
+// Tag is what the sockets of a sandbox's process are marked with on their way
+// to the gateway: the twin of rf_tag in bpf/origin.h. Processes that have had
+// the same pid mostly differ in it.
+func (p Process) Tag() uint32 {
+	return uint32(p.start*0x9e3779b97f4a7c15>>(32+tagPIDBits))<<tagPIDBits | p.PID
+}
+
 // Ancestor is one step up the parent chain, nearest first.
 type Ancestor struct {
 	PID  uint32
