@@ -25,7 +25,10 @@ func (d *Daemon) record(r kernel.Record) {
 	}
 	switch r := r.(type) {
 	case *kernel.Verdict:
-		if !r.Allowed && !r.Ended { // the gateway records the end of a flow
+		switch {
+		case r.Allowed && r.Sandbox != gatewayNumber && r.Sandbox != listenersNumber:
+			d.clients.add(r)
+		case !r.Allowed && !r.Ended: // the gateway records the end of a flow
 			d.recordDenial(r)
 		}
 	case *kernel.Refusal:

@@ -51,7 +51,7 @@ func (f *flow) dispatch() {
 	}
 	dst := f.dst
 	if dst.Port() == 53 {
-		f.sb.dnsOverTCP(f.conn.TCPConn, dst)
+		f.dnsOverTCP()
 		return
 	}
 	if dst.Addr() == RefusalAddr {

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"container/list"
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/keeper"
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+)
+
+const (
+	// maxClients is how many processes are remembered on the whole node. Each
+	// sandbox has an equal part of it, within the two bounds below: one that
+	// starts many pushes out its own.
+	maxClients    = 65536
+	sandboxMost   = 1024
+	sandboxLeast  = 32
+	catchUpWithin = 200 * time.Millisecond
+)
+
+// clients remembers the processes of sandboxes whose flows the kernel let
+// through to the gateway, from the records of those flows: the gateway is told
+// only a tag, and its records get the process from here. Whoever is not known
+// for certain is not named.
+type clients struct {
+	program func(pid uint32, o *kernel.Origin) (kernel.Program, bool, error)
+	catchUp func(context.Context) bool     // reads what flows there were until now
+	known   func(sandbox uint32) bool      // whether records of it may still come
+	failed  func(what string, args ...any) // logs
+
+	mu sync.Mutex
+	of map[uint32]*clientTable
+}
+
+// clientTable is that of one sandbox, least recently used in front.
+type clientTable struct {
+	byTag map[uint32]*list.Element // of *client
+	order list.List
+}
+
+// client is one process and what its records say of it.
+type client struct {
+	tag      uint32
+	process  kernel.Process
+	doubtful bool // another one has the same tag
+	says     event.Event
+}
+
+func (d *Daemon) newClients() *clients {
+	return &clients{
+		program: d.fence.ProgramOf,
+		catchUp: func(ctx context.Context) bool { return d.fence.CatchUp(ctx, kernel.RingFlows) },
+		known: func(number uint32) bool {
+			_, ok := d.sandboxes.Principal(sandbox.IDOf(number))
+			return ok
+		},
+		failed: d.logger.Warn,
+	}
+}
+
+// add takes the record of a flow that was let through.
+func (c *clients) add(v *kernel.Verdict) {
+	if v.PID == 0 {
+		return
+	}
+	process := v.Process(v.PID)
+	one := &client{tag: process.Tag(), process: process}
+	one.says = event.Event{PID: v.PID, UID: v.UID, Comm: v.Comm, PPID: v.PPID(), Parents: parents(v.Ancestors)}
+	p, ok, err := c.program(v.PID, &v.Origin)
+	if err != nil {
+		c.failed("the program of a process cannot be read", "error", err)
+	}
+	if ok {
+		one.says.Exe, one.says.Args = p.Filename, p.CommandLine()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.table(v.Sandbox)
+	t.put(one)
+	t.trim(c.share())
+}
+
+// share is how many processes each sandbox may have remembered.
+func (c *clients) share() int {
+	return max(sandboxLeast, min(sandboxMost, maxClients/len(c.of)))
+}
+
+// table returns that of a sandbox. A new one makes room by forgetting those of
+// sandboxes that are long gone.
+func (c *clients) table(sandbox uint32) *clientTable {
+	if t := c.of[sandbox]; t != nil {
+		return t
+	}
+	for s := range c.of {
+		if !c.known(s) {
+			delete(c.of, s)
+		}
+	}
+	if c.of == nil {
+		c.of = map[uint32]*clientTable{}
+	}
+	t := &clientTable{byTag: map[uint32]*list.Element{}}
+	c.of[sandbox] = t
+	for _, other := range c.of {
+		other.trim(c.share())
+	}
+	return t
+}
+
+func (t *clientTable) put(one *client) {
+	if e := t.byTag[one.tag]; e != nil {
+		have := e.Value.(*client)
+		one.doubtful = have.doubtful || have.process != one.process
+		e.Value = one // what it executes may have changed
+		t.order.MoveToBack(e)
+		return
+	}
+	t.byTag[one.tag] = t.order.PushBack(one)
+}
+
+func (t *clientTable) trim(most int) {
+	for t.order.Len() > most {
+		oldest := t.order.Remove(t.order.Front()).(*client)
+		delete(t.byTag, oldest.tag)
+	}
+}
+
+// name puts processes into records of the gateway. One that connected a moment
+// ago may be in the ring still.
+func (c *clients) name(ctx context.Context, of []keeper.Client) {
+	left := c.fill(of)
+	if len(left) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
+	defer cancel()
+	if c.catchUp(ctx) {
+		c.fill(left)
+	}
+}
+
+// fill names those it knows and returns the others.
+func (c *clients) fill(of []keeper.Client) (left []keeper.Client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, one := range of {
+		number, err := strconv.ParseUint(one.Event.Sandbox, 16, 32)
+		t := c.of[uint32(number)]
+		if err != nil || t == nil || t.byTag[one.Tag] == nil {
+			left = append(left, one)
+			continue
+		}
+		el := t.byTag[one.Tag]
+		t.order.MoveToBack(el)
+		if have := el.Value.(*client); !have.doubtful {
+			e, says := one.Event, &have.says
+			e.PID, e.UID, e.Comm, e.PPID, e.Parents, e.Exe, e.Args = says.PID, says.UID, says.Comm, says.PPID, says.Parents, says.Exe, says.Args
+		}
+	}
+	return left
+}
