@@ -8,7 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/policy"
@@ -57,22 +61,24 @@ func (m *Manager) dropTables(tables ...uint32) error {
 	return nil
 }
 
-// Apply puts a policy into force in every sandbox; [Manager.EndDenied] then
-// ends what it closed. Errors of single sandboxes are joined; the others still
-// change.
+// Apply puts a policy into force in every sandbox, several at a time;
+// [Manager.EndDenied] then ends what it closed. Errors of single sandboxes are
+// joined; the others still change.
 func (m *Manager) Apply(snap *policy.Snapshot) error {
-	var errs []error
-	var old []uint32
-	for _, s := range m.List() {
-		t, err := s.apply(snap)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("sandbox %s: %w", s.Record.ID, err))
-			continue
-		}
-		if t != 0 {
-			old = append(old, t)
-		}
+	all := m.List()
+	errs, old := make([]error, len(all)), make([]uint32, len(all))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, s := range all {
+		g.Go(func() error {
+			if old[i], errs[i] = s.apply(snap); errs[i] != nil {
+				errs[i] = fmt.Errorf("sandbox %s: %w", s.Record.ID, errs[i])
+			}
+			return nil
+		})
 	}
+	_ = g.Wait() // the errors are in errs
+	old = slices.DeleteFunc(old, func(t uint32) bool { return t == 0 })
 	return errors.Join(append(errs, m.dropTables(old...))...)
 }
 
