@@ -53,6 +53,7 @@ const volatile union {
 	enum rf_entry_way entry_way;
 	struct rf_entry_key entry_key;
 	struct rf_guarded guarded;
+	struct rf_hit_key hit_key;
 } rf_abi = {};
 
 /* The cookie of the keeper's network namespace; set when loading. 0 is none's. */
@@ -91,6 +92,7 @@ static __always_inline int rf_addr_verdict(struct bpf_sock_addr *ctx, struct rf_
 	if (c->j.verdict != RF_ALLOW)
 		c->error = rf_errno(EACCES);
 	rf_count_verdict(c->hook, &c->j);
+	rf_hit(st, &c->j);
 	rf_report(st, c, 1);
 	if (c->j.verdict != RF_ALLOW)
 		return rf_refuse(EACCES);

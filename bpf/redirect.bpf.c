@@ -110,6 +110,7 @@ static __always_inline int rf_decide(struct bpf_sock_addr *ctx, struct rf_call *
 	if (c->j.verdict != RF_ALLOW)
 		c->error = rf_errno(EACCES);
 	rf_count_verdict(c->hook, &c->j);
+	rf_hit(st, &c->j);
 	rf_report(st, c, 1);
 	if (c->j.verdict != RF_ALLOW)
 		return -1;

@@ -176,6 +176,12 @@ struct rf_name_value {
 	__u32 rule;
 };
 
+/* A rule of a policy, as its entries name it. Never rule 0, which is none. */
+struct rf_hit_key {
+	__u32 policy;
+	__u32 rule;
+};
+
 /*
  * CIDRs: longest prefix. IPv4 is written as ::ffff:a.b.c.d. prefixlen counts
  * from `policy` on: 64 bits of policy, protocol and port, then the address.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -41,6 +42,68 @@ func BenchmarkMemory(b *testing.B) {
 			r.report(b)
 		})
 	}
+}
+
+// BenchmarkIdle takes what idle detached sandboxes take from the machine, kernel
+// included: how much less memory is available with all of them, and the shares
+// of their processes. Their number is RINGFENCE_BENCH_SANDBOXES, or 100; with a
+// thousand it takes minutes. Whatever else runs on the machine is in it.
+func BenchmarkIdle(b *testing.B) {
+	sandboxes := 100
+	if s := os.Getenv("RINGFENCE_BENCH_SANDBOXES"); s != "" {
+		var err error
+		sandboxes, err = strconv.Atoi(s)
+		need(b, err)
+	}
+	t := &testbed{n: node.Start(b, node.Options{})}
+	ws := t.n.Workspace(b)
+	start := func(name string) {
+		if r := t.n.CLIIn(b, ws, "run", "--detach", "--name", name, "--", "sleep", "100000"); r.Code != 0 {
+			b.Fatal(r.Stderr)
+		}
+	}
+	start("first") // what is made once
+	before := available(b)
+	for i := range sandboxes {
+		start(fmt.Sprint("idle", i))
+	}
+	r := rounds{}
+	for b.Loop() {
+		taken := before - available(b)
+		r.add("taken-MB", taken)
+		r.add("each-MB", taken/float64(sandboxes))
+		var inits, holders series
+		for _, pid := range t.inits(b) {
+			inits = append(inits, pss(b, pid))
+		}
+		for _, pid := range t.processes(b, "hold-output") {
+			holders = append(holders, pss(b, pid))
+		}
+		r.add("init-pss-MB", inits.median())
+		r.add("init-most-MB", slices.Max(inits))
+		r.add("holder-pss-MB", holders.median())
+		r.add("keeper-MB", resident(b, t.keeper(b)))
+		r.add("gateway-MB", resident(b, t.gateway(b)))
+		r.add("keeper-fds", float64(node.FDs(b, t.keeper(b))))
+		r.add("gateway-fds", float64(node.FDs(b, t.gateway(b))))
+	}
+	r.report(b)
+}
+
+// available is the memory of the machine that can be given out, in MB.
+func available(b *testing.B) float64 {
+	b.Helper()
+	text, err := os.ReadFile("/proc/meminfo")
+	need(b, err)
+	for line := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
+			kb, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(v), " kB"))
+			need(b, err)
+			return float64(kb) / 1024
+		}
+	}
+	b.Fatal("no MemAvailable in /proc/meminfo")
+	return 0
 }
 
 // inits are the PID 1s of the running sandboxes.
