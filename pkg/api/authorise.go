@@ -54,6 +54,7 @@ var routes = []route{
 	{"GET", "/v1/policy", needMember, 0, (*Server).policy},
 	{"PUT", "/v1/policy", needRoot, MaxLaunchBody, (*Server).applyPolicy},
 	{"DELETE", "/v1/policy/{name}", needRoot, 0, (*Server).deletePolicy},
+	{"GET", "/v1/policy/use", needRoot, 0, (*Server).policyUse},
 	{"GET", "/v1/policy/enforced", needRoot, 0, (*Server).enforced},
 
 	{"GET", "/v1/providers", needRoot, 0, (*Server).listProviders},

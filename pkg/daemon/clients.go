@@ -23,6 +23,7 @@ const (
 	sandboxMost   = 1024
 	sandboxLeast  = 32
 	catchUpWithin = 200 * time.Millisecond
+	settledAfter  = 200 * time.Millisecond // what a process did before has been read then from every ring
 )
 
 // clients remembers the processes of sandboxes whose flows the kernel let
@@ -43,20 +44,32 @@ type clients struct {
 type clientTable struct {
 	byTag map[uint32]*list.Element // of *client
 	order list.List
+	execs []executed // the latest, in the order of their records
 }
 
 // client is one process and what its records say of it.
 type client struct {
 	tag      uint32
 	process  kernel.Process
-	doubtful bool // another one has the same tag
+	doubtful bool      // another one has the same tag
+	at       time.Time // of its latest flow
+	read     time.Time // when the record of that was read
 	says     event.Event
+}
+
+// executed is a program that a process began to run.
+type executed struct {
+	process   kernel.Process
+	at        time.Time
+	exe, args string
 }
 
 func (d *Daemon) newClients() *clients {
 	return &clients{
 		program: d.fence.ProgramOf,
-		catchUp: func(ctx context.Context) bool { return d.fence.CatchUp(ctx, kernel.RingFlows) },
+		catchUp: func(ctx context.Context) bool {
+			return d.fence.CatchUp(ctx, kernel.RingFlows) && d.fence.CatchUp(ctx, kernel.RingProcesses)
+		},
 		known: func(number uint32) bool {
 			_, ok := d.sandboxes.Principal(sandbox.IDOf(number))
 			return ok
@@ -71,7 +84,7 @@ func (c *clients) add(v *kernel.Verdict) {
 		return
 	}
 	process := v.Process(v.PID)
-	one := &client{tag: process.Tag(), process: process}
+	one := &client{tag: process.Tag(), process: process, at: v.Time, read: time.Now()}
 	one.says = event.Event{PID: v.PID, UID: v.UID, Comm: v.Comm, PPID: v.PPID(), Parents: parents(v.Ancestors)}
 	p, ok, err := c.program(v.PID, &v.Origin)
 	if err != nil {
@@ -83,8 +96,45 @@ func (c *clients) add(v *kernel.Verdict) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := c.table(v.Sandbox)
+	t.judge(one)
 	t.put(one)
 	t.trim(c.share())
+}
+
+// exec takes the record of a program that started. What a process runs is read
+// after its flow's record: it may be what it has executed since.
+func (c *clients) exec(x *kernel.Exec) {
+	process := x.Process(x.PID)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.table(x.Sandbox)
+	t.execs = append(t.execs, executed{process, x.Time, x.Filename, x.CommandLine()})
+	if el := t.byTag[process.Tag()]; el != nil && el.Value.(*client).process == process {
+		t.judge(el.Value.(*client))
+	}
+	t.trim(c.share())
+}
+
+// judge puts right what a process ran at its latest flow. If that is not known
+// any more it runs nothing that is known.
+func (t *clientTable) judge(one *client) {
+	var before, after *executed
+	for i := range t.execs {
+		switch x := &t.execs[i]; {
+		case x.process != one.process:
+		case x.at.After(one.at):
+			after = x
+		default:
+			before = x
+		}
+	}
+	if after == nil || after.exe != one.says.Exe || after.args != one.says.Args {
+		return // what was read is what it ran
+	}
+	one.says.Exe, one.says.Args = "", ""
+	if before != nil {
+		one.says.Exe, one.says.Args = before.exe, before.args
+	}
 }
 
 // share is how many processes each sandbox may have remembered.
@@ -130,30 +180,34 @@ func (t *clientTable) trim(most int) {
 		oldest := t.order.Remove(t.order.Front()).(*client)
 		delete(t.byTag, oldest.tag)
 	}
+	if most /= 4; len(t.execs) > 2*most { // not one by one
+		t.execs = append(t.execs[:0:0], t.execs[len(t.execs)-most:]...)
+	}
 }
 
-// name puts processes into records of the gateway. One that connected a moment
-// ago may be in the ring still.
+// name puts processes into records of the gateway. Of one that connected a
+// moment ago the records may be in the rings still.
 func (c *clients) name(ctx context.Context, of []keeper.Client) {
-	left := c.fill(of)
+	left := c.fill(of, time.Now().Add(-settledAfter))
 	if len(left) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
 	defer cancel()
 	if c.catchUp(ctx) {
-		c.fill(left)
+		c.fill(left, time.Now())
 	}
 }
 
-// fill names those it knows and returns the others.
-func (c *clients) fill(of []keeper.Client) (left []keeper.Client) {
+// fill names those it knows from records that were read before a time, and
+// returns the others.
+func (c *clients) fill(of []keeper.Client, before time.Time) (left []keeper.Client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, one := range of {
 		number, err := strconv.ParseUint(one.Event.Sandbox, 16, 32)
 		t := c.of[uint32(number)]
-		if err != nil || t == nil || t.byTag[one.Tag] == nil {
+		if err != nil || t == nil || t.byTag[one.Tag] == nil || t.byTag[one.Tag].Value.(*client).read.After(before) {
 			left = append(left, one)
 			continue
 		}

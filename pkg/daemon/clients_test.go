@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/keeper"
@@ -19,7 +20,7 @@ func knownClients() *clients {
 		program: func(pid uint32, _ *kernel.Origin) (kernel.Program, bool, error) {
 			return kernel.Program{Filename: fmt.Sprintf("/bin/p%d", pid), Args: []string{"p", "-x"}}, true, nil
 		},
-		catchUp: func(context.Context) bool { return false },
+		catchUp: func(context.Context) bool { return true },
 		known:   func(uint32) bool { return true },
 		failed:  func(string, ...any) {},
 	}
@@ -121,6 +122,70 @@ func TestClientsOfManySandboxesAreBounded(t *testing.T) {
 	c.add(flowOf(boxes+1, 1, 1))
 	if len(c.of) != 11 {
 		t.Errorf("%d sandboxes are remembered, ten live and one is new", len(c.of))
+	}
+}
+
+// The program is what the process ran when it connected, in whatever order the
+// records are read and however late.
+func TestClientsAndWhatTheyExecute(t *testing.T) {
+	began := time.Now()
+	flow := flowOf(1, 100, 5)
+	flow.Time = began.Add(time.Second)
+	exec := func(after time.Duration, file string) *kernel.Exec {
+		return &kernel.Exec{Head: kernel.Head{Time: began.Add(after), Sandbox: 1, PID: 100}, Origin: flow.Origin, Program: kernel.Program{Filename: file, Args: []string{file}}}
+	}
+	first, second := exec(0, "/bin/first"), exec(2*time.Second, "/bin/second")
+	other := exec(2*time.Second, "/bin/first")
+	other.Start++ // another process that had the pid
+	for _, tt := range []struct {
+		name    string
+		runs    *kernel.Exec // what the kernel knows when the flow's record is read
+		records []any
+		want    string
+	}{
+		{"read in time", first, []any{first, flow, second}, "/bin/first"},
+		{"read late", second, []any{first, flow, second}, "/bin/first"},
+		{"read late, flow last", second, []any{first, second, flow}, "/bin/first"},
+		{"read in time, flow last", second, []any{first, second, flow}, "/bin/first"},
+		{"no word of the first", second, []any{flow, second}, ""},
+		{"no word of the second", first, []any{first, flow}, "/bin/first"},
+		{"another process", first, []any{first, flow, other}, "/bin/first"},
+	} {
+		c := knownClients()
+		c.program = func(uint32, *kernel.Origin) (kernel.Program, bool, error) { return tt.runs.Program, true, nil }
+		for _, r := range tt.records {
+			switch r := r.(type) {
+			case *kernel.Verdict:
+				c.add(r)
+			case *kernel.Exec:
+				c.exec(r)
+			}
+		}
+		if e := named(c, 1, tagOf(flow)); e.PID != 100 || e.Exe != tt.want || e.Args != tt.want {
+			t.Errorf("%s: %d %q %q, want %q", tt.name, e.PID, e.Exe, e.Args, tt.want)
+		}
+	}
+	c := knownClients()
+	for range 10 * sandboxMost {
+		c.exec(first)
+	}
+	if n := len(c.of[1].execs); n > sandboxMost {
+		t.Errorf("%d programs are remembered", n)
+	}
+}
+
+// A process whose records cannot be read to the end is not named.
+func TestClientsThatAreNotSettledAreNotNamed(t *testing.T) {
+	c := knownClients()
+	v := flowOf(1, 100, 5)
+	c.add(v)
+	c.catchUp = func(context.Context) bool { return false }
+	if e := named(c, 1, tagOf(v)); e.PID != 0 {
+		t.Errorf("%+v", e)
+	}
+	c.of[1].byTag[tagOf(v)].Value.(*client).read = time.Now().Add(-time.Second)
+	if e := named(c, 1, tagOf(v)); e.PID != 100 {
+		t.Errorf("%+v", e)
 	}
 }
 

@@ -61,6 +61,7 @@ type Daemon struct {
 	operators int // gid of the operator group as the start found it, -1: none
 
 	clients     *clients
+	ruleHits    ruleHits
 	lateInits   lateInits
 	lostDenials lostDenials
 	repeats     *repeats

@@ -36,6 +36,7 @@ func (d *Daemon) record(r kernel.Record) {
 	case *kernel.Guarded:
 		d.recordGuarded(r)
 	case *kernel.Exec:
+		d.clients.exec(r)
 		d.recordExec(r)
 	case *kernel.Exit:
 		d.recordExit(r)

@@ -39,7 +39,9 @@ func BenchmarkPolicyChange(b *testing.B) {
 			for i := range snaps {
 				snaps[i] = compiled(b, uint64(i+2), c.docs(443+i))
 			}
+			before := l.mapBytes(b)
 			boxes := l.empty(b, snaps[0])
+			bare := l.mapBytes(b)
 			var effect, whole, used []float64
 			for i := 0; b.Loop(); i++ {
 				snap := compiled(b, uint64(i+4), c.docs(443+i%2))
@@ -56,6 +58,8 @@ func BenchmarkPolicyChange(b *testing.B) {
 			b.ReportMetric(median(whole), "whole-ms")
 			b.ReportMetric(median(used), "cpu-ms")
 			b.ReportMetric(float64(names+cidrs), "entries")
+			b.ReportMetric((l.mapBytes(b)-bare)/float64(names+cidrs), "entry-bytes")
+			b.ReportMetric((bare-before)/changeBoxes, "sandbox-bytes")
 			b.ReportMetric(0, "ns/op")
 			l.remove(b, boxes)
 		})
@@ -122,7 +126,7 @@ func (l *live) empty(b *testing.B, snap *policy.Snapshot) []*Sandbox {
 		if err := os.Mkdir(s.Record.Cgroup, 0o755); err != nil {
 			b.Fatal(err)
 		}
-		if s.table, err = l.newTable(); err != nil {
+		if s.table, err = l.newTable(snap); err != nil {
 			b.Fatal(err)
 		}
 		if s.fence, err = l.fence.AttachSandbox(s.Record.Cgroup, kernel.State{Sandbox: number, Policy: s.table}); err != nil {
@@ -164,6 +168,19 @@ func (l *live) usage(b *testing.B) (names, cidrs int) {
 		b.Fatal(err)
 	}
 	return u.Names, u.CIDRs
+}
+
+// mapBytes is the kernel memory of all maps.
+func (l *live) mapBytes(b *testing.B) (n float64) {
+	b.Helper()
+	maps, err := l.fence.Memory()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, m := range maps {
+		n += float64(m.Bytes)
+	}
+	return n
 }
 
 func median(v []float64) float64 {

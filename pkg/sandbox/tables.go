@@ -23,9 +23,9 @@ import (
 // switched in one atomic step, then the old number is dropped: no call is ever
 // judged on a mix.
 
-// newTable returns a table number that no sandbox uses. The upper half of the
+// newTable returns a table number that no sandbox uses, for the rules of a snapshot. The upper half of the
 // range belongs to the node itself.
-func (m *Manager) newTable() (uint32, error) {
+func (m *Manager) newTable(of *policy.Snapshot) (uint32, error) {
 	for range 100 {
 		var b [4]byte
 		if _, err := rand.Read(b[:]); err != nil {
@@ -35,7 +35,7 @@ func (m *Manager) newTable() (uint32, error) {
 		m.mu.Lock()
 		taken := n == 0 || m.tables[n]
 		if !taken {
-			m.tables[n] = true
+			m.tables[n], m.compiled[n] = true, of
 		}
 		m.mu.Unlock()
 		if !taken {
@@ -54,11 +54,11 @@ func (m *Manager) dropTables(tables ...uint32) error {
 		return fmt.Errorf("drop old policy tables: %w", err)
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, t := range tables {
 		delete(m.tables, t)
 	}
-	return nil
+	m.mu.Unlock()
+	return m.keepHits()
 }
 
 // Apply puts a policy into force in every sandbox, several at a time;
@@ -95,7 +95,7 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 		return 0, nil
 	}
 	view := snap.View(s.Principal)
-	table, err := s.m.newTable()
+	table, err := s.m.newTable(snap)
 	if err != nil {
 		return 0, err
 	}
