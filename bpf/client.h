@@ -3,6 +3,14 @@
 #ifndef RINGFENCE_CLIENT_H
 #define RINGFENCE_CLIENT_H
 
+/* The tag of the process that is in the call. */
+static __always_inline __u32 rf_own_tag(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	return rf_tag(BPF_CORE_READ(task, tgid), BPF_CORE_READ(task, group_leader, start_boottime));
+}
+
 /*
  * Marks the socket with the tag of the process that connects it or sends with
  * it. In a sandbox's own namespace no rule routes by marks, and without
@@ -12,9 +20,8 @@
  */
 static __always_inline void rf_sign(struct bpf_sock_addr *ctx)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	__u32 tag = rf_tag(BPF_CORE_READ(task, tgid), BPF_CORE_READ(task, group_leader, start_boottime));
 	struct bpf_sock *sk = ctx->sk;
+	__u32 tag = rf_own_tag();
 
 	if (sk && sk->mark == tag)
 		return;

@@ -16,7 +16,7 @@ import (
 type RedirectRfAsked struct {
 	_       structs.HostLayout
 	Addr    [16]uint8
-	Cookie  uint64
+	Asker   uint64
 	Sandbox uint32
 	Port    uint16
 	ToPort  uint16

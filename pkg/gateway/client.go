@@ -13,13 +13,11 @@ import (
 // the connection, or of the datagram (bpf/client.h). It is a number that the
 // keeper alone can read: it stands in Event.PID until the keeper has put the
 // process in its place. In a namespace that is not ours marks are somebody
-// else's.
+// else's: there it comes with what the client asked for (asked.go), and not with
+// datagrams.
 
 // client is the tag of the process that made a connection; 0: not known.
-func (sb *sandbox) client(c *net.TCPConn) (tag uint32) {
-	if sb.cfg.Redirected {
-		return 0
-	}
+func client(c *net.TCPConn) (tag uint32) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0

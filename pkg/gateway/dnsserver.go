@@ -122,7 +122,7 @@ func (sb *sandbox) tooManyQuestions() {
 
 // serveDNSConn answers questions over a TCP connection that it owns.
 func (sb *sandbox) serveDNSConn(c *net.TCPConn) {
-	dst, ok := sb.destination(c)
+	from, ok := sb.origin(c)
 	if !ok {
 		sb.stranger(c)
 		return
@@ -133,7 +133,7 @@ func (sb *sandbox) serveDNSConn(c *net.TCPConn) {
 		return
 	}
 	defer ticket.release()
-	f := newFlow(sb, c, dst, ticket)
+	f := newFlow(sb, c, from, ticket)
 	defer f.cancel()
 	if code, ok := sb.track(f); !ok {
 		f.refuse(code, "the sandbox or the node has as many connections as it may")

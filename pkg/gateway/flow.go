@@ -51,8 +51,8 @@ type flow struct {
 // tunnel is the request that a flow was upgraded by.
 type tunnel struct{ method, path string }
 
-func newFlow(sb *sandbox, c *net.TCPConn, dst netip.AddrPort, t *ticket) *flow {
-	f := &flow{sb: sb, start: time.Now(), conn: clienthello.NewConn(c), dst: dst, client: sb.client(c), ticket: t}
+func newFlow(sb *sandbox, c *net.TCPConn, from origin, t *ticket) *flow {
+	f := &flow{sb: sb, start: time.Now(), conn: clienthello.NewConn(c), dst: from.dst, client: from.client, ticket: t}
 	f.since = f.start
 	f.ctx, f.cancel = context.WithCancel(sb.ctx)
 	return f
