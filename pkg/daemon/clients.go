@@ -53,7 +53,7 @@ type client struct {
 	process  kernel.Process
 	doubtful bool      // another one has the same tag
 	at       time.Time // of its latest flow
-	read     time.Time // when the record of that was read
+	read     time.Time // when the record of the first flow under this program was read
 	says     event.Event
 }
 
@@ -67,9 +67,7 @@ type executed struct {
 func (d *Daemon) newClients() *clients {
 	return &clients{
 		program: d.fence.ProgramOf,
-		catchUp: func(ctx context.Context) bool {
-			return d.fence.CatchUp(ctx, kernel.RingFlows) && d.fence.CatchUp(ctx, kernel.RingProcesses)
-		},
+		catchUp: func(ctx context.Context) bool { return d.fence.CatchUp(ctx, kernel.RingFlows, kernel.RingProcesses) },
 		known: func(number uint32) bool {
 			_, ok := d.sandboxes.Principal(sandbox.IDOf(number))
 			return ok
@@ -84,18 +82,20 @@ func (c *clients) add(v *kernel.Verdict) {
 		return
 	}
 	process := v.Process(v.PID)
-	one := &client{tag: process.Tag(), process: process, at: v.Time, read: time.Now()}
-	one.says = event.Event{PID: v.PID, UID: v.UID, Comm: v.Comm, PPID: v.PPID(), Parents: parents(v.Ancestors)}
-	p, ok, err := c.program(v.PID, &v.Origin)
+	p, _, err := c.program(v.PID, &v.Origin)
 	if err != nil {
 		c.failed("the program of a process cannot be read", "error", err)
 	}
-	if ok {
-		one.says.Exe, one.says.Args = p.Filename, p.CommandLine()
-	}
+	one := &client{tag: process.Tag(), process: process, at: v.Time, read: time.Now()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := c.table(v.Sandbox)
+	if el := t.byTag[one.tag]; el != nil && el.Value.(*client).process == process && el.Value.(*client).says.Comm == v.Comm {
+		one.says = el.Value.(*client).says
+	} else {
+		one.says = event.Event{PID: v.PID, UID: v.UID, Comm: v.Comm, PPID: v.PPID(), Parents: parents(v.Ancestors)}
+	}
+	one.says.Exe, one.says.Args = p.Filename, p.CommandLine()
 	t.judge(one)
 	t.put(one)
 	t.trim(c.share())
@@ -168,6 +168,9 @@ func (t *clientTable) put(one *client) {
 	if e := t.byTag[one.tag]; e != nil {
 		have := e.Value.(*client)
 		one.doubtful = have.doubtful || have.process != one.process
+		if have.process == one.process && have.says.Exe == one.says.Exe && have.says.Args == one.says.Args {
+			one.read = have.read // it has executed nothing since
+		}
 		e.Value = one // what it executes may have changed
 		t.order.MoveToBack(e)
 		return

@@ -139,29 +139,17 @@ func (f *Fence) Hurry() {
 	}
 }
 
-// CatchUp waits until Records has handed over what was in a ring when it was
+// CatchUp waits until Records has handed over what was in some rings when it was
 // called; false when that took longer than ctx allows, or nobody reads.
-func (f *Fence) CatchUp(ctx context.Context, ring Ring) bool {
-	read := make(chan struct{})
-	f.reading.mu.Lock()
-	r := f.reading.all[ring]
-	if f.reading.closed || r == nil {
-		f.reading.mu.Unlock()
-		return false
+func (f *Fence) CatchUp(ctx context.Context, rings ...Ring) bool {
+	for _, read := range f.reading.hurry(rings) {
+		select {
+		case <-read:
+		case <-ctx.Done():
+			return false
+		}
 	}
-	c := f.reading.waiting[ring]
-	c.next = append(c.next, read)
-	err := r.Flush()
-	f.reading.mu.Unlock()
-	if err != nil {
-		return false
-	}
-	select {
-	case <-read:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return true
 }
 
 // readers are the rings that Records reads. The zero value is ready.
@@ -175,6 +163,22 @@ type readers struct {
 // catching are calls of CatchUp. Who comes while the ring is being read may have
 // missed what stands before: it waits for the next reading.
 type catching struct{ next, now []chan struct{} }
+
+// hurry has rings read and returns what is closed when each was. Of a ring that
+// nobody reads it never is.
+func (r *readers) hurry(rings []Ring) (read []chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ring := range rings {
+		done := make(chan struct{})
+		read = append(read, done)
+		if c := r.waiting[ring]; c != nil && !r.closed {
+			c.next = append(c.next, done)
+			_ = r.all[ring].Flush() // of a closed reader it fails: nobody reads any more
+		}
+	}
+	return read
+}
 
 // flushed is called when a ring was read to its end because somebody waits.
 func (r *readers) flushed(ring Ring) {
