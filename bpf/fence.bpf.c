@@ -24,6 +24,7 @@
 #include "report.h"
 #include "refuse.h"
 #include "packet.h"
+#include "client.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -52,6 +53,7 @@ const volatile union {
 	enum rf_entry_way entry_way;
 	struct rf_entry_key entry_key;
 	struct rf_guarded guarded;
+	struct rf_hit_key hit_key;
 } rf_abi = {};
 
 /* The cookie of the keeper's network namespace; set when loading. 0 is none's. */
@@ -65,6 +67,14 @@ const volatile __u64 rf_home = 0;
 static __always_inline int rf_elsewhere(struct bpf_sock_addr *ctx, const struct rf_state *st)
 {
 	return !(st->flags & RF_FLAG_GATEWAY) && bpf_get_netns_cookie(ctx) == rf_home;
+}
+
+/* Whether what is let through ends at the gateway, which is told whose it is:
+ * port 53 does on loopback too. The gateway's own sockets keep no mark: the host
+ * may route by them. */
+static __always_inline int rf_to_gateway(const struct rf_state *st, const struct rf_call *c)
+{
+	return !(st->flags & RF_FLAG_GATEWAY) && (c->j.reason != RF_LOOPBACK || c->dest.port == 53);
 }
 
 /* The common end of the four address hooks. */
@@ -82,9 +92,12 @@ static __always_inline int rf_addr_verdict(struct bpf_sock_addr *ctx, struct rf_
 	if (c->j.verdict != RF_ALLOW)
 		c->error = rf_errno(EACCES);
 	rf_count_verdict(c->hook, &c->j);
+	rf_hit(st, &c->j);
 	rf_report(st, c, 1);
 	if (c->j.verdict != RF_ALLOW)
 		return rf_refuse(EACCES);
+	if (rf_to_gateway(st, c))
+		rf_sign(ctx);
 	return 1; /* ALLOW: rf_judge found the reason named in the record */
 }
 
@@ -285,8 +298,11 @@ int rf_egress(struct __sk_buff *skb)
 		rf_judge(st, &c.dest, &c.j);
 	}
 	rf_count_verdict(c.hook, &c.j);
-	if (c.j.verdict == RF_ALLOW)
+	if (c.j.verdict == RF_ALLOW) {
+		if (c.dest.proto == IPPROTO_UDP && rf_to_gateway(st, &c))
+			rf_sign_datagram(skb);
 		return 1; /* ALLOW: rf_judge or RF_ESTABLISHED; the flow was recorded at connect */
+	}
 	c.error = EPERM;
 	c.cookie = bpf_get_socket_cookie(skb);
 	rf_report(st, &c, 0);

@@ -137,6 +137,12 @@ type FenceRfHead struct {
 	Nth        uint64
 }
 
+type FenceRfHitKey struct {
+	_      structs.HostLayout
+	Policy uint32
+	Rule   uint32
+}
+
 type FenceRfHook uint32
 
 const (
@@ -350,6 +356,7 @@ const (
 	FenceMapEntries        = "entries"
 	FenceMapFlows          = "flows"
 	FenceMapGuards         = "guards"
+	FenceMapHits           = "hits"
 	FenceMapMembers        = "members"
 	FenceMapNames          = "names"
 	FenceMapOutcomes       = "outcomes"
@@ -438,6 +445,7 @@ type FenceMapSpecs struct {
 	Entries   *ebpf.MapSpec `ebpf:"entries"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Guards    *ebpf.MapSpec `ebpf:"guards"`
+	Hits      *ebpf.MapSpec `ebpf:"hits"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
@@ -488,6 +496,7 @@ type FenceMaps struct {
 	Entries   *ebpf.Map `ebpf:"entries"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Guards    *ebpf.Map `ebpf:"guards"`
+	Hits      *ebpf.Map `ebpf:"hits"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
@@ -511,6 +520,7 @@ func (m *FenceMaps) Close() error {
 		m.Entries,
 		m.Flows,
 		m.Guards,
+		m.Hits,
 		m.Members,
 		m.Names,
 		m.Outcomes,

@@ -55,6 +55,12 @@ type GuardRfGuard struct {
 	Dev        uint32
 }
 
+type GuardRfHitKey struct {
+	_      structs.HostLayout
+	Policy uint32
+	Rule   uint32
+}
+
 type GuardRfNameKey struct {
 	_      structs.HostLayout
 	Policy uint32
@@ -120,6 +126,7 @@ const (
 	GuardMapEntries       = "entries"
 	GuardMapFlows         = "flows"
 	GuardMapGuards        = "guards"
+	GuardMapHits          = "hits"
 	GuardMapMembers       = "members"
 	GuardMapNames         = "names"
 	GuardMapOutcomes      = "outcomes"
@@ -213,6 +220,7 @@ type GuardMapSpecs struct {
 	Entries   *ebpf.MapSpec `ebpf:"entries"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Guards    *ebpf.MapSpec `ebpf:"guards"`
+	Hits      *ebpf.MapSpec `ebpf:"hits"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
@@ -260,6 +268,7 @@ type GuardMaps struct {
 	Entries   *ebpf.Map `ebpf:"entries"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Guards    *ebpf.Map `ebpf:"guards"`
+	Hits      *ebpf.Map `ebpf:"hits"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
@@ -283,6 +292,7 @@ func (m *GuardMaps) Close() error {
 		m.Entries,
 		m.Flows,
 		m.Guards,
+		m.Hits,
 		m.Members,
 		m.Names,
 		m.Outcomes,

@@ -15,6 +15,9 @@
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
 
+#define SOL_SOCKET 1 /* of amd64 and arm64 */
+#define SO_MARK 36
+
 #define EPERM 1
 #define EACCES 13
 #define EPROTONOSUPPORT 93

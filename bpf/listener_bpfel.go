@@ -16,7 +16,7 @@ import (
 type ListenerRfAsked struct {
 	_       structs.HostLayout
 	Addr    [16]uint8
-	Cookie  uint64
+	Asker   uint64
 	Sandbox uint32
 	Port    uint16
 	ToPort  uint16
@@ -71,6 +71,12 @@ type ListenerRfGuard struct {
 	Generation uint32
 	Flags      uint32
 	Dev        uint32
+}
+
+type ListenerRfHitKey struct {
+	_      structs.HostLayout
+	Policy uint32
+	Rule   uint32
 }
 
 type ListenerRfNameKey struct {
@@ -158,6 +164,7 @@ const (
 	ListenerMapFlows     = "flows"
 	ListenerMapFlying    = "flying"
 	ListenerMapGuards    = "guards"
+	ListenerMapHits      = "hits"
 	ListenerMapMembers   = "members"
 	ListenerMapNames     = "names"
 	ListenerMapOutcomes  = "outcomes"
@@ -236,6 +243,7 @@ type ListenerMapSpecs struct {
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Flying    *ebpf.MapSpec `ebpf:"flying"`
 	Guards    *ebpf.MapSpec `ebpf:"guards"`
+	Hits      *ebpf.MapSpec `ebpf:"hits"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
@@ -286,6 +294,7 @@ type ListenerMaps struct {
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Flying    *ebpf.Map `ebpf:"flying"`
 	Guards    *ebpf.Map `ebpf:"guards"`
+	Hits      *ebpf.Map `ebpf:"hits"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
@@ -312,6 +321,7 @@ func (m *ListenerMaps) Close() error {
 		m.Flows,
 		m.Flying,
 		m.Guards,
+		m.Hits,
 		m.Members,
 		m.Names,
 		m.Outcomes,

@@ -30,6 +30,16 @@ struct {
 	__type(value, struct rf_cidr_value);
 } cidrs SEC(".maps");
 
+/* How often each rule decided: a call of an address hook, whatever came of its
+ * record. A rule that finds no room is not counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 18);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct rf_hit_key);
+	__type(value, __u64);
+} hits SEC(".maps");
+
 /* Cgroups whose processes are recorded: cgroup id -> sandbox. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

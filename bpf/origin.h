@@ -3,6 +3,20 @@
 #ifndef RINGFENCE_ORIGIN_H
 #define RINGFENCE_ORIGIN_H
 
+#define RF_TAG_PID_BITS 22 /* PID_MAX_LIMIT of 64-bit kernels is 1 << 22 */
+
+/*
+ * A process in 32 bits, which is what a socket's mark holds: its pid, and a hash
+ * of its start that tells it from others that have had that pid. Never 0.
+ * Package kernel has its twin.
+ */
+static __always_inline __u32 rf_tag(__u32 pid, __u64 start_ns)
+{
+	__u32 hash = start_ns * 0x9e3779b97f4a7c15ULL >> (32 + RF_TAG_PID_BITS);
+
+	return hash << RF_TAG_PID_BITS | pid;
+}
+
 /* A function of its own: every hook needs it, once in each program is enough. */
 static __noinline void rf_origin_of(struct rf_origin *o, struct task_struct *task)
 {

@@ -56,6 +56,12 @@ type ProcessRfGuard struct {
 	Dev        uint32
 }
 
+type ProcessRfHitKey struct {
+	_      structs.HostLayout
+	Policy uint32
+	Rule   uint32
+}
+
 type ProcessRfNameKey struct {
 	_      structs.HostLayout
 	Next   uint32
@@ -124,6 +130,7 @@ const (
 	ProcessMapEntries   = "entries"
 	ProcessMapFlows     = "flows"
 	ProcessMapGuards    = "guards"
+	ProcessMapHits      = "hits"
 	ProcessMapMembers   = "members"
 	ProcessMapNames     = "names"
 	ProcessMapOutcomes  = "outcomes"
@@ -197,6 +204,7 @@ type ProcessMapSpecs struct {
 	Entries   *ebpf.MapSpec `ebpf:"entries"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Guards    *ebpf.MapSpec `ebpf:"guards"`
+	Hits      *ebpf.MapSpec `ebpf:"hits"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
@@ -244,6 +252,7 @@ type ProcessMaps struct {
 	Entries   *ebpf.Map `ebpf:"entries"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Guards    *ebpf.Map `ebpf:"guards"`
+	Hits      *ebpf.Map `ebpf:"hits"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
@@ -267,6 +276,7 @@ func (m *ProcessMaps) Close() error {
 		m.Entries,
 		m.Flows,
 		m.Guards,
+		m.Hits,
 		m.Members,
 		m.Names,
 		m.Outcomes,

@@ -23,6 +23,7 @@
 #include "report.h"
 #include "refuse.h"
 #include "packet.h"
+#include "client.h"
 #include "redirect.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
@@ -34,6 +35,13 @@ const volatile union {
 	struct rf_flying_key flying;
 	enum rf_sockopt sockopt;
 } rf_redirect_abi = {};
+
+/* Who asks: the process's tag comes with what it asks for, since marks of this
+ * namespace are not ours. */
+static __always_inline __u64 rf_asker(__u64 cookie)
+{
+	return (__u64)rf_own_tag() << 32 | (__u32)cookie;
+}
 
 /* Writes down what the socket asked for and finds the listener it is sent to;
  * 0 when there is none, or no room to write. */
@@ -56,7 +64,7 @@ static __always_inline __u16 rf_remember(struct bpf_sock_addr *ctx, const struct
 	if (!a)
 		return 0;
 	__builtin_memcpy(a->addr, c->dest.addr, 16);
-	a->cookie = c->cookie;
+	a->asker = rf_asker(c->cookie);
 	a->sandbox = st->sandbox;
 	a->port = c->dest.port;
 	a->to_port = port;
@@ -110,6 +118,7 @@ static __always_inline int rf_decide(struct bpf_sock_addr *ctx, struct rf_call *
 	if (c->j.verdict != RF_ALLOW)
 		c->error = rf_errno(EACCES);
 	rf_count_verdict(c->hook, &c->j);
+	rf_hit(st, &c->j);
 	rf_report(st, c, 1);
 	if (c->j.verdict != RF_ALLOW)
 		return -1;
@@ -360,7 +369,7 @@ int rf_depart(struct bpf_sock_ops *ctx)
 		return 1;
 	}
 	there = bpf_map_lookup_elem(&flying, &key);
-	if (there && there->cookie == a->cookie)
+	if (there && there->asker == a->asker)
 		bpf_map_delete_elem(&flying, &key);
 	return 1;
 }

@@ -16,7 +16,7 @@ import (
 type RedirectRfAsked struct {
 	_       structs.HostLayout
 	Addr    [16]uint8
-	Cookie  uint64
+	Asker   uint64
 	Sandbox uint32
 	Port    uint16
 	ToPort  uint16
@@ -71,6 +71,12 @@ type RedirectRfGuard struct {
 	Generation uint32
 	Flags      uint32
 	Dev        uint32
+}
+
+type RedirectRfHitKey struct {
+	_      structs.HostLayout
+	Policy uint32
+	Rule   uint32
 }
 
 type RedirectRfNameKey struct {
@@ -166,6 +172,7 @@ const (
 	RedirectMapFlows               = "flows"
 	RedirectMapFlying              = "flying"
 	RedirectMapGuards              = "guards"
+	RedirectMapHits                = "hits"
 	RedirectMapMembers             = "members"
 	RedirectMapNames               = "names"
 	RedirectMapOutcomes            = "outcomes"
@@ -260,6 +267,7 @@ type RedirectMapSpecs struct {
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Flying    *ebpf.MapSpec `ebpf:"flying"`
 	Guards    *ebpf.MapSpec `ebpf:"guards"`
+	Hits      *ebpf.MapSpec `ebpf:"hits"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
@@ -312,6 +320,7 @@ type RedirectMaps struct {
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Flying    *ebpf.Map `ebpf:"flying"`
 	Guards    *ebpf.Map `ebpf:"guards"`
+	Hits      *ebpf.Map `ebpf:"hits"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
@@ -338,6 +347,7 @@ func (m *RedirectMaps) Close() error {
 		m.Flows,
 		m.Flying,
 		m.Guards,
+		m.Hits,
 		m.Members,
 		m.Names,
 		m.Outcomes,

@@ -55,6 +55,12 @@ type RefusalRfGuard struct {
 	Dev        uint32
 }
 
+type RefusalRfHitKey struct {
+	_      structs.HostLayout
+	Policy uint32
+	Rule   uint32
+}
+
 type RefusalRfNameKey struct {
 	_      structs.HostLayout
 	Policy uint32
@@ -120,6 +126,7 @@ const (
 	RefusalMapEntries    = "entries"
 	RefusalMapFlows      = "flows"
 	RefusalMapGuards     = "guards"
+	RefusalMapHits       = "hits"
 	RefusalMapMembers    = "members"
 	RefusalMapNames      = "names"
 	RefusalMapOutcomes   = "outcomes"
@@ -191,6 +198,7 @@ type RefusalMapSpecs struct {
 	Entries   *ebpf.MapSpec `ebpf:"entries"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Guards    *ebpf.MapSpec `ebpf:"guards"`
+	Hits      *ebpf.MapSpec `ebpf:"hits"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
@@ -238,6 +246,7 @@ type RefusalMaps struct {
 	Entries   *ebpf.Map `ebpf:"entries"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Guards    *ebpf.Map `ebpf:"guards"`
+	Hits      *ebpf.Map `ebpf:"hits"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
@@ -261,6 +270,7 @@ func (m *RefusalMaps) Close() error {
 		m.Entries,
 		m.Flows,
 		m.Guards,
+		m.Hits,
 		m.Members,
 		m.Names,
 		m.Outcomes,

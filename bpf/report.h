@@ -22,6 +22,24 @@ static __always_inline void rf_count_verdict(__u32 hook, const struct rf_judgeme
 	rf_count(&verdicts, (hook * RF_VERDICT_MAX + j->verdict) * RF_REASON_MAX + j->reason);
 }
 
+/* Counts for the rule that decided a call. */
+static __always_inline void rf_hit(const struct rf_state *st, const struct rf_judgement *j)
+{
+	struct rf_hit_key key = {.policy = st->policy, .rule = j->rule};
+	__u64 one = 1, *n;
+
+	if (!key.rule || (st->flags & RF_FLAG_GATEWAY))
+		return;
+	n = bpf_map_lookup_elem(&hits, &key);
+	if (!n) {
+		if (!bpf_map_update_elem(&hits, &key, &one, BPF_NOEXIST))
+			return;
+		n = bpf_map_lookup_elem(&hits, &key); /* another was first */
+	}
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
 /* Tells rf_refused that the call this thread is in has its record. */
 static __always_inline void rf_mark_reported(__u32 hook)
 {

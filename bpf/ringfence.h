@@ -176,6 +176,12 @@ struct rf_name_value {
 	__u32 rule;
 };
 
+/* A rule of a policy, as its entries name it. Never rule 0, which is none. */
+struct rf_hit_key {
+	__u32 policy;
+	__u32 rule;
+};
+
 /*
  * CIDRs: longest prefix. IPv4 is written as ::ffff:a.b.c.d. prefixlen counts
  * from `policy` on: 64 bits of policy, protocol and port, then the address.
@@ -206,7 +212,7 @@ struct rf_cidr_value {
  */
 struct rf_asked {
 	__u8 addr[16]; /* IPv4 as ::ffff:a.b.c.d */
-	__u64 cookie;  /* of the socket that asked */
+	__u64 asker;   /* low half of the socket's cookie, and above it the tag of the process that asked, 0: not known */
 	__u32 sandbox;
 	__u16 port;    /* host order; both 0: it asked for nothing, it was accepted (RF_FLAG_INBOUND) */
 	__u16 to_port; /* of the listener, host order */

@@ -330,6 +330,13 @@ func (n *fakeNode) CheckPolicy(context.Context, []api.Document) (api.CheckResult
 	return api.CheckResult{OK: true}, nil
 }
 
+func (n *fakeNode) PolicyUse(context.Context) (api.PolicyUse, error) {
+	return api.PolicyUse{Revision: 7, Sandboxes: 2, KernelBytes: 4096 << 10, NameBytes: 80, AddressBytes: 72, Rules: []api.RuleUse{
+		{Rule: "eng/read", Scope: "org:local", Section: "egress", Effect: "allow", Target: "api.test:443/tcp", Sandboxes: 2, Entries: 2, KernelBytes: 160, KernelHits: 5, GatewayHits: 4},
+		{Rule: "eng/no", Scope: "org:local", Section: "egress", Effect: "block", Target: "192.0.2.0/24", Sandboxes: 1, Entries: 1, KernelBytes: 72, KernelHits: 9},
+	}}, nil
+}
+
 func (n *fakeNode) Policy(context.Context, string) (api.PolicyView, error) {
 	return api.PolicyView{Revision: 4, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", Scope: "org:acme", File: "eng.yaml"}}}, nil
 }

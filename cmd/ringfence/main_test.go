@@ -225,6 +225,8 @@ func TestOutputs(t *testing.T) {
 		{"doctor.txt", []string{"doctor"}, ""},
 		{"policy-show.json", []string{"policy", "show", "-o", "json"}, ""},
 		{"policy-show.txt", []string{"policy", "show"}, ""},
+		{"policy-list.json", []string{"policy", "list", "--documents", "-o", "json"}, ""},
+		{"policy-list.txt", []string{"policy", "list", "--hits"}, ""},
 		{"audit.json", []string{"audit", "verify", "-o", "json"}, ""},
 		{"events.txt", []string{"events"}, ""},
 		{"events.json", []string{"events", "-o", "json"}, ""},

@@ -55,6 +55,7 @@ var routes = []route{
 	{"GET", "/v1/policy", needMember, 0, (*Server).policy, false},
 	{"PUT", "/v1/policy", needRoot, MaxLaunchBody, (*Server).applyPolicy, false},
 	{"DELETE", "/v1/policy/{name}", needRoot, 0, (*Server).deletePolicy, false},
+	{"GET", "/v1/policy/use", needRoot, 0, (*Server).policyUse, false},
 	{"GET", "/v1/policy/enforced", needRoot, 0, (*Server).enforced, true},
 
 	{"GET", "/v1/providers", needRoot, 0, (*Server).listProviders, false},

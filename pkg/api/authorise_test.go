@@ -240,6 +240,7 @@ func TestEveryRouteByEveryPeer(t *testing.T) {
 		{attempt{"policy apply", "PUT", "/v1/policy", `{"documents":[{"file":"a.yaml","text":"x"}]}`, false}, 200, 403},
 		{attempt{"policy apply of nothing", "PUT", "/v1/policy", `{"documents":[]}`, false}, 400, 403},
 		{attempt{"policy delete", "DELETE", "/v1/policy/eng", "", false}, 200, 403},
+		{attempt{"policy use", "GET", "/v1/policy/use", "", false}, 200, 403},
 		{attempt{"policy in force", "GET", "/v1/policy/enforced?revision=3&timeout=1s", "", false}, 200, 403},
 		{attempt{"policy in force, no revision", "GET", "/v1/policy/enforced?timeout=1s", "", false}, 400, 403},
 		{attempt{"policy in force, for ever", "GET", "/v1/policy/enforced?revision=3&timeout=11m", "", false}, 400, 403},

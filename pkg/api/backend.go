@@ -64,6 +64,8 @@ type Backend interface {
 	// Policy returns the documents in force for the sandbox with that id, or
 	// all of them for "".
 	Policy(ctx context.Context, id string) (PolicyView, error)
+	// PolicyUse tells of every rule in force on the node.
+	PolicyUse(ctx context.Context) (PolicyUse, error)
 	// ApplyPolicy stores documents in one revision, all or none; each has a
 	// text. It does not wait until they are in force.
 	ApplyPolicy(ctx context.Context, c *Caller, docs []Document) (PolicyChange, error)

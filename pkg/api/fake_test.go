@@ -203,6 +203,8 @@ func (f *fake) Policy(_ context.Context, id string) (PolicyView, error) {
 	return PolicyView{Revision: 7}, nil
 }
 
+func (f *fake) PolicyUse(context.Context) (PolicyUse, error) { return PolicyUse{Revision: 7}, nil }
+
 func (f *fake) ApplyPolicy(_ context.Context, c *Caller, docs []Document) (PolicyChange, error) {
 	f.note("apply uid=%d %s", c.UID, docs[0].File)
 	return PolicyChange{Revision: 8}, nil

@@ -81,6 +81,17 @@ func (s *Server) enforced(w http.ResponseWriter, r *call) error {
 	return answer(w, res, err)
 }
 
+func (s *Server) policyUse(w http.ResponseWriter, r *call) error {
+	res, err := s.o.Backend.PolicyUse(r.Context())
+	return answer(w, res, err)
+}
+
+// PolicyUse tells of every rule in force what it has in the kernel and how often
+// it decided.
+func (c *Client) PolicyUse(ctx context.Context) (PolicyUse, error) {
+	return call1[PolicyUse](ctx, c, "GET", "/v1/policy/use", nil)
+}
+
 // ApplyPolicy applies documents in one revision.
 func (c *Client) ApplyPolicy(ctx context.Context, docs []Document) (PolicyChange, error) {
 	return call1[PolicyChange](ctx, c, "PUT", "/v1/policy", ApplyRequest{Documents: docs})

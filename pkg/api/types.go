@@ -344,6 +344,42 @@ type PolicyDocument struct {
 	Text  string `json:"text,omitempty"`
 }
 
+// PolicyUse answers GET /v1/policy/use: every rule in force, what it has in the
+// kernel and how often it decided.
+type PolicyUse struct {
+	Revision  uint64    `json:"revision"`
+	Since     time.Time `json:"since"` // when counting began: the start of the daemon
+	Sandboxes int       `json:"sandboxes"`
+	Rules     []RuleUse `json:"rules"`
+
+	KernelBytes  uint64      `json:"kernelBytes"` // of all maps together
+	Maps         []KernelMap `json:"maps"`
+	NameBytes    uint64      `json:"nameBytes"`    // of one entry; 0: this kernel does not tell (before 6.4)
+	AddressBytes uint64      `json:"addressBytes"` // likewise
+}
+
+// RuleUse is one rule of a PolicyUse.
+type RuleUse struct {
+	Rule    string `json:"rule"` // document/id
+	At      string `json:"at,omitempty"`
+	Scope   string `json:"scope"`
+	Section string `json:"section"`
+	Effect  string `json:"effect"`
+	Target  string `json:"target"`
+
+	Sandboxes   int    `json:"sandboxes"` // that have an entry of it in the kernel
+	Entries     int    `json:"entries"`
+	KernelBytes uint64 `json:"kernelBytes"`
+	KernelHits  uint64 `json:"kernelHits"`  // calls that the hooks let through or refused by it
+	GatewayHits uint64 `json:"gatewayHits"` // questions, connections, requests and model calls
+}
+
+// KernelMap is one map of the kernel programs.
+type KernelMap struct {
+	Name  string `json:"name"`
+	Bytes uint64 `json:"bytes"`
+}
+
 // Check is one probe of doctor.
 type Check struct {
 	Name     string `json:"name"`

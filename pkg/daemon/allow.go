@@ -195,9 +195,10 @@ func (d *Daemon) forgetGrant(name string) {
 	delete(d.used, name)
 }
 
-// gatewaySaid counts what the gateway reports for the end of the sandbox, and
-// ends grants for one connection.
+// gatewaySaid counts what the gateway reports for the rule that decided and for
+// the end of the sandbox, and ends grants for one connection.
 func (d *Daemon) gatewaySaid(e *event.Event) {
+	d.ruleHits.take(e)
 	if s, ok := d.sandboxes.ByID(e.Sandbox); ok && e.IsFailure() {
 		s.CountFailure(max(e.Count, 1))
 	} else if ok && e.Verdict == event.Denied {

@@ -61,6 +61,8 @@ type Daemon struct {
 	ender     *ender
 	operators int // gid of the operator group as the start found it, -1: none
 
+	clients     *clients
+	ruleHits    ruleHits
 	lateInits   lateInits
 	lostDenials lostDenials
 	repeats     *repeats
@@ -259,7 +261,8 @@ func (d *Daemon) openGateway() (err error) {
 	if err != nil {
 		return err
 	}
-	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Now: time.Now, Adopted: d.taken}
+	d.clients = d.newClients()
+	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Clients: d.clients.name, Now: time.Now, Adopted: d.taken}
 	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
 		Binary: ownBinary, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Outlive: d.cfg.Gateway.Outlive,
 		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics) }, Config: conf, Handler: desk.Handle, Takeover: d.takeOver, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,

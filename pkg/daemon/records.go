@@ -25,7 +25,10 @@ func (d *Daemon) record(r kernel.Record) {
 	}
 	switch r := r.(type) {
 	case *kernel.Verdict:
-		if !r.Allowed && !r.Ended { // the gateway records the end of a flow
+		switch {
+		case r.Allowed && r.Sandbox != gatewayNumber && r.Sandbox != listenersNumber:
+			d.clients.add(r)
+		case !r.Allowed && !r.Ended: // the gateway records the end of a flow
 			d.recordDenial(r)
 		}
 	case *kernel.Refusal:
@@ -33,6 +36,7 @@ func (d *Daemon) record(r kernel.Record) {
 	case *kernel.Guarded:
 		d.recordGuarded(r)
 	case *kernel.Exec:
+		d.clients.exec(r)
 		d.recordExec(r)
 	case *kernel.Exit:
 		d.recordExit(r)

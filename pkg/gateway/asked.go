@@ -23,18 +23,24 @@ const (
 	askedSize    = 32
 )
 
-// destination is what a connection was meant for: its own local address where
-// the kernel steers, what its client asked for where it redirects. ok is false
-// for a connection that did not come through the fence of this sandbox.
-func (sb *sandbox) destination(c *net.TCPConn) (dst netip.AddrPort, ok bool) {
+// origin is where a connection comes from and what it was meant for.
+type origin struct {
+	dst    netip.AddrPort
+	client uint32 // tag of the process, see client.go
+}
+
+// origin of a connection: it was meant for its own local address where the
+// kernel steers, for what its client asked for where it redirects. ok is false
+// for one that did not come through the fence of this sandbox.
+func (sb *sandbox) origin(c *net.TCPConn) (o origin, ok bool) {
 	if sb.cfg.Redirected {
 		return asked(c, sb.cfg.ID)
 	}
 	la, ok := c.LocalAddr().(*net.TCPAddr)
 	if !ok {
-		return netip.AddrPort{}, false
+		return origin{}, false
 	}
-	return unmapped(la.AddrPort()), true
+	return origin{unmapped(la.AddrPort()), client(c)}, true
 }
 
 // stranger resets a connection that did not come through the fence: of whoever
@@ -59,10 +65,10 @@ func (sb *sandbox) stranger(c *net.TCPConn) {
 
 // asked reads what the client asked for, if the programs of that sandbox sent
 // it.
-func asked(c *net.TCPConn, sandbox uint32) (dst netip.AddrPort, ok bool) {
+func asked(c *net.TCPConn, sandbox uint32) (o origin, ok bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return netip.AddrPort{}, false
+		return origin{}, false
 	}
 	var b [askedSize]byte
 	size := uint32(len(b))
@@ -72,17 +78,19 @@ func asked(c *net.TCPConn, sandbox uint32) (dst netip.AddrPort, ok bool) {
 			uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&size)), 0)
 	})
 	if err != nil || errno != 0 || size != askedSize {
-		return netip.AddrPort{}, false
+		return origin{}, false
 	}
 	return decodeAsked(b, sandbox)
 }
 
-// decodeAsked reads struct rf_asked: address, cookie, sandbox, port, port of
+// decodeAsked reads struct rf_asked: address, who asked, sandbox, port, port of
 // the listener.
-func decodeAsked(b [askedSize]byte, sandbox uint32) (dst netip.AddrPort, ok bool) {
+func decodeAsked(b [askedSize]byte, sandbox uint32) (o origin, ok bool) {
 	port := binary.NativeEndian.Uint16(b[28:])
 	if sandbox == 0 || binary.NativeEndian.Uint32(b[24:]) != sandbox || port == 0 {
-		return netip.AddrPort{}, false
+		return origin{}, false
 	}
-	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[:16])).Unmap(), port), true
+	o.dst = netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[:16])).Unmap(), port)
+	o.client = uint32(binary.NativeEndian.Uint64(b[16:]) >> 32)
+	return o, true
 }

@@ -13,6 +13,7 @@ func TestDecodeAsked(t *testing.T) {
 	make := func(addr string, sandbox uint32, port uint16) (b [askedSize]byte) {
 		a := netip.MustParseAddr(addr).As16()
 		copy(b[:], a[:])
+		binary.NativeEndian.PutUint64(b[16:], 0xabcd<<32|99)
 		binary.NativeEndian.PutUint32(b[24:], sandbox)
 		binary.NativeEndian.PutUint16(b[28:], port)
 		return b
@@ -27,9 +28,9 @@ func TestDecodeAsked(t *testing.T) {
 		"without a port":     {make("::ffff:198.18.1.7", 7, 0), ""},
 		"nothing":            {[askedSize]byte{}, ""},
 	} {
-		dst, ok := decodeAsked(c.b, 7)
-		if ok != (c.want != "") || ok && dst.String() != c.want {
-			t.Errorf("%s: %v %t, want %q", name, dst, ok, c.want)
+		o, ok := decodeAsked(c.b, 7)
+		if ok != (c.want != "") || ok && (o.dst.String() != c.want || o.client != 0xabcd) {
+			t.Errorf("%s: %+v %t, want %q", name, o, ok, c.want)
 		}
 	}
 	if _, ok := decodeAsked(make("::ffff:198.18.1.7", 0, 443), 0); ok {

@@ -26,6 +26,7 @@ type association struct {
 	sb     *sandbox
 	s      *datagramSockets
 	key    associationKey
+	sender uint32 // tag of the process, see client.go
 	start  time.Time
 	ticket *ticket
 	ctx    context.Context // ends when it is killed

@@ -18,7 +18,7 @@ func (a *association) event() event.Event {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	ev.Time, ev.End, ev.Duration = a.start.UTC(), ev.Time, time.Since(a.start)
-	ev.Activity, ev.Proto = "open", policy.UDP.String()
+	ev.Activity, ev.Proto, ev.PID = "open", policy.UDP.String(), a.sender
 	ev.SrcAddr, ev.DstAddr, ev.DstPort, ev.DstName = a.key.client.String(), a.key.dst.String(), a.key.dst.Port(), a.name
 	if a.peer.IsValid() {
 		ev.PeerAddr = a.peer.String()

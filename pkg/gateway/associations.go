@@ -89,15 +89,16 @@ func (t *associations) close(code string) {
 	}
 }
 
-// associate begins an association; nil when there is no room for it.
-func (sb *sandbox) associate(s *datagramSockets, key associationKey) *association {
+// associate begins an association, of the process that sent the first datagram;
+// nil when there is no room for it.
+func (sb *sandbox) associate(s *datagramSockets, key associationKey, sender uint32) *association {
 	t := sb.g.rec.reserve(sb.cfg.ID)
 	if t == nil {
 		sb.g.metrics.lost(lostRefused, 1) // counted by the recorder, too
 		s.unreachable(refusedHere, key)
 		return nil
 	}
-	a := &association{sb: sb, s: s, key: key, start: time.Now(), ticket: t}
+	a := &association{sb: sb, s: s, key: key, sender: sender, start: time.Now(), ticket: t}
 	a.last = a.start
 	a.ctx, a.cancel = context.WithCancel(sb.ctx)
 	if code, ok := sb.associations.add(a); !ok {

@@ -71,6 +71,7 @@ type arrived struct {
 	payload     []byte
 	client, dst netip.AddrPort
 	overflow    uint32 // datagrams that found no room so far; it wraps
+	sender      uint32 // tag of the process, see client.go
 }
 
 // receive waits for a datagram. The caller gives buf back.
@@ -97,29 +98,33 @@ func (s *datagramSockets) receive() (arrived, error) {
 	}
 	d.payload = d.buf[headroom : headroom+n]
 	d.client = addrPort(from)
-	d.dst, d.overflow = readControl(oob[:oobn])
+	d.readControl(oob[:oobn])
 	return d, nil
 }
 
-// readControl reads the destination and the count of lost datagrams.
-func readControl(oob []byte) (dst netip.AddrPort, overflow uint32) {
+// readControl reads the destination, the count of lost datagrams, and who sent
+// this one.
+func (d *arrived) readControl(oob []byte) {
 	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
-		return dst, 0
+		return
 	}
 	for i := range msgs {
 		m := &msgs[i]
+		if tag, ok := clientOf(m); ok {
+			d.sender = tag
+			continue
+		}
 		switch {
 		case m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_RXQ_OVFL && len(m.Data) >= 4:
-			overflow = binary.NativeEndian.Uint32(m.Data)
+			d.overflow = binary.NativeEndian.Uint32(m.Data)
 		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_ORIGDSTADDR,
 			m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_ORIGDSTADDR:
 			if sa, err := unix.ParseOrigDstAddr(m); err == nil {
-				dst = addrPort(sa)
+				d.dst = addrPort(sa)
 			}
 		}
 	}
-	return dst, overflow
 }
 
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
@@ -197,7 +202,7 @@ func (sb *sandbox) relayDatagram(s *datagramSockets, d *arrived) {
 	for {
 		a := sb.associations.get(key)
 		if a == nil {
-			if a = sb.associate(s, key); a == nil {
+			if a = sb.associate(s, key, d.sender); a == nil {
 				return
 			}
 		}

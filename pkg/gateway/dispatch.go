@@ -19,7 +19,7 @@ import (
 // serveConn treats one accepted connection from its address to its end. It
 // owns c.
 func (sb *sandbox) serveConn(c *net.TCPConn) {
-	dst, ok := sb.destination(c)
+	from, ok := sb.origin(c)
 	if !ok {
 		sb.stranger(c)
 		return
@@ -30,7 +30,7 @@ func (sb *sandbox) serveConn(c *net.TCPConn) {
 		return
 	}
 	defer ticket.release()
-	f := newFlow(sb, c, dst, ticket)
+	f := newFlow(sb, c, from, ticket)
 	defer f.cancel()
 	if code, ok := sb.track(f); !ok {
 		f.deny(code, "the sandbox or the node has as many connections as it may")
@@ -51,7 +51,7 @@ func (f *flow) dispatch() {
 	}
 	dst := f.dst
 	if dst.Port() == 53 {
-		f.sb.dnsOverTCP(f.conn.TCPConn, dst)
+		f.dnsOverTCP()
 		return
 	}
 	if dst.Addr() == RefusalAddr {

@@ -40,7 +40,7 @@ const (
 )
 
 // answerDNS is the whole resolver: bytes in, bytes out. nil means no reply.
-func (sb *sandbox) answerDNS(ctx context.Context, raw []byte, proto, src, dst string) []byte {
+func (sb *sandbox) answerDNS(ctx context.Context, raw []byte, from asker) []byte {
 	if len(raw) < 12 || raw[2]&0x80 != 0 {
 		return nil // too short to answer, or itself a reply
 	}
@@ -49,7 +49,7 @@ func (sb *sandbox) answerDNS(ctx context.Context, raw []byte, proto, src, dst st
 		return packHeader(raw, dns.RcodeServerFailure)
 	}
 	defer ticket.release()
-	q := &question{sb: sb, proto: proto, src: src, dst: dst, ticket: ticket}
+	q := &question{sb: sb, asker: from, ticket: ticket}
 	if len(raw) > maxQuery {
 		return q.malformed(raw, dns.RcodeFormatError, "longer than any question")
 	}
@@ -71,14 +71,20 @@ func packHeader(raw []byte, rcode byte) []byte {
 	return []byte{raw[0], raw[1], raw[2]&0x79 | 0x80, 0x80 | rcode, 0, 0, 0, 0, 0, 0, 0, 0}
 }
 
+// asker is where a DNS message came from, and which way.
+type asker struct {
+	proto, src, dst string
+	client          uint32 // tag of the process, see client.go
+}
+
 // question is one DNS message on its way to an answer.
 type question struct {
-	sb              *sandbox
-	proto, src, dst string
-	ticket          *ticket
-	m               *dns.Msg
-	name            string // canonical
-	qtype           uint16
+	asker
+	sb     *sandbox
+	ticket *ticket
+	m      *dns.Msg
+	name   string // canonical
+	qtype  uint16
 }
 
 // malformed answers what cannot be answered otherwise.
@@ -304,7 +310,7 @@ func (q *question) record(v verdict) {
 	ev := q.sb.event(event.KindDNS, "dns")
 	ev.Time = time.Now().UTC()
 	ev.Activity, ev.Proto = "query", q.proto
-	ev.SrcAddr, ev.DstAddr, ev.DstPort, ev.DstName = q.src, q.dst, 53, q.name
+	ev.SrcAddr, ev.DstAddr, ev.DstPort, ev.DstName, ev.PID = q.src, q.dst, 53, q.name, q.client
 	if q.m != nil && len(q.m.Question) == 1 {
 		ev.QueryType = dns.Type(q.qtype).String()
 		if q.name == "" {

@@ -251,7 +251,7 @@ func TestDNSWithoutSnapshotFails(t *testing.T) {
 	sb := newSandbox(g, Sandbox{ID: 1})
 	b, _ := ask("ok.test.", dns.TypeA).Pack()
 	var m dns.Msg
-	if err := m.Unpack(sb.answerDNS(context.Background(), b, "udp", "", "")); err != nil || m.Rcode != dns.RcodeServerFailure {
+	if err := m.Unpack(sb.answerDNS(context.Background(), b, asker{proto: "udp"})); err != nil || m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("%v, %v", m, err)
 	}
 }
@@ -273,7 +273,7 @@ func FuzzDNS(f *testing.F) {
 	s := compile(f, 1, closedPolicy)
 	sb.setSnapshot(s)
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		out := sb.answerDNS(context.Background(), raw, "udp", "", "")
+		out := sb.answerDNS(context.Background(), raw, asker{proto: "udp"})
 		if out == nil {
 			return
 		}

@@ -88,6 +88,7 @@ func (sb *sandbox) serveDNSPackets(c *net.UDPConn) {
 		}
 		dst, reply := replyFrom(oob[:oobn])
 		raw := buf[:n]
+		by := asker{"udp", from.String(), netip.AddrPortFrom(dst, 53).String(), senderOf(oob[:oobn])}
 		select {
 		case sb.dns <- struct{}{}:
 		default:
@@ -101,8 +102,7 @@ func (sb *sandbox) serveDNSPackets(c *net.UDPConn) {
 		go func() {
 			defer sb.wg.Done()
 			defer func() { <-sb.dns }()
-			src, at := from.String(), netip.AddrPortFrom(dst, 53).String()
-			if out := sb.answerDNS(sb.ctx, raw, "udp", src, at); out != nil {
+			if out := sb.answerDNS(sb.ctx, raw, by); out != nil {
 				_, _, _ = c.WriteMsgUDPAddrPort(out, reply, from)
 			}
 		}()
@@ -122,7 +122,7 @@ func (sb *sandbox) tooManyQuestions() {
 
 // serveDNSConn answers questions over a TCP connection that it owns.
 func (sb *sandbox) serveDNSConn(c *net.TCPConn) {
-	dst, ok := sb.destination(c)
+	from, ok := sb.origin(c)
 	if !ok {
 		sb.stranger(c)
 		return
@@ -133,19 +133,21 @@ func (sb *sandbox) serveDNSConn(c *net.TCPConn) {
 		return
 	}
 	defer ticket.release()
-	f := newFlow(sb, c, dst, ticket)
+	f := newFlow(sb, c, from, ticket)
 	defer f.cancel()
 	if code, ok := sb.track(f); !ok {
 		f.refuse(code, "the sandbox or the node has as many connections as it may")
 		return
 	}
 	defer sb.untrack(f)
-	sb.dnsOverTCP(c, dst)
+	f.dnsOverTCP()
 }
 
 // dnsOverTCP reads length-prefixed questions (RFC 7766) one after the other.
-func (sb *sandbox) dnsOverTCP(c *net.TCPConn, at netip.AddrPort) {
+func (f *flow) dnsOverTCP() {
+	c, sb := f.conn.TCPConn, f.sb
 	defer c.Close()
+	by := asker{"tcp", c.RemoteAddr().String(), f.dst.String(), f.client}
 	var head [2]byte
 	for range dnsConnQuestions {
 		_ = c.SetDeadline(time.Now().Add(dnsConnIdle))
@@ -162,7 +164,7 @@ func (sb *sandbox) dnsOverTCP(c *net.TCPConn, at netip.AddrPort) {
 		case <-sb.ctx.Done():
 			return
 		}
-		out := sb.answerDNS(sb.ctx, raw, "tcp", c.RemoteAddr().String(), at.String())
+		out := sb.answerDNS(sb.ctx, raw, by)
 		<-sb.dns
 		if out == nil || n > maxQuery {
 			return

@@ -24,6 +24,7 @@ type flow struct {
 	start  time.Time
 	conn   *clienthello.Conn
 	dst    netip.AddrPort // as the sandbox asked for it
+	client uint32         // tag of the process at the other end; 0: not known
 	ticket *ticket
 	ctx    context.Context // ends when the flow is killed
 	cancel context.CancelFunc
@@ -50,8 +51,8 @@ type flow struct {
 // tunnel is the request that a flow was upgraded by.
 type tunnel struct{ method, path string }
 
-func newFlow(sb *sandbox, c *net.TCPConn, dst netip.AddrPort, t *ticket) *flow {
-	f := &flow{sb: sb, start: time.Now(), conn: clienthello.NewConn(c), dst: dst, ticket: t}
+func newFlow(sb *sandbox, c *net.TCPConn, from origin, t *ticket) *flow {
+	f := &flow{sb: sb, start: time.Now(), conn: clienthello.NewConn(c), dst: from.dst, client: from.client, ticket: t}
 	f.since = f.start
 	f.ctx, f.cancel = context.WithCancel(sb.ctx)
 	return f
@@ -152,6 +153,7 @@ func (f *flow) event(kind event.Kind) event.Event {
 	ev.Duration = time.Since(f.start)
 	ev.Activity = "open"
 	ev.DstAddr, ev.DstPort, ev.DstName = f.dst.String(), f.dst.Port(), f.name
+	ev.PID = f.client
 	if a := f.conn.RemoteAddr(); a != nil {
 		ev.SrcAddr = a.String()
 	}

@@ -214,7 +214,7 @@ func (x *exchange) inference() {
 			if ev.Revision == 0 {
 				ev.Revision = e.snap.Revision()
 			}
-			ev.Source, ev.Sandbox, ev.Scope = "gateway", x.f.sb.id, x.f.sb.scope
+			ev.Source, ev.Sandbox, ev.Scope, ev.PID = "gateway", x.f.sb.id, x.f.sb.scope, x.f.client
 			x.ticket.post(ev)
 		},
 	})

@@ -49,6 +49,7 @@ type foldKey struct {
 	verdict             event.Verdict
 	activity, name, dst string
 	port                uint16
+	client              uint32 // see client.go
 	code, method, rcode string
 	url                 string
 	beyond              bool // of the sandbox's share: then only sandbox, kind, verdict and code count
@@ -145,7 +146,7 @@ func (t *ticket) put(ev event.Event, foldable bool) {
 // left to the caller.
 func (r *recorder) foldLocked(sb uint32, ev event.Event) bool {
 	k := foldKey{sb: sb, kind: ev.Kind, verdict: ev.Verdict, activity: ev.Activity, name: ev.DstName, dst: ev.DstAddr,
-		port: ev.DstPort, code: ev.ReasonCode, method: ev.Method, rcode: ev.RCode, url: ev.URL}
+		port: ev.DstPort, client: ev.PID, code: ev.ReasonCode, method: ev.Method, rcode: ev.RCode, url: ev.URL}
 	f := r.folds[k]
 	if f == nil {
 		if len(r.folds) < maxFolds {
@@ -173,7 +174,8 @@ func (r *recorder) beyondLocked(sb uint32, ev event.Event) bool {
 	return true
 }
 
-// addLocked counts ev. The first one's place is kept for all of them.
+// addLocked counts ev. The first one's place is kept for all of them. What
+// several processes did names none.
 func (r *recorder) addLocked(f *fold, sb uint32, ev event.Event) {
 	if !f.place {
 		f.place, f.ev = true, ev
@@ -181,6 +183,9 @@ func (r *recorder) addLocked(f *fold, sb uint32, ev event.Event) {
 	} else {
 		before := f.ev
 		f.ev = ev
+		if before.PID != ev.PID {
+			f.ev.PID = 0
+		}
 		f.ev.Count, f.ev.Time = before.Count+max(ev.Count, 1), before.Time
 		f.ev.BytesIn += before.BytesIn
 		f.ev.BytesOut += before.BytesOut

@@ -45,12 +45,24 @@ type Desk struct {
 	Counters func() []wire.Counter
 	// Seen is called for every event of the gateway after it is durable.
 	Seen func(*event.Event)
-	Now  func() time.Time
+	// Clients puts the processes into events of the gateway that it knows, and
+	// leaves the others. nil knows none.
+	Clients func(context.Context, []Client)
+	Now     func() time.Time
 	// Adopted is closed when the sandboxes of a former keeper were taken over;
 	// questions about sandboxes wait for it. nil is closed.
 	Adopted <-chan struct{}
 
 	hostile hostile
+}
+
+// Client is an event of the gateway and the tag (kernel.Process.Tag) by which
+// the kernel told it which process of the event's sandbox it is about. The
+// gateway knows no more of it, and can blame the wrong process of a sandbox as
+// it can lie about everything else that it alone sees.
+type Client struct {
+	Event *event.Event
+	Tag   uint32
 }
 
 type answer func(d *Desk, ctx context.Context, payload []byte) ([]byte, error)
@@ -134,9 +146,15 @@ func (d *Desk) leaf(ctx context.Context, payload []byte) ([]byte, error) {
 // append makes events durable. What only the keeper can know is overwritten;
 // see own.
 func (d *Desk) append(ctx context.Context, payload []byte) ([]byte, error) {
-	evs, err := d.events(payload)
+	evs, clients, err := d.events(payload)
 	if err != nil {
 		return nil, err
+	}
+	if d.Clients != nil && len(clients) > 0 {
+		d.Clients(ctx, clients)
+		for _, c := range clients {
+			c.Event.Normalise()
+		}
 	}
 	// What a gateway told before it died is recorded too.
 	if _, err := d.Log.Append(context.WithoutCancel(ctx), evs...); err != nil {
@@ -150,30 +168,35 @@ func (d *Desk) append(ctx context.Context, payload []byte) ([]byte, error) {
 	return nil, nil
 }
 
-func (d *Desk) events(payload []byte) ([]*event.Event, error) {
+func (d *Desk) events(payload []byte) ([]*event.Event, []Client, error) {
 	dec := wire.NewDecoder(payload)
 	n := int(dec.U16())
 	if dec.Err() != nil || n == 0 || n > MaxBatch {
-		return nil, &wire.ProtocolError{Msg: fmt.Sprintf("a batch of %d events", n)}
+		return nil, nil, &wire.ProtocolError{Msg: fmt.Sprintf("a batch of %d events", n)}
 	}
 	rest := dec.Rest()
 	evs := make([]*event.Event, 0, n)
+	var clients []Client
 	for range n {
 		e, r, err := event.DecodeWire(rest)
 		if err != nil {
-			return nil, &wire.ProtocolError{Msg: err.Error()}
+			return nil, nil, &wire.ProtocolError{Msg: err.Error()}
 		}
 		if !gatewayKinds[e.Kind] {
-			return nil, &wire.ProtocolError{Msg: fmt.Sprintf("the gateway may not report events of kind %s", e.Kind)}
+			return nil, nil, &wire.ProtocolError{Msg: fmt.Sprintf("the gateway may not report events of kind %s", e.Kind)}
 		}
 		rest = r
+		tag := e.PID
 		d.own(&e)
+		if tag != 0 && e.Sandbox != "" {
+			clients = append(clients, Client{&e, tag})
+		}
 		evs = append(evs, &e)
 	}
 	if len(rest) > 0 {
-		return nil, &wire.ProtocolError{Msg: fmt.Sprintf("%d bytes after the last event", len(rest))}
+		return nil, nil, &wire.ProtocolError{Msg: fmt.Sprintf("%d bytes after the last event", len(rest))}
 	}
-	return evs, nil
+	return evs, clients, nil
 }
 
 // gatewayKinds is all that the gateway may report: what it decides itself, and
@@ -188,7 +211,8 @@ var gatewayLayers = map[string]bool{"dns": true, "gateway": true, "inference": t
 
 // own marks an event as the gateway's word and bounds it. The scope is the
 // keeper's own; a sandbox that the keeper does not know stands only in the
-// detail; processes and actors are not the gateway's to name.
+// detail; processes and actors are not the gateway's to name. Of a process it
+// knows the tag, which it says in PID.
 func (d *Desk) own(e *event.Event) {
 	e.Source = "gateway"
 	e.Sequence, e.ID, e.Logged = 0, "", time.Time{}

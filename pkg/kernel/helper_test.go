@@ -154,6 +154,9 @@ func (a attempt) dispatch() result {
 	if op := guardOps[a.Op]; op != nil {
 		return op(a)
 	}
+	if op := clientOps[a.Op]; op != nil {
+		return op(a)
+	}
 	return fail("unknown op "+a.Op, unix.ENOSYS)
 }
 

@@ -97,7 +97,7 @@ func (l *loader) loadMaps(out *bpf.FenceMaps) error {
 		bpf.FenceMapFlows: &out.Flows, bpf.FenceMapOutcomes: &out.Outcomes, bpf.FenceMapVerdicts: &out.Verdicts,
 		bpf.FenceMapRefusals: &out.Refusals, bpf.FenceMapCalls: &out.Calls, bpf.FenceMapWatch: &out.Watch, bpf.FenceMapReported: &out.Reported,
 		bpf.FenceMapProcesses: &out.Processes, bpf.FenceMapPrograms: &out.Programs, bpf.FenceMapScratch: &out.Scratch, bpf.FenceMapReads: &out.Reads,
-		bpf.FenceMapGuards: &out.Guards, bpf.FenceMapEntries: &out.Entries,
+		bpf.FenceMapGuards: &out.Guards, bpf.FenceMapEntries: &out.Entries, bpf.FenceMapHits: &out.Hits,
 	} {
 		m, err := l.openMap(l.fence, name)
 		if err != nil {

@@ -19,8 +19,25 @@ type Origin struct {
 	UID       uint32
 	Comm      string
 	Ancestors []Ancestor
+	Start     uint64 // nanoseconds of CLOCK_BOOTTIME; with the pid it names a process for good
+}
 
-	start uint64 // CLOCK_BOOTTIME; with the pid it names a process for good
+// Process names the process with this pid for good.
+func (o *Origin) Process(pid uint32) Process { return Process{PID: pid, Start: o.Start} }
+
+// Process is one process of this machine; no other is ever equal to it.
+type Process struct {
+	PID   uint32 // thread group in the host's pid namespace
+	Start uint64 // nanoseconds of CLOCK_BOOTTIME
+}
+
+const tagPIDBits = 22
+
+// Tag is what the sockets of a sandbox's process are marked with on their way
+// to the gateway: the twin of rf_tag in bpf/origin.h. Processes that have had
+// the same pid mostly differ in it.
+func (p Process) Tag() uint32 {
+	return uint32(p.Start*0x9e3779b97f4a7c15>>(32+tagPIDBits))<<tagPIDBits | p.PID
 }
 
 // Ancestor is one step up the parent chain, nearest first.
@@ -38,7 +55,7 @@ func (o *Origin) PPID() uint32 {
 }
 
 func originOf(o *bpf.FenceRfOrigin) Origin {
-	out := Origin{UID: o.Uid, Comm: text(o.Comm[:]), start: o.StartNs}
+	out := Origin{UID: o.Uid, Comm: text(o.Comm[:]), Start: o.StartNs}
 	for _, p := range o.Parents {
 		if p.Pid == 0 {
 			break
@@ -77,7 +94,7 @@ func (p Program) CommandLine() string {
 // is not known: the kernel remembers some 8,000 processes, the latest ones.
 func (f *Fence) ProgramOf(pid uint32, o *Origin) (p Program, ok bool, err error) {
 	own, ok, err := f.program(pid)
-	if err != nil || ok && own.StartNs == o.start {
+	if err != nil || ok && own.StartNs == o.Start {
 		return programOf(own), ok, err
 	}
 	for _, a := range o.Ancestors {
@@ -85,7 +102,7 @@ func (f *Fence) ProgramOf(pid uint32, o *Origin) (p Program, ok bool, err error)
 		if err != nil {
 			return Program{}, false, err
 		}
-		if ok && of.StartNs <= o.start {
+		if ok && of.StartNs <= o.Start {
 			return programOf(of), true, nil
 		}
 	}

@@ -103,7 +103,7 @@ func (f *Fence) Records(ctx context.Context, fn func(Record)) error {
 	for ring, m := range map[Ring]*ebpf.Map{
 		RingDenials: f.maps.Denials, RingFlows: f.maps.Flows, RingRefusals: f.maps.Refusals, RingProcesses: f.maps.Processes,
 	} {
-		r, err := f.reading.open(m)
+		r, err := f.reading.open(ring, m)
 		if err != nil {
 			g.Go(func() error { return fmt.Errorf("read records: %w", err) }) // ends the others
 			break
@@ -139,14 +139,62 @@ func (f *Fence) Hurry() {
 	}
 }
 
-// readers are the rings that Records reads. The zero value is ready.
-type readers struct {
-	mu     sync.Mutex
-	all    []*ringbuf.Reader
-	closed bool // so are the rings' maps, or soon
+// CatchUp waits until Records has handed over what was in some rings when it was
+// called; false when that took longer than ctx allows, or nobody reads.
+func (f *Fence) CatchUp(ctx context.Context, rings ...Ring) bool {
+	for _, read := range f.reading.hurry(rings) {
+		select {
+		case <-read:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
-func (r *readers) open(m *ebpf.Map) (*ringbuf.Reader, error) {
+// readers are the rings that Records reads. The zero value is ready.
+type readers struct {
+	mu      sync.Mutex
+	all     map[Ring]*ringbuf.Reader
+	waiting map[Ring]*catching
+	closed  bool // so are the rings' maps, or soon
+}
+
+// catching are calls of CatchUp. Who comes while the ring is being read may have
+// missed what stands before: it waits for the next reading.
+type catching struct{ next, now []chan struct{} }
+
+// hurry has rings read and returns what is closed when each was. Of a ring that
+// nobody reads it never is.
+func (r *readers) hurry(rings []Ring) (read []chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ring := range rings {
+		done := make(chan struct{})
+		read = append(read, done)
+		if c := r.waiting[ring]; c != nil && !r.closed {
+			c.next = append(c.next, done)
+			_ = r.all[ring].Flush() // of a closed reader it fails: nobody reads any more
+		}
+	}
+	return read
+}
+
+// flushed is called when a ring was read to its end because somebody waits.
+func (r *readers) flushed(ring Ring) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.waiting[ring]
+	for _, done := range c.now {
+		close(done)
+	}
+	c.now, c.next = c.next, nil
+	if len(c.now) > 0 {
+		_ = r.all[ring].Flush() // of a closed reader it fails: nobody reads any more
+	}
+}
+
+func (r *readers) open(ring Ring, m *ebpf.Map) (*ringbuf.Reader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -154,7 +202,10 @@ func (r *readers) open(m *ebpf.Map) (*ringbuf.Reader, error) {
 	}
 	one, err := ringbuf.NewReader(m)
 	if err == nil {
-		r.all = append(r.all, one)
+		if r.all == nil {
+			r.all, r.waiting = map[Ring]*ringbuf.Reader{}, map[Ring]*catching{}
+		}
+		r.all[ring], r.waiting[ring] = one, &catching{}
 	}
 	return one, err
 }
@@ -219,6 +270,7 @@ func drain(r *ringbuf.Reader, a *acks, fn func(Record)) error {
 	for {
 		err := r.ReadInto(&raw)
 		if errors.Is(err, ringbuf.ErrFlushed) {
+			a.of.flushed(a.ring)
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -201,7 +201,7 @@ func TestOrigin(t *testing.T) {
 	}
 	// A later process with that number is another one.
 	o := v.Origin
-	o.start++
+	o.Start++
 	o.Ancestors = nil
 	if p, ok, _ := r.fence.ProgramOf(v.Ancestors[0].PID, &o); ok {
 		t.Errorf("a process that began later has the program %+v", p)

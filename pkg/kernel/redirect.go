@@ -173,7 +173,7 @@ func (f *Fence) sharedMaps() map[string]*ebpf.Map {
 		bpf.FenceMapRates: m.Rates, bpf.FenceMapDenials: m.Denials, bpf.FenceMapFlows: m.Flows, bpf.FenceMapOutcomes: m.Outcomes,
 		bpf.FenceMapVerdicts: m.Verdicts, bpf.FenceMapRefusals: m.Refusals, bpf.FenceMapCalls: m.Calls, bpf.FenceMapWatch: m.Watch,
 		bpf.FenceMapReported: m.Reported, bpf.FenceMapProcesses: m.Processes, bpf.FenceMapPrograms: m.Programs,
-		bpf.FenceMapScratch: m.Scratch, bpf.FenceMapReads: m.Reads,
+		bpf.FenceMapScratch: m.Scratch, bpf.FenceMapReads: m.Reads, bpf.FenceMapGuards: m.Guards, bpf.FenceMapEntries: m.Entries, bpf.FenceMapHits: m.Hits,
 	}
 }
 

@@ -586,8 +586,8 @@ func TestAdoptedJudgedTwice(t *testing.T) {
 // The gateway reads struct rf_asked without this package.
 func TestAskedLayout(t *testing.T) {
 	var a bpf.RedirectRfAsked
-	if s, o, p := unsafe.Sizeof(a), unsafe.Offsetof(a.Sandbox), unsafe.Offsetof(a.Port); s != 32 || o != 24 || p != 28 {
-		t.Errorf("size %d, sandbox at %d, port at %d: pkg/gateway/asked.go has 32, 24, 28", s, o, p)
+	if s, w, o, p := unsafe.Sizeof(a), unsafe.Offsetof(a.Asker), unsafe.Offsetof(a.Sandbox), unsafe.Offsetof(a.Port); s != 32 || w != 16 || o != 24 || p != 28 {
+		t.Errorf("size %d, asker at %d, sandbox at %d, port at %d: pkg/gateway/asked.go has 32, 16, 24, 28", s, w, o, p)
 	}
 	if bpf.RedirectRfSockoptRF_SOL != 0x5246 || bpf.RedirectRfSockoptRF_SO_ASKED != 1 {
 		t.Error("the option has another number than in pkg/gateway/asked.go")

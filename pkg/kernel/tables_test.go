@@ -141,7 +141,7 @@ func TestLayout(t *testing.T) {
 		"rf_cidr_key": bpf.FenceRfCidrKey{}, "rf_cidr_value": bpf.FenceRfCidrValue{}, "rf_rate": bpf.FenceRfRate{},
 		"rf_head": bpf.FenceRfHead{}, "rf_verdict": bpf.FenceRfVerdict{}, "rf_parent": bpf.FenceRfParent{},
 		"rf_exec": bpf.FenceRfExec{}, "rf_exit": bpf.FenceRfExit{}, "rf_call_row": bpf.FenceRfCallRow{}, "rf_watch_key": bpf.FenceRfWatchKey{}, "rf_refusal": bpf.FenceRfRefusal{},
-		"rf_guard": bpf.FenceRfGuard{}, "rf_entry_key": bpf.FenceRfEntryKey{}, "rf_guarded": bpf.FenceRfGuarded{},
+		"rf_guard": bpf.FenceRfGuard{}, "rf_entry_key": bpf.FenceRfEntryKey{}, "rf_guarded": bpf.FenceRfGuarded{}, "rf_hit_key": bpf.FenceRfHitKey{},
 	} {
 		var s *btf.Struct
 		if err := spec.Types.TypeByName(name, &s); err != nil {

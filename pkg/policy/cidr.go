@@ -107,18 +107,15 @@ func (v *View) CIDRTable() []CIDREntry {
 func (v *View) cidrTable(proto Proto) []CIDREntry {
 	byPort := map[uint16][]netip.Prefix{0: nil}
 	allows := map[uint16][]netip.Prefix{}
-	for p, post := range v.s.cidrs.nodes {
-		for _, e := range post {
-			if v.bits[e.group>>6]&(1<<(e.group&63)) == 0 {
-				continue
-			}
-			r := &v.s.rules[e.rule]
+	for _, g := range v.groups {
+		for _, i := range v.s.cidrs.byGroup[g] {
+			r := &v.s.rules[i]
 			if !r.speaks(proto) {
 				continue
 			}
-			byPort[r.port] = append(byPort[r.port], p)
+			byPort[r.port] = append(byPort[r.port], r.prefix)
 			if r.effect == Allow {
-				allows[r.port] = append(allows[r.port], p)
+				allows[r.port] = append(allows[r.port], r.prefix)
 			}
 		}
 	}

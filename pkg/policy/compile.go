@@ -17,6 +17,8 @@ type Snapshot struct {
 	rev       uint64
 	rules     []crule // sorted by (scope, document, id): the index is the order of winners
 	groups    []scope.Selector
+	ofAgent   map[string][]uint32 // groups for one agent, by its name; ascending
+	ofMany    []uint32            // the others; ascending
 	providers []Provider
 	profiles  map[string]*Profile
 
@@ -167,7 +169,14 @@ func (s *Snapshot) build() {
 		}
 		s.rules[i].group = id
 	}
-	s.groups = groups
+	s.groups, s.ofAgent = groups, map[string][]uint32{}
+	for i, g := range groups {
+		if g.Agent.Wild {
+			s.ofMany = append(s.ofMany, uint32(i))
+		} else {
+			s.ofAgent[g.Agent.Text] = append(s.ofAgent[g.Agent.Text], uint32(i))
+		}
+	}
 	slices.SortStableFunc(s.rules, func(a, b crule) int {
 		return cmp.Or(cmp.Compare(a.ref.Scope, b.ref.Scope), cmp.Compare(a.ref.Doc, b.ref.Doc), cmp.Compare(a.ref.ID, b.ref.ID),
 			cmp.Compare(a.ref.File, b.ref.File), cmp.Compare(a.ref.Line, b.ref.Line))
@@ -256,6 +265,23 @@ func (s *Snapshot) Rule(num uint32) (ref RuleRef, reason string, ok bool) {
 	}
 	r := &s.rules[num-1]
 	return r.ref, r.reasonText(), true
+}
+
+// Described is one rule for people.
+type Described struct {
+	Ref     RuleRef
+	Section string // "egress", "inference", "tools"
+	Effect  Effect
+	Target  string
+}
+
+// Describe finds a rule by its number, like Rule.
+func (s *Snapshot) Describe(num uint32) (Described, bool) {
+	if num == 0 || int(num) > len(s.rules) {
+		return Described{}, false
+	}
+	r := &s.rules[num-1]
+	return Described{Ref: r.ref, Section: r.section.String(), Effect: r.effect, Target: r.target()}, true
 }
 
 // Profile finds a profile by name among the compiled documents.

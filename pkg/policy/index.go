@@ -206,14 +206,16 @@ func (x *hostIndex) match(m []uint32, v *View, host string) (_ []uint32, prov *P
 // length that is in use.
 type cidrIndex struct {
 	nodes      map[netip.Prefix]postings
-	len4, len6 []int // lengths in use, ascending
+	byGroup    map[uint32][]uint32 // rules of each group of principals
+	len4, len6 []int               // lengths in use, ascending
 }
 
 func (x *cidrIndex) add(p netip.Prefix, e entry) {
 	if x.nodes == nil {
-		x.nodes = map[netip.Prefix]postings{}
+		x.nodes, x.byGroup = map[netip.Prefix]postings{}, map[uint32][]uint32{}
 	}
 	x.nodes[p] = append(x.nodes[p], e)
+	x.byGroup[e.group] = append(x.byGroup[e.group], e.rule)
 	l := &x.len6
 	if p.Addr().Is4() {
 		l = &x.len4

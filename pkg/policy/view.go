@@ -30,12 +30,15 @@ func (s *Snapshot) View(p scope.Principal) *View {
 		return v
 	}
 	v := &View{s: s, p: p, bits: make([]uint64, (len(s.groups)+63)/64), prov: map[string]*Provider{}}
-	for i := range s.groups {
-		if s.groups[i].Matches(p, "", "") {
-			v.groups = append(v.groups, uint32(i))
-			v.bits[i>>6] |= 1 << (i & 63)
+	for _, some := range [][]uint32{s.ofMany, s.ofAgent[p.Agent]} {
+		for _, i := range some {
+			if s.groups[i].Matches(p, "", "") {
+				v.groups = append(v.groups, i)
+				v.bits[i>>6] |= 1 << (i & 63)
+			}
 		}
 	}
+	slices.Sort(v.groups)
 	for i := range s.providers {
 		if q := &s.providers[i]; q.Scope.Matches(p, "", "") {
 			v.prov[q.Dialect] = q

@@ -214,12 +214,12 @@ func (s *Sandbox) reattach(ctx context.Context) (err error) {
 		s.listeners.Close()
 		s.listeners = nil
 	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", s.Record.Init.PID))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
 	if s.listeners == nil {
-		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", s.Record.Init.PID))
-		if err != nil {
-			return err
-		}
-		defer ns.Close()
 		if s.listeners, err = openListeners(ctx, ns); err != nil {
 			return err
 		}
@@ -232,6 +232,9 @@ func (s *Sandbox) reattach(ctx context.Context) (err error) {
 		if err := s.Record.save(s.dir); err != nil {
 			return err
 		}
+	}
+	if err := s.listeners.tellClients(ns); err != nil { // a former version did not
+		return err
 	}
 	if conn, err := dialInit(filepath.Join(s.dir, initSocketName)); err == nil {
 		s.control = newControl(conn)

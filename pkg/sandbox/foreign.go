@@ -251,7 +251,7 @@ func (f *fencing) policy(context.Context) error {
 	}
 	s.view.Store(f.m.o.Snapshot().View(s.Principal))
 	var err error
-	if s.table, err = f.m.newTable(); err != nil {
+	if s.table, err = f.m.newTable(s.View().Snapshot()); err != nil {
 		return err
 	}
 	f.undoes(func() {

@@ -47,7 +47,7 @@ func (l *launch) govern(context.Context) (err error) {
 			Err:    errors.New("the profile allows unix sockets and this kernel cannot watch them"),
 			Remedy: "use a newer kernel, a profile without unixSockets, or list unixHooks under optional"}
 	}
-	if s.table, err = l.m.newTable(); err != nil {
+	if s.table, err = l.m.newTable(s.View().Snapshot()); err != nil {
 		return err
 	}
 	l.undoes(func() {

@@ -308,6 +308,9 @@ func (l *launch) network(ctx context.Context) (err error) {
 		return err
 	}
 	l.undoes(s.listeners.Close)
+	if err := s.listeners.tellClients(l.ns); err != nil {
+		return err
+	}
 	if s.Record.Listeners, err = s.listeners.cookies(); err != nil {
 		return err
 	}

@@ -37,17 +37,19 @@ func (f *fence) AdoptSandbox(string, uint32) (*kernel.Sandbox, error) { return n
 func (f *fence) AttachRunning(string, kernel.State, kernel.Listening, func() error) (*kernel.Sandbox, error) {
 	return nil, errNoFence
 }
-func (f *fence) AdoptRunning(string, uint32) (*kernel.Sandbox, error) { return nil, errNoFence }
-func (f *fence) Abandon(id uint32) error                              { f.forgotten = append(f.forgotten, id); return nil }
-func (f *fence) PutNames(uint32, []kernel.NameEntry) error            { return nil }
-func (f *fence) DeleteNames(uint32, []kernel.NameEntry) error         { return nil }
-func (f *fence) PutCIDRs(uint32, []kernel.CIDREntry) error            { return nil }
-func (f *fence) DropPolicy(t ...uint32) error                         { f.dropped = append(f.dropped, t...); return nil }
-func (f *fence) Pinned() ([]uint32, error)                            { return f.pinned, nil }
-func (f *fence) Tables() ([]uint32, error)                            { return f.tables, nil }
-func (f *fence) Holds(kernel.Entry) (bool, error)                     { return true, nil }
-func (f *fence) NewWalker() *kernel.Walker                            { return nil }
-func (f *fence) Forget(id uint32) error                               { f.forgotten = append(f.forgotten, id); return nil }
+func (f *fence) AdoptRunning(string, uint32) (*kernel.Sandbox, error)          { return nil, errNoFence }
+func (f *fence) Abandon(id uint32) error                                       { f.forgotten = append(f.forgotten, id); return nil }
+func (f *fence) PutNames(uint32, []kernel.NameEntry) error                     { return nil }
+func (f *fence) DeleteNames(uint32, []kernel.NameEntry) error                  { return nil }
+func (f *fence) PutCIDRs(uint32, []kernel.CIDREntry) error                     { return nil }
+func (*fence) RuleUses() (map[kernel.TableRule]kernel.RuleUse, error)          { return nil, nil }
+func (*fence) TakeHits(func(uint32) bool) (map[kernel.TableRule]uint64, error) { return nil, nil }
+func (f *fence) DropPolicy(t ...uint32) error                                  { f.dropped = append(f.dropped, t...); return nil }
+func (f *fence) Pinned() ([]uint32, error)                                     { return f.pinned, nil }
+func (f *fence) Tables() ([]uint32, error)                                     { return f.tables, nil }
+func (f *fence) Holds(kernel.Entry) (bool, error)                              { return true, nil }
+func (f *fence) NewWalker() *kernel.Walker                                     { return nil }
+func (f *fence) Forget(id uint32) error                                        { f.forgotten = append(f.forgotten, id); return nil }
 
 // events keeps what is recorded, and refuses like the real log when the
 // context has ended.

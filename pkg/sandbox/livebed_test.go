@@ -39,6 +39,7 @@ type live struct {
 	probes atomic.Int64 // and those that were
 
 	sabotage func(number uint32)
+	dropped  time.Time // when a former table was last given up
 }
 
 // sabotaged is a fence to which something is done as soon as it is attached.
@@ -53,6 +54,11 @@ func (f sabotaged) AttachEmpty(cgroup string, number uint32) (*kernel.Sandbox, e
 		f.l.sabotage(number)
 	}
 	return s, err
+}
+
+func (f sabotaged) DropPolicy(tables ...uint32) error {
+	f.l.dropped = time.Now()
+	return f.Fence.DropPolicy(tables...)
 }
 
 type noGateway struct{}

@@ -35,6 +35,8 @@ type Fence interface {
 	DeleteNames(policy uint32, entries []kernel.NameEntry) error
 	PutCIDRs(policy uint32, entries []kernel.CIDREntry) error
 	DropPolicy(policies ...uint32) error
+	RuleUses() (map[kernel.TableRule]kernel.RuleUse, error)
+	TakeHits(of func(policy uint32) bool) (map[kernel.TableRule]uint64, error)
 	Guard() (hooks, absent []string, err error)
 	// What former keepers left, and its removal once the cgroup is gone.
 	Pinned() ([]uint32, error)
@@ -106,13 +108,15 @@ type Manager struct {
 	byNumber map[uint32]*Sandbox
 	byID     map[string]*Sandbox
 	past     past
-	probing  map[uint32]*probing // by number, from the launch to the end
-	tables   map[uint32]bool     // table numbers in use
-	walk     *kernel.Walker      // through the kernel's tables; only Attest uses it
-	ending   map[string]*Sandbox // by id: what was put away and is not gone yet
-	stuck    []*Sandbox          // leftovers whose processes do not end: their uids stay locked
-	kept     []place             // adopted processes that could not be taken over: their fence stays
-	idle     []uint32            // uids given back, to be used again first: idmaps are kept for them
+	probing  map[uint32]*probing         // by number, from the launch to the end
+	tables   map[uint32]bool             // table numbers in use
+	compiled map[uint32]*policy.Snapshot // what those are made of that this keeper wrote
+	hits     map[RuleKey]uint64          // what rules decided by tables that were dropped; see hits.go
+	walk     *kernel.Walker              // through the kernel's tables; only Attest uses it
+	ending   map[string]*Sandbox         // by id: what was put away and is not gone yet
+	stuck    []*Sandbox                  // leftovers whose processes do not end: their uids stay locked
+	kept     []place                     // adopted processes that could not be taken over: their fence stays
+	idle     []uint32                    // uids given back, to be used again first: idmaps are kept for them
 	closed   bool
 	wg       sync.WaitGroup // one per living sandbox, one for the spare, and one per sandbox that is put away
 	severing sync.WaitGroup // one per sandbox that is put away and has something in the kernel
@@ -136,7 +140,7 @@ func NewManager(o Options) (*Manager, error) {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
 	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{},
-		filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
+		compiled: map[uint32]*policy.Snapshot{}, hits: map[RuleKey]uint64{}, filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
 // Sandbox returns a living sandbox by number.

@@ -8,7 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/policy"
@@ -19,9 +23,9 @@ import (
 // switched in one atomic step, then the old number is dropped: no call is ever
 // judged on a mix.
 
-// newTable returns a table number that no sandbox uses. The upper half of the
+// newTable returns a table number that no sandbox uses, for the rules of a snapshot. The upper half of the
 // range belongs to the node itself.
-func (m *Manager) newTable() (uint32, error) {
+func (m *Manager) newTable(of *policy.Snapshot) (uint32, error) {
 	for range 100 {
 		var b [4]byte
 		if _, err := rand.Read(b[:]); err != nil {
@@ -31,7 +35,7 @@ func (m *Manager) newTable() (uint32, error) {
 		m.mu.Lock()
 		taken := n == 0 || m.tables[n]
 		if !taken {
-			m.tables[n] = true
+			m.tables[n], m.compiled[n] = true, of
 		}
 		m.mu.Unlock()
 		if !taken {
@@ -50,29 +54,31 @@ func (m *Manager) dropTables(tables ...uint32) error {
 		return fmt.Errorf("drop old policy tables: %w", err)
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, t := range tables {
 		delete(m.tables, t)
 	}
-	return nil
+	m.mu.Unlock()
+	return m.keepHits()
 }
 
-// Apply puts a policy into force in every sandbox; [Manager.EndDenied] then
-// ends what it closed. Errors of single sandboxes are joined; the others still
-// change.
+// Apply puts a policy into force in every sandbox, several at a time;
+// [Manager.EndDenied] then ends what it closed. Errors of single sandboxes are
+// joined; the others still change.
 func (m *Manager) Apply(snap *policy.Snapshot) error {
-	var errs []error
-	var old []uint32
-	for _, s := range m.List() {
-		t, err := s.apply(snap)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("sandbox %s: %w", s.Record.ID, err))
-			continue
-		}
-		if t != 0 {
-			old = append(old, t)
-		}
+	all := m.List()
+	errs, old := make([]error, len(all)), make([]uint32, len(all))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, s := range all {
+		g.Go(func() error {
+			if old[i], errs[i] = s.apply(snap); errs[i] != nil {
+				errs[i] = fmt.Errorf("sandbox %s: %w", s.Record.ID, errs[i])
+			}
+			return nil
+		})
 	}
+	_ = g.Wait() // the errors are in errs
+	old = slices.DeleteFunc(old, func(t uint32) bool { return t == 0 })
 	return errors.Join(append(errs, m.dropTables(old...))...)
 }
 
@@ -89,7 +95,7 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 		return 0, nil
 	}
 	view := snap.View(s.Principal)
-	table, err := s.m.newTable()
+	table, err := s.m.newTable(snap)
 	if err != nil {
 		return 0, err
 	}

@@ -108,7 +108,8 @@ func TestAdopt(t *testing.T) {
 		return e.Verdict == event.Denied && e.DstAddr == r.other && strings.HasPrefix(e.Scope, "org:acme/team:web/agent:shop")
 	})
 	r.n.WaitEvent(t, "the connection by name", func(e *event.Event) bool {
-		return e.Kind == event.KindNetwork && e.Verdict == event.Allowed && e.DstName == "web.test"
+		return e.Kind == event.KindNetwork && e.Verdict == event.Allowed && e.DstName == "web.test" &&
+			e.Source == "gateway" && e.PID == uint32(r.a.cmd.Process.Pid) && e.Comm != "" && e.Parents != ""
 	})
 	if s := r.n.CLI(t, "stop", "shop"); s.Code != 4 && s.Code != 1 || !strings.Contains(s.Stderr, "ringfence release") {
 		t.Errorf("stop: %d %s", s.Code, s.Stderr)

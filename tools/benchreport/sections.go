@@ -59,6 +59,14 @@ var sections = []section{
 		tables: [][]column{{{"threads", "threads"}, {"CPU µs", "cpu-µs"}}},
 	},
 	{
+		title: "Policy change",
+		text: "From a compiled policy to the kernel, with a thousand sandboxes and ten thousand rules that change: for names, of which each sandbox has\n" +
+			"ten in use, or for addresses, ten for each sandbox. After `effect` the kernel judges all of them on the new policy; after `whole` the former\n" +
+			"tables are dropped. CPU is that of both. Kernel memory of the maps for each entry and, without entries, for each sandbox.",
+		pkg: "./pkg/sandbox", bench: "^BenchmarkPolicyChange$", flags: []string{"-benchtime", "20x"},
+		tables: [][]column{{{"effect ms", "effect-ms"}, {"whole ms", "whole-ms"}, {"CPU ms", "cpu-ms"}, {"entries", "entries"}, {"bytes each", "entry-bytes"}, {"bytes for a sandbox", "sandbox-bytes"}}},
+	},
+	{
 		title: "Policy: one decision",
 		text: "One decision of the compiled policy in the gateway, on one CPU, by the number of rules in all documents. HTTP matches method\n" +
 			"and path too; Addr and Inference have 10,000 rules.",
@@ -157,6 +165,17 @@ var sections = []section{
 			"share): its `ringfence-init`, and the process that holds the output of a detached one.",
 		pkg: "./test/bench", bench: "^BenchmarkMemory$", flags: []string{"-benchtime", "5x"},
 		tables: [][]column{{{"keeper MB", "keeper-MB"}, {"gateway MB", "gateway-MB"}, {"init MB", "init-pss-MB"}, {"output holder MB", "holder-pss-MB"}}},
+	},
+	{
+		title: "Idle sandboxes",
+		text: "What each of a hundred idle detached sandboxes takes in MB: the growth of the proportional shares of all processes, those of the node\n" +
+			"included; of the kernel's own memory (slab, stacks, page tables, per-CPU); and what is less available on the machine. The last two have\n" +
+			"in them whatever else ran. More of them by hand: `RINGFENCE_BENCH_SANDBOXES=1000`; each takes 27 descriptors in the keeper and 20 in the gateway.",
+		pkg: "./test/bench", bench: "^BenchmarkIdle$", flags: []string{"-benchtime", "3x"},
+		tables: [][]column{
+			{{"processes MB", "processes-MB"}, {"kernel MB", "kernel-MB"}, {"not available MB", "taken-MB"}},
+			{{"init MB", "init-pss-MB"}, {"largest init MB", "init-most-MB"}, {"output holder MB", "holder-pss-MB"}, {"keeper MB", "keeper-MB"}, {"gateway MB", "gateway-MB"}},
+		},
 	},
 	{
 		title: "Launch",

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringfence/ringfence/cmd/ringfence/internal/show"
+	"github.com/ringfence/ringfence/pkg/api"
+)
+
+func (a *app) policyListCommand() *cobra.Command {
+	var byHits, documents bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the rules in force with their hits and kernel memory (root)",
+		Long: "List every rule in force, what it has in the kernel for all sandboxes together, and\n" +
+			"how often it decided since the daemon started: calls that the kernel's hooks let\n" +
+			"through or refused by it, and questions, connections, requests and model calls in the\n" +
+			"gateway. What the kernel lets through the gateway decides again, so one connection\n" +
+			"counts in both.",
+		Example: "  ringfence policy list --hits\n  ringfence policy list --documents -o json",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			u, err := a.client().PolicyUse(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if documents {
+				u.Rules = byDocument(u.Rules)
+			}
+			if byHits {
+				slices.SortStableFunc(u.Rules, func(a, b api.RuleUse) int {
+					return cmp.Compare(b.KernelHits+b.GatewayHits, a.KernelHits+a.GatewayHits)
+				})
+			}
+			if a.json() {
+				return show.JSON(a.out, u)
+			}
+			return a.printUse(u)
+		},
+	}
+	cmd.Flags().BoolVar(&byHits, "hits", false, "most used rules first")
+	cmd.Flags().BoolVar(&documents, "documents", false, "sum up the rules of each document")
+	a.outputFlag(cmd, "table", "json")
+	return cmd
+}
+
+// byDocument adds up the rules of each document. Of Sandboxes the largest
+// stands: one with entries of several rules counts once.
+func byDocument(rules []api.RuleUse) (out []api.RuleUse) {
+	at := map[[2]string]int{}
+	for _, r := range rules {
+		doc, _, _ := strings.Cut(r.Rule, "/")
+		i, ok := at[[2]string{r.Scope, doc}]
+		if !ok {
+			i = len(out)
+			at[[2]string{r.Scope, doc}] = i
+			out = append(out, api.RuleUse{Rule: doc, Scope: r.Scope, Section: "document"})
+		}
+		o := &out[i]
+		o.Sandboxes = max(o.Sandboxes, r.Sandboxes)
+		o.Entries, o.KernelBytes = o.Entries+r.Entries, o.KernelBytes+r.KernelBytes
+		o.KernelHits, o.GatewayHits = o.KernelHits+r.KernelHits, o.GatewayHits+r.GatewayHits
+	}
+	return out
+}
+
+func (a *app) printUse(u api.PolicyUse) error {
+	rows := make([][]string, len(u.Rules))
+	for i, r := range u.Rules {
+		rows[i] = []string{r.Rule, r.Scope, strings.TrimSpace(r.Effect + " " + r.Target), strconv.Itoa(r.Sandboxes), strconv.Itoa(r.Entries),
+			strconv.FormatUint(r.KernelBytes, 10), strconv.FormatUint(r.KernelHits, 10), strconv.FormatUint(r.GatewayHits, 10)}
+	}
+	if err := show.Table(a.out, []string{"RULE", "SCOPE", "WHAT", "SANDBOXES", "ENTRIES", "KERNEL BYTES", "KERNEL HITS", "GATEWAY HITS"}, rows); err != nil {
+		return err
+	}
+	entries, tables := 0, uint64(0)
+	for _, r := range u.Rules {
+		entries, tables = entries+r.Entries, tables+r.KernelBytes
+	}
+	_, _ = fmt.Fprintf(a.out, "revision %d; counted since %s\n", u.Revision, u.Since.Local().Format("2006-01-02 15:04:05"))
+	if u.NameBytes == 0 || u.AddressBytes == 0 {
+		_, _ = fmt.Fprintf(a.out, "this kernel does not tell the memory of entries (Linux 6.4 does)\n")
+		return nil
+	}
+	line := fmt.Sprintf("kernel: maps %d KiB in all; %s of rules take %d KiB of it (%d bytes for a name, %d for an address)",
+		u.KernelBytes/1024, plural(entries, "entry", "entries"), tables/1024, u.NameBytes, u.AddressBytes)
+	if u.Sandboxes > 0 {
+		line += fmt.Sprintf(", %d bytes for each of %s", tables/uint64(u.Sandboxes), plural(u.Sandboxes, "sandbox", "sandboxes"))
+	}
+	_, _ = fmt.Fprintln(a.out, line)
+	return nil
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"container/list"
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/keeper"
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+)
+
+const (
+	// maxClients is how many processes are remembered on the whole node. Each
+	// sandbox has an equal part of it, within the two bounds below: one that
+	// starts many pushes out its own.
+	maxClients    = 65536
+	sandboxMost   = 1024
+	sandboxLeast  = 32
+	catchUpWithin = 200 * time.Millisecond
+	settledAfter  = 200 * time.Millisecond // what a process did before has been read then from every ring
+)
+
+// clients remembers the processes of sandboxes whose flows the kernel let
+// through to the gateway, from the records of those flows: the gateway is told
+// only a tag, and its records get the process from here. Whoever is not known
+// for certain is not named.
+type clients struct {
+	program func(pid uint32, o *kernel.Origin) (kernel.Program, bool, error)
+	catchUp func(context.Context) bool     // reads what flows there were until now
+	known   func(sandbox uint32) bool      // whether records of it may still come
+	failed  func(what string, args ...any) // logs
+
+	mu sync.Mutex
+	of map[uint32]*clientTable
+}
+
+// clientTable is that of one sandbox, least recently used in front.
+type clientTable struct {
+	byTag map[uint32]*list.Element // of *client
+	order list.List
+	execs []executed // the latest, in the order of their records
+}
+
+// client is one process and what its records say of it.
+type client struct {
+	tag      uint32
+	process  kernel.Process
+	doubtful bool      // another one has the same tag
+	at       time.Time // of its latest flow
+	read     time.Time // when the record of the first flow under this program was read
+	says     event.Event
+}
+
+// executed is a program that a process began to run.
+type executed struct {
+	process   kernel.Process
+	at        time.Time
+	exe, args string
+}
+
+func (d *Daemon) newClients() *clients {
+	return &clients{
+		program: d.fence.ProgramOf,
+		catchUp: func(ctx context.Context) bool { return d.fence.CatchUp(ctx, kernel.RingFlows, kernel.RingProcesses) },
+		known: func(number uint32) bool {
+			_, ok := d.sandboxes.Principal(sandbox.IDOf(number))
+			return ok
+		},
+		failed: d.logger.Warn,
+	}
+}
+
+// add takes the record of a flow that was let through.
+func (c *clients) add(v *kernel.Verdict) {
+	if v.PID == 0 {
+		return
+	}
+	process := v.Process(v.PID)
+	p, _, err := c.program(v.PID, &v.Origin)
+	if err != nil {
+		c.failed("the program of a process cannot be read", "error", err)
+	}
+	one := &client{tag: process.Tag(), process: process, at: v.Time, read: time.Now()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.table(v.Sandbox)
+	if el := t.byTag[one.tag]; el != nil && el.Value.(*client).process == process && el.Value.(*client).says.Comm == v.Comm {
+		one.says = el.Value.(*client).says
+	} else {
+		one.says = event.Event{PID: v.PID, UID: v.UID, Comm: v.Comm, PPID: v.PPID(), Parents: parents(v.Ancestors)}
+	}
+	one.says.Exe, one.says.Args = p.Filename, p.CommandLine()
+	t.judge(one)
+	t.put(one)
+	t.trim(c.share())
+}
+
+// exec takes the record of a program that started. What a process runs is read
+// after its flow's record: it may be what it has executed since.
+func (c *clients) exec(x *kernel.Exec) {
+	process := x.Process(x.PID)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.table(x.Sandbox)
+	t.execs = append(t.execs, executed{process, x.Time, x.Filename, x.CommandLine()})
+	if el := t.byTag[process.Tag()]; el != nil && el.Value.(*client).process == process {
+		t.judge(el.Value.(*client))
+	}
+	t.trim(c.share())
+}
+
+// judge puts right what a process ran at its latest flow. If that is not known
+// any more it runs nothing that is known.
+func (t *clientTable) judge(one *client) {
+	var before, after *executed
+	for i := range t.execs {
+		switch x := &t.execs[i]; {
+		case x.process != one.process:
+		case x.at.After(one.at):
+			after = x
+		default:
+			before = x
+		}
+	}
+	if after == nil || after.exe != one.says.Exe || after.args != one.says.Args {
+		return // what was read is what it ran
+	}
+	one.says.Exe, one.says.Args = "", ""
+	if before != nil {
+		one.says.Exe, one.says.Args = before.exe, before.args
+	}
+}
+
+// share is how many processes each sandbox may have remembered.
+func (c *clients) share() int {
+	return max(sandboxLeast, min(sandboxMost, maxClients/len(c.of)))
+}
+
+// table returns that of a sandbox. A new one makes room by forgetting those of
+// sandboxes that are long gone.
+func (c *clients) table(sandbox uint32) *clientTable {
+	if t := c.of[sandbox]; t != nil {
+		return t
+	}
+	for s := range c.of {
+		if !c.known(s) {
+			delete(c.of, s)
+		}
+	}
+	if c.of == nil {
+		c.of = map[uint32]*clientTable{}
+	}
+	t := &clientTable{byTag: map[uint32]*list.Element{}}
+	c.of[sandbox] = t
+	for _, other := range c.of {
+		other.trim(c.share())
+	}
+	return t
+}
+
+func (t *clientTable) put(one *client) {
+	if e := t.byTag[one.tag]; e != nil {
+		have := e.Value.(*client)
+		one.doubtful = have.doubtful || have.process != one.process
+		if have.process == one.process && have.says.Exe == one.says.Exe && have.says.Args == one.says.Args {
+			one.read = have.read // it has executed nothing since
+		}
+		e.Value = one // what it executes may have changed
+		t.order.MoveToBack(e)
+		return
+	}
+	t.byTag[one.tag] = t.order.PushBack(one)
+}
+
+func (t *clientTable) trim(most int) {
+	for t.order.Len() > most {
+		oldest := t.order.Remove(t.order.Front()).(*client)
+		delete(t.byTag, oldest.tag)
+	}
+	if most /= 4; len(t.execs) > 2*most { // not one by one
+		t.execs = append(t.execs[:0:0], t.execs[len(t.execs)-most:]...)
+	}
+}
+
+// name puts processes into records of the gateway. Of one that connected a
+// moment ago the records may be in the rings still.
+func (c *clients) name(ctx context.Context, of []keeper.Client) {
+	left := c.fill(of, time.Now().Add(-settledAfter))
+	if len(left) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
+	defer cancel()
+	if c.catchUp(ctx) {
+		c.fill(left, time.Now())
+	}
+}
+
+// fill names those it knows from records that were read before a time, and
+// returns the others.
+func (c *clients) fill(of []keeper.Client, before time.Time) (left []keeper.Client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, one := range of {
+		number, err := strconv.ParseUint(one.Event.Sandbox, 16, 32)
+		t := c.of[uint32(number)]
+		if err != nil || t == nil || t.byTag[one.Tag] == nil || t.byTag[one.Tag].Value.(*client).read.After(before) {
+			left = append(left, one)
+			continue
+		}
+		el := t.byTag[one.Tag]
+		t.order.MoveToBack(el)
+		if have := el.Value.(*client); !have.doubtful {
+			e, says := one.Event, &have.says
+			e.PID, e.UID, e.Comm, e.PPID, e.Parents, e.Exe, e.Args = says.PID, says.UID, says.Comm, says.PPID, says.Parents, says.Exe, says.Args
+		}
+	}
+	return left
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/keeper"
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+)
+
+// knownClients is one that finds the program "/bin/p<pid>" for every process.
+func knownClients() *clients {
+	return &clients{
+		program: func(pid uint32, _ *kernel.Origin) (kernel.Program, bool, error) {
+			return kernel.Program{Filename: fmt.Sprintf("/bin/p%d", pid), Args: []string{"p", "-x"}}, true, nil
+		},
+		catchUp: func(context.Context) bool { return true },
+		known:   func(uint32) bool { return true },
+		failed:  func(string, ...any) {},
+	}
+}
+
+func flowOf(sandbox, pid uint32, start uint64) *kernel.Verdict {
+	return &kernel.Verdict{Head: kernel.Head{Sandbox: sandbox, PID: pid}, Origin: kernel.Origin{UID: 1, Comm: "p", Start: start}, Allowed: true}
+}
+
+// named asks for the process of one record of a sandbox.
+func named(c *clients, number, tag uint32) event.Event {
+	e := &event.Event{Kind: event.KindHTTP, Sandbox: sandbox.IDOf(number)}
+	c.name(context.Background(), []keeper.Client{{Event: e, Tag: tag}})
+	return *e
+}
+
+func tagOf(v *kernel.Verdict) uint32 { return v.Process(v.PID).Tag() }
+
+func TestClientsAreNamedWithinTheirSandbox(t *testing.T) {
+	c := knownClients()
+	v := flowOf(1, 100, 5)
+	c.add(v)
+	if e := named(c, 1, tagOf(v)); e.PID != 100 || e.Exe != "/bin/p100" || e.Args != "p -x" || e.Comm != "p" || e.UID != 1 {
+		t.Errorf("%+v", e)
+	}
+	for what, e := range map[string]event.Event{
+		"another sandbox": named(c, 2, tagOf(v)), "another tag": named(c, 1, tagOf(v)+1),
+		"the same pid at another time": named(c, 1, tagOf(flowOf(1, 100, 6))),
+	} {
+		if e.PID != 0 || e.Exe != "" || e.Comm != "" {
+			t.Errorf("%s: %+v", what, e)
+		}
+	}
+	e := &event.Event{Sandbox: "no number"}
+	c.name(context.Background(), []keeper.Client{{Event: e, Tag: tagOf(v)}})
+	if e.PID != 0 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// Of two processes with the same tag neither is named.
+func TestClientsWithOneTagAreNotNamed(t *testing.T) {
+	c := knownClients()
+	a := flowOf(1, 100, 5)
+	b := flowOf(1, 100, 6)
+	for start := uint64(6); tagOf(b) != tagOf(a); start++ {
+		b = flowOf(1, 100, start)
+	}
+	c.add(a)
+	c.add(a)
+	if e := named(c, 1, tagOf(a)); e.PID != 100 { // the control
+		t.Errorf("%+v", e)
+	}
+	c.add(b)
+	c.add(b)
+	if e := named(c, 1, tagOf(a)); e.PID != 0 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// A sandbox that starts many processes pushes out its own, the latest used last.
+func TestClientsAreBoundedBySandbox(t *testing.T) {
+	c := knownClients()
+	other, kept := flowOf(2, 7, 1), flowOf(1, 8, 1)
+	c.add(other)
+	c.add(kept)
+	for i := range uint32(3 * sandboxMost) {
+		c.add(flowOf(1, 1000+i, 1))
+		if named(c, 1, tagOf(kept)).PID != 8 {
+			t.Fatalf("one in use was pushed out after %d", i)
+		}
+	}
+	if n := c.of[1].order.Len(); n != sandboxMost || len(c.of[1].byTag) != n {
+		t.Errorf("%d and %d are remembered", n, len(c.of[1].byTag))
+	}
+	if named(c, 1, tagOf(flowOf(1, 1000, 1))).PID != 0 || named(c, 2, tagOf(other)).PID != 7 {
+		t.Error("the wrong one was pushed out")
+	}
+}
+
+func TestClientsOfManySandboxesAreBounded(t *testing.T) {
+	c := knownClients()
+	const boxes = 1000
+	for range 2 {
+		for s := range uint32(boxes) {
+			for i := range uint32(100) {
+				c.add(flowOf(s+1, 1000+i, 1))
+			}
+		}
+	}
+	n := 0
+	for _, t := range c.of {
+		n += t.order.Len()
+	}
+	if n > maxClients {
+		t.Errorf("%d are remembered, at most %d", n, maxClients)
+	}
+	c.known = func(s uint32) bool { return s <= 10 }
+	c.add(flowOf(boxes+1, 1, 1))
+	if len(c.of) != 11 {
+		t.Errorf("%d sandboxes are remembered, ten live and one is new", len(c.of))
+	}
+}
+
+// The program is what the process ran when it connected, in whatever order the
+// records are read and however late.
+func TestClientsAndWhatTheyExecute(t *testing.T) {
+	began := time.Now()
+	flow := flowOf(1, 100, 5)
+	flow.Time = began.Add(time.Second)
+	exec := func(after time.Duration, file string) *kernel.Exec {
+		return &kernel.Exec{Head: kernel.Head{Time: began.Add(after), Sandbox: 1, PID: 100}, Origin: flow.Origin, Program: kernel.Program{Filename: file, Args: []string{file}}}
+	}
+	first, second := exec(0, "/bin/first"), exec(2*time.Second, "/bin/second")
+	other := exec(2*time.Second, "/bin/first")
+	other.Start++ // another process that had the pid
+	for _, tt := range []struct {
+		name    string
+		runs    *kernel.Exec // what the kernel knows when the flow's record is read
+		records []any
+		want    string
+	}{
+		{"read in time", first, []any{first, flow, second}, "/bin/first"},
+		{"read late", second, []any{first, flow, second}, "/bin/first"},
+		{"read late, flow last", second, []any{first, second, flow}, "/bin/first"},
+		{"read in time, flow last", second, []any{first, second, flow}, "/bin/first"},
+		{"no word of the first", second, []any{flow, second}, ""},
+		{"no word of the second", first, []any{first, flow}, "/bin/first"},
+		{"another process", first, []any{first, flow, other}, "/bin/first"},
+	} {
+		c := knownClients()
+		c.program = func(uint32, *kernel.Origin) (kernel.Program, bool, error) { return tt.runs.Program, true, nil }
+		for _, r := range tt.records {
+			switch r := r.(type) {
+			case *kernel.Verdict:
+				c.add(r)
+			case *kernel.Exec:
+				c.exec(r)
+			}
+		}
+		if e := named(c, 1, tagOf(flow)); e.PID != 100 || e.Exe != tt.want || e.Args != tt.want {
+			t.Errorf("%s: %d %q %q, want %q", tt.name, e.PID, e.Exe, e.Args, tt.want)
+		}
+	}
+	c := knownClients()
+	for range 10 * sandboxMost {
+		c.exec(first)
+	}
+	if n := len(c.of[1].execs); n > sandboxMost {
+		t.Errorf("%d programs are remembered", n)
+	}
+}
+
+// A process whose records cannot be read to the end is not named.
+func TestClientsThatAreNotSettledAreNotNamed(t *testing.T) {
+	c := knownClients()
+	v := flowOf(1, 100, 5)
+	c.add(v)
+	c.catchUp = func(context.Context) bool { return false }
+	if e := named(c, 1, tagOf(v)); e.PID != 0 {
+		t.Errorf("%+v", e)
+	}
+	c.of[1].byTag[tagOf(v)].Value.(*client).read = time.Now().Add(-time.Second)
+	if e := named(c, 1, tagOf(v)); e.PID != 100 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// A process that connected a moment ago is in the ring still.
+func TestClientsAreReadFromTheRing(t *testing.T) {
+	c := knownClients()
+	v := flowOf(1, 100, 5)
+	c.catchUp = func(context.Context) bool { c.add(v); return true }
+	if e := named(c, 1, tagOf(v)); e.PID != 100 {
+		t.Errorf("%+v", e)
+	}
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+)
+
+// ruleHits counts what rules decided in the gateway. The zero value is ready.
+type ruleHits struct {
+	mu sync.Mutex
+	of map[sandbox.RuleKey]uint64
+}
+
+// maxRuleHits bounds the rules that are counted; beyond it the counts begin
+// anew. A policy has 100,000 at most.
+const maxRuleHits = 200000
+
+// take counts a record of the gateway: a question, a connection, a request, a
+// model call. A connection that lasts is told of more than once.
+func (h *ruleHits) take(e *event.Event) {
+	switch {
+	case e.Rule == "", !e.Decides(),
+		e.Activity == event.ActivityClaim, e.Activity == event.ActivityRelease,
+		e.Kind == event.KindNetwork && e.Verdict == event.Allowed && e.Activity == "open":
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.of == nil || len(h.of) >= maxRuleHits {
+		h.of = map[sandbox.RuleKey]uint64{}
+	}
+	h.of[sandbox.RuleKey{Rule: e.Rule, At: e.RuleAt}] += max(e.Count, 1)
+}
+
+func (h *ruleHits) get(k sandbox.RuleKey) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.of[k]
+}
+
+// PolicyUse tells of each rule in force what it has in the kernel and how often
+// it decided.
+func (b *backend) PolicyUse(context.Context) (api.PolicyUse, error) {
+	d := b.d
+	uses, err := d.sandboxes.RuleUses()
+	if err != nil {
+		return api.PolicyUse{}, err
+	}
+	name, cidr, err := d.fence.EntryBytes()
+	if err != nil {
+		return api.PolicyUse{}, err
+	}
+	memory, err := d.fence.Memory()
+	if err != nil {
+		return api.PolicyUse{}, fmt.Errorf("kernel memory: %w", err)
+	}
+	snap := d.library.Snapshot()
+	out := api.PolicyUse{Revision: snap.Revision(), Since: d.started, Sandboxes: len(d.sandboxes.List()), NameBytes: name, AddressBytes: cidr}
+	for _, m := range memory {
+		out.Maps = append(out.Maps, api.KernelMap{Name: m.Name, Bytes: m.Bytes})
+		out.KernelBytes += m.Bytes
+	}
+	for num := range uint32(snap.Rules()) {
+		r, ok := snap.Describe(num + 1)
+		if !ok {
+			continue
+		}
+		key := sandbox.KeyOf(r.Ref)
+		u := uses[key]
+		out.Rules = append(out.Rules, api.RuleUse{
+			Rule: key.Rule, At: key.At, Scope: r.Ref.Scope, Section: r.Section, Effect: r.Effect.String(), Target: r.Target,
+			Sandboxes: u.Sandboxes, Entries: u.Names + u.CIDRs, KernelBytes: uint64(u.Names)*name + uint64(u.CIDRs)*cidr,
+			KernelHits: u.Hits, GatewayHits: d.ruleHits.get(key),
+		})
+	}
+	return out, nil
+}
