@@ -15,6 +15,10 @@
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
 
+/* Flags of a TCP header. */
+#define RF_TCP_SYN 0x02
+#define RF_TCP_SYNACK 0x12
+
 #define EPERM 1
 #define EACCES 13
 #define EPROTONOSUPPORT 93

@@ -5,6 +5,7 @@ package sandbox
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -55,5 +56,26 @@ func TestPrivileges(t *testing.T) {
 	}
 	if got, err := privileges([]int{1 << 30}); err != nil || len(got) != 0 {
 		t.Errorf("a process that has ended: %q %v", got, err)
+	}
+}
+
+// What a keeper cannot take over is sent to no listener any more, whatever was
+// in the way.
+func TestKeptProcessesAreSentNowhere(t *testing.T) {
+	b := newBench(t, "")
+	cgroup := t.TempDir()
+	id, err := cgroupID(cgroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lo := Leftover{Record: Record{ID: "0a0b0c0d", Number: 0x0a0b0c0d, Cgroup: cgroup, CgroupID: id, Started: true, Foreign: &Foreign{}}, dir: b.directory(t, "0a0b0c0d")}
+	if ok, err := b.Adopt(t.Context(), lo, nil); ok || err == nil {
+		t.Errorf("adopted: %v, %v", ok, err)
+	}
+	if !slices.Equal(b.fence.unredirected, []uint32{0x0a0b0c0d}) {
+		t.Errorf("listeners were taken from %x", b.fence.unredirected)
+	}
+	if b.Keeps() != 1 {
+		t.Error("it is not kept")
 	}
 }

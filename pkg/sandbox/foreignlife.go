@@ -247,8 +247,15 @@ func (s *Sandbox) listenAgain(ctx context.Context) error {
 		s.listeners = nil
 	}
 	if s.listeners != nil {
-		_, err := s.m.o.Foreign.Ready() // the programs on their cgroup are what tells who is served
-		return err
+		if _, err := s.m.o.Foreign.Ready(); err != nil { // the programs on their cgroup are what tells who is served
+			return err
+		}
+		where, err := s.listeners.listening()
+		if err != nil {
+			return err
+		}
+		s.Record.Foreign.Listening = where
+		return s.fence.Redirect(where) // a keeper that could not serve may have taken it away
 	}
 	if s.netns == nil {
 		return errors.New("no process shows the network namespace any more, so that the gateway cannot listen in it")
@@ -267,9 +274,13 @@ func (s *Sandbox) listenAgain(ctx context.Context) error {
 	return s.fence.Redirect(where)
 }
 
-// keepForeign leaves the fence of adopted processes as it is, when a keeper
-// cannot take it over: they go on behind pinned programs that reach no gateway.
+// keepForeign leaves adopted processes behind their fence when a keeper cannot
+// take it over. Nobody serves them, so what the pinned programs would send to
+// the gateway they refuse from here on: its ports may be a stranger's by now.
 func (m *Manager) keepForeign(s *Sandbox, why error) error {
+	if err := m.o.Fence.Unredirect(s.Record.Number); err != nil {
+		why = errors.Join(why, fmt.Errorf("and they may still be sent to ports where nobody of Ringfence listens: %w", err))
+	}
 	if s.names != nil {
 		why = errors.Join(why, s.names.Close())
 	}

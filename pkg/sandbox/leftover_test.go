@@ -26,6 +26,7 @@ import (
 type fence struct {
 	pinned, tables     []uint32
 	forgotten, dropped []uint32
+	unredirected       []uint32
 }
 
 var errNoFence = errors.New("not attached")
@@ -39,15 +40,19 @@ func (f *fence) AttachRunning(string, kernel.State, kernel.Listening, func() err
 }
 func (f *fence) AdoptRunning(string, uint32) (*kernel.Sandbox, error) { return nil, errNoFence }
 func (f *fence) Abandon(id uint32) error                              { f.forgotten = append(f.forgotten, id); return nil }
-func (f *fence) PutNames(uint32, []kernel.NameEntry) error            { return nil }
-func (f *fence) DeleteNames(uint32, []kernel.NameEntry) error         { return nil }
-func (f *fence) PutCIDRs(uint32, []kernel.CIDREntry) error            { return nil }
-func (f *fence) DropPolicy(t ...uint32) error                         { f.dropped = append(f.dropped, t...); return nil }
-func (f *fence) Pinned() ([]uint32, error)                            { return f.pinned, nil }
-func (f *fence) Tables() ([]uint32, error)                            { return f.tables, nil }
-func (f *fence) Holds(kernel.Entry) (bool, error)                     { return true, nil }
-func (f *fence) NewWalker() *kernel.Walker                            { return nil }
-func (f *fence) Forget(id uint32) error                               { f.forgotten = append(f.forgotten, id); return nil }
+func (f *fence) Unredirect(id uint32) error {
+	f.unredirected = append(f.unredirected, id)
+	return nil
+}
+func (f *fence) PutNames(uint32, []kernel.NameEntry) error    { return nil }
+func (f *fence) DeleteNames(uint32, []kernel.NameEntry) error { return nil }
+func (f *fence) PutCIDRs(uint32, []kernel.CIDREntry) error    { return nil }
+func (f *fence) DropPolicy(t ...uint32) error                 { f.dropped = append(f.dropped, t...); return nil }
+func (f *fence) Pinned() ([]uint32, error)                    { return f.pinned, nil }
+func (f *fence) Tables() ([]uint32, error)                    { return f.tables, nil }
+func (f *fence) Holds(kernel.Entry) (bool, error)             { return true, nil }
+func (f *fence) NewWalker() *kernel.Walker                    { return nil }
+func (f *fence) Forget(id uint32) error                       { f.forgotten = append(f.forgotten, id); return nil }
 
 // events keeps what is recorded, and refuses like the real log when the
 // context has ended.
