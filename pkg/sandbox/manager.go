@@ -86,6 +86,9 @@ type Options struct {
 	// Foreign opens listeners for processes that were running before. Nil:
 	// none can be adopted.
 	Foreign ForeignNetworks
+	// Often records what adopted processes can cause at will: each within its
+	// share of the log. Nil: all of it is recorded.
+	Often func(*event.Event)
 	// Ended is called after a sandbox and everything it held are gone.
 	Ended func(*Sandbox)
 }
@@ -114,7 +117,8 @@ type Manager struct {
 	closed   bool
 	wg       sync.WaitGroup // one per living sandbox
 
-	adopting sync.Mutex // one adoption of running processes at a time: two of one cgroup would share its state
+	looks    chan struct{} // looks at adopted processes that are under way
+	adopting sync.Mutex    // one adoption of running processes at a time: two of one cgroup would share its state
 
 	filterMu sync.Mutex // guards filters; compiling takes a while
 	filters  map[seccomp.Options][]byte
@@ -131,7 +135,7 @@ func NewManager(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
-	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{},
+	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{}, looks: make(chan struct{}, looksAtOnce),
 		filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
