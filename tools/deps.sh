@@ -64,6 +64,7 @@ for job in "$@"; do
 		need default-jdk-headless has javac
 		need procps has ps
 		need iproute2 has ip
+		need runc has runc
 		;;
 	kernels)
 		need qemu-system-x86 has qemu-system-x86_64
