@@ -45,9 +45,10 @@ type bounds struct {
 
 // What a look may cost. Reading half a million descriptors takes seconds.
 const (
-	lookDescriptors = 1 << 17
-	lookTime        = 5 * time.Second
-	looksAtOnce     = 2 // of the node
+	lookDescriptors    = 1 << 17
+	outsideDescriptors = 1 << 20 // of the machine's other processes: only their names are read
+	lookTime           = 5 * time.Second
+	looksAtOnce        = 2 // of the node
 )
 
 func newBounds() bounds { return bounds{left: lookDescriptors, until: time.Now().Add(lookTime)} }
@@ -98,7 +99,10 @@ func (s *Sandbox) lookAtForeign(b bounds) (Sighting, error) {
 		if done < len(order) {
 			s.lookFrom = order[min(max(done, 1), len(order)-1)] // one process alone may be too much
 		}
-		at.Cut = fmt.Sprintf("a look ends after %d descriptors or %s: %d of %d processes were looked through to their end, and of the machine's others not all", lookDescriptors, lookTime, done, len(pids))
+		at.Cut = fmt.Sprintf("a look ends after %d descriptors or %s: %d of %d processes were looked through to their end", lookDescriptors, lookTime, done, len(pids))
+		if done == len(order) {
+			at.Cut = fmt.Sprintf("the machine's other processes have more than %d descriptors, or reading them takes more than %s: who else holds the other ends of unix sockets is not known", outsideDescriptors, lookTime)
+		}
 		at.keep(before, order[done:])
 	}
 	s.mu.Unlock()

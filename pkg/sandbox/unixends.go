@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -112,6 +113,7 @@ func (l *looseLook) outside(wanted map[uint64]bool) (map[uint64]int, error) {
 	if err != nil {
 		return nil, err
 	}
+	b := bounds{left: outsideDescriptors, until: time.Now().Add(lookTime)}
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil || pid == os.Getpid() {
@@ -120,7 +122,7 @@ func (l *looseLook) outside(wanted map[uint64]bool) (map[uint64]int, error) {
 		if _, adopted := slices.BinarySearch(l.pids, pid); adopted {
 			continue
 		}
-		err = eachDescriptor(pid, &l.bounds, func(_ int, link string) error {
+		err = eachDescriptor(pid, &b, func(_ int, link string) error {
 			if inode, is := socketLink(link); is && wanted[inode] {
 				out[inode] = pid
 			}
@@ -129,7 +131,8 @@ func (l *looseLook) outside(wanted map[uint64]bool) (map[uint64]int, error) {
 		if err != nil {
 			return nil, fmt.Errorf("descriptors of process %d: %w", pid, err)
 		}
-		if l.bounds.reached() {
+		if b.reached() {
+			l.bounds.cut = true
 			break
 		}
 	}
