@@ -18,6 +18,10 @@
 #define SOL_SOCKET 1 /* of amd64 and arm64 */
 #define SO_MARK 36
 
+/* Flags of a TCP header. */
+#define RF_TCP_SYN 0x02
+#define RF_TCP_SYNACK 0x12
+
 #define EPERM 1
 #define EACCES 13
 #define EPROTONOSUPPORT 93

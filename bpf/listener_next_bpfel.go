@@ -180,6 +180,7 @@ const (
 	ListenerMapRefusals  = "refusals"
 	ListenerMapReported  = "reported"
 	ListenerMapScratch   = "scratch"
+	ListenerMapServing   = "serving"
 	ListenerMapState     = "state"
 	ListenerMapVerdicts  = "verdicts"
 	ListenerMapWatch     = "watch"
@@ -259,6 +260,7 @@ type ListenerMapSpecs struct {
 	Refusals  *ebpf.MapSpec `ebpf:"refusals"`
 	Reported  *ebpf.MapSpec `ebpf:"reported"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
+	Serving   *ebpf.MapSpec `ebpf:"serving"`
 	State     *ebpf.MapSpec `ebpf:"state"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
 	Watch     *ebpf.MapSpec `ebpf:"watch"`
@@ -310,6 +312,7 @@ type ListenerMaps struct {
 	Refusals  *ebpf.Map `ebpf:"refusals"`
 	Reported  *ebpf.Map `ebpf:"reported"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
+	Serving   *ebpf.Map `ebpf:"serving"`
 	State     *ebpf.Map `ebpf:"state"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
 	Watch     *ebpf.Map `ebpf:"watch"`
@@ -337,6 +340,7 @@ func (m *ListenerMaps) Close() error {
 		m.Refusals,
 		m.Reported,
 		m.Scratch,
+		m.Serving,
 		m.State,
 		m.Verdicts,
 		m.Watch,

@@ -44,7 +44,7 @@ static __always_inline __u64 rf_asker(__u64 cookie)
 }
 
 /* Writes down what the socket asked for and finds the listener it is sent to;
- * 0 when there is none, or no room to write. */
+ * 0 when there is none that is ours, or no room to write. */
 static __always_inline __u16 rf_remember(struct bpf_sock_addr *ctx, const struct rf_state *st,
 					 const struct rf_call *c, enum rf_way way, int v4)
 {
@@ -58,7 +58,7 @@ static __always_inline __u16 rf_remember(struct bpf_sock_addr *ctx, const struct
 	if (!to)
 		return 0;
 	port = rf_listener(to, way, c->dest.proto, v4);
-	if (!port || !ctx->sk)
+	if (!port || !ctx->sk || !rf_serves(ctx, st->sandbox, port, c->dest.proto, v4))
 		return 0;
 	a = bpf_sk_storage_get(&asked, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!a)
@@ -375,9 +375,10 @@ int rf_depart(struct bpf_sock_ops *ctx)
 }
 
 /* What the packet's socket asked for, if the packet goes to the listener that
- * it was sent to. */
+ * it was sent to. What begins something (a SYN, any datagram) needs one that is
+ * there still. */
 static __always_inline struct rf_asked *rf_meant(struct __sk_buff *skb, const struct rf_state *st,
-						 const struct rf_dest *d)
+						 const struct rf_dest *d, __u8 tcp_flags)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct rf_asked *a;
@@ -390,11 +391,16 @@ static __always_inline struct rf_asked *rf_meant(struct __sk_buff *skb, const st
 	a = bpf_sk_storage_get(&asked, sk, 0, 0);
 	if (!a || a->sandbox != st->sandbox || a->to_port != d->port)
 		return 0;
+	if ((d->proto != IPPROTO_TCP || (tcp_flags & RF_TCP_SYN)) &&
+	    !rf_serves(skb, st->sandbox, d->port, d->proto, d->is_v4))
+		return 0;
 	return a;
 }
 
 /* Whether a packet answers a connection that somebody else began, and that is
- * open: a SYN-ACK, which only the kernel sends, or one of a marked socket. */
+ * open: a SYN-ACK of a socket that listens (the program sees the listener, not
+ * the request), or one of a marked socket. A raw socket can write any flags: it
+ * neither listens nor is marked. */
 static __always_inline int rf_answers(struct __sk_buff *skb, const struct rf_state *st,
 				      const struct rf_dest *d, __u8 tcp_flags)
 {
@@ -403,13 +409,13 @@ static __always_inline int rf_answers(struct __sk_buff *skb, const struct rf_sta
 
 	if (!(st->flags & RF_FLAG_INBOUND) || d->proto != IPPROTO_TCP)
 		return 0;
-	if ((tcp_flags & 0x12) == 0x12)
-		return 1;
 	if (!sk)
 		return 0;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk)
+	if (!sk || sk->type != SOCK_STREAM)
 		return 0;
+	if (sk->state == BPF_TCP_LISTEN)
+		return (tcp_flags & RF_TCP_SYNACK) == RF_TCP_SYNACK;
 	a = bpf_sk_storage_get(&asked, sk, 0, 0);
 	return a && a->sandbox == st->sandbox && a->port == 0 && a->to_port == 0;
 }
@@ -439,7 +445,7 @@ int rf_redirect_egress(struct __sk_buff *skb)
 		c.j.reason = RF_ESTABLISHED;
 		c.j.verdict = RF_ALLOW; /* ALLOW: others began it, and the operator opened that */
 	} else {
-		a = rf_meant(skb, st, &c.dest);
+		a = rf_meant(skb, st, &c.dest, tcp_flags);
 		if (a)
 			rf_dest_asked(&c.dest, a);
 		way = rf_judge_adopted(st, &c.dest, &c.j);

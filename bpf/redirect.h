@@ -18,6 +18,18 @@ struct {
 	__type(value, struct rf_redirect);
 } redirects SEC(".maps");
 
+/*
+ * The listeners of the gateway, each with the sandbox it serves: the keeper
+ * writes it to the socket itself, so it ends with the socket. Whoever takes the
+ * port of a listener that is gone has no entry, and nobody is sent there.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u32);
+} serving SEC(".maps");
+
 /* An entry that is evicted, or was never written, costs its connection: the
  * gateway does not serve one that cannot be told what it asked for. */
 struct {
@@ -107,6 +119,39 @@ static __always_inline __u16 rf_listener(const struct rf_redirect *to, enum rf_w
 	if (proto == IPPROTO_TCP)
 		return v4 ? to->dns_tcp4 : to->dns_tcp6;
 	return v4 ? to->dns_udp4 : to->dns_udp6;
+}
+
+/* Whether what has the port on the loopback of ctx's network namespace is the
+ * gateway's listener for this sandbox. */
+static __always_inline int rf_serves(void *ctx, __u32 sandbox, __u16 port, __u16 proto, int v4)
+{
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+	__u32 size, *of;
+	int ok = 0;
+
+	if (v4) {
+		t.ipv4.saddr = bpf_htonl(0x7f000001);
+		t.ipv4.daddr = bpf_htonl(0x7f000001);
+		t.ipv4.dport = bpf_htons(port);
+		size = sizeof(t.ipv4);
+	} else {
+		t.ipv6.saddr[3] = bpf_htonl(1);
+		t.ipv6.daddr[3] = bpf_htonl(1);
+		t.ipv6.dport = bpf_htons(port);
+		size = sizeof(t.ipv6);
+	}
+	if (proto == IPPROTO_TCP)
+		sk = bpf_sk_lookup_tcp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_udp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	of = bpf_sk_storage_get(&serving, sk, 0, 0);
+	if (of && *of == sandbox)
+		ok = 1;
+	bpf_sk_release(sk);
+	return ok;
 }
 
 /* Loopback as a redirected flow has it: 127.0.0.1 or ::1. */

@@ -188,6 +188,7 @@ const (
 	RedirectMapRefusals            = "refusals"
 	RedirectMapReported            = "reported"
 	RedirectMapScratch             = "scratch"
+	RedirectMapServing             = "serving"
 	RedirectMapState               = "state"
 	RedirectMapVerdicts            = "verdicts"
 	RedirectMapWatch               = "watch"
@@ -283,6 +284,7 @@ type RedirectMapSpecs struct {
 	Refusals  *ebpf.MapSpec `ebpf:"refusals"`
 	Reported  *ebpf.MapSpec `ebpf:"reported"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
+	Serving   *ebpf.MapSpec `ebpf:"serving"`
 	State     *ebpf.MapSpec `ebpf:"state"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
 	Watch     *ebpf.MapSpec `ebpf:"watch"`
@@ -336,6 +338,7 @@ type RedirectMaps struct {
 	Refusals  *ebpf.Map `ebpf:"refusals"`
 	Reported  *ebpf.Map `ebpf:"reported"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
+	Serving   *ebpf.Map `ebpf:"serving"`
 	State     *ebpf.Map `ebpf:"state"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
 	Watch     *ebpf.Map `ebpf:"watch"`
@@ -363,6 +366,7 @@ func (m *RedirectMaps) Close() error {
 		m.Refusals,
 		m.Reported,
 		m.Scratch,
+		m.Serving,
 		m.State,
 		m.Verdicts,
 		m.Watch,

@@ -65,6 +65,7 @@ for job in "$@"; do
 		need default-jdk-headless has javac
 		need procps has ps
 		need iproute2 has ip
+		need runc has runc
 		;;
 	bench)
 		need bubblewrap has bwrap

@@ -104,10 +104,13 @@ func adoptFailure(err error) error {
 		return api.Errorf(api.CodeConflict, "not adopted: %v", err)
 	}
 	e := api.Errorf(api.CodeConflict, "not adopted: %v", loose)
+	if len(loose.Sockets) == 0 {
+		return e.WithRemedy("adopt fewer processes together; or adopt with --keep-sockets, which shows that not all was looked at")
+	}
 	var lines []string
 	for i, l := range loose.Sockets {
 		if i == maxShown {
-			lines = append(lines, fmt.Sprintf("and %d more", len(loose.Sockets)-i))
+			lines = append(lines, fmt.Sprintf("and %d more", len(loose.Sockets)-i+loose.More))
 			break
 		}
 		lines = append(lines, l.String())
@@ -152,17 +155,34 @@ func describeForeign(v *api.Sandbox, s *sandbox.Sandbox) {
 	}
 	v.Profile = "(adopted)"
 	network := api.Part{Name: "network", State: api.Enforced, Detail: "cgroup " + s.Record.Cgroup}
-	loose := s.Loose()
-	if len(loose) > 0 {
-		network.State, network.Detail = api.Degraded, strconv.Itoa(len(loose))+" open descriptors are outside of the fence"
+	at := s.Sighting()
+	switch loose := len(at.Loose) + at.More; {
+	case at.At.IsZero():
+		network.State, network.Detail = api.Degraded, "descriptors have not been looked at yet since the daemon started"
+	case loose > 0:
+		network.State, network.Detail = api.Degraded, strconv.Itoa(loose)+" open descriptors are outside of the fence"
 		network.Remedy = "restart the program inside its cgroup: what it opens then is fenced"
 	}
 	v.Parts = append(v.Parts, network)
-	for _, l := range loose {
+	for _, l := range at.Left {
+		v.Parts = append(v.Parts, api.Part{Name: fmt.Sprintf("process %d", l.PID), State: api.Unenforced, Detail: "it has left the cgroup: " + l.String(), Remedy: "end it"})
+	}
+	for _, l := range at.Loose {
 		v.Parts = append(v.Parts, api.Part{Name: fmt.Sprintf("descriptor %d of process %d", l.FD, l.PID), State: api.Unenforced, Detail: l.What + ": " + l.Why})
 	}
-	if p := s.Powers(); len(p) > 0 {
-		v.Parts = append(v.Parts, api.Part{Name: "privileges", State: api.Degraded, Detail: strings.Join(p, "; "), Remedy: "run it without these capabilities"})
+	if at.More > 0 {
+		v.Parts = append(v.Parts, api.Part{Name: "more descriptors", State: api.Unenforced, Detail: fmt.Sprintf("%d more are outside of the fence and are not listed", at.More)})
+	}
+	for _, weak := range []api.Part{
+		{Name: "descriptors", Detail: at.Cut, Remedy: "adopt fewer processes together"},
+		{Name: "privileges", Detail: strings.Join(at.Powers, "; "), Remedy: "run it without these capabilities"},
+		{Name: "cgroup", Detail: strings.Join(at.Ways, "; "), Remedy: "run it where nothing above its cgroup is its own"},
+		{Name: "programs of others", Detail: strings.Join(s.Beside(), "; "), Remedy: "find out whose they are: they may change the address that was judged"},
+	} {
+		if weak.Detail != "" {
+			weak.State = api.Degraded
+			v.Parts = append(v.Parts, weak)
+		}
 	}
 	for _, name := range []string{"files", "system calls", "identity"} {
 		v.Parts = append(v.Parts, api.Part{Name: name, State: api.NotApplied, Detail: "not applied (adopted): this wall cannot be put around a process that runs"})

@@ -229,7 +229,7 @@ func (d *Daemon) openSandboxes() error {
 		UnixHooks: hooks[kernel.HookConnectUnix] && hooks[kernel.HookSendmsgUnix],
 		Snapshot:  d.library.Snapshot, Bundle: bundle, Version: d.version, Logger: d.logger,
 		Attestation: sandbox.Attestation{Every: d.cfg.Attest.Interval, ReportOnly: d.cfg.Attest.OnDifference == OnDifferenceReport},
-		Closed:      d.ender.look, Foreign: d.foreign, Ended: d.sandboxEnded, Drain: d.drainRecords,
+		Closed:      d.ender.look, Foreign: d.foreign, Often: func(e *event.Event) { d.repeats.each(e) }, Ended: d.sandboxEnded, Drain: d.drainRecords,
 		Spare: d.cfg.Spare,
 	})
 	return err

@@ -5,6 +5,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -21,7 +22,9 @@ type LinkStatus struct {
 	// must be "allow" for a call to go on, but one that runs after ours can
 	// change the address that was judged, or the error (bpf_set_retval).
 	Others []string
-	NetNS  uint32 // steer: inode of the namespace
+	// Above are programs on cgroups above, which run after ours.
+	Above []string
+	NetNS uint32 // steer: inode of the namespace
 
 	stale bool // only the program is another
 }
@@ -83,7 +86,12 @@ func (s *Sandbox) checkHook(h hookInfo) LinkStatus {
 	if err != nil {
 		return LinkStatus{Name: h.name, Detail: err.Error()}
 	}
-	if n := len(all) - len(own); n > 0 {
+	for _, id := range all {
+		if !slices.Contains(own, id) {
+			st.Above = append(st.Above, describeProgram(id))
+		}
+	}
+	if n := len(st.Above); n > 0 {
 		st.Detail += fmt.Sprintf("; %d of cgroups above run too", n)
 	}
 	if len(st.Others) > 0 {

@@ -218,7 +218,7 @@ func diagDestroy(fd int, m diagMsg, proto uint8) error {
 	return diagReceive(fd, nil)
 }
 
-func diagSend(fd int, typ, flags uint16, req diagReq) error {
+func diagSend[T any](fd int, typ, flags uint16, req T) error {
 	size := unix.NLMSG_HDRLEN + int(unsafe.Sizeof(req))
 	b := make([]byte, size)
 	binary.NativeEndian.PutUint32(b[0:], uint32(size))
@@ -228,9 +228,20 @@ func diagSend(fd int, typ, flags uint16, req diagReq) error {
 	return unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// diagReceive reads one whole answer: messages up to NLMSG_DONE, or an
-// acknowledgement.
+// diagReceive reads one whole answer about IP sockets.
 func diagReceive(fd int, each func(diagSock)) error {
+	return diagMessages(fd, func(body []byte) error {
+		m, err := load[diagMsg](body)
+		if err == nil && each != nil {
+			each(diagSock{*m, cgroupAttr(body[unsafe.Sizeof(*m):])})
+		}
+		return err
+	})
+}
+
+// diagMessages reads one whole answer: messages up to NLMSG_DONE, or an
+// acknowledgement.
+func diagMessages(fd int, each func(body []byte) error) error {
 	buf := make([]byte, 64<<10)
 	for {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
@@ -250,12 +261,8 @@ func diagReceive(fd int, each func(diagSock)) error {
 			case unix.NLMSG_DONE, unix.NLMSG_ERROR: // both carry 0 or an error
 				return netlinkError(body)
 			case sockDiagByFamily:
-				m, err := load[diagMsg](body)
-				if err != nil {
+				if err := each(body); err != nil {
 					return err
-				}
-				if each != nil {
-					each(diagSock{*m, cgroupAttr(body[unsafe.Sizeof(*m):])})
 				}
 			}
 			b = b[min(len(b), (size+3)&^3):]
@@ -265,17 +272,25 @@ func diagReceive(fd int, each func(diagSock)) error {
 
 // cgroupAttr finds the cgroup among the attributes of a message.
 func cgroupAttr(b []byte) uint64 {
+	if v := attribute(b, attrCgroup); len(v) >= 8 {
+		return binary.NativeEndian.Uint64(v)
+	}
+	return 0
+}
+
+// attribute finds one among the attributes of a message; nil if there is none.
+func attribute(b []byte, typ uint16) []byte {
 	for len(b) >= unix.SizeofRtAttr {
 		size := int(binary.NativeEndian.Uint16(b))
 		if size < unix.SizeofRtAttr || size > len(b) {
-			return 0
+			return nil
 		}
-		if binary.NativeEndian.Uint16(b[2:]) == attrCgroup && size >= unix.SizeofRtAttr+8 {
-			return binary.NativeEndian.Uint64(b[unix.SizeofRtAttr:])
+		if binary.NativeEndian.Uint16(b[2:]) == typ {
+			return b[unix.SizeofRtAttr:size]
 		}
 		b = b[min(len(b), (size+3)&^3):]
 	}
-	return 0
+	return nil
 }
 
 func netlinkError(body []byte) error {

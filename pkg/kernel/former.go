@@ -227,6 +227,31 @@ func (o *former) foreign(pins []os.DirEntry) bool {
 	return true
 }
 
+// unredirect removes every listener that was noted there. Their keys are not
+// read: the layout may be another.
+func (o *former) unredirect() error {
+	if o == nil {
+		return nil
+	}
+	m, err := ebpf.LoadPinnedMap(filepath.Join(o.dir, "maps", bpf.RedirectMapRedirects), nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // nothing was ever adopted
+	}
+	if err != nil {
+		return fmt.Errorf("listeners of layout %d: %w", o.layout.number, err)
+	}
+	defer m.Close()
+	for {
+		key, err := m.NextKeyBytes(nil)
+		if err != nil || key == nil {
+			return err
+		}
+		if err := ignoreMissing(m.Delete(key)); err != nil {
+			return fmt.Errorf("listeners of layout %d: %w", o.layout.number, err)
+		}
+	}
+}
+
 // FormerEnd is the last word of a former layout.
 type FormerEnd struct {
 	Layout   int            // 0: there was none

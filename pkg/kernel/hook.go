@@ -145,7 +145,7 @@ var reasonTexts = [...]string{
 	ReasonUnspecified: "the unspecified address behind an IPv6 prefix is no destination",
 	ReasonEstablished: "a flow that was judged when it began",
 	ReasonElsewhere:   "the process is in the machine's network namespace instead of the sandbox's",
-	ReasonNoListener:  "the gateway does not listen in the network namespace of this socket, which is not the one that was adopted",
+	ReasonNoListener:  "the gateway does not listen in the network namespace of this socket: it is not the one that was adopted, or the listeners there are gone",
 	ReasonPastHooks:   "the flow did not begin under the fence: what is older, and replies to connections from outside, is dropped",
 	ReasonNoRelay:     "UDP other than DNS is not carried out of what was adopted",
 	ReasonEntry:       "a new file of this name would make tools outside the sandbox run programs",

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -80,6 +81,7 @@ type redirection struct {
 	mu                       sync.Mutex // guards what follows; progs does not change once it is there
 	progs                    *programs  // with the fence's own
 	asked, redirects, flying *ebpf.Map
+	serving                  *ebpf.Map
 }
 
 // redirection loads the programs of redirection or adopts their pins.
@@ -120,6 +122,7 @@ func (l *loader) redirection() (redirect, listener *ebpf.CollectionSpec, err err
 func (r *redirection) openMaps(l *loader, from *ebpf.CollectionSpec) error {
 	for name, dst := range map[string]**ebpf.Map{
 		bpf.RedirectMapAsked: &r.asked, bpf.RedirectMapRedirects: &r.redirects, bpf.RedirectMapFlying: &r.flying,
+		bpf.RedirectMapServing: &r.serving,
 	} {
 		m, err := l.openMap(from, name)
 		if err != nil {
@@ -192,12 +195,12 @@ func (r *redirection) closeLocked() error {
 			}
 		}
 	}
-	for _, m := range []*ebpf.Map{r.asked, r.redirects, r.flying} {
+	for _, m := range []*ebpf.Map{r.asked, r.redirects, r.flying, r.serving} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}
 	}
-	r.progs, r.asked, r.redirects, r.flying = nil, nil, nil, nil
+	r.progs, r.asked, r.redirects, r.flying, r.serving = nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -206,6 +209,10 @@ func (r *redirection) closeLocked() error {
 type Listening struct {
 	Netns                                          uint64 // SO_NETNS_COOKIE of the listeners
 	TCP4, TCP6, DNSTCP4, DNSTCP6, DNSUDP4, DNSUDP6 uint16
+
+	// Sockets are the listeners themselves. A port alone is nobody's: processes
+	// are sent to one only while it belongs to a socket of this list.
+	Sockets []*os.File `json:"-"`
 }
 
 // AttachRunning fences a cgroup whose processes run already, and those below
@@ -269,6 +276,14 @@ func (s *Sandbox) attachRunning(st State, l Listening, check func() error) error
 
 // Redirect says where the gateway listens, in one more namespace or anew.
 func (s *Sandbox) Redirect(l Listening) error {
+	if len(l.Sockets) == 0 {
+		return fmt.Errorf("listeners of sandbox %d: no sockets", s.id)
+	}
+	for _, f := range l.Sockets { // a socket's storage is written by its descriptor (since 5.2)
+		if err := s.fence.redirect.serving.Put(uint32(f.Fd()), s.id); err != nil {
+			return fmt.Errorf("listeners of sandbox %d: mark a socket: %w", s.id, err)
+		}
+	}
 	key := bpf.RedirectRfRedirectKey{Netns: l.Netns, Sandbox: s.id}
 	val := bpf.RedirectRfRedirect{Tcp4: l.TCP4, Tcp6: l.TCP6, DnsTcp4: l.DNSTCP4, DnsTcp6: l.DNSTCP6, DnsUdp4: l.DNSUDP4, DnsUdp6: l.DNSUDP6}
 	if err := s.fence.redirect.redirects.Put(key, val); err != nil {
@@ -277,19 +292,36 @@ func (s *Sandbox) Redirect(l Listening) error {
 	return nil
 }
 
-// unredirect removes every listener of a sandbox.
+// Unredirect removes every listener of a sandbox: what would be sent to the
+// gateway is refused. It is for processes that this keeper cannot serve, and
+// does without the programs. Behind the layout before this one it removes the
+// listeners of all, because no keeper serves anybody there any more.
+func (f *Fence) Unredirect(id uint32) error {
+	return errors.Join(f.unredirect(id), f.former.unredirect())
+}
+
+// unredirect is Unredirect in the present layout.
 func (f *Fence) unredirect(id uint32) error {
 	r := &f.redirect
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.redirects == nil {
-		return nil
+	m := r.redirects
+	if m == nil {
+		pinned, err := ebpf.LoadPinnedMap(filepath.Join(f.dir, "maps", bpf.RedirectMapRedirects), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // nothing was ever adopted
+		}
+		if err != nil {
+			return fmt.Errorf("listeners of sandbox %d: %w", id, err)
+		}
+		defer pinned.Close()
+		m = pinned
 	}
-	keys, err := keysWhere(r.redirects, func(k *bpf.RedirectRfRedirectKey, _ *bpf.RedirectRfRedirect) bool { return k.Sandbox == id })
+	keys, err := keysWhere(m, func(k *bpf.RedirectRfRedirectKey, _ *bpf.RedirectRfRedirect) bool { return k.Sandbox == id })
 	if err != nil {
 		return fmt.Errorf("listeners of sandbox %d: %w", id, err)
 	}
-	return deleteAll(r.redirects, keys)
+	return deleteAll(m, keys)
 }
 
 // Release removes the fence from processes that live on without it, and

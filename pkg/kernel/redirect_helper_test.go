@@ -4,12 +4,14 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +22,10 @@ import (
 // redirected are the attempts about redirection.
 var redirected = map[string]func(attempt) result{
 	"gateway":            attempt.playGateway,
+	"gateway-end":        attempt.endGateway,
+	"usurp":              attempt.usurp,
+	"open-raw":           attempt.keepRaw,
+	"segment":            attempt.segment,
 	"peer":               func(a attempt) result { return a.peer(false) },
 	"peer-fastopen":      func(a attempt) result { return a.peer(true) },
 	"question":           func(a attempt) result { return a.question(false) },
@@ -35,19 +41,24 @@ var redirected = map[string]func(attempt) result{
 func (a attempt) playGateway() result {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
-	var ports []string
+	var ports, fds []string
 	var cookie uint64
+	note := func(c syscall.Conn) {
+		if raw, err := c.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) {
+				fds = append(fds, fmt.Sprint(fd))
+				cookie, _ = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+			})
+		}
+	}
 	for i, addr := range []string{"127.0.0.1:0", "[::1]:0", "127.0.0.1:0", "[::1]:0"} {
 		l, err := lc.Listen(context.Background(), []string{"tcp4", "tcp6"}[i%2], addr)
 		if err != nil {
 			return fail("listen", err)
 		}
 		ports = append(ports, fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
-		if raw, err := l.(*net.TCPListener).SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) {
-				cookie, _ = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-			})
-		}
+		note(l.(*net.TCPListener))
+		playing = append(playing, l)
 		go func() {
 			for {
 				c, err := l.Accept()
@@ -64,6 +75,8 @@ func (a attempt) playGateway() result {
 			return fail("listen", err)
 		}
 		ports = append(ports, fmt.Sprint(c.LocalAddr().(*net.UDPAddr).Port))
+		note(c.(*net.UDPConn))
+		playing = append(playing, c)
 		go func() {
 			buf := make([]byte, 512)
 			for {
@@ -75,7 +88,72 @@ func (a attempt) playGateway() result {
 			}
 		}()
 	}
-	return result{Reply: fmt.Sprint(cookie) + " " + strings.Join(ports, " ")}
+	return result{Reply: fmt.Sprint(cookie) + " " + strings.Join(append(ports, fds...), " ")}
+}
+
+// playing are the listeners of a process that plays the gateway.
+var playing []io.Closer
+
+// endGateway closes them.
+func (a attempt) endGateway() result {
+	var errs []error
+	for _, l := range playing {
+		errs = append(errs, l.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fail("close", err)
+	}
+	return result{}
+}
+
+// usurp serves everybody on a port of both protocols.
+func (a attempt) usurp() result {
+	l, err := net.Listen("tcp", a.Addr)
+	if err != nil {
+		return fail("listen", err)
+	}
+	c, err := net.ListenPacket("udp", a.Addr)
+	if err != nil {
+		return fail("listen", err)
+	}
+	go func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			_, _ = io.WriteString(c, "stranger")
+			c.Close()
+		}
+	}()
+	go func() {
+		buf := make([]byte, 512)
+		for _, from, err := c.ReadFrom(buf); err == nil; _, from, err = c.ReadFrom(buf) {
+			_, _ = c.WriteTo([]byte("stranger"), from)
+		}
+	}()
+	return result{}
+}
+
+// keepRaw opens a raw socket of TCP and keeps it.
+func (a attempt) keepRaw() result {
+	_, family := sockaddr(a.Addr)
+	fd, err := open(family, unix.SOCK_RAW, unix.IPPROTO_TCP)
+	if err != nil {
+		return fail("socket", err)
+	}
+	kept[a.N] = fd
+	return result{}
+}
+
+// segment sends a TCP header with the flags N through the raw socket kept as 0.
+func (a attempt) segment() result {
+	ap := netip.MustParseAddrPort(a.Addr)
+	h := make([]byte, 20)
+	binary.BigEndian.PutUint16(h, 4444)
+	binary.BigEndian.PutUint16(h[2:], ap.Port())
+	h[12], h[13] = 5<<4, byte(a.N)
+	sa, _ := sockaddr(netip.AddrPortFrom(ap.Addr(), 0).String())
+	if err := unix.Sendto(kept[0], h, 0, sa); err != nil {
+		return fail("send", err)
+	}
+	return result{}
 }
 
 // answerAsked tells a client what it asked for, and resets one that nobody

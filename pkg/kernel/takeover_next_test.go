@@ -379,9 +379,24 @@ func TestAdoptedStayBehindTheFormer(t *testing.T) {
 	if err := os.Link(filepath.Join(box, "connect4"), filepath.Join(box, marks[0].name)); err != nil { // redirection's pin
 		t.Fatal(err)
 	}
+	// Where its keeper's gateway listened: a stranger may have the ports by now.
+	sent, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 24, ValueSize: 12, MaxEntries: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sent.Close()
+	if err := errors.Join(sent.Put(make([]byte, 24), make([]byte, 12)), sent.Pin(filepath.Join(m.dir, "maps", bpf.RedirectMapRedirects))); err != nil {
+		t.Fatal(err)
+	}
 	f := openFence(t, m.pin)
 	if _, err := f.AdoptRunning(m.cgroup, testSandbox); err == nil {
 		t.Error("it was taken over")
+	}
+	if err := f.Unredirect(testSandbox); err != nil {
+		t.Error(err)
+	}
+	if key, err := sent.NextKeyBytes(nil); err != nil || key != nil {
+		t.Errorf("it is still sent to listeners: %x, %v", key, err)
 	}
 	if _, err := f.LeaveFormer(func(Record) {}); !errors.Is(err, ErrForeignKept) {
 		t.Errorf("LeaveFormer: %v", err)

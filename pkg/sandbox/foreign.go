@@ -48,10 +48,26 @@ type ForeignRequest struct {
 }
 
 // RefusedSockets says that sockets of running processes cannot be fenced.
-type RefusedSockets struct{ Sockets []LooseSocket }
+type RefusedSockets struct {
+	Sockets []LooseSocket
+	More    int    // further ones that are not listed
+	Cut     string // why not every descriptor was looked at, "" if each was
+}
 
 func (e *RefusedSockets) Error() string {
-	return fmt.Sprintf("%d open descriptors would stay outside of the fence", len(e.Sockets))
+	if e.Cut == "" {
+		return fmt.Sprintf("%d open descriptors would stay outside of the fence", len(e.Sockets)+e.More)
+	}
+	return fmt.Sprintf("%d open descriptors would stay outside of the fence, and not all were looked at: %s", len(e.Sockets)+e.More, e.Cut)
+}
+
+// refused says why an adoption is refused for what a look found; nil if it is
+// not.
+func (at *Sighting) refused() error {
+	if len(at.Loose) == 0 && at.Cut == "" {
+		return nil
+	}
+	return &RefusedSockets{at.Loose, at.More, at.Cut}
 }
 
 // fencing is one adoption of running processes under way.
@@ -298,9 +314,9 @@ func (f *fencing) gateway(ctx context.Context) error {
 func (f *fencing) fence(context.Context) (err error) {
 	s := f.s
 	fence, err := f.m.o.Fence.AttachRunning(s.Record.Cgroup, s.kernelState(), s.Record.Foreign.Listening, func() error {
-		loose, err := s.looseSockets()
-		if err == nil && len(loose) > 0 && !s.Record.Foreign.KeepSockets {
-			err = &RefusedSockets{loose}
+		at, err := s.lookAtForeign(newBounds())
+		if err == nil && !s.Record.Foreign.KeepSockets {
+			err = at.refused()
 		}
 		return err
 	})
@@ -329,22 +345,25 @@ func (f *fencing) endOlder(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	loose, powers, err := s.lookAtForeign()
+	at, err := s.lookAtForeign(newBounds())
 	if err != nil {
 		return err
 	}
-	if len(loose) > 0 && !s.Record.Foreign.KeepSockets {
-		return &RefusedSockets{loose}
+	if err := at.refused(); err != nil && !s.Record.Foreign.KeepSockets {
+		return err
 	}
+	s.leavers() // from here on they are known
 	s.mu.Lock()
-	s.loose, s.powers = loose, powers
+	s.sighting = at
 	s.mu.Unlock()
 	if err := s.catchUpForeign(); err != nil {
 		return err
 	}
-	if found := s.attestAdopted(suspicions{}); len(found) > 0 {
-		return errors.New(found.String())
+	found := s.attestAdopted(suspicions{})
+	if broken := found.broken(); len(broken) > 0 {
+		return errors.New(broken.String())
 	}
+	s.note(found, suspicions{})
 	return nil
 }
 
@@ -365,11 +384,12 @@ func (f *fencing) start(ctx context.Context) error {
 	e.PID = uint32(f.pids[0])
 	e.Actor = fmt.Sprintf("uid=%d", s.Record.Owner)
 	e.Reason = fmt.Sprintf("%d running processes are behind the network fence; their files and system calls are not fenced", len(f.pids))
-	e.Detail = strings.Join(append([]string{fmt.Sprintf("cgroup %s, connections ended: %d", s.Record.Cgroup, f.ended)}, s.Powers()...), "; ")
+	e.Detail = strings.Join(append([]string{fmt.Sprintf("cgroup %s, connections ended: %d", s.Record.Cgroup, f.ended)}, s.Sighting().Powers...), "; ")
 	if _, err := f.m.o.Log.Append(ctx, e); err != nil {
 		return fmt.Errorf("the event log does not take the start: %w", err)
 	}
-	s.recordLoose(s.Loose())
+	s.tellSighting(Sighting{}, s.Sighting())
+	s.tellBeside(nil, s.Beside())
 	s.Record.Started = true
 	if err := s.Record.save(s.dir); err != nil {
 		return err

@@ -5,7 +5,11 @@ package sandbox
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
 )
 
 func TestWithin(t *testing.T) {
@@ -55,5 +59,87 @@ func TestPrivileges(t *testing.T) {
 	}
 	if got, err := privileges([]int{1 << 30}); err != nil || len(got) != 0 {
 		t.Errorf("a process that has ended: %q %v", got, err)
+	}
+}
+
+// What a keeper cannot take over is sent to no listener any more, whatever was
+// in the way.
+func TestKeptProcessesAreSentNowhere(t *testing.T) {
+	b := newBench(t, "")
+	cgroup := t.TempDir()
+	id, err := cgroupID(cgroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lo := Leftover{Record: Record{ID: "0a0b0c0d", Number: 0x0a0b0c0d, Cgroup: cgroup, CgroupID: id, Started: true, Foreign: &Foreign{}}, dir: b.directory(t, "0a0b0c0d")}
+	if ok, err := b.Adopt(t.Context(), lo, nil); ok || err == nil {
+		t.Errorf("adopted: %v, %v", ok, err)
+	}
+	if !slices.Equal(b.fence.unredirected, []uint32{0x0a0b0c0d}) {
+		t.Errorf("listeners were taken from %x", b.fence.unredirected)
+	}
+	if b.Keeps() != 1 {
+		t.Error("it is not kept")
+	}
+}
+
+// A look waits for its turn in a goroutine of its own, one for each adoption.
+func TestLooksTakeNobodysTurn(t *testing.T) {
+	b := newBench(t, "")
+	s := &Sandbox{m: b.Manager, ended: make(chan struct{})}
+	close(s.ended) // it would find that it is over
+	for range looksAtOnce {
+		b.looks <- struct{}{}
+	}
+	looking := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.looking
+	}
+	for range 3 { // returns, although others look
+		s.lookSoon()
+	}
+	if !looking() {
+		t.Error("no look is under way")
+	}
+	for range looksAtOnce {
+		<-b.looks
+	}
+	for looking() {
+		time.Sleep(time.Millisecond)
+	}
+	if n := len(b.looks); n != 0 {
+		t.Errorf("%d turns are taken", n)
+	}
+}
+
+// What a look found is told once, and how much more there is.
+func TestSightingsAreToldOnce(t *testing.T) {
+	b := newBench(t, "")
+	var often []*event.Event
+	b.o.Often = func(e *event.Event) { often = append(often, e) }
+	s := &Sandbox{m: b.Manager}
+	a, c := LooseSocket{PID: 1, FD: 3, Comm: "a", inode: 9}, LooseSocket{PID: 1, FD: 4, inode: 10}
+	first := Sighting{Loose: []LooseSocket{a}, More: 2, Cut: "too many", Ways: []string{"a way"}}
+	s.tellSighting(Sighting{}, first)
+	codes := func() (out []string) {
+		for _, e := range often {
+			out = append(out, e.ReasonCode)
+		}
+		often = nil
+		return out
+	}
+	if got := codes(); !slices.Equal(got, []string{"loose-socket", "loose-socket", "look-cut", "cgroup-writable"}) {
+		t.Errorf("first: %q", got)
+	}
+	a.Comm = "another name"
+	second := first
+	second.Loose = []LooseSocket{a, c}
+	s.tellSighting(first, second)
+	if got := codes(); !slices.Equal(got, []string{"loose-socket"}) {
+		t.Errorf("then: %q", got)
+	}
+	if s.tellSighting(second, second); len(codes()) > 0 {
+		t.Error("told again")
 	}
 }

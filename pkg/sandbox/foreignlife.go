@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -107,40 +108,20 @@ func (s *Sandbox) recordForeignEnd(why string, problems error) {
 	s.append(e)
 }
 
-// Loose lists what the last look found outside of the fence.
-func (s *Sandbox) Loose() []LooseSocket {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.loose)
-}
-
-// Powers says with what adopted processes could get around their fence.
-func (s *Sandbox) Powers() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.powers)
-}
-
-// lookAtForeign looks at what adopted processes hold.
-func (s *Sandbox) lookAtForeign() (loose []LooseSocket, powers []string, err error) {
-	pids, err := treePIDs(s.Record.Cgroup)
-	if err != nil {
-		return nil, nil, err
-	}
-	if loose, err = s.looseOf(pids); err != nil {
-		return nil, nil, err
-	}
-	powers, err = privileges(pids)
-	return loose, powers, err
-}
-
 // attestAdopted compares the programs on the cgroup, and what they judge on,
 // with what was intended. Processes of others are what they are: nothing is
-// expected of them.
+// expected of them. Programs of others, on the cgroup or on one above, cannot
+// undo a verdict, but one that runs after ours may change what was judged.
 func (s *Sandbox) attestAdopted(sus suspicions) (d differences) {
 	for _, l := range s.fence.Check() {
 		if !l.OK {
 			d.add(LayerNetwork, "%s: %s", l.Name, l.Detail)
+		}
+		for _, o := range l.Others {
+			d = append(d, Difference{Layer: LayerNetwork, Tolerated: true, Text: fmt.Sprintf("%s: %s of somebody else is on the cgroup", l.Name, o)})
+		}
+		for _, o := range l.Above {
+			d = append(d, Difference{Layer: LayerNetwork, Tolerated: true, Text: fmt.Sprintf("%s: %s of a cgroup above runs too", l.Name, o)})
 		}
 	}
 	s.attestTables(&d)
@@ -148,54 +129,67 @@ func (s *Sandbox) attestAdopted(sus suspicions) (d differences) {
 	return d
 }
 
-// attestForeignOnce reports what no longer holds, and descriptors that have
-// come in from outside. It ends nothing: the processes are not Ringfence's.
+// Beside lists programs of others that run beside those of the fence, as the
+// last comparison found them.
+func (s *Sandbox) Beside() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return tolerated(s.found)
+}
+
+func tolerated(d differences) (out []string) {
+	for _, one := range d {
+		if one.Tolerated {
+			out = append(out, one.Text)
+		}
+	}
+	return out
+}
+
+// attestForeignOnce reports what no longer holds, and has the descriptors
+// looked at. It ends no adoption: the processes are not Ringfence's.
 func (s *Sandbox) attestForeignOnce(sus suspicions) {
 	found := twice(s.attestAdopted, sus)
 	if s.fence.Gone() {
 		return
 	}
+	before := s.Beside()
 	s.note(found, sus)
-	var err error
-	if len(found) > 0 {
-		err = errors.New(found.String())
+	s.tellBeside(before, tolerated(found))
+	s.tellBroken(found.broken())
+	s.lookSoon()
+}
+
+// tellBeside records programs of others that were not there before.
+func (s *Sandbox) tellBeside(before, now []string) {
+	fresh := slices.DeleteFunc(now, func(p string) bool { return slices.Contains(before, p) })
+	if len(fresh) > 0 {
+		s.recordWeak("programs-beside", "programs of others run beside those of the fence: they cannot undo a verdict, but may change the address that was judged",
+			strings.Join(fresh, "; "), besideRemedy)
 	}
-	loose, powers, lerr := s.lookAtForeign()
-	err = errors.Join(err, lerr)
+}
+
+const besideRemedy = "find out whose they are (bpftool cgroup tree effective); a service manager's filters of addresses only deny"
+
+// tellBroken records what differs from what was intended, once.
+func (s *Sandbox) tellBroken(broken differences) {
 	s.mu.Lock()
-	fresh := slices.DeleteFunc(slices.Clone(loose), func(l LooseSocket) bool { return slices.Contains(s.loose, l) })
-	if lerr == nil {
-		s.loose, s.powers = loose, powers
-	}
-	said := err == nil || slices.Contains(s.problems, err.Error())
+	said := len(broken) == 0 || slices.Contains(s.problems, broken.String())
 	s.problems = nil // those of this look are all there are
-	if err != nil {
-		s.problems = []string{err.Error()}
+	if len(broken) > 0 {
+		s.problems = []string{broken.String()}
 	}
 	s.mu.Unlock()
-	s.recordLoose(fresh)
 	if said {
 		return
 	}
 	e := s.event(event.KindTamper)
 	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "attest", "keeper"
 	e.Reason, e.ReasonCode = "the network fence of adopted processes no longer stands; they are not Ringfence's to stop", "attestation"
-	e.Detail = err.Error()
+	e.Detail = broken.String()
 	e.Remedy = "ringfence release " + s.Record.ID + ", then adopt again; or stop the processes"
 	s.append(e)
-	s.m.o.Logger.Error("attestation of adopted processes failed", "sandbox", s.Record.ID, "error", err)
-}
-
-// recordLoose says which descriptors of adopted processes nobody watches.
-func (s *Sandbox) recordLoose(list []LooseSocket) {
-	for _, l := range list {
-		e := s.event(event.KindTamper)
-		e.Severity, e.Activity, e.Layer = event.SeverityHigh, "unenforced", "keeper"
-		e.Reason, e.ReasonCode = "an open descriptor of an adopted process is outside of the fence", "loose-socket"
-		e.PID, e.Comm, e.SocketInfo, e.Detail = uint32(l.PID), l.Comm, l.What, l.String()
-		e.Remedy = "restart the program inside its cgroup: what it opens then is fenced"
-		s.append(e)
-	}
+	s.m.o.Logger.Error("attestation of adopted processes failed", "sandbox", s.Record.ID, "found", broken.String())
 }
 
 // adoptForeign takes over adopted processes that a former keeper left.
@@ -250,8 +244,15 @@ func (s *Sandbox) listenAgain(ctx context.Context) error {
 		s.listeners = nil
 	}
 	if s.listeners != nil {
-		_, err := s.m.o.Foreign.Ready() // the programs on their cgroup are what tells who is served
-		return err
+		if _, err := s.m.o.Foreign.Ready(); err != nil { // the programs on their cgroup are what tells who is served
+			return err
+		}
+		where, err := s.listeners.listening()
+		if err != nil {
+			return err
+		}
+		s.Record.Foreign.Listening = where
+		return s.fence.Redirect(where) // a keeper that could not serve may have taken it away
 	}
 	if s.netns == nil {
 		return errors.New("no process shows the network namespace any more, so that the gateway cannot listen in it")
@@ -270,9 +271,13 @@ func (s *Sandbox) listenAgain(ctx context.Context) error {
 	return s.fence.Redirect(where)
 }
 
-// keepForeign leaves the fence of adopted processes as it is, when a keeper
-// cannot take it over: they go on behind pinned programs that reach no gateway.
+// keepForeign leaves adopted processes behind their fence when a keeper cannot
+// take it over. Nobody serves them, so what the pinned programs would send to
+// the gateway they refuse from here on: its ports may be a stranger's by now.
 func (m *Manager) keepForeign(s *Sandbox, why error) error {
+	if err := m.o.Fence.Unredirect(s.Record.Number); err != nil {
+		why = errors.Join(why, fmt.Errorf("and they may still be sent to ports where nobody of Ringfence listens: %w", err))
+	}
 	if s.names != nil {
 		why = errors.Join(why, s.names.Close())
 	}

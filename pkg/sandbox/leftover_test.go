@@ -26,6 +26,7 @@ import (
 type fence struct {
 	pinned, tables     []uint32
 	forgotten, dropped []uint32
+	unredirected       []uint32
 }
 
 var errNoFence = errors.New("not attached")
@@ -37,8 +38,12 @@ func (f *fence) AdoptSandbox(string, uint32) (*kernel.Sandbox, error) { return n
 func (f *fence) AttachRunning(string, kernel.State, kernel.Listening, func() error) (*kernel.Sandbox, error) {
 	return nil, errNoFence
 }
-func (f *fence) AdoptRunning(string, uint32) (*kernel.Sandbox, error)          { return nil, errNoFence }
-func (f *fence) Abandon(id uint32) error                                       { f.forgotten = append(f.forgotten, id); return nil }
+func (f *fence) AdoptRunning(string, uint32) (*kernel.Sandbox, error) { return nil, errNoFence }
+func (f *fence) Abandon(id uint32) error                              { f.forgotten = append(f.forgotten, id); return nil }
+func (f *fence) Unredirect(id uint32) error {
+	f.unredirected = append(f.unredirected, id)
+	return nil
+}
 func (f *fence) PutNames(uint32, []kernel.NameEntry) error                     { return nil }
 func (f *fence) DeleteNames(uint32, []kernel.NameEntry) error                  { return nil }
 func (f *fence) PutCIDRs(uint32, []kernel.CIDREntry) error                     { return nil }

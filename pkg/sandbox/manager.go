@@ -49,6 +49,7 @@ type Fence interface {
 	AttachRunning(cgroup string, st kernel.State, l kernel.Listening, check func() error) (*kernel.Sandbox, error)
 	AdoptRunning(cgroup string, id uint32) (*kernel.Sandbox, error)
 	Abandon(id uint32) error
+	Unredirect(id uint32) error
 }
 
 // Gateway is told which sandboxes there are.
@@ -87,6 +88,9 @@ type Options struct {
 	// Foreign opens listeners for processes that were running before. Nil:
 	// none can be adopted.
 	Foreign ForeignNetworks
+	// Often records what adopted processes can cause at will: each within its
+	// share of the log. Nil: all of it is recorded.
+	Often func(*event.Event)
 	// Ended is called after a sandbox and everything it held are gone.
 	Ended func(*Sandbox)
 	// Spare keeps one sandbox prepared for the next launch, see Manager.Spare.
@@ -124,7 +128,8 @@ type Manager struct {
 
 	sparing sync.Mutex // one spare at a time; taken before mu
 
-	adopting sync.Mutex // one adoption of running processes at a time: two of one cgroup would share its state
+	looks    chan struct{} // looks at adopted processes that are under way
+	adopting sync.Mutex    // one adoption of running processes at a time: two of one cgroup would share its state
 
 	filterMu sync.Mutex // guards filters; compiling takes a while
 	filters  map[seccomp.Options][]byte
@@ -139,7 +144,7 @@ func NewManager(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
-	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{},
+	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{}, looks: make(chan struct{}, looksAtOnce),
 		compiled: map[uint32]*policy.Snapshot{}, hits: map[RuleKey]uint64{}, filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 

@@ -222,6 +222,7 @@ func ListenForeign(ctx context.Context, ns *os.File) (*Listeners, error) {
 
 // listening says where listeners of ListenForeign are.
 func (l *Listeners) listening() (out kernel.Listening, err error) {
+	out.Sockets = l.Files()
 	for i, to := range []*uint16{&out.TCP4, &out.TCP6, &out.DNSTCP4, &out.DNSTCP6, &out.DNSUDP4, &out.DNSUDP6} {
 		fd := rawFD(l.Files()[i])
 		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE) // Linux 5.14

@@ -5,6 +5,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -34,36 +35,45 @@ func (l LooseSocket) String() string {
 	return fmt.Sprintf("process %d (%s), descriptor %d: %s: %s", l.PID, l.Comm, l.FD, l.What, l.Why)
 }
 
-// maxLoose bounds how many are listed.
+// same says that it is what was told before, whatever the process calls itself
+// by now.
+func (l LooseSocket) same(o LooseSocket) bool {
+	if l.PID != o.PID || l.inode != o.inode {
+		return false
+	}
+	return l.inode != 0 || l.FD == o.FD && l.What == o.What
+}
+
+// maxLoose bounds how many are listed; the rest is counted.
 const maxLoose = 500
 
-// looseSockets looks at every descriptor of every process. It duplicates each
-// socket for a moment (pidfd_getfd, Linux 5.6), because nothing else tells which
-// programs it meets.
-func (s *Sandbox) looseSockets() ([]LooseSocket, error) {
-	pids, err := treePIDs(s.Record.Cgroup)
-	if err != nil {
-		return nil, err
-	}
-	return s.looseOf(pids)
-}
-
-func (s *Sandbox) looseOf(pids []int) ([]LooseSocket, error) {
-	look := looseLook{number: s.Record.Number, unix: s.Record.Unix, pids: pids, seen: map[uint64]bool{}}
-	for _, pid := range pids {
-		if err := look.process(pid); err != nil {
-			return nil, fmt.Errorf("descriptors of process %d: %w", pid, err)
-		}
-	}
-	return look.found, nil
-}
-
+// looseLook looks at every descriptor of the adopted processes. It duplicates
+// each socket for a moment (pidfd_getfd, Linux 5.6), because nothing else tells
+// which programs it meets.
 type looseLook struct {
 	number uint32
 	unix   bool // unix sockets are open
 	pids   []int
+	bounds bounds
 	seen   map[uint64]bool // by inode: workers share what their parent opened
+	ends   []unixEnd       // connected unix sockets, to be settled at the end
 	found  []LooseSocket
+	more   int // found beyond maxLoose
+}
+
+// all looks at the processes in the given order until the bounds are reached;
+// it returns how many it has been through.
+func (l *looseLook) all(pids []int) (done int, err error) {
+	for _, pid := range pids {
+		if err := l.process(pid); err != nil {
+			return done, fmt.Errorf("descriptors of process %d: %w", pid, err)
+		}
+		if l.bounds.reached() {
+			return done, nil
+		}
+		done++
+	}
+	return done, nil
 }
 
 func (l *looseLook) process(pid int) error {
@@ -75,28 +85,45 @@ func (l *looseLook) process(pid int) error {
 		return err
 	}
 	defer unix.Close(pidfd)
-	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+	return eachDescriptor(pid, &l.bounds, func(n int, link string) error { return l.descriptor(pid, pidfd, n, link) })
+}
+
+// eachDescriptor calls fn with each descriptor of a process and what /proc says
+// of it, as far as the bounds go.
+func eachDescriptor(pid int, b *bounds, fn func(n int, link string) error) error {
+	dir, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
+	if gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH); gone {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		n, err := strconv.Atoi(e.Name())
-		if err != nil || len(l.found) >= maxLoose {
-			continue
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(256)
+		if errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			return nil
 		}
-		link, err := os.Readlink(filepath.Join(dir, e.Name()))
 		if err != nil {
-			continue // closed meanwhile
-		}
-		if err := l.descriptor(pid, pidfd, n, link); err != nil {
 			return err
 		}
+		for _, name := range names {
+			n, err := strconv.Atoi(name)
+			if err != nil {
+				continue
+			}
+			if !b.take() {
+				return nil
+			}
+			link, err := os.Readlink(filepath.Join(dir.Name(), name))
+			if err != nil {
+				continue // closed meanwhile
+			}
+			if err := fn(n, link); err != nil {
+				return err
+			}
+		}
 	}
-	return nil
 }
 
 // devices and files of the kernel that carry packets.
@@ -107,36 +134,81 @@ var packetFiles = map[string]string{
 	"/dev/vhost-vsock":      "vsock device: what is written to it meets no program",
 }
 
+// socketLink reads how /proc names a socket.
+func socketLink(link string) (inode uint64, ok bool) {
+	_, err := fmt.Sscanf(link, "socket:[%d]", &inode)
+	return inode, err == nil
+}
+
+// changes is how often a descriptor may be another one than a moment ago.
+const changes = 3
+
 func (l *looseLook) descriptor(pid, pidfd, n int, link string) error {
 	if why := packetFiles[link]; why != "" {
 		l.add(pid, n, link, why, 0)
 		return nil
 	}
-	var inode uint64
-	if _, err := fmt.Sscanf(link, "socket:[%d]", &inode); err != nil || l.seen[inode] {
+	inode, is := socketLink(link)
+	if !is || l.seen[inode] {
 		return nil
 	}
-	fd, err := unix.PidfdGetfd(pidfd, n, 0)
-	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
-		return nil // closed meanwhile
+	for range changes {
+		fd, err := unix.PidfdGetfd(pidfd, n, 0)
+		if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
+			return nil // closed meanwhile
+		}
+		if err != nil {
+			return fmt.Errorf("descriptor %d: %w", n, err)
+		}
+		very, err := l.copied(pid, n, fd, inode)
+		unix.Close(fd)
+		if very || err != nil {
+			return err
+		}
+		// The number belongs to something else by now: look at that.
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, n))
+		if err != nil {
+			return nil
+		}
+		if why := packetFiles[link]; why != "" {
+			l.add(pid, n, link, why, 0)
+			return nil
+		}
+		if inode, is = socketLink(link); !is || l.seen[inode] {
+			return nil
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("descriptor %d: %w", n, err)
-	}
-	defer unix.Close(fd)
-	l.seen[inode] = true
-	if what, why := l.socket(fd); why != "" {
-		l.add(pid, n, what, why, inode)
-	}
+	l.add(pid, n, "descriptor", "it is another one each time it is looked at", 0)
 	return nil
 }
 
-func (l *looseLook) add(pid, fd int, what, why string, inode uint64) {
-	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	if err != nil {
-		comm = []byte("?")
+// copied judges the copy of a descriptor, if it is the very socket that /proc
+// named.
+func (l *looseLook) copied(pid, n, fd int, inode uint64) (very bool, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false, fmt.Errorf("descriptor %d: %w", n, err)
 	}
-	l.found = append(l.found, LooseSocket{PID: pid, Comm: strings.TrimSpace(string(comm)), FD: fd, What: what, Why: why, inode: inode})
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || st.Ino != inode {
+		return false, nil
+	}
+	l.seen[inode] = true
+	what, why, connected := l.socket(fd)
+	switch {
+	case connected:
+		l.ends = append(l.ends, unixEnd{pid: pid, fd: n, inode: inode})
+	case why != "":
+		l.add(pid, n, what, why, inode)
+	}
+	return true, nil
+}
+
+func (l *looseLook) add(pid, fd int, what, why string, inode uint64) {
+	if len(l.found) == maxLoose {
+		l.more++
+		return
+	}
+	l.found = append(l.found, LooseSocket{PID: pid, Comm: commOf(pid), FD: fd, What: what, Why: why, inode: inode})
 }
 
 // families whose sockets no hook of a cgroup sees, by what is known of them.
@@ -146,53 +218,41 @@ var families = map[int]string{
 }
 
 // socket says what a socket is and why the fence does not hold it; why is ""
-// when it does.
-func (l *looseLook) socket(fd int) (what, why string) {
+// when it does. connected says that this depends on who has the other end.
+func (l *looseLook) socket(fd int) (what, why string, connected bool) {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
-		return "socket", "its family cannot be read: " + err.Error()
+		return "socket", "its family cannot be read: " + err.Error(), false
 	}
 	fenced := kernel.FencedBy(fd) == l.number
 	switch domain {
 	case unix.AF_INET, unix.AF_INET6:
-		what = inetSocket(fd)
-		if !fenced {
-			why = "it was made outside of the cgroup and keeps the programs of where it was made"
-		}
-		return what, why
+		return inetSocket(fd), inetLoose(fd, fenced), false
 	case unix.AF_UNIX:
-		return "unix", l.unixSocket(fd, fenced)
+		why, connected = l.unixSocket(fd, fenced)
+		return "unix", why, connected
 	}
 	what = families[domain]
 	if what == "" {
 		what = "family " + strconv.Itoa(domain)
 	}
-	return what, "no hook of a cgroup sees this family"
+	return what, "no hook of a cgroup sees this family", false
 }
 
-// unixSocket: one that is connected needs no hook any more, one that was made
-// elsewhere meets none. Within the adopted processes both are harmless.
-func (l *looseLook) unixSocket(fd int, fenced bool) (why string) {
-	if l.unix {
-		return ""
+const madeElsewhere = "it was made outside of the cgroup and keeps the programs of where it was made"
+
+// inetLoose: a raw socket cannot be made behind the fence, so it is from before.
+func inetLoose(fd int, fenced bool) (why string) {
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	switch {
+	case !fenced:
+		return madeElsewhere
+	case err != nil:
+		return "its type cannot be read: " + err.Error()
+	case typ == unix.SOCK_RAW:
+		return "a raw socket from before: it reads what others in its network namespace get, and forges packets to where a rule lets it go directly"
 	}
-	if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && listens == 1 {
-		return "" // others come to it
-	}
-	if _, err := unix.Getpeername(fd); err != nil {
-		if fenced {
-			return ""
-		}
-		return "it was made outside of the cgroup and keeps the programs of where it was made"
-	}
-	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil || cred.Pid <= 0 {
-		return "it is connected to a process that is not known"
-	}
-	if slices.Contains(l.pids, int(cred.Pid)) {
-		return ""
-	}
-	return fmt.Sprintf("it is connected to process %d outside of the cgroup", cred.Pid)
+	return ""
 }
 
 func inetSocket(fd int) string {

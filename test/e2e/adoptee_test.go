@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -94,6 +95,8 @@ func (o order) obey() (string, error) {
 		return "", err
 	case "drop":
 		return "", keptConns[o.Arg].Close()
+	case "leave": // its cgroup
+		return "", os.WriteFile(filepath.Join(o.Arg, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
 	case "serve":
 		return serveOn(o.Arg)
 	case "unix":
