@@ -34,7 +34,7 @@ func (a *app) adoptCommand() *cobra.Command {
 			"Only the network: files and system calls of a process that runs cannot be fenced any\n" +
 			"more, and `ringfence ps` says so.\n\n" +
 			"It is refused when a process holds descriptors that would stay outside of the fence\n" +
-			"(sockets made elsewhere, netlink, packet and vsock sockets, connected unix sockets).\n" +
+			"(sockets made elsewhere, raw, netlink, packet and vsock sockets, connected unix sockets).\n" +
 			"The adoption ends with the cgroup, or with `ringfence release`.",
 		Example: "  ringfence adopt --pid 4711 --policy policy.yaml\n" +
 			"  ringfence adopt --container 3f2a9c0d41e7 --as org:acme/team:web/agent:shop --direct\n" +
