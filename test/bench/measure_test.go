@@ -5,10 +5,12 @@ package bench
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,6 +67,15 @@ func cpuTime(b *testing.B, pid int) time.Duration {
 		b.Fatalf("CPU clock of process %d: %v", pid, err)
 	}
 	return time.Duration(ts.Nano())
+}
+
+// ownSession gives a program a session of its own, as sandboxes have: the
+// scheduler shares CPUs out by session (autogroup), and on a machine that does
+// other work, too, programs of one session would be compared with those of
+// several.
+func ownSession(cmd *exec.Cmd) *exec.Cmd {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
+	return cmd
 }
 
 // cpuTimes is the CPU time of several processes together.

@@ -61,7 +61,7 @@ func (t *testbed) startPeer(b *testing.B, args ...string) (addr string, pid int)
 // stdin.
 func startServer(b *testing.B, cmd *exec.Cmd) (addr string, pid int) {
 	b.Helper()
-	cmd.Env = append(os.Environ(), "THE_KEY="+realKey)
+	ownSession(cmd).Env = append(os.Environ(), "THE_KEY="+realKey)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	need(b, err)

@@ -85,7 +85,7 @@ func (t *testbed) startNginx(b *testing.B) *nginx {
 	need(b, os.Chmod(dir, 0o755)) // the workers are another user
 	conf := filepath.Join(dir, "nginx.conf")
 	need(b, os.WriteFile(conf, fmt.Appendf(nil, nginxConf, t.plain, t.tls, n.plain, n.tls, cert, key, t.roots), 0o644))
-	cmd := exec.Command(path, "-p", dir, "-c", conf, "-g", "daemon off;")
+	cmd := ownSession(exec.Command(path, "-p", dir, "-c", conf, "-g", "daemon off;"))
 	cmd.Stderr = os.Stderr
 	need(b, cmd.Start())
 	b.Cleanup(func() {

@@ -78,7 +78,7 @@ func newTestbed(b *testing.B) *testbed {
 	t.n = node.Start(b, node.Options{Config: t.config(), Policies: map[string]string{"bench.yaml": t.policy()}})
 	t.ws = t.n.Workspace(b)
 	t.peer = node.BuildInto(b, t.ws, "test/bench/peer")
-	t.outside = startWorker(b, exec.Command(t.peer, "client"))
+	t.outside = startWorker(b, ownSession(exec.Command(t.peer, "client")))
 	in := t.n.Command(context.Background(), "run", "--profile", "coding", "--", "./peer", "client")
 	in.Dir = t.ws
 	t.inside = startWorker(b, in)

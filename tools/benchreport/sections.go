@@ -98,7 +98,8 @@ var sections = []section{
 		title: "Streams",
 		text: "Opaque streams of 256 MiB in all on 1, 4 or 64 new connections from (down) or to (up) a server on loopback: straight; through `relay`,\n" +
 			"the floor: accept, dial and `io.Copy` both ways in Go, as root; through `sockmap`, an sk_skb program that redirects between sockets (an\n" +
-			"experiment, its kernel workers' CPU is not counted); and from a sandbox through the gateway. CPU is that of the relaying process for each MiB.",
+			"experiment, its kernel workers' CPU is not counted); and from a sandbox through the gateway. CPU is that of the relaying process for each MiB.\n" +
+			"Each program has a session of its own, as sandboxes have, for the scheduler shares CPUs out by session.",
 		pkg: "./test/bench", bench: "^BenchmarkStream$", flags: []string{"-benchtime", "8x"},
 		tables: [][]column{
 			{{"direct Gbit/s", "direct-Gbit"}, {"relay Gbit/s", "relay-Gbit"}, {"sockmap Gbit/s", "sockmap-Gbit"}, {"gateway Gbit/s", "gateway-Gbit"}},
