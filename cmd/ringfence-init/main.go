@@ -19,6 +19,9 @@
 //
 // The memfd is execute-only, so the second program is non-dumpable from its
 // first instruction. No other program exists in the sandbox before Go.
+//
+// Outside of sandboxes the same binary holds the output of a detached one: see
+// package holder.
 package main
 
 import (
@@ -29,6 +32,7 @@ import (
 	"unsafe"
 
 	"github.com/ringfence/ringfence/pkg/confine"
+	"github.com/ringfence/ringfence/pkg/holder"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,6 +46,13 @@ const (
 var processName = [...]byte{'r', 'i', 'n', 'g', 'f', 'e', 'n', 'c', 'e', '-', 'i', 'n', 'i', 't', 0}
 
 func main() {
+	if err, asked := holder.Main(os.Args); asked {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "ringfence-init:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getpid() != 1 { // defaultSignals counts on it
 		fmt.Fprintln(os.Stderr, "ringfence-init is started by ringfenced as the first process of a sandbox; it does nothing by itself")
 		os.Exit(exitSetup)

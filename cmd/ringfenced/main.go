@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -39,8 +38,6 @@ func run(args []string) int {
 		err = gateway(log.With("process", "gateway"))
 	case len(args) == 1 && args[0] == "read-denials":
 		err = denialreader.Main(context.Background(), log.With("process", "denial-reader"))
-	case len(args) == 2 && args[0] == "hold-output":
-		err = holdOutput(args[1], log.With("process", "output"))
 	case len(args) == 1 && args[0] == "open-listeners":
 		err = daemon.OpenListeners(context.Background())
 	default:
@@ -67,14 +64,6 @@ func gateway(log *slog.Logger) error {
 	defer stop()
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
 	return gatewayd.Main(ctx, version, log)
-}
-
-func holdOutput(limit string, log *slog.Logger) error {
-	n, err := strconv.ParseInt(limit, 10, 64)
-	if err != nil {
-		return usageError{err}
-	}
-	return daemon.HoldOutput(n, log)
 }
 
 func keeper(args []string, log *slog.Logger, level *slog.LevelVar) error {

@@ -7,12 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/api"
-	"github.com/ringfence/ringfence/pkg/harden"
+	"github.com/ringfence/ringfence/pkg/holder"
 )
 
 // MaxOutput bounds the kept output of one detached sandbox in bytes; what
@@ -46,8 +43,7 @@ func (d *Daemon) startHolder(id string) (writeEnd *os.File, err error) {
 	}
 	defer r.Close()
 	d.boundOutput(path)
-	cmd := exec.Command(ownBinary, "hold-output", strconv.Itoa(MaxOutput))
-	cmd.Env, cmd.Dir = []string{}, "/"
+	cmd := holder.Command(d.initFile, MaxOutput)
 	cmd.Stdin, cmd.Stdout, cmd.ExtraFiles = r, file, []*os.File{d.filter}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(d.gwCgroup.Fd()), Credential: &syscall.Credential{Uid: d.cfg.Gateway.UID, Gid: d.cfg.Gateway.GID}}
 	if err := cmd.Start(); err != nil {
@@ -60,58 +56,6 @@ func (d *Daemon) startHolder(id string) (writeEnd *os.File, err error) {
 		}
 	}()
 	return w, nil
-}
-
-// fdHolderFilter is the sealed system call filter of the holder.
-const fdHolderFilter = 3
-
-// HoldOutput is that process: it copies its input to its output up to a bound.
-// It reads to the end whatever happens to the file: a pipe that nobody reads
-// would kill the agent.
-func HoldOutput(limit int64, log *slog.Logger) error {
-	if _, err := harden.Process(os.NewFile(fdHolderFilter, "filter"), harden.Files{}, log); err != nil {
-		return fmt.Errorf("the holder of output could not confine itself: %w", err)
-	}
-	return hold(os.Stdin, os.Stdout, limit)
-}
-
-// hold copies at most limit bytes and throws the rest away, and what cannot be
-// written. The end of out says what is missing.
-func hold(in io.Reader, out io.Writer, limit int64) error {
-	var kept, lost, over int64
-	var why error
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := in.Read(buf)
-		take := min(int64(n), limit-kept-lost)
-		if take > 0 {
-			w, werr := out.Write(buf[:take])
-			kept, lost = kept+int64(w), lost+take-int64(w)
-			if werr != nil {
-				why = werr
-			}
-		}
-		if over == 0 && int64(n) > take {
-			note(out, "output above %d bytes is not kept", limit)
-		}
-		over += int64(n) - take
-		if err == nil {
-			continue
-		}
-		if lost > 0 {
-			note(out, "%d bytes of output are missing: %v", lost, why)
-		}
-		if errors.Is(err, io.EOF) {
-			return why
-		}
-		return err
-	}
-}
-
-// note writes a line of ours among the output. One that cannot be written is
-// lost, too.
-func note(out io.Writer, format string, args ...any) {
-	_, _ = fmt.Fprintf(out, "\n[ringfence: "+format+"]\n", args...)
 }
 
 // MaxOutputs bounds the kept output of all ended sandboxes together in bytes.

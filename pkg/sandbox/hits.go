@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/ringfence/ringfence/pkg/policy"
 )
@@ -64,18 +65,23 @@ func (m *Manager) ruleLocked(table, rule uint32) (RuleKey, bool) {
 // keptHits bounds the rules whose counts are kept.
 const keptHits = 200000
 
-// keepHits takes the counts of tables that are in no use any more.
+// keepHits takes the counts of tables that are in no use any more. The lock is
+// not held over the walk: the counts of a table that comes into use meanwhile are
+// taken too, and are in the right place.
 func (m *Manager) keepHits() error {
 	m.mu.Lock()
+	used := maps.Clone(m.tables)
+	m.mu.Unlock()
+	taken, err := m.o.Fence.TakeHits(func(t uint32) bool { return t < NodeOwn && !used[t] })
+	m.mu.Lock()
 	defer m.mu.Unlock()
-	taken, err := m.o.Fence.TakeHits(func(t uint32) bool { return t < NodeOwn && !m.tables[t] })
 	for k, n := range taken {
 		if key, ok := m.ruleLocked(k.Policy, k.Rule); ok {
 			m.hits[key] += n
 		}
 	}
 	for t := range m.compiled {
-		if !m.tables[t] {
+		if !m.tables[t] && !used[t] { // counts of one that was dropped meanwhile are still to be taken
 			delete(m.compiled, t)
 		}
 	}
