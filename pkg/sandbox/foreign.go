@@ -21,7 +21,8 @@ import (
 
 // Foreign is what makes a sandbox one of processes that ran before it was
 // fenced. Their network is fenced; their files and system calls cannot be any
-// more, and Ringfence neither started nor ends them.
+// more, and Ringfence did not start them; it ends those that leave their cgroup,
+// and no others.
 type Foreign struct {
 	Direct      bool             `json:"direct"`      // what an address rule allows does not go through the gateway
 	Inbound     bool             `json:"inbound"`     // connections that others begin are answered
