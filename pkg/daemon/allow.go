@@ -198,7 +198,7 @@ func (d *Daemon) forgetGrant(name string) {
 // gatewaySaid counts what the gateway reports for the rule that decided and for
 // the end of the sandbox, and ends grants for one connection.
 func (d *Daemon) gatewaySaid(e *event.Event) {
-	d.ruleHits.take(e)
+	d.ruleHits.take(e, d.library.Snapshot())
 	if s, ok := d.sandboxes.ByID(e.Sandbox); ok && e.IsFailure() {
 		s.CountFailure(max(e.Count, 1))
 	} else if ok && e.Verdict == event.Denied {

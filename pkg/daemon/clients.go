@@ -23,6 +23,7 @@ const (
 	sandboxMost   = 1024
 	sandboxLeast  = 32
 	catchUpWithin = 200 * time.Millisecond
+	catchUpAgain  = time.Second            // after it could not
 	settledAfter  = 200 * time.Millisecond // what a process did before has been read then from every ring
 )
 
@@ -36,8 +37,9 @@ type clients struct {
 	known   func(sandbox uint32) bool      // whether records of it may still come
 	failed  func(what string, args ...any) // logs
 
-	mu sync.Mutex
-	of map[uint32]*clientTable
+	mu     sync.Mutex // guards what follows
+	of     map[uint32]*clientTable
+	behind time.Time // no catching up until then: the reader has more to do than it can
 }
 
 // clientTable is that of one sandbox, least recently used in front.
@@ -53,6 +55,7 @@ type client struct {
 	process  kernel.Process
 	doubtful bool      // another one has the same tag
 	at       time.Time // of its latest flow
+	executed time.Time // when it executed another program after that; zero: it has not
 	read     time.Time // when the record of the first flow under this program was read
 	says     event.Event
 }
@@ -82,7 +85,7 @@ func (c *clients) add(v *kernel.Verdict) {
 		return
 	}
 	process := v.Process(v.PID)
-	p, _, err := c.program(v.PID, &v.Origin)
+	p, found, err := c.program(v.PID, &v.Origin)
 	if err != nil {
 		c.failed("the program of a process cannot be read", "error", err)
 	}
@@ -90,12 +93,14 @@ func (c *clients) add(v *kernel.Verdict) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := c.table(v.Sandbox)
-	if el := t.byTag[one.tag]; el != nil && el.Value.(*client).process == process && el.Value.(*client).says.Comm == v.Comm {
-		one.says = el.Value.(*client).says
+	if el := t.byTag[one.tag]; el != nil && el.Value.(*client).process == process && el.Value.(*client).says.Comm == v.Comm && el.Value.(*client).executed.IsZero() {
+		one.says = el.Value.(*client).says // and its program, where the kernel has forgotten it
 	} else {
 		one.says = event.Event{PID: v.PID, UID: v.UID, Comm: v.Comm, PPID: v.PPID(), Parents: parents(v.Ancestors)}
 	}
-	one.says.Exe, one.says.Args = p.Filename, p.CommandLine()
+	if found {
+		one.says.Exe, one.says.Args = p.Filename, p.CommandLine()
+	}
 	t.judge(one)
 	t.put(one)
 	t.trim(c.share())
@@ -123,7 +128,9 @@ func (t *clientTable) judge(one *client) {
 		switch x := &t.execs[i]; {
 		case x.process != one.process:
 		case x.at.After(one.at):
-			after = x
+			if after = x; one.executed.IsZero() {
+				one.executed = x.at
+			}
 		default:
 			before = x
 		}
@@ -192,14 +199,21 @@ func (t *clientTable) trim(most int) {
 // moment ago the records may be in the rings still.
 func (c *clients) name(ctx context.Context, of []keeper.Client) {
 	left := c.fill(of, time.Now().Add(-settledAfter))
-	if len(left) == 0 {
+	c.mu.Lock()
+	behind := time.Now().Before(c.behind)
+	c.mu.Unlock()
+	if len(left) == 0 || behind {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
 	defer cancel()
 	if c.catchUp(ctx) {
 		c.fill(left, time.Now())
+		return
 	}
+	c.mu.Lock()
+	c.behind = time.Now().Add(catchUpAgain)
+	c.mu.Unlock()
 }
 
 // fill names those it knows from records that were read before a time, and
@@ -218,7 +232,12 @@ func (c *clients) fill(of []keeper.Client, before time.Time) (left []keeper.Clie
 		t.order.MoveToBack(el)
 		if have := el.Value.(*client); !have.doubtful {
 			e, says := one.Event, &have.says
-			e.PID, e.UID, e.Comm, e.PPID, e.Parents, e.Exe, e.Args = says.PID, says.UID, says.Comm, says.PPID, says.Parents, says.Exe, says.Args
+			e.PID, e.UID, e.PPID, e.Parents = says.PID, says.UID, says.PPID, says.Parents
+			// What it runs since it executed another program says only its
+			// next flow, whose record may be throttled.
+			if have.executed.IsZero() || e.Time.Before(have.executed) {
+				e.Comm, e.Exe, e.Args = says.Comm, says.Exe, says.Args
+			}
 		}
 	}
 	return left

@@ -174,6 +174,50 @@ func TestClientsAndWhatTheyExecute(t *testing.T) {
 	}
 }
 
+// What a process does after it executed another program is not the former
+// one's, although the record of its next flow was throttled.
+func TestClientsThatExecutedSince(t *testing.T) {
+	c := knownClients()
+	began := time.Now()
+	flow := flowOf(1, 100, 5)
+	flow.Time = began
+	c.add(flow)
+	c.exec(&kernel.Exec{Head: kernel.Head{Time: began.Add(time.Second), Sandbox: 1, PID: 100}, Origin: flow.Origin, Program: kernel.Program{Filename: "/tmp/evil"}})
+	for after, want := range map[time.Duration]string{500 * time.Millisecond: "/bin/p100", 2 * time.Second: ""} {
+		e := &event.Event{Kind: event.KindHTTP, Sandbox: sandbox.IDOf(1), Time: began.Add(after)}
+		c.name(context.Background(), []keeper.Client{{Event: e, Tag: tagOf(flow)}})
+		if e.PID != 100 || e.Exe != want || (want == "") != (e.Comm == "") {
+			t.Errorf("after %v: %d %q %q, want %q", after, e.PID, e.Exe, e.Comm, want)
+		}
+	}
+}
+
+// Neighbours that execute much push programs out of the kernel's table: what is
+// known stays.
+func TestClientsWhoseProgramTheKernelForgot(t *testing.T) {
+	c := knownClients()
+	v := flowOf(1, 100, 5)
+	c.add(v)
+	c.program = func(uint32, *kernel.Origin) (kernel.Program, bool, error) { return kernel.Program{}, false, nil }
+	c.add(v)
+	if e := named(c, 1, tagOf(v)); e.Exe != "/bin/p100" {
+		t.Errorf("%+v", e)
+	}
+}
+
+// A reader that cannot follow is not waited for again and again.
+func TestClientsDoNotWaitForABusyReader(t *testing.T) {
+	c := knownClients()
+	tries := 0
+	c.catchUp = func(context.Context) bool { tries++; return false }
+	for range 100 {
+		named(c, 1, 1)
+	}
+	if tries > 2 {
+		t.Errorf("%d times", tries)
+	}
+}
+
 // A process whose records cannot be read to the end is not named.
 func TestClientsThatAreNotSettledAreNotNamed(t *testing.T) {
 	c := knownClients()
@@ -183,6 +227,7 @@ func TestClientsThatAreNotSettledAreNotNamed(t *testing.T) {
 	if e := named(c, 1, tagOf(v)); e.PID != 0 {
 		t.Errorf("%+v", e)
 	}
+	c.behind = time.Time{}
 	c.of[1].byTag[tagOf(v)].Value.(*client).read = time.Now().Add(-time.Second)
 	if e := named(c, 1, tagOf(v)); e.PID != 100 {
 		t.Errorf("%+v", e)

@@ -9,22 +9,22 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/sandbox"
 )
 
-// ruleHits counts what rules decided in the gateway. The zero value is ready.
+// ruleHits counts what rules of the policy in force decided in the gateway. A
+// rule that the policy has no more loses its count. The zero value is ready.
 type ruleHits struct {
 	mu sync.Mutex
+	at uint64 // revision of the policy whose rules are the keys
 	of map[sandbox.RuleKey]uint64
 }
 
-// maxRuleHits bounds the rules that are counted; beyond it the counts begin
-// anew. A policy has 100,000 at most.
-const maxRuleHits = 200000
-
 // take counts a record of the gateway: a question, a connection, a request, a
-// model call. A connection that lasts is told of more than once.
-func (h *ruleHits) take(e *event.Event) {
+// model call. A connection that lasts is told of more than once. What names no
+// rule of the policy is not counted: the gateway may say anything.
+func (h *ruleHits) take(e *event.Event, snap *policy.Snapshot) {
 	switch {
 	case e.Rule == "", !e.Decides(),
 		e.Activity == event.ActivityClaim, e.Activity == event.ActivityRelease,
@@ -33,10 +33,26 @@ func (h *ruleHits) take(e *event.Event) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.of == nil || len(h.of) >= maxRuleHits {
-		h.of = map[sandbox.RuleKey]uint64{}
+	h.follow(snap)
+	key := sandbox.RuleKey{Rule: e.Rule, At: e.RuleAt}
+	if n, is := h.of[key]; is {
+		h.of[key] = n + max(e.Count, 1)
 	}
-	h.of[sandbox.RuleKey{Rule: e.Rule, At: e.RuleAt}] += max(e.Count, 1)
+}
+
+// follow makes the keys those of a policy.
+func (h *ruleHits) follow(snap *policy.Snapshot) {
+	if h.of != nil && h.at == snap.Revision() {
+		return
+	}
+	old := h.of
+	h.at, h.of = snap.Revision(), make(map[sandbox.RuleKey]uint64, snap.Rules())
+	for num := range uint32(snap.Rules()) {
+		if ref, _, ok := snap.Rule(num + 1); ok {
+			key := sandbox.KeyOf(ref)
+			h.of[key] = old[key]
+		}
+	}
 }
 
 func (h *ruleHits) get(k sandbox.RuleKey) uint64 {

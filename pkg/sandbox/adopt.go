@@ -234,7 +234,8 @@ func (s *Sandbox) reattach(ctx context.Context) (err error) {
 		}
 	}
 	if err := s.listeners.tellClients(ns); err != nil { // a former version did not
-		return err
+		s.m.o.Logger.Warn("records of a sandbox that was taken over", "sandbox", s.Record.ID, "error", err)
+		s.problems = append(s.problems, err.Error())
 	}
 	if conn, err := dialInit(filepath.Join(s.dir, initSocketName)); err == nil {
 		s.control = newControl(conn)

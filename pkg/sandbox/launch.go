@@ -308,8 +308,9 @@ func (l *launch) network(ctx context.Context) (err error) {
 		return err
 	}
 	l.undoes(s.listeners.Close)
-	if err := s.listeners.tellClients(l.ns); err != nil {
-		return err
+	if err := s.listeners.tellClients(l.ns); err != nil { // what the records lack, no wall does
+		l.m.o.Logger.Warn("records of a new sandbox", "sandbox", s.Record.ID, "error", err)
+		l.missing = append(l.missing, err.Error())
 	}
 	if s.Record.Listeners, err = s.listeners.cookies(); err != nil {
 		return err

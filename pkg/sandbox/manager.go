@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -125,6 +126,8 @@ type Manager struct {
 	wg       sync.WaitGroup // one per living sandbox, one for the spare, and one per sandbox that is put away
 	severing sync.WaitGroup // one per sandbox that is put away and has something in the kernel
 	spare    *launch        // ready for a request; nil if there is none
+
+	spareDue atomic.Bool // one is made soon
 
 	sparing sync.Mutex // one spare at a time; taken before mu
 

@@ -15,6 +15,11 @@ import (
 // then is left of it the next keeper removes as it does with any launch that was
 // cut short.
 
+// spareAge is after how long a spare gives way to a new one. Its mount namespace
+// is a copy of the host's: where that one's mounts are private (no systemd) what
+// the host unmounts would stay mounted in it.
+const spareAge = time.Minute
+
 // sparePause is how long after a launch the next spare is made: the agent that
 // was just started goes first.
 const sparePause = 10 * time.Millisecond
@@ -31,10 +36,27 @@ func (m *Manager) Spare() {
 	}
 }
 
-// spareSoon makes one a while after a launch.
+// spareSoon makes one a while after a launch, once for however many launches.
 func (m *Manager) spareSoon() {
-	if m.o.Spare {
-		time.AfterFunc(sparePause, m.Spare)
+	if m.o.Spare && m.spareDue.CompareAndSwap(false, true) {
+		time.AfterFunc(sparePause, func() {
+			m.spareDue.Store(false)
+			m.Spare()
+		})
+	}
+}
+
+// renewSpare replaces a spare that has waited long.
+func (m *Manager) renewSpare(old *launch) {
+	m.mu.Lock()
+	still := m.spare == old
+	if still {
+		m.spare = nil
+	}
+	m.mu.Unlock()
+	if still {
+		old.drop()
+		m.Spare()
 	}
 }
 
@@ -48,6 +70,7 @@ func (m *Manager) makeSpare() {
 	}
 	m.mu.Unlock()
 	if keep {
+		time.AfterFunc(spareAge, func() { m.renewSpare(l) })
 		return
 	}
 	l.drop()

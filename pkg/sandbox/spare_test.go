@@ -166,3 +166,18 @@ func TestTheNextKeeperRemovesTheSpare(t *testing.T) {
 		t.Errorf("%d events tell of a sandbox that nobody asked for", n)
 	}
 }
+
+// A spare holds a copy of the host's mounts: not for long.
+func TestASpareIsRenewed(t *testing.T) {
+	l := newLive(t, Attestation{}, "")
+	number, init := l.spareMade()
+	l.renewSpare(l.spare)
+	if init.Alive() || l.owned(number) {
+		t.Error("the old one is there")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.spare == nil || l.spare.s.Record.Number == number {
+		t.Error("no new one was made")
+	}
+}

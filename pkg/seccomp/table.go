@@ -121,6 +121,8 @@ func argumentRules() []Rule {
 	return []Rule{
 		{"terminal", []string{"ioctl"}, []Cond{eq32(1, "request", "TIOCSTI, TIOCLINUX, TIOCSETD", tiocSTI, tiocLinux, tiocSETD)},
 			syscall.EPERM, "types into a terminal, or loads a line discipline"},
+		{"sockets", []string{"getsockopt"}, []Cond{eq32(1, "level", "SOL_SOCKET", unix.SOL_SOCKET), eq32(2, "optname", "SO_MARK", unix.SO_MARK)},
+			syscall.ENOPROTOOPT, "the fence's mark on a socket holds the process's number on the host"},
 		{"memory", []string{"prctl"}, []Cond{eq32(0, "option", "PR_SET_MM", unix.PR_SET_MM)},
 			syscall.EPERM, "rewrites /proc/self/exe and the memory map for whoever watches"},
 		{"filters", []string{"seccomp"}, []Cond{anyBit(1, "flags", "NEW_LISTENER", unix.SECCOMP_FILTER_FLAG_NEW_LISTENER)},

@@ -116,12 +116,19 @@ func seriesOf(release string) string {
 	return major + "." + minor
 }
 
-// merge takes over what a run of a part of the packages did not see. What is
-// in no package of the table any more goes.
-func (e *expectation) merge(old *expectation) {
+// merge takes over what a run of a part of the packages, or of a part of their
+// tests, did not see. What is in no package of the table any more goes.
+func (e *expectation) merge(old *expectation, part bool) {
 	for _, s := range packages {
-		if _, ran := e.Skips[s.name]; !ran && old.Skips[s.name] != nil {
+		now, ran := e.Skips[s.name]
+		switch {
+		case old.Skips[s.name] == nil, ran && !part:
+		case !ran:
 			e.Skips[s.name] = old.Skips[s.name]
+		default:
+			all := maps.Clone(old.Skips[s.name])
+			maps.Copy(all, now)
+			e.Skips[s.name] = all
 		}
 	}
 	if len(e.Costs) == 0 && e.Release == old.Release {

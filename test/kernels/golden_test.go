@@ -106,6 +106,15 @@ func TestReplace(t *testing.T) {
 	if err := r.judge(t.Context(), false); err != nil || len(r.problems) > 0 {
 		t.Errorf("what was written does not compare: %v, %q", err, r.problems)
 	}
+	// A part of its tests adds to what is known of the others.
+	r = ran(k, "=== RUN   TestB", "=== ATTR  TestB verifier:rf_a 1 4 3", "    x.go:1: kernel lacks it too", "--- SKIP: TestB (0.00s)", "PASS")
+	r.part = true
+	if err := r.judge(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := readExpectation(k); err != nil || e.Skips["pkg/kernel"]["TestA"] == "" || e.Skips["pkg/kernel"]["TestB"] == "" || e.Costs["rf_a"] != (cost{4, 3}) {
+		t.Errorf("%+v, %v", e, err)
+	}
 	// Another package alone keeps the first one's skips and costs.
 	r = ran(k, "=== RUN   TestB", "--- PASS: TestB (0.00s)", "PASS")
 	r.outcomes[1].job = "pkg/api"
@@ -113,7 +122,7 @@ func TestReplace(t *testing.T) {
 		t.Fatal(err)
 	}
 	e, err := readExpectation(k)
-	if err != nil || e.Skips["pkg/kernel"]["TestA"] != "kernel lacks it" || e.Skips["pkg/api"] == nil || !maps.Equal(e.Costs, map[string]cost{"rf_a": {2, 3}}) {
+	if err != nil || e.Skips["pkg/kernel"]["TestA"] != "kernel lacks it" || e.Skips["pkg/api"] == nil || !maps.Equal(e.Costs, map[string]cost{"rf_a": {4, 3}}) {
 		t.Errorf("%+v, %v", e, err)
 	}
 }

@@ -131,13 +131,9 @@ func (r *row) count(ctx context.Context) (*expectation, error) {
 	return now, nil
 }
 
-// replace writes what was seen. Of a run that failed, or of a part of the tests
-// of a package, too little was.
+// replace writes what was seen; of a run that failed too little was. A part of
+// the tests of a package adds to what is known of the others.
 func (r *row) replace(now *expectation) error {
-	if r.part {
-		r.problems = append(r.problems, "-update needs all tests of a package: leave out -short")
-		return nil
-	}
 	for _, o := range r.outcomes {
 		if !o.good() {
 			r.problems = append(r.problems, expectationFile(r.kernel)+" is left as it is: "+o.job+" failed")
@@ -151,9 +147,12 @@ func (r *row) replace(now *expectation) error {
 	old, err := readExpectation(r.kernel)
 	switch {
 	case err == nil:
-		now.merge(old)
+		now.merge(old, r.part)
 	case !errors.Is(err, os.ErrNotExist):
 		return err
+	case r.part:
+		r.problems = append(r.problems, expectationFile(r.kernel)+" is not there yet and needs all tests: leave out -short")
+		return nil
 	}
 	return now.write(r.kernel)
 }
