@@ -39,11 +39,17 @@ func (m *Manager) Leftovers() ([]Leftover, error) {
 		dir := filepath.Join(m.o.Dir, e.Name())
 		r, err := loadRecord(dir)
 		if err != nil {
-			m.o.Logger.Warn("an unfinished launch is removed", "sandbox", e.Name(), "error", err)
+			m.o.Logger.Info("a launch that did not come to its end, or the spare of a daemon that was killed, is removed", "sandbox", e.Name(), "error", err)
 			left := m.unfinished(e.Name())
 			r = &left
 		}
 		out = append(out, Leftover{Record: *r, dir: dir})
+		// The gateway may tell of it before it is taken over, or put away.
+		if who, err := scope.ParsePrincipal(r.Scope); err == nil {
+			m.mu.Lock()
+			m.past.add(r.ID, who)
+			m.mu.Unlock()
+		}
 	}
 	return out, nil
 }

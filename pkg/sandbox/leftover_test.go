@@ -377,3 +377,22 @@ type gatewayFunc func(t wire.Type) error
 func (f gatewayFunc) Call(_ context.Context, t wire.Type, _ []byte, _ ...*os.File) ([]byte, []*os.File, error) {
 	return nil, nil, f(t)
 }
+
+// A gateway tells of sandboxes before they are taken over: they are not nobody's.
+func TestLeftoversAreKnownAtOnce(t *testing.T) {
+	b := newBench(t, "")
+	dir := b.directory(t, "0a0b0c0d")
+	r := &Record{ID: "0a0b0c0d", Number: 0x0a0b0c0d, Scope: "org:local/team:default/agent:a/sandbox:0a0b0c0d"}
+	if err := r.save(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := b.Principal("0a0b0c0d"); ok {
+		t.Fatal("it is known already")
+	}
+	if _, err := b.Leftovers(); err != nil {
+		t.Fatal(err)
+	}
+	if p, ok := b.Principal("0a0b0c0d"); !ok || p.String() != r.Scope {
+		t.Errorf("%v %v", p, ok)
+	}
+}
