@@ -34,7 +34,7 @@ start)
 			exit 1
 		fi
 		mkdir -p "$dir/policy"
-		setsid bin/ringfenced --run-dir "$dir/run" --state-dir "$dir/state" --policy-dir "$dir/policy" >"$dir/log" 2>&1 </dev/null &
+		setsid bin/ringfenced --run-dir "$dir/run" --state-dir "$dir/state" --policy-dir "$dir/policy" >>"$dir/log" 2>&1 </dev/null &
 		pid=$!
 		echo "$pid" >"$pidfile"
 		for _ in $(seq 300); do
@@ -62,6 +62,8 @@ stop)
 		echo "not running"
 		exit 0
 	fi
+	adopted=$(bin/ringfence --socket "$dir/run/ringfence.sock" ps 2>/dev/null | awk '/\(adopted\)/ {print $2}')
+	[ -z "$adopted" ] || echo "adopted processes go on WITHOUT a fence:" $adopted
 	kill -INT "$pid" # stops the sandboxes too
 	for _ in $(seq 600); do
 		kill -0 "$pid" 2>/dev/null || break

@@ -59,7 +59,7 @@ func (a *app) allowCommand() *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
-	fl.BoolVar(&f.once, "once", false, "the next connection only")
+	fl.BoolVar(&f.once, "once", false, "the next connection only, if it comes within ten minutes")
 	fl.DurationVar(&f.dur, "for", 0, "how long, for example 1h")
 	fl.BoolVar(&f.always, "always", false, "keep the rule across restarts")
 	fl.BoolVar(&f.remove, "remove", false, "take the rule back")

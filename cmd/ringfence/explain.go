@@ -16,7 +16,7 @@ func (a *app) explainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "explain EVENT-ID",
 		Short:   "Explain one decision: which rule, and what would allow it",
-		Example: "  ringfence explain 8c1f-1042",
+		Example: "  ringfence explain 1042",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			x, err := a.client().Explain(cmd.Context(), ids[0])

@@ -155,7 +155,7 @@ func printMissing(w io.Writer, list []api.Sandbox) error {
 	who := map[string][]string{}
 	for _, b := range list {
 		what := strings.Join(missing(b), ", ")
-		if what == "" {
+		if what == "" || ended(b) {
 			continue
 		}
 		if who[what] == nil {

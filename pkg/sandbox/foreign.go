@@ -135,7 +135,7 @@ func (f *fencing) look(context.Context) error {
 	f.undoes(func() { ns.Close() })
 	host := netns == m.host["net"]
 	if host && r.Loopback {
-		return errors.New("the processes are in the machine's own network namespace: its loopback cannot be opened as a whole; allow 127.0.0.1:PORT by a rule instead")
+		return errors.New("the processes are in the machine's own network namespace: its loopback cannot be opened as a whole; give the service a name and a rule with resolvesTo: [127.0.0.1/32]")
 	}
 	if !r.Unix && !m.o.UnixHooks {
 		return errors.New("this kernel has no unix socket hooks (Linux 6.7), so unix sockets cannot be closed: open them with --unix-sockets")
