@@ -250,7 +250,7 @@ func (d *Daemon) openGateway() (err error) {
 	if err := d.fenceGateway(); err != nil {
 		return err
 	}
-	code, err := seccomp.Compile(seccomp.Strict())
+	code, err := seccomp.Compile(seccomp.Options{AllowMark: true})
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}

@@ -92,8 +92,11 @@ func (b *backend) Explain(ctx context.Context, id string) (api.Explanation, erro
 	x := api.Explanation{ID: e.ID, Sandbox: e.Sandbox, Scope: e.Scope, Verdict: verdictName(e.Verdict), Summary: e.Message(),
 		Layer: e.Layer, Rule: e.Rule, RuleAt: e.RuleAt, Revision: e.Revision, Remedy: e.Remedy, Event: line}
 	b.explainNow(&e, &x)
-	if !b.runs(e.Sandbox) {
+	switch {
+	case !b.runs(e.Sandbox):
 		x.Remedy = event.LastingRemedy(x.Remedy, e.Scope)
+	case len(b.d.sandboxes.List()) > 1 && strings.HasPrefix(x.Remedy, "ringfence allow ") && !strings.Contains(x.Remedy, " --"):
+		x.Remedy += " --sandbox " + e.Sandbox
 	}
 	return x, nil
 }
@@ -133,6 +136,11 @@ func (b *backend) explainNow(e *event.Event, x *api.Explanation) {
 		return
 	}
 	now := b.d.library.Snapshot().View(p).Explain(q)
+	if now.Decision.Allowed && e.Verdict == event.Denied {
+		x.Now = fmt.Sprintf("allowed by %s, revision %d", now.Decision.Rule, now.Decision.Revision)
+		x.Remedy = "" // done
+		return
+	}
 	if now.Nearest != nil {
 		x.Nearest = now.Nearest.Rule.String() + ": " + now.Nearest.Why
 	}

@@ -17,6 +17,10 @@ type Options struct {
 	// on itself (browsers, Node, systemd tools). A filter with a listener is
 	// refused in any case.
 	AllowNestedFilters bool
+	// AllowMark permits reading a socket's mark. The gateway does: it learns
+	// from it which process is at the other end (see bpf/client.h). In a
+	// sandbox it would tell that process's number on the host.
+	AllowMark bool
 }
 
 // Default is what the "default" profile asks for.

@@ -109,6 +109,10 @@ func socketRules(o Options) []Rule {
 			{Arg: 2, Name: "protocol", Op: NotIn, Mask: all64, Values: []uint64{unix.NETLINK_ROUTE}, Text: "ROUTE"}},
 			syscall.EAFNOSUPPORT, "netfilter, audit, crypto, uevent: kernel surface an agent does not need"},
 	}
+	if !o.AllowMark {
+		rules = append(rules, Rule{"sockets", []string{"getsockopt"}, []Cond{eq32(1, "level", "SOL_SOCKET", unix.SOL_SOCKET), eq32(2, "optname", "SO_MARK", unix.SO_MARK)},
+			syscall.ENOPROTOOPT, "the fence's mark on a socket holds the process's number on the host"})
+	}
 	if !o.AllowUnix {
 		rules = append(rules, Rule{"sockets", []string{"socketpair"}, []Cond{
 			{Arg: 1, Name: "type", Op: In, Mask: sockTypeBit, Values: []uint64{unix.SOCK_DGRAM, unix.SOCK_RAW}, Text: "DGRAM, RAW"}},
@@ -121,8 +125,6 @@ func argumentRules() []Rule {
 	return []Rule{
 		{"terminal", []string{"ioctl"}, []Cond{eq32(1, "request", "TIOCSTI, TIOCLINUX, TIOCSETD", tiocSTI, tiocLinux, tiocSETD)},
 			syscall.EPERM, "types into a terminal, or loads a line discipline"},
-		{"sockets", []string{"getsockopt"}, []Cond{eq32(1, "level", "SOL_SOCKET", unix.SOL_SOCKET), eq32(2, "optname", "SO_MARK", unix.SO_MARK)},
-			syscall.ENOPROTOOPT, "the fence's mark on a socket holds the process's number on the host"},
 		{"memory", []string{"prctl"}, []Cond{eq32(0, "option", "PR_SET_MM", unix.PR_SET_MM)},
 			syscall.EPERM, "rewrites /proc/self/exe and the memory map for whoever watches"},
 		{"filters", []string{"seccomp"}, []Cond{anyBit(1, "flags", "NEW_LISTENER", unix.SECCOMP_FILTER_FLAG_NEW_LISTENER)},
