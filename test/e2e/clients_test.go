@@ -55,7 +55,7 @@ curl -s -X POST https://web.test/w-post >/dev/null
 curl -s https://refused.test/w-name >/dev/null
 curl -sk --connect-to other.test:443:inside.test:443 https://other.test/w-sni
 curl -sS -o /dev/null https://api.openai.com/v1/chat/completions -H 'content-type: application/json' -d '{"model":"w-model","messages":[{"role":"user","content":"hi"}]}'
-bash -c 'exec 3<>/dev/udp/inside.test/7007; echo w-udp >&3; sleep 0.2'
+bash -c 'exec 3<>/dev/udp/inside.test/7007; echo w-udp >&3; sleep 0.2; :'
 exit 0`)
 	if r.Code != 0 || !strings.Contains(r.Stdout, "fine") {
 		t.Fatalf("exit %d %s %s", r.Code, r.Stdout, r.Stderr)
