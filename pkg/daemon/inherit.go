@@ -74,7 +74,7 @@ func (d *Daemon) takeOverOne(ctx context.Context, p *wire.Peer, lo sandbox.Lefto
 	if err != nil {
 		err = errors.Join(err, d.sandboxes.PutAway(lo))
 	} else {
-		ok, err = d.sandboxes.Adopt(ctx, lo, func(n uint32) (*sandbox.Listeners, error) { return takeListeners(ctx, p, n) })
+		ok, err = d.sandboxes.TakeOver(ctx, lo, func(n uint32) (*sandbox.Listeners, error) { return takeListeners(ctx, p, n) })
 	}
 	switch {
 	case errors.Is(err, sandbox.ErrLater):

@@ -44,8 +44,8 @@ func (l *ledger) note(policy uint32, names []bpf.FenceRfNameKey, cidrs []bpf.Fen
 	p.cidrs = append(p.cidrs, cidrs...)
 }
 
-// foreign says that a policy holds entries of an earlier keeper.
-func (l *ledger) foreign(policy uint32) {
+// inherited says that a policy holds entries of an earlier keeper.
+func (l *ledger) inherited(policy uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pageLocked(policy).partial = true

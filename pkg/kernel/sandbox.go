@@ -261,7 +261,7 @@ func (s *Sandbox) adopt() error {
 		return fmt.Errorf("cgroup belongs to sandbox %d", st.Sandbox)
 	}
 	s.state = st
-	s.fence.written.foreign(st.Policy)
+	s.fence.written.inherited(st.Policy)
 	if err := s.register(s.state); err != nil {
 		return err
 	}

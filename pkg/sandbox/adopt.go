@@ -65,14 +65,14 @@ func (lo Leftover) Lives() bool {
 type Take func(number uint32) (*Listeners, error)
 
 // ErrLater says that a sandbox was not taken over, nor anything done to it:
-// the same Leftover can be adopted again.
+// the same Leftover can be taken over again.
 var ErrLater = errors.New("it goes on behind its fence and is taken over later")
 
-// Adopt takes over a sandbox that a former keeper left. Listeners that the
+// TakeOver takes over a sandbox that a former keeper left. Listeners that the
 // gateway does not hold are opened again in the namespace that init holds. ok
 // is false without an error when nothing lives there any more: see PutAway. One
 // whose take-over fails is ended and put away, unless the error is ErrLater.
-func (m *Manager) Adopt(ctx context.Context, lo Leftover, take Take) (ok bool, err error) {
+func (m *Manager) TakeOver(ctx context.Context, lo Leftover, take Take) (ok bool, err error) {
 	if !lo.Lives() {
 		return false, nil
 	}
@@ -83,7 +83,7 @@ func (m *Manager) Adopt(ctx context.Context, lo Leftover, take Take) (ok bool, e
 	s := m.leftover(lo)
 	s.listeners = listeners
 	if s.Record.Foreign != nil {
-		return m.adoptForeign(ctx, s)
+		return m.takeOverForeign(ctx, s)
 	}
 	if err = s.restore(); err == nil {
 		err = s.reattach(ctx)
@@ -216,7 +216,7 @@ func (s *Sandbox) reattach(ctx context.Context) (err error) {
 	}
 	if s.listeners != nil && !s.listeners.are(s.Record.Listeners) {
 		s.m.o.Logger.Error("the gateway gave back other sockets than it was given; they are opened again", "sandbox", s.Record.ID)
-		s.recordForeignListeners()
+		s.recordWrongListeners()
 		s.listeners.Close()
 		s.listeners = nil
 	}
@@ -282,10 +282,10 @@ func dialInit(path string) (*confine.Conn, error) {
 	return conn, nil
 }
 
-// recordForeignListeners reports a gateway that gave back sockets which are
+// recordWrongListeners reports a gateway that gave back sockets which are
 // not this sandbox's: with them the next gateway would have served somebody
 // else under this sandbox's policy.
-func (s *Sandbox) recordForeignListeners() {
+func (s *Sandbox) recordWrongListeners() {
 	e := s.event(event.KindTamper)
 	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "refuse", "keeper"
 	e.Reason, e.ReasonCode = "the gateway gave back sockets that are not this sandbox's listeners; they were opened again", "listeners"

@@ -78,20 +78,20 @@ func (d differences) String() string {
 // suspicions are what looks through all that the machine holds came upon, and
 // what a look at the sandbox is to confirm.
 type suspicions struct {
-	strays  []int          // processes in its namespaces and, as it seemed, not in its cgroup
-	foreign []kernel.Entry // entries of its table that nobody wrote
+	strays    []int          // processes in its namespaces and, as it seemed, not in its cgroup
+	unwritten []kernel.Entry // entries of its table that nobody wrote
 }
 
 func (a suspicions) and(b suspicions) suspicions {
 	strays := append(slices.Clone(a.strays), b.strays...)
 	slices.Sort(strays)
-	foreign := slices.Clone(a.foreign)
-	for _, e := range b.foreign {
-		if !slices.Contains(foreign, e) {
-			foreign = append(foreign, e)
+	unwritten := slices.Clone(a.unwritten)
+	for _, e := range b.unwritten {
+		if !slices.Contains(unwritten, e) {
+			unwritten = append(unwritten, e)
 		}
 	}
-	return suspicions{slices.Compact(strays), foreign}
+	return suspicions{slices.Compact(strays), unwritten}
 }
 
 // lookAgain is how long after a look that found something the next one follows.
@@ -116,7 +116,7 @@ func twice(attest func(suspicions) differences, sus suspicions) differences {
 func (s *Sandbox) attest(sus suspicions) (d differences) {
 	s.attestNetwork(&d)
 	s.attestTables(&d)
-	s.attestUnwritten(sus.foreign, &d)
+	s.attestUnwritten(sus.unwritten, &d)
 	if id, err := cgroupID(s.Record.Cgroup); err != nil {
 		d.add(LayerProcesses, "%v", err)
 		return d

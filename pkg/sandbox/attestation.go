@@ -157,7 +157,7 @@ func (m *Manager) attestKernelTables() {
 		m.o.Logger.Error("the kernel's tables cannot be looked through; what somebody else wrote there is not found", "error", err)
 	}
 	for s, entries := range found {
-		m.attestOne(s, suspicions{foreign: entries})
+		m.attestOne(s, suspicions{unwritten: entries})
 	}
 }
 

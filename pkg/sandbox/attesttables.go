@@ -129,8 +129,8 @@ func (s *Sandbox) wrote(e kernel.Entry, rules map[kernel.Entry]bool) bool {
 }
 
 // attestUnwritten looks again at entries that nobody wrote.
-func (s *Sandbox) attestUnwritten(foreign []kernel.Entry, d *differences) {
-	for _, e := range foreign {
+func (s *Sandbox) attestUnwritten(entries []kernel.Entry, d *differences) {
+	for _, e := range entries {
 		if s.wrote(e, nil) { // the sandbox has another table now
 			continue
 		}

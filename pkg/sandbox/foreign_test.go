@@ -72,7 +72,7 @@ func TestKeptProcessesAreSentNowhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	lo := Leftover{Record: Record{ID: "0a0b0c0d", Number: 0x0a0b0c0d, Cgroup: cgroup, CgroupID: id, Started: true, Foreign: &Foreign{}}, dir: b.directory(t, "0a0b0c0d")}
-	if ok, err := b.Adopt(t.Context(), lo, func(uint32) (*Listeners, error) { return nil, nil }); ok || err == nil {
+	if ok, err := b.TakeOver(t.Context(), lo, func(uint32) (*Listeners, error) { return nil, nil }); ok || err == nil {
 		t.Errorf("adopted: %v, %v", ok, err)
 	}
 	if !slices.Equal(b.fence.unredirected, []uint32{0x0a0b0c0d}) {

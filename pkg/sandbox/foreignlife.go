@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
@@ -64,9 +63,7 @@ func (s *Sandbox) endForeign(why string) {
 	s.mu.Lock()
 	s.state = Stopping
 	s.mu.Unlock()
-	var told sync.WaitGroup
-	told.Go(s.forget)
-	told.Wait()
+	s.forget()
 	if s.m.o.Drain != nil {
 		s.m.o.Drain(s)
 	}
@@ -125,7 +122,7 @@ func (s *Sandbox) attestAdopted(sus suspicions) (d differences) {
 		}
 	}
 	s.attestTables(&d)
-	s.attestUnwritten(sus.foreign, &d)
+	s.attestUnwritten(sus.unwritten, &d)
 	return d
 }
 
@@ -192,8 +189,8 @@ func (s *Sandbox) tellBroken(broken differences) {
 	s.m.o.Logger.Error("attestation of adopted processes failed", "sandbox", s.Record.ID, "found", broken.String())
 }
 
-// adoptForeign takes over adopted processes that a former keeper left.
-func (m *Manager) adoptForeign(ctx context.Context, s *Sandbox) (ok bool, err error) {
+// takeOverForeign takes over adopted processes that a former keeper left.
+func (m *Manager) takeOverForeign(ctx context.Context, s *Sandbox) (ok bool, err error) {
 	s.released = make(chan struct{})
 	if id, err := cgroupID(s.Record.Cgroup); err != nil || id != s.Record.CgroupID {
 		return false, m.discardForeign(s, endCgroup)
@@ -239,7 +236,7 @@ func (m *Manager) adoptForeign(ctx context.Context, s *Sandbox) (ok bool, err er
 // ones while a process shows the namespace.
 func (s *Sandbox) listenAgain(ctx context.Context) error {
 	if s.listeners != nil && !s.listeners.are(s.Record.Listeners) {
-		s.recordForeignListeners()
+		s.recordWrongListeners()
 		s.listeners.Close()
 		s.listeners = nil
 	}

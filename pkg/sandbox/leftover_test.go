@@ -146,7 +146,7 @@ func TestALaunchCutShortIsForgottenByTheKernel(t *testing.T) {
 	if err != nil || len(left) != 1 || left[0].Record.Number != 0x0a0b0c0d {
 		t.Fatalf("leftovers %+v, %v", left, err)
 	}
-	if ok, err := b.Adopt(t.Context(), left[0], nil); ok || err != nil {
+	if ok, err := b.TakeOver(t.Context(), left[0], nil); ok || err != nil {
 		t.Errorf("adopted: %v, %v", ok, err)
 	}
 	b.away(t, left[0])
@@ -203,10 +203,10 @@ func TestWhatCannotBeTakenOverNowIsTakenOverLater(t *testing.T) {
 	cancel()
 	for name, try := range map[string]func() (bool, error){
 		"no answer": func() (bool, error) {
-			return b.Adopt(t.Context(), left[0], func(uint32) (*Listeners, error) { return nil, wire.ErrClosed })
+			return b.TakeOver(t.Context(), left[0], func(uint32) (*Listeners, error) { return nil, wire.ErrClosed })
 		},
 		"the time is up": func() (bool, error) {
-			return b.Adopt(over, left[0], func(uint32) (*Listeners, error) { return nil, nil })
+			return b.TakeOver(over, left[0], func(uint32) (*Listeners, error) { return nil, nil })
 		},
 	} {
 		ok, err := try()
@@ -223,7 +223,7 @@ func TestWhatCannotBeTakenOverNowIsTakenOverLater(t *testing.T) {
 		uid.Release()
 	}
 	// The control: with an answer and time it is one that cannot be adopted.
-	ok, err := b.Adopt(t.Context(), left[0], func(uint32) (*Listeners, error) { return nil, nil })
+	ok, err := b.TakeOver(t.Context(), left[0], func(uint32) (*Listeners, error) { return nil, nil })
 	if ok || !errors.Is(err, errNoFence) {
 		t.Errorf("%v, %v", ok, err)
 	}

@@ -138,7 +138,7 @@ type Manager struct {
 	filters  map[seccomp.Options][]byte
 }
 
-// NewManager makes an empty manager. See Adopt for what a former keeper left.
+// NewManager makes an empty manager. See TakeOver for what a former keeper left.
 func NewManager(o Options) (*Manager, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("sandboxes: %w", err)
