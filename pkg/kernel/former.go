@@ -252,6 +252,27 @@ func (o *former) unredirect() error {
 	}
 }
 
+// shut takes away what the state of a sandbox opens there. Its number comes
+// first in the state of every layout.
+func (o *former) shut(id uint32, cgroup uint64) error {
+	if o == nil || o.maps[bpf.FenceMapState] == nil {
+		return nil
+	}
+	m := o.maps[bpf.FenceMapState]
+	b, err := m.LookupBytes(cgroup)
+	if err == nil && (len(b) < 4 || native.Uint32(b) != id) { // also without a state
+		return nil
+	}
+	if err == nil {
+		clear(b[4:])
+		err = m.Update(cgroup, b, ebpf.UpdateExist)
+	}
+	if err != nil {
+		return fmt.Errorf("state of sandbox %d in layout %d: %w", id, o.layout.number, err)
+	}
+	return nil
+}
+
 // FormerEnd is the last word of a former layout.
 type FormerEnd struct {
 	Layout   int            // 0: there was none

@@ -292,15 +292,33 @@ func (s *Sandbox) Redirect(l Listening) error {
 	return nil
 }
 
-// Unredirect removes every listener of a sandbox: what would be sent to the
-// gateway is refused. It is for processes that this keeper cannot serve, and
-// does without the programs. Behind the layout before this one it removes the
+// Shut denies everything to processes that this keeper cannot take over, until
+// one does and writes their state again: nobody is sent to a listener, and the
+// state opens nothing and names no table. Whatever was open sends nothing more.
+// It does without the programs. Behind the layout before this one it removes the
 // listeners of all, because no keeper serves anybody there any more.
-func (f *Fence) Unredirect(id uint32) error {
-	return errors.Join(f.unredirect(id), f.former.unredirect())
+func (f *Fence) Shut(id uint32, cgroup uint64) error {
+	return errors.Join(f.unredirect(id), f.shut(id, cgroup), f.former.unredirect(), f.former.shut(id, cgroup))
 }
 
-// unredirect is Unredirect in the present layout.
+// shut takes away what the state of the present layout opens.
+func (f *Fence) shut(id uint32, cgroup uint64) error {
+	var st bpf.FenceRfState
+	err := f.maps.State.Lookup(cgroup, &st)
+	if errors.Is(err, ebpf.ErrKeyNotExist) || err == nil && st.Sandbox != id {
+		return nil // nothing of this sandbox is judged on it
+	}
+	if err == nil {
+		err = f.maps.State.Update(cgroup, bpf.FenceRfState{Sandbox: id}, ebpf.UpdateExist)
+	}
+	if err != nil {
+		return fmt.Errorf("state of sandbox %d: %w", id, err)
+	}
+	return nil
+}
+
+// unredirect removes every listener of a sandbox in the present layout: what
+// would be sent to the gateway is refused.
 func (f *Fence) unredirect(id uint32) error {
 	r := &f.redirect
 	r.mu.Lock()

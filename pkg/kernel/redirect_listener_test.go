@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -61,6 +62,54 @@ func TestAdoptedNobodyIsSentToAStranger(t *testing.T) {
 	find(t, p.recs, "the denial", func(v *Verdict) bool { return v.Hook == HookConnect4 && v.Reason == ReasonNoListener && !v.Allowed })
 }
 
+// What a keeper cannot take over gets out in no way, also not by one that needs
+// no listener, until a keeper writes its state again.
+func TestAdoptedShut(t *testing.T) {
+	p := newPod(t)
+	open := State{Sandbox: testSandbox, Policy: testPolicy, Generation: 3, Flags: FlagDNS | FlagDirect | FlagLoopback}
+	p.adopt(open.Flags)
+	fill(t, p.fence, testPolicy, "10.99.0.0/24")
+	p.beside.start(attempt{Op: "serve", Addr: "127.0.0.1:8000"})
+	out, local := attempt{Op: "tcp", Addr: "10.99.0.1:7000"}, attempt{Op: "tcp", Addr: "127.0.0.1:8000"}
+	if r := eventually(func() result { return p.in.try(local) }); r.Errno != 0 {
+		t.Fatalf("loopback, before: %v at %s", r.Errno, r.Step)
+	}
+	if r := p.in.try(attempt{Op: "open-tcp", Addr: "10.99.0.1:7000"}); r.Errno != 0 {
+		t.Fatalf("before: %v at %s", r.Errno, r.Step)
+	}
+	again := openFence(t, p.fence.pin)
+	defer again.Close()
+	if err := again.Shut(testSandbox+1, p.box.CgroupID()); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.in.try(out); r.Errno != 0 {
+		t.Errorf("another sandbox was shut: %v at %s", r.Errno, r.Step)
+	}
+	for range 2 { // a second keeper that cannot either
+		if err := again.Shut(testSandbox, p.box.CgroupID()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, a := range []attempt{out, local} {
+		if r := p.in.try(a); r.Errno != errnoFor(unix.EACCES) {
+			t.Errorf("%s: %v at %s", a.Addr, r.Errno, r.Step)
+		}
+	}
+	p.in.try(attempt{Op: "echo"})
+	find(t, p.recs, "the packet of the open connection", func(v *Verdict) bool { return v.Hook == HookEgress && v.Reason == ReasonNoRule && !v.Allowed })
+	box, err := again.AdoptRunning(p.cgroup, testSandbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer box.Close()
+	if err := box.SetState(open); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.in.try(out); r.Errno != 0 {
+		t.Errorf("taken over: %v at %s", r.Errno, r.Step)
+	}
+}
+
 // A listener serves the sandbox it was marked for, and no other.
 func TestAdoptedListenerOfAnother(t *testing.T) {
 	p := newPod(t)
@@ -93,15 +142,15 @@ func TestAdoptedUnredirected(t *testing.T) {
 	try(0)
 	again := openFence(t, p.fence.pin) // one that has loaded nothing of redirection
 	defer again.Close()
-	if err := again.Unredirect(testSandbox + 1); err != nil {
+	if err := again.Shut(testSandbox+1, p.box.CgroupID()); err != nil {
 		t.Fatal(err)
 	}
 	try(0)
-	if err := again.Unredirect(testSandbox); err != nil {
+	if err := again.Shut(testSandbox, p.box.CgroupID()); err != nil {
 		t.Fatal(err)
 	}
 	try(errnoFor(unix.EACCES))
-	if err := p.box.Redirect(p.listening); err != nil {
+	if err := errors.Join(p.box.Redirect(p.listening), p.box.SetState(p.box.State())); err != nil {
 		t.Fatal(err)
 	}
 	try(0)

@@ -372,7 +372,8 @@ func TestTakeOverIsInterrupted(t *testing.T) {
 }
 
 // What was adopted while it ran is not taken over: it stays behind the former
-// programs, whose tables are copied once and not over what is in force by then.
+// programs, which deny everything once it is shut, and whose tables are copied
+// once and not over what is in force by then.
 func TestAdoptedStayBehindTheFormer(t *testing.T) {
 	m := newMoved(t)
 	box := filepath.Join(m.dir, "sandbox", strconv.Itoa(testSandbox))
@@ -392,8 +393,16 @@ func TestAdoptedStayBehindTheFormer(t *testing.T) {
 	if _, err := f.AdoptRunning(m.cgroup, testSandbox); err == nil {
 		t.Error("it was taken over")
 	}
-	if err := f.Unredirect(testSandbox); err != nil {
+	m.check(t, "before it is shut")
+	if err := f.Shut(testSandbox, inodeOf(t, m.cgroupFD(t))); err != nil {
 		t.Error(err)
+	}
+	shut := func(when string) {
+		for _, a := range []attempt{denied, byName, byAddress} {
+			if got := m.in.try(a); got.Errno != errnoFor(unix.EACCES) {
+				t.Errorf("%s, %s: %+v", when, a.Addr, got)
+			}
+		}
 	}
 	if key, err := sent.NextKeyBytes(nil); err != nil || key != nil {
 		t.Errorf("it is still sent to listeners: %x, %v", key, err)
@@ -401,7 +410,7 @@ func TestAdoptedStayBehindTheFormer(t *testing.T) {
 	if _, err := f.LeaveFormer(func(Record) {}); !errors.Is(err, ErrForeignKept) {
 		t.Errorf("LeaveFormer: %v", err)
 	}
-	m.check(t, "after the upgrade")
+	shut("after the upgrade")
 	if err := errors.Join(f.DropPolicy(testPolicy), f.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -409,7 +418,7 @@ func TestAdoptedStayBehindTheFormer(t *testing.T) {
 	if tables, err := f.Tables(); err != nil || len(tables) > 0 {
 		t.Errorf("after another start there are tables %v, %v", tables, err)
 	}
-	m.check(t, "after another start")
+	shut("after another start")
 	if err := f.Forget(testSandbox); !errors.Is(err, ErrPopulated) {
 		t.Errorf("Forget while the cgroup is there: %v", err)
 	}

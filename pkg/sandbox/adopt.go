@@ -287,7 +287,7 @@ func dialInit(path string) (*confine.Conn, error) {
 // else under this sandbox's policy.
 func (s *Sandbox) recordWrongListeners() {
 	e := s.event(event.KindTamper)
-	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "refuse", "keeper"
+	e.Verdict, e.Severity, e.Activity, e.Layer = event.Denied, event.SeverityCritical, "refuse", "keeper" // the sockets were
 	e.Reason, e.ReasonCode = "the gateway gave back sockets that are not this sandbox's listeners; they were opened again", "listeners"
 	s.append(e)
 }

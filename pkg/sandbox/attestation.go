@@ -242,7 +242,7 @@ func (s *Sandbox) tell(found differences) (stop bool) {
 // keeper left them. It cannot go on, whatever is configured.
 func (s *Sandbox) tellUnfenced(why error) {
 	e := s.event(event.KindTamper)
-	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "attest", LayerNetwork
+	e.Verdict, e.Severity, e.Activity, e.Layer = event.Denied, event.SeverityCritical, "attest", LayerNetwork // it is stopped
 	e.Reason, e.ReasonCode = "the network programs of the sandbox were not there when the daemon came back; it is stopped", "attestation"
 	e.Detail = why.Error()
 	s.append(e)

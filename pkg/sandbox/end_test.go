@@ -113,7 +113,7 @@ func TestALaunchThatFailedAfterGoIsAborted(t *testing.T) {
 		t.Fatal(err)
 	}
 	peer.Close()
-	l := &launch{s: &Sandbox{control: newControl(conn)}}
+	l := &launch{founding: founding{s: &Sandbox{control: newControl(conn)}}}
 	if err := l.start(t.Context()); err == nil || !l.released {
 		t.Errorf("error %v, released %v", err, l.released)
 	}
@@ -122,7 +122,7 @@ func TestALaunchThatFailedAfterGoIsAborted(t *testing.T) {
 func TestAFailedLaunchHasItsEndInTheLog(t *testing.T) {
 	b := newBench(t, "")
 	s := b.leftover(Leftover{Record: Record{ID: "00000007", Number: 7, Created: time.Now()}})
-	l := &launch{m: b.Manager, s: s}
+	l := &launch{founding: founding{m: b.Manager, s: s}}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel() // the client went away
 	if err := l.record(gone); err == nil {

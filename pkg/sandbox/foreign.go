@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringfence/ringfence/pkg/ca"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/scope"
@@ -73,11 +72,9 @@ func (at *Sighting) refused() error {
 
 // fencing is one adoption of running processes under way.
 type fencing struct {
-	m     *Manager
+	founding
 	r     *ForeignRequest
-	s     *Sandbox
 	pids  []int
-	undo  []func()
 	ended int // connections that were open before
 }
 
@@ -88,28 +85,46 @@ type fencing struct {
 func (m *Manager) AdoptForeign(ctx context.Context, r *ForeignRequest) (*Sandbox, int, error) {
 	m.adopting.Lock()
 	defer m.adopting.Unlock()
-	f := &fencing{m: m, r: r, s: &Sandbox{m: m, state: Starting, ended: make(chan struct{}), done: make(chan struct{}),
-		released: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}
-	for _, st := range []struct {
-		name string
-		run  func(context.Context) error
-	}{
-		{"processes", f.look}, {"register", f.register}, {"state directory", f.directory}, {"policy", f.policy},
-		{"listeners", f.listen}, {"record", f.save}, {"gateway", f.gateway}, {"network programs", f.fence},
-		{"older connections", f.endOlder}, {"event log", f.start},
-	} {
+	f := m.newFencing(r)
+	for _, st := range f.steps() {
 		if err := st.run(ctx); err != nil {
-			for i := len(f.undo) - 1; i >= 0; i-- {
-				f.undo[i]()
-			}
-			return nil, 0, launchError(st.name, err)
+			f.takeBack()
+			return nil, 0, f.failed(launchError(st.name, err))
 		}
 	}
 	go f.s.liveForeign()
 	return f.s, f.ended, nil
 }
 
-func (f *fencing) undoes(fn func()) { f.undo = append(f.undo, fn) }
+func (m *Manager) newFencing(r *ForeignRequest) *fencing {
+	return &fencing{r: r, founding: founding{m: m, s: &Sandbox{m: m, state: Starting, ended: make(chan struct{}), done: make(chan struct{}),
+		released: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}}
+}
+
+// fencingStep is one part of an adoption. It registers what undoes it.
+type fencingStep struct {
+	name string
+	run  func(context.Context) error
+}
+
+// steps of an adoption, in order.
+func (f *fencing) steps() []fencingStep {
+	return []fencingStep{
+		{"processes", f.look}, {"number", f.reserve}, {"register", f.register}, {"state directory", f.directory}, {"certificate", f.certificate},
+		{"policy", f.policy}, {"listeners", f.listen}, {"record", f.save}, {"gateway", f.gateway}, {"network programs", f.fence},
+		{"older connections", f.endOlder}, {"newest policy", f.catchUp}, {"attestation", f.attest}, {"event log", f.record}, {"start", f.start},
+	}
+}
+
+// failed records the end of an adoption whose start is in the log, once it is
+// taken back. It does not depend on the context of the adoption: that may be
+// why it failed.
+func (f *fencing) failed(err error) error {
+	if f.logged {
+		f.s.recordForeignEnd(endFailed, err)
+	}
+	return err
+}
 
 // look refuses what cannot be fenced and finds the network namespace.
 func (f *fencing) look(context.Context) error {
@@ -219,69 +234,18 @@ func within(path, dir string) bool {
 }
 
 func (f *fencing) register(context.Context) error {
-	s := f.s
-	if err := f.m.reserve(s); err != nil {
+	rec := &f.s.Record
+	if err := f.m.name(rec.Number, rec.Name); err != nil {
 		return err
 	}
-	f.undoes(func() {
-		s.mu.Lock()
-		s.state = Stopped
-		s.mu.Unlock()
-		f.m.unregister(s)
-		close(s.done)
-	})
-	if err := f.m.name(s.Record.Number, s.Record.Name); err != nil {
-		return err
-	}
-	s.Principal = f.r.Principal
-	s.Principal.Sandbox = s.Record.ID
-	s.Record.Scope = s.Principal.String()
-	if s.Record.Name == "" {
-		s.Record.Name = s.Principal.Agent + "-" + s.Record.ID[:4]
-	}
-	return nil
-}
-
-func (f *fencing) directory(context.Context) (err error) {
-	s := f.s
-	s.dir = filepath.Join(f.m.o.Dir, s.Record.ID)
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		return err
-	}
-	f.undoes(func() { os.RemoveAll(s.dir) })
-	if s.names, err = OpenNames(filepath.Join(s.dir, "names")); err != nil {
-		return err
-	}
-	f.undoes(func() { s.names.Close() })
-	s.authority, err = ca.New(s.dir, s.Record.ID, time.Now())
-	return err
+	return f.actsFor(f.r.Principal)
 }
 
 func (f *fencing) policy(context.Context) error {
-	s := f.s
-	if f.r.Prepare != nil {
-		docs, err := f.r.Prepare(s.Record.ID, s.Principal)
-		if err != nil {
-			return err
-		}
-		s.Record.Documents = docs
-	}
-	s.view.Store(f.m.o.Snapshot().View(s.Principal))
-	var err error
-	if s.table, err = f.m.newTable(s.View().Snapshot()); err != nil {
+	if err := f.view(f.r.Prepare); err != nil {
 		return err
 	}
-	f.undoes(func() {
-		if err := f.m.dropTables(s.table); err != nil {
-			f.m.o.Logger.Error("undo of an adoption", "error", err)
-		}
-	})
-	addrs := cidrEntries(s.View())
-	if err := s.fill(s.table, s.refusal(), addrs); err != nil {
-		return err
-	}
-	s.addrs, s.written = digest(addrs), true
-	return nil
+	return f.tables()
 }
 
 func (f *fencing) listen(ctx context.Context) (err error) {
@@ -297,19 +261,6 @@ func (f *fencing) listen(ctx context.Context) (err error) {
 // save comes before anything is attached: a keeper that dies from here on
 // leaves a successor that takes an unfinished adoption back.
 func (f *fencing) save(context.Context) error { return f.s.Record.save(f.s.dir) }
-
-func (f *fencing) gateway(ctx context.Context) error {
-	if err := f.m.publish(f.s); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	f.undoes(f.s.forget)
-	if err := f.s.announce(ctx, f.m.o.Gateway); err != nil {
-		return fmt.Errorf("the gateway did not take the sandbox: %w", err)
-	}
-	return nil
-}
 
 // fence attaches, unless a descriptor stays outside and that is not tolerated.
 func (f *fencing) fence(context.Context) (err error) {
@@ -357,28 +308,21 @@ func (f *fencing) endOlder(context.Context) (err error) {
 	s.mu.Lock()
 	s.sighting = at
 	s.mu.Unlock()
-	if err := s.catchUpForeign(); err != nil {
-		return err
-	}
-	found := s.attestAdopted(suspicions{})
-	if broken := found.broken(); len(broken) > 0 {
-		return errors.New(broken.String())
-	}
-	s.note(found, suspicions{})
 	return nil
 }
 
-// catchUpForeign is launch.catchUp: a policy that came into force before the
-// sandbox was published.
-func (s *Sandbox) catchUpForeign() error {
-	snap := s.m.o.Snapshot()
-	if s.View().Snapshot().Revision() == snap.Revision() {
-		return nil
+func (f *fencing) attest(context.Context) error {
+	found := f.s.attestAdopted(suspicions{})
+	if broken := found.broken(); len(broken) > 0 {
+		return errors.New(broken.String())
 	}
-	return s.enforce(snap)
+	f.s.note(found, suspicions{})
+	return nil
 }
 
-func (f *fencing) start(ctx context.Context) error {
+// record makes the adoption a fact in the log. Whatever fails after that is
+// recorded as its end.
+func (f *fencing) record(ctx context.Context) error {
 	s := f.s
 	e := s.event(event.KindSandboxStart)
 	e.Verdict, e.Activity = event.Observed, "adopt"
@@ -386,9 +330,15 @@ func (f *fencing) start(ctx context.Context) error {
 	e.Actor = fmt.Sprintf("uid=%d", s.Record.Owner)
 	e.Reason = fmt.Sprintf("%d running processes are behind the network fence; their files and system calls are not fenced", len(f.pids))
 	e.Detail = strings.Join(append([]string{fmt.Sprintf("cgroup %s, connections ended: %d", s.Record.Cgroup, f.ended)}, s.Sighting().Powers...), "; ")
+	f.logged = true // an error may come after the event
 	if _, err := f.m.o.Log.Append(ctx, e); err != nil {
 		return fmt.Errorf("the event log does not take the start: %w", err)
 	}
+	return nil
+}
+
+func (f *fencing) start(context.Context) error {
+	s := f.s
 	s.tellSighting(Sighting{}, s.Sighting())
 	s.tellBeside(nil, s.Beside())
 	s.Record.Started = true

@@ -62,9 +62,9 @@ func TestPrivileges(t *testing.T) {
 	}
 }
 
-// What a keeper cannot take over is sent to no listener any more, whatever was
-// in the way.
-func TestKeptProcessesAreSentNowhere(t *testing.T) {
+// To what a keeper cannot take over everything is denied, whatever was in the
+// way.
+func TestKeptProcessesAreShut(t *testing.T) {
 	b := newBench(t, "")
 	cgroup := t.TempDir()
 	id, err := cgroupID(cgroup)
@@ -75,8 +75,8 @@ func TestKeptProcessesAreSentNowhere(t *testing.T) {
 	if ok, err := b.TakeOver(t.Context(), lo, func(uint32) (*Listeners, error) { return nil, nil }); ok || err == nil {
 		t.Errorf("adopted: %v, %v", ok, err)
 	}
-	if !slices.Equal(b.fence.unredirected, []uint32{0x0a0b0c0d}) {
-		t.Errorf("listeners were taken from %x", b.fence.unredirected)
+	if !slices.Equal(b.fence.shut, []uint32{0x0a0b0c0d}) {
+		t.Errorf("%x were shut", b.fence.shut)
 	}
 	if b.Keeps() != 1 {
 		t.Error("it is not kept")

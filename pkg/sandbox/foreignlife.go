@@ -18,6 +18,7 @@ import (
 const (
 	endCgroup  = "its cgroup was removed"
 	endRelease = "it was released: its processes go on without a fence"
+	endFailed  = "the adoption failed and was taken back: its processes go on without a fence"
 	endHalf    = "the adoption was cut short: the daemon ended during it; its processes go on without a fence"
 )
 
@@ -150,10 +151,12 @@ func (s *Sandbox) attestForeignOnce(sus suspicions) {
 	if s.fence.Gone() {
 		return
 	}
-	before := s.Beside()
+	s.mu.Lock()
+	before := s.found
+	s.mu.Unlock()
 	s.note(found, sus)
-	s.tellBeside(before, tolerated(found))
-	s.tellBroken(found.broken())
+	s.tellBeside(tolerated(before), tolerated(found))
+	s.tellBroken(before.broken(), found.broken())
 	s.lookSoon()
 }
 
@@ -168,25 +171,26 @@ func (s *Sandbox) tellBeside(before, now []string) {
 
 const besideRemedy = "find out whose they are (bpftool cgroup tree effective); a service manager's filters of addresses only deny"
 
-// tellBroken records what differs from what was intended, once.
-func (s *Sandbox) tellBroken(broken differences) {
-	s.mu.Lock()
-	said := len(broken) == 0 || slices.Contains(s.problems, broken.String())
-	s.problems = nil // those of this look are all there are
-	if len(broken) > 0 {
-		s.problems = []string{broken.String()}
-	}
-	s.mu.Unlock()
-	if said {
+// tellBroken records what differs from what was intended, or that nothing does
+// any more, when that is something else than before. Nothing is refused or
+// ended for it.
+func (s *Sandbox) tellBroken(before, now differences) {
+	if slices.Equal(before, now) {
 		return
 	}
 	e := s.event(event.KindTamper)
-	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "attest", "keeper"
-	e.Reason, e.ReasonCode = "the network fence of adopted processes no longer stands; they are not Ringfence's to stop", "attestation"
-	e.Detail = broken.String()
-	e.Remedy = "ringfence release " + s.Record.ID + ", then adopt again; or stop the processes"
+	e.Verdict, e.Activity, e.Layer = event.Observed, "attest", LayerNetwork
+	log := s.m.o.Logger.With("sandbox", s.Record.ID, "found", now.String())
+	if len(now) == 0 {
+		e.Severity, e.ReasonCode, e.Reason = event.SeverityMedium, "attestation-restored", "the network fence of adopted processes stands again"
+		log.Warn(e.Reason)
+	} else {
+		e.Severity, e.ReasonCode, e.Reason = event.SeverityCritical, "attestation", "the network fence of adopted processes no longer stands; they are not Ringfence's to stop"
+		e.Detail = now.String()
+		e.Remedy = "ringfence release " + s.Record.ID + ", then adopt again; or stop the processes"
+		log.Error(e.Reason)
+	}
 	s.append(e)
-	s.m.o.Logger.Error("attestation of adopted processes failed", "sandbox", s.Record.ID, "found", broken.String())
 }
 
 // takeOverForeign takes over adopted processes that a former keeper left.
@@ -205,9 +209,11 @@ func (m *Manager) takeOverForeign(ctx context.Context, s *Sandbox) (ok bool, err
 		return false, m.keepForeign(s, err)
 	}
 	s.table = s.fence.State().Policy
-	m.mu.Lock()
-	m.tables[s.table] = true
-	m.mu.Unlock()
+	if s.table != 0 { // or a keeper has shut it
+		m.mu.Lock()
+		m.tables[s.table] = true
+		m.mu.Unlock()
+	}
 	s.netns = findNetwork(s.Record.Cgroup, s.Record.Foreign.Netns)
 	if err := s.listenAgain(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -269,11 +275,13 @@ func (s *Sandbox) listenAgain(ctx context.Context) error {
 }
 
 // keepForeign leaves adopted processes behind their fence when a keeper cannot
-// take it over. Nobody serves them, so what the pinned programs would send to
-// the gateway they refuse from here on: its ports may be a stranger's by now.
+// take it over. Nobody revokes what its table allows, and the ports it sends to
+// may be a stranger's by now: from here on everything is denied to them.
 func (m *Manager) keepForeign(s *Sandbox, why error) error {
-	if err := m.o.Fence.Unredirect(s.Record.Number); err != nil {
-		why = errors.Join(why, fmt.Errorf("and they may still be sent to ports where nobody of Ringfence listens: %w", err))
+	denied := "everything is denied to them"
+	if err := m.o.Fence.Shut(s.Record.Number, s.Record.CgroupID); err != nil {
+		denied = "what it let through may go on"
+		why = errors.Join(why, fmt.Errorf("and it could not be shut: %w", err))
 	}
 	if s.names != nil {
 		why = errors.Join(why, s.names.Close())
@@ -291,7 +299,7 @@ func (m *Manager) keepForeign(s *Sandbox, why error) error {
 	m.reserved[s.Record.Number] = s.Record.Name
 	m.kept = append(m.kept, place{s.Record.ID, s.Record.Cgroup})
 	m.mu.Unlock()
-	return fmt.Errorf("adopted processes in %s stay behind their fence, and nothing is let out of it until a daemon can take it over: %w", s.Record.Cgroup, why)
+	return fmt.Errorf("adopted processes in %s stay behind their fence, and %s until a daemon can take it over: %w", s.Record.Cgroup, denied, why)
 }
 
 // discardForeign forgets adopted processes whose cgroup is gone, or whose
@@ -310,7 +318,10 @@ func (m *Manager) discardForeign(s *Sandbox, why string) error {
 	}
 	errs = append(errs, os.RemoveAll(s.dir))
 	s.state = Stopped
-	s.view.Store(m.o.Snapshot().View(s.Principal))
+	s.identify()
+	m.mu.Lock()
+	m.past.add(s.Record.ID, s.Principal)
+	m.mu.Unlock()
 	err := errors.Join(errs...)
 	s.recordForeignEnd(why, err)
 	if m.o.Ended != nil {

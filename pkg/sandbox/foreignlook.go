@@ -206,7 +206,7 @@ func (s *Sandbox) tellSighting(before, now Sighting) {
 	s.recordLoose(fresh, now.More-before.More)
 	if now.Cut != "" && before.Cut == "" {
 		e := s.event(event.KindTamper)
-		e.Severity, e.Activity, e.Layer = event.SeverityHigh, "unenforced", "keeper"
+		e.Verdict, e.Severity, e.Activity, e.Layer = event.Observed, event.SeverityHigh, "unenforced", "keeper"
 		e.Reason, e.ReasonCode, e.Detail = "not every descriptor of the adopted processes was looked at", "look-cut", now.Cut
 		e.Remedy = "adopt fewer processes together; what was not looked at may be outside of the fence"
 		s.often(e)
@@ -231,7 +231,7 @@ func (s *Sandbox) recordWeak(code, reason, detail, remedy string) {
 func (s *Sandbox) recordLoose(list []LooseSocket, more int) {
 	for _, l := range list {
 		e := s.event(event.KindTamper)
-		e.Severity, e.Activity, e.Layer = event.SeverityHigh, "unenforced", "keeper"
+		e.Verdict, e.Severity, e.Activity, e.Layer = event.Observed, event.SeverityHigh, "unenforced", "keeper"
 		e.Reason, e.ReasonCode = "an open descriptor of an adopted process is outside of the fence", "loose-socket"
 		e.PID, e.Comm, e.SocketInfo, e.Detail = uint32(l.PID), l.Comm, l.What, l.String()
 		e.Remedy = "restart the program inside its cgroup: what it opens then is fenced"
@@ -239,7 +239,7 @@ func (s *Sandbox) recordLoose(list []LooseSocket, more int) {
 	}
 	if more > 0 {
 		e := s.event(event.KindTamper)
-		e.Severity, e.Activity, e.Layer, e.Count = event.SeverityHigh, "unenforced", "keeper", uint64(more)
+		e.Verdict, e.Severity, e.Activity, e.Layer, e.Count = event.Observed, event.SeverityHigh, "unenforced", "keeper", uint64(more)
 		e.Reason, e.ReasonCode = "more open descriptors of adopted processes are outside of the fence than are listed one by one", "loose-socket"
 		e.Detail = fmt.Sprintf("%d beyond the first %d", more, maxLoose)
 		s.often(e)

@@ -43,19 +43,27 @@ func TestForgetDoesNotSpinWhileAGatewayDies(t *testing.T) {
 	}
 }
 
-func TestALaunchRefusesAScopeThatCannotBeRecorded(t *testing.T) {
+func TestAStartRefusesAScopeThatCannotBeRecorded(t *testing.T) {
 	m, err := NewManager(Options{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for agent, refused := range map[string]bool{"a": false, strings.Repeat("ä", 120): true} {
-		l := &launch{m: m, r: &Request{Profile: &policy.Profile{}, Principal: scope.Principal{Org: "o", Team: "t", Agent: agent}}, s: &Sandbox{m: m, done: make(chan struct{})}}
-		err := errors.Join(l.reserve(context.Background()), l.register(context.Background()))
-		if le := (*LaunchError)(nil); errors.As(err, &le) != refused || err != nil && !strings.Contains(err.Error(), "bytes") {
-			t.Errorf("agent of %d bytes: %v", len(agent), err)
+		p := scope.Principal{Org: "o", Team: "t", Agent: agent}
+		l, f := m.newLaunch(), m.newFencing(&ForeignRequest{Principal: p})
+		l.r = &Request{Profile: &policy.Profile{}, Principal: p}
+		for what, err := range map[string]error{
+			"launch":   errors.Join(l.reserve(t.Context()), l.register(t.Context())),
+			"adoption": errors.Join(f.reserve(t.Context()), f.register(t.Context())),
+		} {
+			if le := (*LaunchError)(nil); errors.As(err, &le) != refused || err != nil && !strings.Contains(err.Error(), "bytes") {
+				t.Errorf("%s, agent of %d bytes: %v", what, len(agent), err)
+			}
 		}
-		if b, err := l.s.announcement().Encode(); !refused && (err != nil || len(b) == 0) {
-			t.Errorf("announcement: %v", err)
+		for _, s := range []*Sandbox{l.s, f.s} {
+			if b, err := s.announcement().Encode(); !refused && (err != nil || len(b) == 0) {
+				t.Errorf("announcement: %v", err)
+			}
 		}
 	}
 }

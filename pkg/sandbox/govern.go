@@ -37,7 +37,7 @@ func (l *launch) fence(context.Context) (err error) {
 }
 
 // govern puts limits and policy into force.
-func (l *launch) govern(context.Context) (err error) {
+func (l *launch) govern(context.Context) error {
 	s, o := l.s, l.m.o
 	if err := l.limits(); err != nil {
 		return err
@@ -47,19 +47,9 @@ func (l *launch) govern(context.Context) (err error) {
 			Err:    errors.New("the profile allows unix sockets and this kernel cannot watch them"),
 			Remedy: "use a newer kernel, a profile without unixSockets, or list unixHooks under optional"}
 	}
-	if s.table, err = l.m.newTable(s.View().Snapshot()); err != nil {
+	if err := l.tables(); err != nil {
 		return err
 	}
-	l.undoes(func() {
-		if err := l.m.dropTables(s.table); err != nil {
-			o.Logger.Error("undo of a launch", "error", err)
-		}
-	})
-	addrs := cidrEntries(s.View())
-	if err := s.fill(s.table, s.refusal(), addrs); err != nil {
-		return err
-	}
-	s.addrs, s.written = digest(addrs), true
 	return s.fence.Begin(s.kernelState())
 }
 

@@ -8,16 +8,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ringfence/ringfence/pkg/ca"
 	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/kernel"
@@ -68,13 +64,8 @@ type Request struct {
 
 // launch is one launch under way.
 type launch struct {
-	m *Manager
+	founding
 	r *Request
-	s *Sandbox
-
-	mu   sync.Mutex // guards what follows: lanes run at the same time
-	undo []func()
-	free []func() // what a process of the sandbox may use: after everything in undo
 
 	ahead bool // the steps that do not depend on a request were run before it came
 
@@ -84,7 +75,6 @@ type launch struct {
 	init    *confine.Init
 	prep    *confine.Prepared
 	probes  []confine.ProbeResult // what init said of them
-	logged  bool                  // the start is in the event log, or may be
 
 	released bool // the agent may run: the launch can only end like a running sandbox
 }
@@ -115,25 +105,7 @@ func (m *Manager) Launch(ctx context.Context, r *Request) (*Sandbox, error) {
 }
 
 func (m *Manager) newLaunch() *launch {
-	return &launch{m: m, s: &Sandbox{m: m, state: Starting, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}
-}
-
-// takeBack undoes what was done: no process is left when what it may use is
-// given to others.
-func (l *launch) takeBack() {
-	for _, fs := range [][]func(){l.undo, l.free} {
-		for _, f := range slices.Backward(fs) {
-			f()
-		}
-	}
-}
-
-func launchError(step string, err error) error {
-	var le *LaunchError
-	if errors.As(err, &le) {
-		return le
-	}
-	return &LaunchError{Code: 125, Step: step, Err: err}
+	return &launch{founding: founding{m: m, s: &Sandbox{m: m, state: Starting, ended: make(chan struct{}), done: make(chan struct{}), open: map[netip.Addr][]kernel.NameEntry{}}}}
 }
 
 // close releases what only the launch itself needed.
@@ -152,53 +124,15 @@ func (l *launch) close() {
 	}
 }
 
-func (l *launch) undoes(f func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.undo = append(l.undo, f)
-}
-
-func (l *launch) frees(f func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.free = append(l.free, f)
-}
-
-// reserve gives the sandbox its number and id.
-func (l *launch) reserve(context.Context) error {
-	s := l.s
-	if err := l.m.reserve(s); err != nil {
-		return err
-	}
-	l.frees(func() {
-		s.mu.Lock()
-		s.state = Stopped
-		s.mu.Unlock()
-		l.m.unregister(s)
-		close(s.done)
-	})
-	return nil
-}
-
 // register says who the sandbox is.
 func (l *launch) register(context.Context) error {
-	s, r, rec := l.s, l.r, &l.s.Record
+	r, rec := l.r, &l.s.Record
 	if err := l.m.name(rec.Number, r.Name); err != nil {
 		return err
 	}
 	rec.Name, rec.Profile, rec.Explain, rec.Unix, rec.Loopback = r.Name, r.Profile.Name, r.Profile.Explain, r.Profile.UnixSockets, true
 	rec.Owner, rec.Argv, rec.Detached, rec.TTY, rec.Created = r.Owner, r.Argv, r.Detached, r.TTY, time.Now().UTC()
-	s.Principal = r.Principal
-	s.Principal.Sandbox = s.Record.ID
-	s.Record.Scope = s.Principal.String()
-	if n := len(s.Record.Scope); n > wire.MaxScope {
-		return &LaunchError{Code: 125, Step: "register", Err: fmt.Errorf("the scope has %d bytes, at most %d can be recorded: it begins with %.80s", n, wire.MaxScope, s.Record.Scope),
-			Remedy: "use shorter names for org, team and agent"}
-	}
-	if s.Record.Name == "" {
-		s.Record.Name = r.Principal.Agent + "-" + s.Record.ID[:4]
-	}
-	return nil
+	return l.actsFor(r.Principal)
 }
 
 func (l *launch) identity(context.Context) error {
@@ -219,36 +153,7 @@ func (l *launch) identity(context.Context) error {
 	return nil
 }
 
-func (l *launch) directory(context.Context) (err error) {
-	s := l.s
-	s.dir = filepath.Join(l.m.o.Dir, s.Record.ID)
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		return err
-	}
-	l.frees(func() { os.RemoveAll(s.dir) })
-	if s.names, err = OpenNames(filepath.Join(s.dir, "names")); err != nil {
-		return err
-	}
-	l.frees(func() { s.names.Close() })
-	return nil
-}
-
-func (l *launch) certificate(context.Context) (err error) {
-	l.s.authority, err = ca.New(l.s.dir, l.s.Record.ID, time.Now())
-	return err
-}
-
-func (l *launch) policy(context.Context) error {
-	if l.r.Prepare != nil {
-		docs, err := l.r.Prepare(l.s.Record.ID, l.s.Principal)
-		if err != nil {
-			return err
-		}
-		l.s.Record.Documents = docs
-	}
-	l.s.view.Store(l.m.o.Snapshot().View(l.s.Principal))
-	return nil
-}
+func (l *launch) policy(context.Context) error { return l.view(l.r.Prepare) }
 
 func (l *launch) clone(context.Context) (err error) {
 	s := l.s
@@ -321,20 +226,6 @@ func (l *launch) network(ctx context.Context) (err error) {
 func (s *Sandbox) steer(ns *os.File) error {
 	l := s.listeners
 	return s.fence.Steer(int(ns.Fd()), kernel.SteerListeners{TCP4: rawFD(l.TCP4), TCP6: rawFD(l.TCP6), UDP4: rawFD(l.UDP4), UDP6: rawFD(l.UDP6)})
-}
-
-func (l *launch) gateway(ctx context.Context) error {
-	if err := l.m.publish(l.s); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	// Before the announcement: one that fails may have been taken all the same.
-	l.undoes(l.s.forget)
-	if err := l.s.announce(ctx, l.m.o.Gateway); err != nil {
-		return fmt.Errorf("the gateway did not take the sandbox: %w", err)
-	}
-	return nil
 }
 
 // forgetPause is between two attempts to tell a gateway that is just ending.
@@ -431,17 +322,6 @@ func (l *launch) start(ctx context.Context) error {
 	s.state = Running
 	s.mu.Unlock()
 	return nil
-}
-
-// catchUp applies a policy that came into force before the sandbox was
-// published; from then on every one is applied to it as to any other. So its
-// agent never runs under an older one than that of its start.
-func (l *launch) catchUp(context.Context) error {
-	snap := l.m.o.Snapshot()
-	if l.s.View().Snapshot().Revision() == snap.Revision() {
-		return nil
-	}
-	return l.s.enforce(snap)
 }
 
 // failed records the end of a launch whose start is in the log. It does not

@@ -26,7 +26,7 @@ import (
 type fence struct {
 	pinned, tables     []uint32
 	forgotten, dropped []uint32
-	unredirected       []uint32
+	shut               []uint32
 }
 
 var errNoFence = errors.New("not attached")
@@ -40,8 +40,8 @@ func (f *fence) AttachRunning(string, kernel.State, kernel.Listening, func() err
 }
 func (f *fence) AdoptRunning(string, uint32) (*kernel.Sandbox, error) { return nil, errNoFence }
 func (f *fence) Abandon(id uint32) error                              { f.forgotten = append(f.forgotten, id); return nil }
-func (f *fence) Unredirect(id uint32) error {
-	f.unredirected = append(f.unredirected, id)
+func (f *fence) Shut(id uint32, _ uint64) error {
+	f.shut = append(f.shut, id)
 	return nil
 }
 func (f *fence) PutNames(uint32, []kernel.NameEntry) error                     { return nil }
@@ -360,7 +360,7 @@ func TestAGatewayThatFailsIsToldToForget(t *testing.T) {
 	defer names.Close()
 	s := b.leftover(Leftover{Record: Record{ID: "00000007", Number: 7}})
 	s.names, s.listeners = names, &Listeners{}
-	l := &launch{m: b.Manager, s: s}
+	l := &launch{founding: founding{m: b.Manager, s: s}}
 	if err := l.gateway(t.Context()); err == nil {
 		t.Fatal("no error")
 	}

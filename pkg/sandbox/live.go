@@ -53,7 +53,7 @@ func (s *Sandbox) recordHostile(why error) {
 	s.why = "its first process did what no ringfence-init does, as if it was taken over"
 	s.mu.Unlock()
 	e := s.event(event.KindTamper)
-	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "ringfence-init", "keeper"
+	e.Verdict, e.Severity, e.Activity, e.Layer = event.Denied, event.SeverityCritical, "ringfence-init", "keeper" // it is ended
 	e.Reason, e.ReasonCode = "the sandbox's first process said what no ringfence-init says; the sandbox is ended", "protocol"
 	e.Detail = why.Error()
 	s.append(e)
@@ -200,7 +200,7 @@ func (s *Sandbox) stuck(err error) {
 	}
 	s.m.o.Logger.Error("a sandbox cannot be ended; its fence stays and its workspace is not handed back", "sandbox", s.Record.ID, "error", err)
 	e := s.event(event.KindTamper)
-	e.Severity, e.Activity, e.Layer = event.SeverityCritical, "stop", "keeper"
+	e.Verdict, e.Severity, e.Activity, e.Layer = event.Observed, event.SeverityCritical, "stop", "keeper"
 	e.Reason, e.ReasonCode = "processes of the sandbox do not end; its fence stays attached and its workspace is not handed back until they do", "not-ended"
 	e.Detail = err.Error()
 	e.Remedy = "look for processes in uninterruptible sleep in " + s.Record.Cgroup

@@ -50,7 +50,7 @@ type Fence interface {
 	AttachRunning(cgroup string, st kernel.State, l kernel.Listening, check func() error) (*kernel.Sandbox, error)
 	AdoptRunning(cgroup string, id uint32) (*kernel.Sandbox, error)
 	Abandon(id uint32) error
-	Unredirect(id uint32) error
+	Shut(id uint32, cgroup uint64) error
 }
 
 // Gateway is told which sandboxes there are.

@@ -36,12 +36,13 @@ func (l LooseSocket) String() string {
 }
 
 // same says that it is what was told before, whatever the process calls itself
-// by now.
+// by now and whatever became of the socket. One socket may be that of several
+// processes, of which the first that a look comes to is named.
 func (l LooseSocket) same(o LooseSocket) bool {
-	if l.PID != o.PID || l.inode != o.inode {
-		return false
+	if l.inode != 0 || o.inode != 0 {
+		return l.inode == o.inode
 	}
-	return l.inode != 0 || l.FD == o.FD && l.What == o.What
+	return l.PID == o.PID && l.FD == o.FD && l.What == o.What
 }
 
 // maxLoose bounds how many are listed; the rest is counted.

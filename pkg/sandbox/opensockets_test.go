@@ -206,7 +206,8 @@ func TestDescriptorThatChanges(t *testing.T) {
 	}
 }
 
-// What a process calls itself does not make an old finding a new one.
+// What a process calls itself, or does with its socket, does not make an old
+// finding a new one, nor the end of one of the processes that have it.
 func TestFindingsAreKnownAgain(t *testing.T) {
 	a := LooseSocket{PID: 1, FD: 3, Comm: "a", What: "tcp", inode: 9}
 	for _, c := range []struct {
@@ -214,7 +215,7 @@ func TestFindingsAreKnownAgain(t *testing.T) {
 		want bool
 	}{
 		{LooseSocket{PID: 1, FD: 4, Comm: "b", What: "tcp 1.2.3.4:5", inode: 9}, true},
-		{LooseSocket{PID: 2, FD: 3, Comm: "a", What: "tcp", inode: 9}, false},
+		{LooseSocket{PID: 2, FD: 3, Comm: "a", What: "tcp", inode: 9}, true},
 		{LooseSocket{PID: 1, FD: 3, Comm: "a", What: "tcp", inode: 10}, false},
 	} {
 		if a.same(c.b) != c.want {

@@ -140,11 +140,19 @@ func (s *Sandbox) Failures() uint64 { return s.fails.Load() }
 func (s *Sandbox) CountFailure(n uint64) { s.fails.Add(n) }
 
 // Problems lists what is wrong with the sandbox besides its walls, of which
-// Layers tells.
+// Layers tells; and, of adopted processes, what is wrong with the one wall that
+// they have.
 func (s *Sandbox) Problems() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.problems)
+	out := slices.Clone(s.problems)
+	if s.Record.Foreign == nil {
+		return out
+	}
+	if broken := s.found.broken(); len(broken) > 0 {
+		out = append(out, broken.String())
+	}
+	return out
 }
 
 // View is the policy in force for this sandbox. It never waits.

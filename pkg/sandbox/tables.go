@@ -113,6 +113,9 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 	}
 	st := s.fence.State()
 	old, st.Policy, st.Generation = st.Policy, table, uint32(snap.Revision())
+	if s.Record.Foreign != nil {
+		st.Flags = s.kernelState().Flags // a keeper that could not take it over has closed all of them
+	}
 	if err := s.fence.SetState(st); err != nil {
 		return 0, errors.Join(err, s.m.dropTables(table))
 	}
