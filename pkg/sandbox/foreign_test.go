@@ -125,6 +125,9 @@ func TestSightingsAreToldOnce(t *testing.T) {
 	codes := func() (out []string) {
 		for _, e := range often {
 			out = append(out, e.ReasonCode)
+			if e.Verdict != event.Observed { // it goes on: nothing was refused
+				t.Errorf("%s: verdict %v", e.ReasonCode, e.Verdict)
+			}
 		}
 		often = nil
 		return out
@@ -132,7 +135,7 @@ func TestSightingsAreToldOnce(t *testing.T) {
 	if got := codes(); !slices.Equal(got, []string{"loose-socket", "loose-socket", "look-cut", "cgroup-writable"}) {
 		t.Errorf("first: %q", got)
 	}
-	a.Comm = "another name"
+	a.PID, a.Comm = 2, "another worker that has it"
 	second := first
 	second.Loose = []LooseSocket{a, c}
 	s.tellSighting(first, second)
