@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringfence/ringfence/cmd/ringfence/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/container"
 )
 
 // adoptFlags are the flags of adopt.
@@ -45,7 +46,7 @@ func (a *app) adoptCommand() *cobra.Command {
 	fl := cmd.Flags()
 	fl.IntVar(&f.req.PID, "pid", 0, "a process: everything in its cgroup")
 	fl.StringVar(&f.req.Cgroup, "cgroup", "", "a cgroup v2, by its path or as /proc/PID/cgroup has it")
-	fl.StringVar(&f.req.Container, "container", "", "the id of a container, or its first twelve digits")
+	fl.StringVar(&f.req.Container, "container", "", fmt.Sprintf("the id of a container, or at least its first %d digits; of LXC the name", container.MinID))
 	fl.StringVar(&f.as, "as", "", "whom it acts for: org:X/team:Y[/agent:Z] (default org:local/team:default/agent:NAME)")
 	fl.StringVar(&f.req.Name, "name", "", "a name for ps and release")
 	fl.StringArrayVar(&f.policies, "policy", nil, "a policy FILE for this one (repeatable)")
@@ -81,11 +82,21 @@ func (a *app) adopt(ctx context.Context, f adoptFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.ca != "" {
-		if err := os.WriteFile(f.ca, []byte(res.CA), 0o644); err != nil { //nolint:gosec // a certificate is public
-			return fmt.Errorf("it is adopted, but its certificate could not be written: %w", err)
-		}
+	if err := a.printAdopted(&res); err != nil {
+		return err
 	}
+	if f.ca == "" {
+		return nil
+	}
+	if err := os.WriteFile(f.ca, []byte(res.CA), 0o644); err != nil { //nolint:gosec // a certificate is public
+		id := show.Text(res.Sandbox.ID, 64)
+		return fmt.Errorf("it is adopted as %s, but its certificate could not be written: %w (`ringfence release %s` takes the fence away again)", id, err, id)
+	}
+	return nil
+}
+
+// printAdopted says what was done, and what is not fenced.
+func (a *app) printAdopted(res *api.Adopted) error {
 	if a.json() {
 		return show.JSON(a.out, res)
 	}
@@ -109,7 +120,7 @@ func (f *adoptFlags) what() string {
 	case f.req.Name != "":
 		return f.req.Name
 	case f.req.Container != "":
-		return f.req.Container[:min(len(f.req.Container), 12)]
+		return f.req.Container[:min(len(f.req.Container), container.MinID)]
 	case f.req.Cgroup != "":
 		return filepath.Base(f.req.Cgroup)
 	}
@@ -132,7 +143,7 @@ func (a *app) releaseCommand() *cobra.Command {
 		ValidArgsFunction: a.completeSandboxes,
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			released := []api.Sandbox{}
-			for _, ref := range refs {
+			first := a.each(refs, func(ref string) error {
 				b, err := a.client().Release(cmd.Context(), ref)
 				if err != nil {
 					return err
@@ -142,11 +153,14 @@ func (a *app) releaseCommand() *cobra.Command {
 					_, _ = fmt.Fprintln(a.out, show.Text(b.ID, 64))
 					_, _ = fmt.Fprintln(a.err, "ringfence: released: its processes go on without a fence")
 				}
-			}
+				return nil
+			})
 			if a.json() {
-				return show.JSON(a.out, released)
+				if err := show.JSON(a.out, released); err != nil {
+					return err
+				}
 			}
-			return nil
+			return first
 		},
 	}
 	a.outputFlag(cmd, "table", "json")

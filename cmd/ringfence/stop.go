@@ -26,23 +26,18 @@ func (a *app) stopCommand() *cobra.Command {
 		ValidArgsFunction: a.completeSandboxes,
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			results := make([]api.StopResult, 0, len(refs))
-			var first error
-			for _, ref := range refs {
+			first := a.each(refs, func(ref string) error {
 				res, err := a.client().Stop(cmd.Context(), ref, timeout)
 				if err != nil {
-					if first != nil {
-						printError(a.err, err, a.json())
-						continue
-					}
-					first = err
-					continue
+					return err
 				}
 				results = append(results, res)
 				if !a.json() {
 					_, _ = fmt.Fprintln(a.out, show.Text(res.Sandbox.ID, 64))
 					printFindings(a.err, res.Findings)
 				}
-			}
+				return nil
+			})
 			if a.json() {
 				if err := show.JSON(a.out, results); err != nil {
 					return err
@@ -54,6 +49,22 @@ func (a *app) stopCommand() *cobra.Command {
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long the agent may take to end by itself")
 	a.outputFlag(cmd, "table", "json")
 	return cmd
+}
+
+// each does something to every sandbox that was named, also when it fails for
+// one: what was done to the others is to be said. It returns the first error and
+// prints the others.
+func (a *app) each(refs []string, do func(ref string) error) (first error) {
+	for _, ref := range refs {
+		err := do(ref)
+		switch {
+		case first == nil:
+			first = err
+		case err != nil:
+			printError(a.err, err, a.json())
+		}
+	}
+	return first
 }
 
 // maxFindings is how many findings are listed one by one.

@@ -14,7 +14,7 @@ import (
 type AdoptRequest struct {
 	PID         int        `json:"pid,omitempty"`       // a process: everything in its cgroup
 	Cgroup      string     `json:"cgroup,omitempty"`    // a cgroup v2: its path, or as /proc/PID/cgroup has it
-	Container   string     `json:"container,omitempty"` // id of a container, or its first twelve digits
+	Container   string     `json:"container,omitempty"` // id of a container, or at least its first twelve digits; of LXC the name
 	Scope       string     `json:"scope,omitempty"`     // principal; "" = default scope and a name of what runs
 	Name        string     `json:"name,omitempty"`
 	Policies    []Document `json:"policies,omitempty"`    // apply to it only

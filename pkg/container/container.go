@@ -68,6 +68,8 @@ func Find(root fs.FS, id string) (string, error) {
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("look for the container: %w", err)
+	case len(found) == 0 && len(id) < MinID:
+		return "", fmt.Errorf("%w %s: that takes at least %d digits of the id, or LXC's whole name", ErrNotFound, id, MinID)
 	case len(found) == 0:
 		return "", fmt.Errorf("%w %s (looked for the names of %s)", ErrNotFound, id, strings.Join(Runtimes(), ", "))
 	case len(found) > 1:

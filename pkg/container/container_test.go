@@ -57,6 +57,11 @@ func TestFindRefuses(t *testing.T) {
 			t.Errorf("%s: Find(%q) = %q", name, id, got)
 		}
 	}
+	for id, want := range map[string]string{one[:11]: "at least 12 digits of the id, or LXC's whole name", one[:3]: "at least 12 digits", strings.Repeat("c", 12): "looked for the names of"} {
+		if _, err := Find(fs, id); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), want) {
+			t.Errorf("Find(%q): %v", id, err)
+		}
+	}
 	if _, err := Find(hierarchy("work/"+one), one); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a directory that no runtime made: %v", err)
 	}

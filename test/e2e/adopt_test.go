@@ -220,13 +220,19 @@ func TestAdoptKeeperAndGatewayDie(t *testing.T) {
 // A restarted daemon that cannot take an adoption over leaves it denied, and
 // the next one tries again.
 func TestAdoptThatCannotBeTakenOver(t *testing.T) {
+	t.Run("through the gateway", func(t *testing.T) { adoptCannotBeTakenOver(t, "from 10.20.0.2") })
+	t.Run("direct", func(t *testing.T) { adoptCannotBeTakenOver(t, "from 10.31.0.", "--direct") })
+}
+
+func adoptCannotBeTakenOver(t *testing.T, from string, flags ...string) {
 	r := newAdopted(t)
 	r.a.end()
 	pod := r.newPodAt(t, "10.31.0")
 	r.a = startAdoptee(t, r.world, pod, r.a.cgroup)
-	if res := r.adopt(t); res.Code != 0 {
+	if res := r.adopt(t, flags...); res.Code != 0 {
 		t.Fatalf("adopt: %s", res.Stderr)
 	}
+	r.gives(t, "tcp", r.db, from)
 	r.n.KillDaemon(t)
 	r.n.KillGateway(t)
 	r.a.end() // the cgroup is empty: nothing shows its network namespace
@@ -249,7 +255,7 @@ func TestAdoptThatCannotBeTakenOver(t *testing.T) {
 	r.n.StopDaemon(t, syscall.SIGTERM) // with nothing else it would clean up
 	r.denied(t, "tcp", r.other)
 	r.near.do(func() { r.n.StartDaemon(t) })
-	r.gives(t, "tcp", r.db, "from 10.20.0.2")
+	r.gives(t, "tcp", r.db, from)
 	r.denied(t, "tcp", r.other)
 }
 
