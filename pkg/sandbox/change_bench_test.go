@@ -51,7 +51,7 @@ func BenchmarkPolicyChange(b *testing.B) {
 				}
 				whole = append(whole, time.Since(began).Seconds()*1000)
 				used = append(used, (cpu(b)-ran).Seconds()*1000)
-				effect = append(effect, l.dropped.Sub(began).Seconds()*1000)
+				effect = append(effect, l.dropped.Load().Sub(began).Seconds()*1000)
 			}
 			names, cidrs := l.usage(b)
 			b.ReportMetric(median(effect), "effect-ms")

@@ -39,7 +39,7 @@ type live struct {
 	probes atomic.Int64 // and those that were
 
 	sabotage func(number uint32)
-	dropped  time.Time // when a former table was last given up
+	dropped  atomic.Pointer[time.Time] // when a former table was last given up
 }
 
 // sabotaged is a fence to which something is done as soon as it is attached.
@@ -57,7 +57,8 @@ func (f sabotaged) AttachEmpty(cgroup string, number uint32) (*kernel.Sandbox, e
 }
 
 func (f sabotaged) DropPolicy(tables ...uint32) error {
-	f.l.dropped = time.Now()
+	now := time.Now()
+	f.l.dropped.Store(&now)
 	return f.Fence.DropPolicy(tables...)
 }
 
