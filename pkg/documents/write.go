@@ -54,7 +54,7 @@ func (l *Library) SetSandbox(name, text string, p scope.Principal) error {
 			return policy.Problem{File: name, Line: d.Line, Col: 1, Msg: fmt.Sprintf("a document of kind %s cannot belong to one sandbox", d.Kind), Hint: "put it into the policy directory"}
 		}
 		if !d.Scope.Matches(p, "", "") {
-			return policy.Problem{File: name, Line: d.Line, Col: 1, Msg: fmt.Sprintf("its scope %q does not cover this sandbox (%s)", d.Scope, p), Hint: "write a scope that does, such as org:"+p.Org+", or name the agent with --as"}
+			return policy.Problem{File: name, Line: d.Line, Col: 1, Msg: fmt.Sprintf("its scope %q does not cover this sandbox (%s)", d.Scope, p), Hint: "write a scope that does, such as org:" + p.Org + ", or name the agent with --as"}
 		}
 		d.Scope = only
 		return nil
