@@ -80,7 +80,12 @@ func (s *Sandbox) lookAtForeign(b bounds) (Sighting, error) {
 		return Sighting{}, err
 	}
 	at := Sighting{At: time.Now()}
-	l := looseLook{number: s.Record.Number, unix: s.Record.Unix, pids: pids, bounds: b, seen: map[uint64]bool{}}
+	h, err := s.newHand()
+	if err != nil {
+		return Sighting{}, err
+	}
+	defer h.close()
+	l := looseLook{number: s.Record.Number, unix: s.Record.Unix, pids: pids, hand: h, bounds: b, seen: map[uint64]bool{}}
 	s.mu.Lock()
 	before, first := s.sighting, s.lookFrom
 	s.mu.Unlock()
@@ -95,14 +100,14 @@ func (s *Sandbox) lookAtForeign(b bounds) (Sighting, error) {
 	at.Loose, at.More = l.found, l.more
 	s.mu.Lock()
 	s.lookFrom = 0
+	if l.hung {
+		s.hung = h
+	}
 	if l.bounds.reached() {
 		if done < len(order) {
 			s.lookFrom = order[min(max(done, 1), len(order)-1)] // one process alone may be too much
 		}
-		at.Cut = fmt.Sprintf("a look ends after %d descriptors or %s: %d of %d processes were looked through to their end", lookDescriptors, lookTime, done, len(pids))
-		if done == len(order) {
-			at.Cut = fmt.Sprintf("the machine's other processes have more than %d descriptors, or reading them takes more than %s: who else holds the other ends of unix sockets is not known", outsideDescriptors, lookTime)
-		}
+		at.Cut = l.why(done)
 		at.keep(before, order[done:])
 	}
 	s.mu.Unlock()
@@ -111,6 +116,29 @@ func (s *Sandbox) lookAtForeign(b bounds) (Sighting, error) {
 	}
 	at.Ways, err = waysOut(s.Record.Cgroup, pids)
 	return at, err
+}
+
+// why says why a look was cut that has been through so many processes.
+func (l *looseLook) why(done int) string {
+	switch {
+	case l.hung:
+		return "a thread of the keeper waits in the kernel at a descriptor, so that the look ended there"
+	case done == len(l.pids):
+		return fmt.Sprintf("the machine's other processes have more than %d descriptors, or reading them takes more than %s: who else holds the other ends of unix sockets is not known", outsideDescriptors, lookTime)
+	}
+	return fmt.Sprintf("a look ends after %d descriptors or %s: %d of %d processes were looked through to their end", lookDescriptors, lookTime, done, len(l.pids))
+}
+
+// newHand starts a thread for a look, unless the one of an earlier look hangs
+// yet: each look would lose one more.
+func (s *Sandbox) newHand() (*hand, error) {
+	s.mu.Lock()
+	hung := s.hung
+	s.mu.Unlock()
+	if hung != nil && hung.hangs() {
+		return nil, errors.New("the thread of an earlier look waits in the kernel at a descriptor of these processes: end them, or release them")
+	}
+	return newHand(s.m.hands)
 }
 
 // beginAt turns the list so that it begins with the first pid that is not less.

@@ -54,6 +54,8 @@ type looseLook struct {
 	number uint32
 	unix   bool // unix sockets are open
 	pids   []int
+	hand   *hand // copies the sockets
+	hung   bool  // and did not come back from one of them
 	bounds bounds
 	seen   map[uint64]bool // by inode: workers share what their parent opened
 	ends   []unixEnd       // connected unix sockets, to be settled at the end
@@ -153,17 +155,21 @@ func (l *looseLook) descriptor(pid, pidfd, n int, link string) error {
 		return nil
 	}
 	for range changes {
-		fd, err := unix.PidfdGetfd(pidfd, n, 0)
-		if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
-			return nil // closed meanwhile
+		seen, err := l.copied(pidfd, n, inode)
+		if errors.Is(err, errHangs) {
+			l.hung, l.bounds.cut = true, true
+			l.add(pid, n, link, "looking at it does not end: the keeper's thread waits in the kernel", 0)
+			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("descriptor %d: %w", n, err)
 		}
-		very, err := l.copied(pid, n, fd, inode)
-		unix.Close(fd)
-		if very || err != nil {
-			return err
+		if seen.gone {
+			return nil
+		}
+		if seen.very {
+			l.judge(pid, n, inode, seen)
+			return nil
 		}
 		// The number belongs to something else by now: look at that.
 		link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, n))
@@ -182,25 +188,57 @@ func (l *looseLook) descriptor(pid, pidfd, n int, link string) error {
 	return nil
 }
 
-// copied judges the copy of a descriptor, if it is the very socket that /proc
-// named.
-func (l *looseLook) copied(pid, n, fd int, inode uint64) (very bool, err error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return false, fmt.Errorf("descriptor %d: %w", n, err)
+// copyLook is what a look at the copy of a descriptor found.
+type copyLook struct {
+	gone      bool // there was nothing to copy any more
+	very      bool // it is the very socket that /proc named
+	what, why string
+	connected bool
+}
+
+// copied copies a descriptor, looks at the copy and closes it, all by the hand:
+// each of these may wait for the process.
+func (l *looseLook) copied(pidfd, n int, inode uint64) (copyLook, error) {
+	var out copyLook
+	var err error
+	if hangs := l.hand.run(func() { out, err = l.lookAtCopy(pidfd, n, inode) }); hangs != nil {
+		return copyLook{}, hangs
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || st.Ino != inode {
-		return false, nil
+	return out, err
+}
+
+// lookAtCopy asks the kernel for the copy's name first: what is no socket may
+// be a file of a file system that the process serves.
+func (l *looseLook) lookAtCopy(pidfd, n int, inode uint64) (out copyLook, err error) {
+	fd, err := unix.PidfdGetfd(pidfd, n, 0)
+	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
+		return copyLook{gone: true}, nil // closed meanwhile
 	}
+	if err != nil {
+		return out, err
+	}
+	defer unix.Close(fd)
+	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return out, err
+	}
+	if got, is := socketLink(link); !is || got != inode {
+		return out, nil
+	}
+	out.very = true
+	out.what, out.why, out.connected = l.socket(fd)
+	return out, nil
+}
+
+// judge takes down what was found of a socket.
+func (l *looseLook) judge(pid, n int, inode uint64, found copyLook) {
 	l.seen[inode] = true
-	what, why, connected := l.socket(fd)
 	switch {
-	case connected:
+	case found.connected:
 		l.ends = append(l.ends, unixEnd{pid: pid, fd: n, inode: inode})
-	case why != "":
-		l.add(pid, n, what, why, inode)
+	case found.why != "":
+		l.add(pid, n, found.what, found.why, inode)
 	}
-	return true, nil
 }
 
 func (l *looseLook) add(pid, fd int, what, why string, inode uint64) {

@@ -82,6 +82,7 @@ type Sandbox struct {
 	sighting Sighting        // of adopted processes
 	looking  bool            // a look at them is under way
 	lookFrom int             // pid at which the next one begins
+	hung     *hand           // the thread of a look that did not come back
 	members  map[int]Process // those that were seen in the cgroup; only the look under way uses it
 	closed   time.Time       // when a switch last closed something that may be open still; see revoke.go
 	why      string          // for what the keeper ended it, "" if it did not
