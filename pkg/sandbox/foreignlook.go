@@ -292,36 +292,53 @@ func (s *Sandbox) leavers() (out []LeftProcess) {
 	if err != nil {
 		return nil
 	}
-	pids, err := treePIDs(s.Record.Cgroup)
-	if err != nil {
-		return nil // the next comparison of the programs says what is wrong with the cgroup
-	}
+	pids, unknown := treePIDs(s.Record.Cgroup) // the look itself says what is wrong with the cgroup
+	b := newBounds()
 	known := make(map[int]Process, len(pids))
 	for _, pid := range pids {
-		if p, err := ProcessOf(pid); err == nil {
-			known[pid] = p
+		p, err := ProcessOf(pid)
+		if err != nil {
+			continue
+		}
+		known[pid] = p
+		if tid, _ := livingThread(pid, &b); tid == pid { // all its threads are where the first one is
+			continue
+		}
+		if l, left := hasLeft(root, s.Record.Cgroup, p, &b); left {
+			out = append(out, l)
 		}
 	}
 	for pid, p := range s.members { // only one look at a time is under way
 		if _, is := known[pid]; is {
 			continue
 		}
-		if l, left := s.hasLeft(root, p); left {
-			out, known[pid] = append(out, l), p // until it ends, or comes back
+		l, left := hasLeft(root, s.Record.Cgroup, p, &b)
+		if left {
+			out = append(out, l)
+		}
+		if left || unknown != nil && p.Alive() {
+			known[pid] = p // until it ends, or comes back
 		}
 	}
 	s.members = known
 	return out
 }
 
-// hasLeft asks where a process is; one that is ending is nowhere.
-func (s *Sandbox) hasLeft(root string, p Process) (l LeftProcess, left bool) {
-	path, err := cgroupOfProcess(root, p.PID)
-	path = strings.TrimSuffix(path, " (deleted)")
-	if err != nil || within(path, s.Record.Cgroup) || !p.Alive() {
-		return l, false
-	}
-	return LeftProcess{p, commOf(p.PID), path}, true
+// hasLeft asks where the threads of a process are that live: the first one
+// stays where it ended. One that is ending is nowhere.
+func hasLeft(root, cgroup string, p Process, b *bounds) (l LeftProcess, left bool) {
+	_ = eachThread(p.PID, b, func(tid int) (bool, error) {
+		if _, err := statusOf(p.PID, tid); err != nil {
+			return false, nil
+		}
+		path, err := cgroupOfThread(root, p.PID, tid)
+		path = strings.TrimSuffix(path, " (deleted)")
+		if err == nil && !within(path, cgroup) && p.Alive() {
+			l, left = LeftProcess{p, commOf(p.PID), path}, true
+		}
+		return left, nil
+	}) // what cannot be read has ended
+	return l, left
 }
 
 // recordLeft records a process that has left, and ends it unless only reports

@@ -24,7 +24,7 @@ import (
 type LooseSocket struct {
 	PID  int    `json:"pid"`
 	Comm string `json:"comm"` // what the process says it is
-	FD   int    `json:"fd"`
+	FD   int    `json:"fd"`   // -1: all of them
 	What string `json:"what"`
 	Why  string `json:"why"`
 
@@ -32,6 +32,9 @@ type LooseSocket struct {
 }
 
 func (l LooseSocket) String() string {
+	if l.FD < 0 {
+		return fmt.Sprintf("process %d (%s): %s", l.PID, l.Comm, l.Why)
+	}
 	return fmt.Sprintf("process %d (%s), descriptor %d: %s: %s", l.PID, l.Comm, l.FD, l.What, l.Why)
 }
 
@@ -78,22 +81,38 @@ func (l *looseLook) all(pids []int) (done int, err error) {
 	return done, nil
 }
 
+// process looks at the descriptors of a thread that lives: until the thread
+// lives afterwards too, they may have been none.
 func (l *looseLook) process(pid int) error {
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
+	for range changes {
+		tid, err := livingThread(pid, &l.bounds)
+		if err != nil || tid == 0 {
+			return err
+		}
+		pidfd, err := openLiving(pid, tid)
+		if errors.Is(err, unix.EINVAL) && tid != pid {
+			l.add(pid, -1, "process", "its first thread has ended: its descriptors cannot be read before Linux 6.9", 0)
+			return nil
+		}
+		if err == nil {
+			err = eachDescriptor(threadDir(pid, tid), &l.bounds, func(n int, link string) error { return l.descriptor(pid, tid, pidfd, n, link) })
+			unix.Close(pidfd)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) || l.bounds.reached() {
+			return err
+		}
+		if _, err := statusOf(pid, tid); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(pidfd)
-	return eachDescriptor(pid, &l.bounds, func(n int, link string) error { return l.descriptor(pid, pidfd, n, link) })
+	l.add(pid, -1, "process", "its threads end one after the other while they are looked at", 0)
+	return nil
 }
 
-// eachDescriptor calls fn with each descriptor of a process and what /proc says
+// eachDescriptor calls fn with each descriptor of a thread and what /proc says
 // of it, as far as the bounds go.
-func eachDescriptor(pid int, b *bounds, fn func(n int, link string) error) error {
-	dir, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
+func eachDescriptor(thread string, b *bounds, fn func(n int, link string) error) error {
+	dir, err := os.Open(thread + "/fd")
 	if gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH); gone {
 		return nil
 	}
@@ -145,7 +164,7 @@ func socketLink(link string) (inode uint64, ok bool) {
 // changes is how often a descriptor may be another one than a moment ago.
 const changes = 3
 
-func (l *looseLook) descriptor(pid, pidfd, n int, link string) error {
+func (l *looseLook) descriptor(pid, tid, pidfd, n int, link string) error {
 	if why := packetFiles[link]; why != "" {
 		l.add(pid, n, link, why, 0)
 		return nil
@@ -172,7 +191,7 @@ func (l *looseLook) descriptor(pid, pidfd, n int, link string) error {
 			return nil
 		}
 		// The number belongs to something else by now: look at that.
-		link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, n))
+		link, err := os.Readlink(fmt.Sprintf("%s/fd/%d", threadDir(pid, tid), n))
 		if err != nil {
 			return nil
 		}
@@ -319,14 +338,27 @@ func sockaddrText(sa unix.Sockaddr) string {
 	return "?"
 }
 
-// treePIDs lists the processes of a cgroup and of those below it.
+// treePIDs lists the processes of a cgroup and of those below it. One whose
+// first thread has ended is where its other threads are, and may be listed by
+// them alone (cgroup.threads).
 func treePIDs(path string) ([]int, error) {
+	b := newBounds()
 	var out []int
+	threads := map[int]bool{}
 	err := filepath.WalkDir(path, func(dir string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {
-			var pids []int
+			if !b.take() {
+				return fs.SkipAll
+			}
+			var pids, tids []int
 			pids, err = cgroupPIDs(dir)
 			out = append(out, pids...)
+			if err == nil {
+				tids, err = cgroupList(dir, "cgroup.threads")
+			}
+			for _, tid := range tids {
+				threads[tid] = true
+			}
 		}
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 			return nil // removed meanwhile
@@ -336,6 +368,12 @@ func treePIDs(path string) ([]int, error) {
 		}
 		return err
 	})
+	if err == nil {
+		out, err = withThreads(out, threads, &b)
+	}
+	if err == nil && b.reached() {
+		err = fmt.Errorf("there are more than %d cgroups and threads, or reading them takes more than %s", lookDescriptors, lookTime)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("processes of the cgroup: %w", err)
 	}
@@ -343,20 +381,64 @@ func treePIDs(path string) ([]int, error) {
 	return slices.Compact(out), nil
 }
 
-// oneNetwork opens the network namespace that all processes are in.
-func oneNetwork(pids []int) (inode uint64, ns *os.File, err error) {
-	others := map[uint64]int{} // the first process of each
+// withThreads adds the processes of threads that none of the listed ones has.
+func withThreads(pids []int, threads map[int]bool, b *bounds) ([]int, error) {
 	for _, pid := range pids {
-		all, err := namespacesOf(strconv.Itoa(pid))
+		if delete(threads, pid); len(threads) == 0 {
+			return pids, nil
+		}
+	}
+	for _, pid := range pids {
+		err := eachThread(pid, b, func(tid int) (bool, error) {
+			delete(threads, tid)
+			return false, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for tid := range threads {
+		if !b.take() {
+			break
+		}
+		st, err := readStatus(tid)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
+			return nil, err
+		}
+		pid, err := strconv.Atoi(st["Tgid"])
+		if err != nil {
+			return nil, fmt.Errorf("process of thread %d: %w", tid, err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+// oneNetwork opens the network namespace that all threads of the processes are
+// in.
+func oneNetwork(pids []int) (inode uint64, ns *os.File, err error) {
+	b := newBounds()
+	others := map[uint64]int{} // the first process of each
+	for _, pid := range pids {
+		err := eachThread(pid, &b, func(tid int) (bool, error) {
+			all, err := namespacesOf(fmt.Sprintf("%d/task/%d", pid, tid))
+			if errors.Is(err, fs.ErrNotExist) {
+				return false, nil
+			}
+			if _, known := others[all["net"]]; err == nil && !known {
+				others[all["net"]] = pid
+			}
+			return false, err
+		})
+		if err != nil {
 			return 0, nil, err
 		}
-		if _, known := others[all["net"]]; !known {
-			others[all["net"]] = pid
-		}
+	}
+	if b.reached() {
+		return 0, nil, fmt.Errorf("the processes have more than %d threads, or reading their network namespaces takes more than %s", lookDescriptors, lookTime)
 	}
 	if len(others) != 1 {
 		var list []string
@@ -375,7 +457,12 @@ func oneNetwork(pids []int) (inode uint64, ns *os.File, err error) {
 
 // openNetwork opens the namespace of a process if it is the expected one.
 func openNetwork(pid int, inode uint64) (*os.File, error) {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	b := newBounds()
+	tid, err := livingThread(pid, &b)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := os.Open(threadDir(pid, tid) + "/ns/net")
 	if err != nil {
 		return nil, err
 	}
@@ -388,8 +475,10 @@ func openNetwork(pid int, inode uint64) (*os.File, error) {
 }
 
 // cgroupOfProcess returns the absolute path of a process's cgroup v2.
-func cgroupOfProcess(root string, pid int) (string, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+func cgroupOfProcess(root string, pid int) (string, error) { return cgroupOfThread(root, pid, pid) }
+
+func cgroupOfThread(root string, pid, tid int) (string, error) {
+	b, err := os.ReadFile(threadDir(pid, tid) + "/cgroup")
 	if err != nil {
 		return "", err
 	}

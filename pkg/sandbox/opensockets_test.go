@@ -199,7 +199,7 @@ func TestDescriptorThatChanges(t *testing.T) {
 	h := handOf(t, make(chan struct{}, 1))
 	defer h.close()
 	l := &looseLook{pids: []int{pid}, hand: h, bounds: newBounds(), seen: map[uint64]bool{}}
-	if err := l.descriptor(pid, pidfd, 3, "socket:[7]"); err != nil { // as /proc said it a moment ago
+	if err := l.descriptor(pid, pid, pidfd, 3, "socket:[7]"); err != nil { // as /proc said it a moment ago
 		t.Fatal(err)
 	}
 	if l.seen[7] {
