@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -366,6 +367,10 @@ func (s *Sandbox) EndOlder(netnsFD int, l Listening) (int, error) {
 	return n, err
 }
 
+// walkTime bounds how long cgroups below one are listed: whoever runs there may
+// make as many as the limits above allow (cgroup.max.descendants).
+const walkTime = 5 * time.Second
+
 // cgroups are the ids of the cgroup and, for what was running before, of those
 // below it: a socket belongs to the one it was made in.
 func (s *Sandbox) cgroups() (map[uint64]bool, error) {
@@ -373,8 +378,11 @@ func (s *Sandbox) cgroups() (map[uint64]bool, error) {
 	if !s.running {
 		return out, nil
 	}
+	until := time.Now().Add(walkTime)
 	err := filepath.WalkDir(s.cg.path()+"/.", func(_ string, d fs.DirEntry, err error) error {
 		switch {
+		case time.Now().After(until):
+			return fmt.Errorf("there are so many that listing them takes more than %s (%d so far)", walkTime, len(out))
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV):
 			return nil // removed meanwhile
 		case err != nil:

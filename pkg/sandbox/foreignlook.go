@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -38,8 +39,8 @@ func (l LeftProcess) String() string {
 
 // bounds of one look: whatever adopted processes hold, a look ends.
 type bounds struct {
-	left  int       // descriptors
-	until time.Time // and the time, asked every so often
+	left  int       // descriptors or threads
+	until time.Time // and the time
 	cut   bool
 }
 
@@ -53,12 +54,18 @@ const (
 
 func newBounds() bounds { return bounds{left: lookDescriptors, until: time.Now().Add(lookTime)} }
 
-// take takes one descriptor.
+// take takes one descriptor, or one thread.
 func (b *bounds) take() bool {
-	if b.left--; b.left < 0 || b.left%64 == 0 && time.Now().After(b.until) {
+	if b.left--; b.left < 0 {
 		b.cut = true
 	}
-	return !b.cut
+	return !b.late()
+}
+
+// late says that there is no time left, or nothing else.
+func (b *bounds) late() bool {
+	b.cut = b.cut || time.Now().After(b.until)
+	return b.cut
 }
 
 func (b *bounds) reached() bool { return b.cut }
@@ -111,11 +118,33 @@ func (s *Sandbox) lookAtForeign(b bounds) (Sighting, error) {
 		at.keep(before, order[done:])
 	}
 	s.mu.Unlock()
-	if at.Powers, err = privileges(pids); err != nil {
-		return Sighting{}, err
-	}
-	at.Ways, err = waysOut(s.Record.Cgroup, pids)
+	err = s.lookAtPowers(&at, before, pids)
 	return at, err
+}
+
+// lookAtPowers looks at what the processes may do, within bounds of its own.
+func (s *Sandbox) lookAtPowers(at *Sighting, before Sighting, pids []int) error {
+	m, err := newMayDo(s.Record.Cgroup, newBounds())
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	order := beginAt(pids, s.powersFrom)
+	s.mu.Unlock()
+	done, err := m.all(order)
+	if err != nil {
+		return err
+	}
+	m.into(at, before)
+	from := 0
+	if m.bounds.reached() {
+		from = order[min(max(done, 1), len(order)-1)]
+		at.Cut = strings.TrimPrefix(at.Cut+fmt.Sprintf("; what they may do is asked of %d threads or for %s: it was of %d of %d processes", lookDescriptors, lookTime, done, len(pids)), "; ")
+	}
+	s.mu.Lock()
+	s.powersFrom = from
+	s.mu.Unlock()
+	return nil
 }
 
 // why says why a look was cut that has been through so many processes.
@@ -173,9 +202,14 @@ func (s *Sandbox) networks() (out []*os.File) {
 // does already: what they hold must not take attestation's turn of the node.
 func (s *Sandbox) lookSoon() {
 	s.mu.Lock()
-	busy := s.looking
-	s.looking = true
+	busy, late := s.looking, s.lookLate()
+	if !busy {
+		s.looking, s.lookSince, s.lateSaid = true, time.Now(), false
+	}
 	s.mu.Unlock()
+	if late {
+		s.recordLate()
+	}
 	if busy {
 		return
 	}
@@ -193,6 +227,26 @@ func (s *Sandbox) lookSoon() {
 			s.lookOnce()
 		}
 	}()
+}
+
+// lookLate says, once, that a look that is under way or waits for its turn is
+// older than two intervals.
+func (s *Sandbox) lookLate() bool {
+	every := cmp.Or(s.m.o.Attestation.Every, DefaultAttestation)
+	if !s.looking || s.lateSaid || time.Since(s.lookSince) <= 2*every {
+		return false
+	}
+	s.lateSaid = true
+	return true
+}
+
+func (s *Sandbox) recordLate() {
+	e := s.event(event.KindTamper)
+	e.Verdict, e.Severity, e.Activity, e.Layer = event.Observed, event.SeverityHigh, "unenforced", "keeper"
+	e.Reason, e.ReasonCode = "the look at adopted processes that is due has not ended: what they opened or who left meanwhile is not known", "look-late"
+	e.Detail = fmt.Sprintf("it has been under way, or waited for its turn among %d at once, for more than two intervals of attestation", looksAtOnce)
+	e.Remedy = "adopt fewer processes, or attest less often; one of this sandbox or of another that holds up looks is to be ended"
+	s.append(e)
 }
 
 // lookOnce looks and tells what is new.

@@ -171,3 +171,95 @@ func TestLeavingWithoutFirstThread(t *testing.T) {
 		t.Errorf("it came back: %v", left)
 	}
 }
+
+// Each thread has capabilities of its own.
+func TestPowersOfOneThread(t *testing.T) {
+	const drop = "ctypes.CDLL(None).syscall(117, 65534, 65534, 65534)" // setresuid of x86-64: of this thread alone
+	program := `
+import ctypes, threading, time
+def other():
+    %s
+    %s
+    time.sleep(1000)
+threading.Thread(target=other).start()
+%s
+time.sleep(1000)
+`
+	const ready = `print("ready", flush=True)`
+	root, err := kernel.CgroupRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, none := python(t, fmt.Sprintf(program, "pass", "pass", drop+"\n"+ready)), python(t, fmt.Sprintf(program, drop, "pass", drop+"\ntime.sleep(1)\n"+ready))
+	if st, err := readStatus(one); err != nil || strings.Trim(st["CapEff"]+st["CapPrm"], "0") != "" {
+		t.Skipf("system call 117 does not take the capabilities of one thread on this machine: %v", err)
+	}
+	if at := mayDoOf(t, root, newBounds(), one); len(at.Powers) != len(undoing) {
+		t.Errorf("powers %q", at.Powers)
+	}
+	if at := mayDoOf(t, root, newBounds(), none); len(at.Powers) != 0 {
+		t.Errorf("control: powers %q", at.Powers)
+	}
+	m, err := newMayDo(root, bounds{left: 1, until: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := m.all([]int{none, one}); done != 0 || err != nil || !m.bounds.reached() {
+		t.Errorf("bounds of one thread: %d processes, %v, cut %t", done, err, m.bounds.reached())
+	}
+	before, at := Sighting{Powers: []string{"process 7 has CAP_NET_RAW: it is known"}, Ways: []string{"a way"}}, Sighting{}
+	if m.into(&at, before); fmt.Sprint(at.Powers, at.Ways) != fmt.Sprint(before.Powers, before.Ways) {
+		t.Errorf("what was known before is kept: %q, %q", at.Powers, at.Ways)
+	}
+}
+
+// A process with more mounts than are read may have any among them.
+func TestManyMountsAreNotRead(t *testing.T) {
+	root, err := kernel.CgroupRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts := func(n int) int {
+		return python(t, fmt.Sprintf(`
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, *args):
+    if getattr(libc, name)(*args) != 0: raise OSError(ctypes.get_errno(), name)
+call("unshare", 0x20000)
+call("mount", b"none", b"/", None, 0x44000, None)
+for line in reversed(open("/proc/self/mountinfo").readlines()):
+    if " - cgroup2 " in line: call("umount2", line.split()[4].encode(), 2)
+call("mount", b"none", b"/tmp", b"tmpfs", 0, None)
+where = "/tmp" + ("/" + "d" * 250) * 15
+os.makedirs(where)
+for _ in range(%d): call("mount", b"none", where.encode(), b"tmpfs", 0, None)
+print("ready", flush=True)
+time.sleep(1000)
+`, n))
+	}
+	cgroup := filepath.Join(root, "some")
+	few, many := mounts(1), mounts(300)
+	if at := mayDoOf(t, cgroup, newBounds(), few); len(at.Ways) != 0 {
+		t.Errorf("control: %q", at.Ways)
+	}
+	m, err := newMayDo(cgroup, newBounds())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.all([]int{many}); err != nil || m.way == "" {
+		t.Errorf("way %q, %v", m.way, err)
+	}
+	if len(m.mounts) != 1 {
+		t.Fatalf("%d views of mounts", len(m.mounts))
+	}
+	for view := range m.mounts { // it is not read again
+		m.mounts[view], m.way = nil, ""
+	}
+	if _, err := m.all([]int{many}); err != nil || m.way != "" {
+		t.Errorf("read again: way %q, %v", m.way, err)
+	}
+	late := &mayDo{bounds: bounds{left: 10, until: time.Now()}}
+	if text, err := late.mountinfo(threadDir(many, many)); err != nil || text != "" || !late.bounds.reached() {
+		t.Errorf("no time: read %d bytes, %v", len(text), err)
+	}
+}
