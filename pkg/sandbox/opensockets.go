@@ -38,6 +38,14 @@ func (l LooseSocket) String() string {
 	return fmt.Sprintf("process %d (%s), descriptor %d: %s: %s", l.PID, l.Comm, l.FD, l.What, l.Why)
 }
 
+// Place names it for people.
+func (l LooseSocket) Place() string {
+	if l.FD < 0 {
+		return fmt.Sprintf("descriptors of process %d", l.PID)
+	}
+	return fmt.Sprintf("descriptor %d of process %d", l.FD, l.PID)
+}
+
 // same says that it is what was told before, whatever the process calls itself
 // by now.
 func (l LooseSocket) same(o LooseSocket) bool {
