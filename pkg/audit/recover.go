@@ -141,7 +141,7 @@ func (l *Log) sealDamaged(n int, t tail) (done bool, err error) {
 	name := l.w.segs[n].name()
 	l.log.Error("audit segment is damaged", "segment", name, "at", t.bad)
 	l.own = append(l.own, event.Event{
-		Kind: event.KindTamper, Source: "keeper", Activity: "audit log damaged", Object: name, Layer: "audit", Time: l.opt.Now(),
+		Kind: event.KindTamper, Source: "keeper", Verdict: event.Observed, Activity: "audit log damaged", Object: name, Layer: "audit", Time: l.opt.Now(),
 		ReasonCode: "log-damaged", Reason: "a segment of the audit log holds a bad record", Detail: t.bad,
 	})
 	if t.last.seq == 0 {

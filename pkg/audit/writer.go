@@ -381,7 +381,7 @@ func (l *Log) segmentGone(b *batch) {
 	}
 	w.file, w.dirty = nil, false
 	b.own = append(b.own, event.Event{
-		Kind: event.KindTamper, Time: l.opt.Now(), Source: "keeper", Activity: "segment removed", Object: name, Layer: "audit",
+		Kind: event.KindTamper, Time: l.opt.Now(), Source: "keeper", Verdict: event.Observed, Activity: "segment removed", Object: name, Layer: "audit",
 		ReasonCode: "segment-removed", Reason: "the segment that was being written has lost its name; its records are gone from the log",
 	})
 }

@@ -168,7 +168,7 @@ func describeForeign(v *api.Sandbox, s *sandbox.Sandbox) {
 		v.Parts = append(v.Parts, api.Part{Name: fmt.Sprintf("process %d", l.PID), State: api.Unenforced, Detail: "it has left the cgroup: " + l.String(), Remedy: "end it"})
 	}
 	for _, l := range at.Loose {
-		v.Parts = append(v.Parts, api.Part{Name: fmt.Sprintf("descriptor %d of process %d", l.FD, l.PID), State: api.Unenforced, Detail: l.What + ": " + l.Why})
+		v.Parts = append(v.Parts, api.Part{Name: l.Place(), State: api.Unenforced, Detail: l.What + ": " + l.Why})
 	}
 	if at.More > 0 {
 		v.Parts = append(v.Parts, api.Part{Name: "more descriptors", State: api.Unenforced, Detail: fmt.Sprintf("%d more are outside of the fence and are not listed", at.More)})

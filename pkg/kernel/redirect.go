@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -384,15 +385,23 @@ func (s *Sandbox) EndOlder(netnsFD int, l Listening) (int, error) {
 	return n, err
 }
 
+// walkTime bounds how long cgroups below one are listed: whoever runs there may
+// make as many as the limits above allow (cgroup.max.descendants).
+const walkTime = 5 * time.Second
+
 // cgroups are the ids of the cgroup and, for what was running before, of those
 // below it: a socket belongs to the one it was made in.
-func (s *Sandbox) cgroups() (map[uint64]bool, error) {
+func (s *Sandbox) cgroups() (map[uint64]bool, error) { return s.cgroupsUntil(time.Now().Add(walkTime)) }
+
+func (s *Sandbox) cgroupsUntil(until time.Time) (map[uint64]bool, error) {
 	out := map[uint64]bool{s.cg.id: true}
 	if !s.running {
 		return out, nil
 	}
 	err := filepath.WalkDir(s.cg.path()+"/.", func(_ string, d fs.DirEntry, err error) error {
 		switch {
+		case time.Now().After(until):
+			return fmt.Errorf("there are so many that listing them takes more than %s", walkTime)
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV):
 			return nil // removed meanwhile
 		case err != nil:

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
@@ -438,6 +439,18 @@ func TestAdoptedServer(t *testing.T) {
 				t.Errorf("outwards: %v at %s", r.Errno, r.Step)
 			}
 		})
+	}
+}
+
+// Listing the cgroups below an adopted one ends.
+func TestCgroupsBelowAreBounded(t *testing.T) {
+	p := newPod(t)
+	p.adopt(FlagDNS)
+	if own, err := p.box.cgroups(); err != nil || !own[p.box.cg.id] {
+		t.Errorf("control: %v, %v", own, err)
+	}
+	if own, err := p.box.cgroupsUntil(time.Now()); err == nil {
+		t.Errorf("no time: %v", own)
 	}
 }
 

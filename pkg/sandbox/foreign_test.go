@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/kernel"
 )
 
 func TestWithin(t *testing.T) {
@@ -46,10 +47,11 @@ func TestOfAnother(t *testing.T) {
 
 // What a process holds is read from the kernel's words.
 func TestPrivileges(t *testing.T) {
-	got, err := privileges([]int{os.Getpid()})
+	root, err := kernel.CgroupRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
+	got := mayDoOf(t, root, newBounds(), os.Getpid()).Powers
 	st, err := readStatus(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
@@ -57,8 +59,8 @@ func TestPrivileges(t *testing.T) {
 	if none := st["CapEff"] == "0000000000000000" && st["CapPrm"] == "0000000000000000"; none != (len(got) == 0) {
 		t.Errorf("CapEff %s: %q", st["CapEff"], got)
 	}
-	if got, err := privileges([]int{1 << 30}); err != nil || len(got) != 0 {
-		t.Errorf("a process that has ended: %q %v", got, err)
+	if got := mayDoOf(t, root, newBounds(), 1<<30).Powers; len(got) != 0 {
+		t.Errorf("a process that has ended: %q", got)
 	}
 }
 
@@ -110,6 +112,25 @@ func TestLooksTakeNobodysTurn(t *testing.T) {
 	}
 	if n := len(b.looks); n != 0 {
 		t.Errorf("%d turns are taken", n)
+	}
+}
+
+// A look that does not end, or does not begin, is told once.
+func TestLateLooksAreTold(t *testing.T) {
+	b := newBench(t, "")
+	told := func(since time.Duration, calls int) int {
+		s := &Sandbox{m: b.Manager, ended: make(chan struct{}), looking: true, lookSince: time.Now().Add(-since)}
+		n := len(b.log.of(event.KindTamper))
+		for range calls {
+			s.lookSoon()
+		}
+		return len(b.log.of(event.KindTamper)) - n
+	}
+	if n := told(DefaultAttestation, 3); n != 0 {
+		t.Errorf("control: told %d times", n)
+	}
+	if n := told(3*DefaultAttestation, 3); n != 1 {
+		t.Errorf("told %d times", n)
 	}
 }
 

@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -38,8 +39,8 @@ func (l LeftProcess) String() string {
 
 // bounds of one look: whatever adopted processes hold, a look ends.
 type bounds struct {
-	left  int       // descriptors
-	until time.Time // and the time, asked every so often
+	left  int       // descriptors or threads
+	until time.Time // and the time
 	cut   bool
 }
 
@@ -53,12 +54,18 @@ const (
 
 func newBounds() bounds { return bounds{left: lookDescriptors, until: time.Now().Add(lookTime)} }
 
-// take takes one descriptor.
+// take takes one descriptor, or one thread.
 func (b *bounds) take() bool {
-	if b.left--; b.left < 0 || b.left%64 == 0 && time.Now().After(b.until) {
+	if b.left--; b.left < 0 {
 		b.cut = true
 	}
-	return !b.cut
+	return !b.late()
+}
+
+// late says that there is no time left, or nothing else.
+func (b *bounds) late() bool {
+	b.cut = b.cut || time.Now().After(b.until)
+	return b.cut
 }
 
 func (b *bounds) reached() bool { return b.cut }
@@ -80,7 +87,12 @@ func (s *Sandbox) lookAtForeign(b bounds) (Sighting, error) {
 		return Sighting{}, err
 	}
 	at := Sighting{At: time.Now()}
-	l := looseLook{number: s.Record.Number, unix: s.Record.Unix, pids: pids, bounds: b, seen: map[uint64]bool{}}
+	h, err := s.newHand()
+	if err != nil {
+		return Sighting{}, err
+	}
+	defer h.close()
+	l := looseLook{number: s.Record.Number, unix: s.Record.Unix, pids: pids, hand: h, bounds: b, seen: map[uint64]bool{}}
 	s.mu.Lock()
 	before, first := s.sighting, s.lookFrom
 	s.mu.Unlock()
@@ -95,22 +107,67 @@ func (s *Sandbox) lookAtForeign(b bounds) (Sighting, error) {
 	at.Loose, at.More = l.found, l.more
 	s.mu.Lock()
 	s.lookFrom = 0
+	if l.hung {
+		s.hung = h
+	}
 	if l.bounds.reached() {
 		if done < len(order) {
 			s.lookFrom = order[min(max(done, 1), len(order)-1)] // one process alone may be too much
 		}
-		at.Cut = fmt.Sprintf("a look ends after %d descriptors or %s: %d of %d processes were looked through to their end", lookDescriptors, lookTime, done, len(pids))
-		if done == len(order) {
-			at.Cut = fmt.Sprintf("the machine's other processes have more than %d descriptors, or reading them takes more than %s: who else holds the other ends of unix sockets is not known", outsideDescriptors, lookTime)
-		}
+		at.Cut = l.why(done)
 		at.keep(before, order[done:])
 	}
 	s.mu.Unlock()
-	if at.Powers, err = privileges(pids); err != nil {
-		return Sighting{}, err
-	}
-	at.Ways, err = waysOut(s.Record.Cgroup, pids)
+	err = s.lookAtPowers(&at, before, pids)
 	return at, err
+}
+
+// lookAtPowers looks at what the processes may do, within bounds of its own.
+func (s *Sandbox) lookAtPowers(at *Sighting, before Sighting, pids []int) error {
+	m, err := newMayDo(s.Record.Cgroup, newBounds())
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	order := beginAt(pids, s.powersFrom)
+	s.mu.Unlock()
+	done, err := m.all(order)
+	if err != nil {
+		return err
+	}
+	m.into(at, before)
+	from := 0
+	if m.bounds.reached() {
+		from = order[min(max(done, 1), len(order)-1)]
+		at.Cut = strings.TrimPrefix(at.Cut+fmt.Sprintf("; what they may do is asked of %d threads or for %s: it was of %d of %d processes", lookDescriptors, lookTime, done, len(pids)), "; ")
+	}
+	s.mu.Lock()
+	s.powersFrom = from
+	s.mu.Unlock()
+	return nil
+}
+
+// why says why a look was cut that has been through so many processes.
+func (l *looseLook) why(done int) string {
+	switch {
+	case l.hung:
+		return "a thread of the keeper waits in the kernel at a descriptor, so that the look ended there"
+	case done == len(l.pids):
+		return fmt.Sprintf("the machine's other processes have more than %d descriptors, or reading them takes more than %s: who else holds the other ends of unix sockets is not known", outsideDescriptors, lookTime)
+	}
+	return fmt.Sprintf("a look ends after %d descriptors or %s: %d of %d processes were looked through to their end", lookDescriptors, lookTime, done, len(l.pids))
+}
+
+// newHand starts a thread for a look, unless the one of an earlier look hangs
+// yet: each look would lose one more.
+func (s *Sandbox) newHand() (*hand, error) {
+	s.mu.Lock()
+	hung := s.hung
+	s.mu.Unlock()
+	if hung != nil && hung.hangs() {
+		return nil, errors.New("the thread of an earlier look waits in the kernel at a descriptor of these processes: end them, or release them")
+	}
+	return newHand(s.m.hands)
 }
 
 // beginAt turns the list so that it begins with the first pid that is not less.
@@ -145,9 +202,14 @@ func (s *Sandbox) networks() (out []*os.File) {
 // does already: what they hold must not take attestation's turn of the node.
 func (s *Sandbox) lookSoon() {
 	s.mu.Lock()
-	busy := s.looking
-	s.looking = true
+	busy, late := s.looking, s.lookLate()
+	if !busy {
+		s.looking, s.lookSince, s.lateSaid = true, time.Now(), false
+	}
 	s.mu.Unlock()
+	if late {
+		s.recordLate()
+	}
 	if busy {
 		return
 	}
@@ -165,6 +227,26 @@ func (s *Sandbox) lookSoon() {
 			s.lookOnce()
 		}
 	}()
+}
+
+// lookLate says, once, that a look that is under way or waits for its turn is
+// older than two intervals.
+func (s *Sandbox) lookLate() bool {
+	every := cmp.Or(s.m.o.Attestation.Every, DefaultAttestation)
+	if !s.looking || s.lateSaid || time.Since(s.lookSince) <= 2*every {
+		return false
+	}
+	s.lateSaid = true
+	return true
+}
+
+func (s *Sandbox) recordLate() {
+	e := s.event(event.KindTamper)
+	e.Verdict, e.Severity, e.Activity, e.Layer = event.Observed, event.SeverityHigh, "unenforced", "keeper"
+	e.Reason, e.ReasonCode = "the look at adopted processes that is due has not ended: what they opened or who left meanwhile is not known", "look-late"
+	e.Detail = fmt.Sprintf("it has been under way, or waited for its turn among %d at once, for more than two intervals of attestation", looksAtOnce)
+	e.Remedy = "adopt fewer processes, or attest less often; one of this sandbox or of another that holds up looks is to be ended"
+	s.append(e)
 }
 
 // lookOnce looks and tells what is new.
@@ -264,36 +346,53 @@ func (s *Sandbox) leavers() (out []LeftProcess) {
 	if err != nil {
 		return nil
 	}
-	pids, err := treePIDs(s.Record.Cgroup)
-	if err != nil {
-		return nil // the next comparison of the programs says what is wrong with the cgroup
-	}
+	pids, unknown := treePIDs(s.Record.Cgroup) // the look itself says what is wrong with the cgroup
+	b := newBounds()
 	known := make(map[int]Process, len(pids))
 	for _, pid := range pids {
-		if p, err := ProcessOf(pid); err == nil {
-			known[pid] = p
+		p, err := ProcessOf(pid)
+		if err != nil {
+			continue
+		}
+		known[pid] = p
+		if tid, _ := livingThread(pid, &b); tid == pid { // all its threads are where the first one is
+			continue
+		}
+		if l, left := hasLeft(root, s.Record.Cgroup, p, &b); left {
+			out = append(out, l)
 		}
 	}
 	for pid, p := range s.members { // only one look at a time is under way
 		if _, is := known[pid]; is {
 			continue
 		}
-		if l, left := s.hasLeft(root, p); left {
-			out, known[pid] = append(out, l), p // until it ends, or comes back
+		l, left := hasLeft(root, s.Record.Cgroup, p, &b)
+		if left {
+			out = append(out, l)
+		}
+		if left || unknown != nil && p.Alive() {
+			known[pid] = p // until it ends, or comes back
 		}
 	}
 	s.members = known
 	return out
 }
 
-// hasLeft asks where a process is; one that is ending is nowhere.
-func (s *Sandbox) hasLeft(root string, p Process) (l LeftProcess, left bool) {
-	path, err := cgroupOfProcess(root, p.PID)
-	path = strings.TrimSuffix(path, " (deleted)")
-	if err != nil || within(path, s.Record.Cgroup) || !p.Alive() {
-		return l, false
-	}
-	return LeftProcess{p, commOf(p.PID), path}, true
+// hasLeft asks where the threads of a process are that live: the first one
+// stays where it ended. One that is ending is nowhere.
+func hasLeft(root, cgroup string, p Process, b *bounds) (l LeftProcess, left bool) {
+	_ = eachThread(p.PID, b, func(tid int) (bool, error) {
+		if _, err := statusOf(p.PID, tid); err != nil {
+			return false, nil
+		}
+		path, err := cgroupOfThread(root, p.PID, tid)
+		path = strings.TrimSuffix(path, " (deleted)")
+		if err == nil && !within(path, cgroup) && p.Alive() {
+			l, left = LeftProcess{p, commOf(p.PID), path}, true
+		}
+		return left, nil
+	}) // what cannot be read has ended
+	return l, left
 }
 
 // recordLeft records a process that has left, and ends it unless only reports

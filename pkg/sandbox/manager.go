@@ -132,6 +132,7 @@ type Manager struct {
 	sparing sync.Mutex // one spare at a time; taken before mu
 
 	looks    chan struct{} // looks at adopted processes that are under way
+	hands    chan struct{} // their threads, and those that hang
 	adopting sync.Mutex    // one adoption of running processes at a time: two of one cgroup would share its state
 
 	filterMu sync.Mutex // guards filters; compiling takes a while
@@ -147,7 +148,7 @@ func NewManager(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
-	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{}, looks: make(chan struct{}, looksAtOnce),
+	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{}, looks: make(chan struct{}, looksAtOnce), hands: make(chan struct{}, maxHands),
 		compiled: map[uint32]*policy.Snapshot{}, hits: map[RuleKey]uint64{}, filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 

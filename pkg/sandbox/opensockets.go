@@ -24,7 +24,7 @@ import (
 type LooseSocket struct {
 	PID  int    `json:"pid"`
 	Comm string `json:"comm"` // what the process says it is
-	FD   int    `json:"fd"`
+	FD   int    `json:"fd"`   // -1: all of them
 	What string `json:"what"`
 	Why  string `json:"why"`
 
@@ -32,7 +32,18 @@ type LooseSocket struct {
 }
 
 func (l LooseSocket) String() string {
+	if l.FD < 0 {
+		return fmt.Sprintf("process %d (%s): %s", l.PID, l.Comm, l.Why)
+	}
 	return fmt.Sprintf("process %d (%s), descriptor %d: %s: %s", l.PID, l.Comm, l.FD, l.What, l.Why)
+}
+
+// Place names it for people.
+func (l LooseSocket) Place() string {
+	if l.FD < 0 {
+		return fmt.Sprintf("descriptors of process %d", l.PID)
+	}
+	return fmt.Sprintf("descriptor %d of process %d", l.FD, l.PID)
 }
 
 // same says that it is what was told before, whatever the process calls itself
@@ -55,6 +66,8 @@ type looseLook struct {
 	number uint32
 	unix   bool // unix sockets are open
 	pids   []int
+	hand   *hand // copies the sockets
+	hung   bool  // and did not come back from one of them
 	bounds bounds
 	seen   map[uint64]bool // by inode: workers share what their parent opened
 	ends   []unixEnd       // connected unix sockets, to be settled at the end
@@ -77,22 +90,38 @@ func (l *looseLook) all(pids []int) (done int, err error) {
 	return done, nil
 }
 
+// process looks at the descriptors of a thread that lives: until the thread
+// lives afterwards too, they may have been none.
 func (l *looseLook) process(pid int) error {
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
+	for range changes {
+		tid, err := livingThread(pid, &l.bounds)
+		if err != nil || tid == 0 {
+			return err
+		}
+		pidfd, err := openLiving(pid, tid)
+		if errors.Is(err, unix.EINVAL) && tid != pid {
+			l.add(pid, -1, "process", "its first thread has ended: its descriptors cannot be read before Linux 6.9", 0)
+			return nil
+		}
+		if err == nil {
+			err = eachDescriptor(threadDir(pid, tid), &l.bounds, func(n int, link string) error { return l.descriptor(pid, tid, pidfd, n, link) })
+			unix.Close(pidfd)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) || l.bounds.reached() {
+			return err
+		}
+		if _, err := statusOf(pid, tid); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(pidfd)
-	return eachDescriptor(pid, &l.bounds, func(n int, link string) error { return l.descriptor(pid, pidfd, n, link) })
+	l.add(pid, -1, "process", "its threads end one after the other while they are looked at", 0)
+	return nil
 }
 
-// eachDescriptor calls fn with each descriptor of a process and what /proc says
+// eachDescriptor calls fn with each descriptor of a thread and what /proc says
 // of it, as far as the bounds go.
-func eachDescriptor(pid int, b *bounds, fn func(n int, link string) error) error {
-	dir, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
+func eachDescriptor(thread string, b *bounds, fn func(n int, link string) error) error {
+	dir, err := os.Open(thread + "/fd")
 	if gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH); gone {
 		return nil
 	}
@@ -144,7 +173,7 @@ func socketLink(link string) (inode uint64, ok bool) {
 // changes is how often a descriptor may be another one than a moment ago.
 const changes = 3
 
-func (l *looseLook) descriptor(pid, pidfd, n int, link string) error {
+func (l *looseLook) descriptor(pid, tid, pidfd, n int, link string) error {
 	if why := packetFiles[link]; why != "" {
 		l.add(pid, n, link, why, 0)
 		return nil
@@ -154,20 +183,24 @@ func (l *looseLook) descriptor(pid, pidfd, n int, link string) error {
 		return nil
 	}
 	for range changes {
-		fd, err := unix.PidfdGetfd(pidfd, n, 0)
-		if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
-			return nil // closed meanwhile
+		seen, err := l.copied(pidfd, n, inode)
+		if errors.Is(err, errHangs) {
+			l.hung, l.bounds.cut = true, true
+			l.add(pid, n, link, "looking at it does not end: the keeper's thread waits in the kernel", 0)
+			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("descriptor %d: %w", n, err)
 		}
-		very, err := l.copied(pid, n, fd, inode)
-		unix.Close(fd)
-		if very || err != nil {
-			return err
+		if seen.gone {
+			return nil
+		}
+		if seen.very {
+			l.judge(pid, n, inode, seen)
+			return nil
 		}
 		// The number belongs to something else by now: look at that.
-		link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, n))
+		link, err := os.Readlink(fmt.Sprintf("%s/fd/%d", threadDir(pid, tid), n))
 		if err != nil {
 			return nil
 		}
@@ -183,25 +216,57 @@ func (l *looseLook) descriptor(pid, pidfd, n int, link string) error {
 	return nil
 }
 
-// copied judges the copy of a descriptor, if it is the very socket that /proc
-// named.
-func (l *looseLook) copied(pid, n, fd int, inode uint64) (very bool, err error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return false, fmt.Errorf("descriptor %d: %w", n, err)
+// copyLook is what a look at the copy of a descriptor found.
+type copyLook struct {
+	gone      bool // there was nothing to copy any more
+	very      bool // it is the very socket that /proc named
+	what, why string
+	connected bool
+}
+
+// copied copies a descriptor, looks at the copy and closes it, all by the hand:
+// each of these may wait for the process.
+func (l *looseLook) copied(pidfd, n int, inode uint64) (copyLook, error) {
+	var out copyLook
+	var err error
+	if hangs := l.hand.run(func() { out, err = l.lookAtCopy(pidfd, n, inode) }); hangs != nil {
+		return copyLook{}, hangs
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || st.Ino != inode {
-		return false, nil
+	return out, err
+}
+
+// lookAtCopy asks the kernel for the copy's name first: what is no socket may
+// be a file of a file system that the process serves.
+func (l *looseLook) lookAtCopy(pidfd, n int, inode uint64) (out copyLook, err error) {
+	fd, err := unix.PidfdGetfd(pidfd, n, 0)
+	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
+		return copyLook{gone: true}, nil // closed meanwhile
 	}
+	if err != nil {
+		return out, err
+	}
+	defer unix.Close(fd)
+	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return out, err
+	}
+	if got, is := socketLink(link); !is || got != inode {
+		return out, nil
+	}
+	out.very = true
+	out.what, out.why, out.connected = l.socket(fd)
+	return out, nil
+}
+
+// judge takes down what was found of a socket.
+func (l *looseLook) judge(pid, n int, inode uint64, found copyLook) {
 	l.seen[inode] = true
-	what, why, connected := l.socket(fd)
 	switch {
-	case connected:
+	case found.connected:
 		l.ends = append(l.ends, unixEnd{pid: pid, fd: n, inode: inode})
-	case why != "":
-		l.add(pid, n, what, why, inode)
+	case found.why != "":
+		l.add(pid, n, found.what, found.why, inode)
 	}
-	return true, nil
 }
 
 func (l *looseLook) add(pid, fd int, what, why string, inode uint64) {
@@ -282,14 +347,27 @@ func sockaddrText(sa unix.Sockaddr) string {
 	return "?"
 }
 
-// treePIDs lists the processes of a cgroup and of those below it.
+// treePIDs lists the processes of a cgroup and of those below it. One whose
+// first thread has ended is where its other threads are, and may be listed by
+// them alone (cgroup.threads).
 func treePIDs(path string) ([]int, error) {
+	b := newBounds()
 	var out []int
+	threads := map[int]bool{}
 	err := filepath.WalkDir(path, func(dir string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {
-			var pids []int
+			if !b.take() {
+				return fs.SkipAll
+			}
+			var pids, tids []int
 			pids, err = cgroupPIDs(dir)
 			out = append(out, pids...)
+			if err == nil {
+				tids, err = cgroupList(dir, "cgroup.threads")
+			}
+			for _, tid := range tids {
+				threads[tid] = true
+			}
 		}
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 			return nil // removed meanwhile
@@ -299,6 +377,12 @@ func treePIDs(path string) ([]int, error) {
 		}
 		return err
 	})
+	if err == nil {
+		out, err = withThreads(out, threads, &b)
+	}
+	if err == nil && b.reached() {
+		err = fmt.Errorf("there are more than %d cgroups and threads, or reading them takes more than %s", lookDescriptors, lookTime)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("processes of the cgroup: %w", err)
 	}
@@ -306,20 +390,64 @@ func treePIDs(path string) ([]int, error) {
 	return slices.Compact(out), nil
 }
 
-// oneNetwork opens the network namespace that all processes are in.
-func oneNetwork(pids []int) (inode uint64, ns *os.File, err error) {
-	others := map[uint64]int{} // the first process of each
+// withThreads adds the processes of threads that none of the listed ones has.
+func withThreads(pids []int, threads map[int]bool, b *bounds) ([]int, error) {
 	for _, pid := range pids {
-		all, err := namespacesOf(strconv.Itoa(pid))
+		if delete(threads, pid); len(threads) == 0 {
+			return pids, nil
+		}
+	}
+	for _, pid := range pids {
+		err := eachThread(pid, b, func(tid int) (bool, error) {
+			delete(threads, tid)
+			return false, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for tid := range threads {
+		if !b.take() {
+			break
+		}
+		st, err := readStatus(tid)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
+			return nil, err
+		}
+		pid, err := strconv.Atoi(st["Tgid"])
+		if err != nil {
+			return nil, fmt.Errorf("process of thread %d: %w", tid, err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+// oneNetwork opens the network namespace that all threads of the processes are
+// in.
+func oneNetwork(pids []int) (inode uint64, ns *os.File, err error) {
+	b := newBounds()
+	others := map[uint64]int{} // the first process of each
+	for _, pid := range pids {
+		err := eachThread(pid, &b, func(tid int) (bool, error) {
+			all, err := namespacesOf(fmt.Sprintf("%d/task/%d", pid, tid))
+			if errors.Is(err, fs.ErrNotExist) {
+				return false, nil
+			}
+			if _, known := others[all["net"]]; err == nil && !known {
+				others[all["net"]] = pid
+			}
+			return false, err
+		})
+		if err != nil {
 			return 0, nil, err
 		}
-		if _, known := others[all["net"]]; !known {
-			others[all["net"]] = pid
-		}
+	}
+	if b.reached() {
+		return 0, nil, fmt.Errorf("the processes have more than %d threads, or reading their network namespaces takes more than %s", lookDescriptors, lookTime)
 	}
 	if len(others) != 1 {
 		var list []string
@@ -338,7 +466,12 @@ func oneNetwork(pids []int) (inode uint64, ns *os.File, err error) {
 
 // openNetwork opens the namespace of a process if it is the expected one.
 func openNetwork(pid int, inode uint64) (*os.File, error) {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	b := newBounds()
+	tid, err := livingThread(pid, &b)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := os.Open(threadDir(pid, tid) + "/ns/net")
 	if err != nil {
 		return nil, err
 	}
@@ -351,8 +484,10 @@ func openNetwork(pid int, inode uint64) (*os.File, error) {
 }
 
 // cgroupOfProcess returns the absolute path of a process's cgroup v2.
-func cgroupOfProcess(root string, pid int) (string, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+func cgroupOfProcess(root string, pid int) (string, error) { return cgroupOfThread(root, pid, pid) }
+
+func cgroupOfThread(root string, pid, tid int) (string, error) {
+	b, err := os.ReadFile(threadDir(pid, tid) + "/cgroup")
 	if err != nil {
 		return "", err
 	}

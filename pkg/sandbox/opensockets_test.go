@@ -46,7 +46,9 @@ func socketOf(t *testing.T, domain, typ, proto int) int {
 // looked looks at processes as if sockets of no sandbox were their own.
 func looked(t *testing.T, b bounds, pids ...int) (*looseLook, int) {
 	t.Helper()
-	l := &looseLook{pids: pids, bounds: b, seen: map[uint64]bool{}}
+	h := handOf(t, make(chan struct{}, 1))
+	defer h.close()
+	l := &looseLook{pids: pids, hand: h, bounds: b, seen: map[uint64]bool{}}
 	done, err := l.all(pids)
 	if err != nil {
 		t.Fatal(err)
@@ -194,8 +196,10 @@ func TestDescriptorThatChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(pidfd)
-	l := &looseLook{pids: []int{pid}, bounds: newBounds(), seen: map[uint64]bool{}}
-	if err := l.descriptor(pid, pidfd, 3, "socket:[7]"); err != nil { // as /proc said it a moment ago
+	h := handOf(t, make(chan struct{}, 1))
+	defer h.close()
+	l := &looseLook{pids: []int{pid}, hand: h, bounds: newBounds(), seen: map[uint64]bool{}}
+	if err := l.descriptor(pid, pid, pidfd, 3, "socket:[7]"); err != nil { // as /proc said it a moment ago
 		t.Fatal(err)
 	}
 	if l.seen[7] {

@@ -29,7 +29,7 @@ func ProcessOf(pid int) (Process, error) {
 	if len(fields) < 20 {
 		return Process{}, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
 	}
-	if fields[0][0] == 'Z' || fields[0][0] == 'X' {
+	if fields[0][0] == 'X' || fields[0][0] == 'Z' && !goesOn(pid) {
 		return Process{}, fmt.Errorf("process %d has ended", pid)
 	}
 	start, err := strconv.ParseUint(string(fields[19]), 10, 64)
@@ -37,6 +37,13 @@ func ProcessOf(pid int) (Process, error) {
 		return Process{}, fmt.Errorf("/proc/%d/stat: %w", pid, err)
 	}
 	return Process{PID: pid, Start: start}, nil
+}
+
+// goesOn says whether a process whose first thread has ended lives in others.
+func goesOn(pid int) bool {
+	b := newBounds()
+	tid, err := livingThread(pid, &b)
+	return err != nil || tid != 0 || b.reached()
 }
 
 // Alive says whether the process still runs.

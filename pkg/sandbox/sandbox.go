@@ -66,25 +66,29 @@ type Sandbox struct {
 	denials atomic.Uint64
 	fails   atomic.Uint64
 
-	mu       sync.Mutex // guards what follows; held while the kernel's tables and the journal are written
-	state    State
-	table    uint32 // which entries of the kernel's tables count; see tables.go
-	control  *control
-	open     map[netip.Addr][]kernel.NameEntry // what the kernel lets through, by virtual address
-	addrs    uint64                            // digest of the address rules beside them; 0: what a former keeper wrote
-	exit     Exit
-	problems []string        // what else is wrong with it
-	found    differences     // what the last attestation found
-	attested time.Time       // when that was
-	sus      suspicions      // what goes with it
-	written  bool            // this keeper wrote the table that is in use
-	lookAt   int             // entry of it at which the next look goes on
-	sighting Sighting        // of adopted processes
-	looking  bool            // a look at them is under way
-	lookFrom int             // pid at which the next one begins
-	members  map[int]Process // those that were seen in the cgroup; only the look under way uses it
-	closed   time.Time       // when a switch last closed something that may be open still; see revoke.go
-	why      string          // for what the keeper ended it, "" if it did not
+	mu         sync.Mutex // guards what follows; held while the kernel's tables and the journal are written
+	state      State
+	table      uint32 // which entries of the kernel's tables count; see tables.go
+	control    *control
+	open       map[netip.Addr][]kernel.NameEntry // what the kernel lets through, by virtual address
+	addrs      uint64                            // digest of the address rules beside them; 0: what a former keeper wrote
+	exit       Exit
+	problems   []string        // what else is wrong with it
+	found      differences     // what the last attestation found
+	attested   time.Time       // when that was
+	sus        suspicions      // what goes with it
+	written    bool            // this keeper wrote the table that is in use
+	lookAt     int             // entry of it at which the next look goes on
+	sighting   Sighting        // of adopted processes
+	looking    bool            // a look at them is under way
+	lookSince  time.Time       // since then
+	lateSaid   bool            // it was reported that this takes too long
+	lookFrom   int             // pid at which the next one begins
+	powersFrom int             // the same, for what they may do
+	hung       *hand           // the thread of a look that did not come back
+	members    map[int]Process // those that were seen in the cgroup; only the look under way uses it
+	closed     time.Time       // when a switch last closed something that may be open still; see revoke.go
+	why        string          // for what the keeper ended it, "" if it did not
 
 	wildcards wildcardBudget
 	torn      bool // nothing runs any more, and its tables are being dropped

@@ -122,7 +122,11 @@ func (l *looseLook) outside(wanted map[uint64]bool) (map[uint64]int, error) {
 		if _, adopted := slices.BinarySearch(l.pids, pid); adopted {
 			continue
 		}
-		err = eachDescriptor(pid, &b, func(_ int, link string) error {
+		tid, err := livingThread(pid, &b)
+		if err != nil {
+			return nil, fmt.Errorf("threads of process %d: %w", pid, err)
+		}
+		err = eachDescriptor(threadDir(pid, tid), &b, func(_ int, link string) error {
 			if inode, is := socketLink(link); is && wanted[inode] {
 				out[inode] = pid
 			}
