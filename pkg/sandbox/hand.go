@@ -46,7 +46,10 @@ func newHand(places chan struct{}) (*hand, error) {
 	started := make(chan int)
 	go func() {
 		defer func() { <-places }()
-		runtime.LockOSThread() // for signals; the thread ends with the goroutine
+		runtime.LockOSThread() // for signals
+		// The thread does not end here: it may be the parent of processes
+		// that end with it (PR_SET_PDEATHSIG).
+		defer runtime.UnlockOSThread()
 		started <- unix.Gettid()
 		for fn := range h.work {
 			fn()
