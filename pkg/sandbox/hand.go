@@ -46,7 +46,10 @@ func newHand(places chan struct{}) (*hand, error) {
 	started := make(chan int)
 	go func() {
 		defer func() { <-places }()
-		runtime.LockOSThread() // for signals; the thread ends with the goroutine
+		// Not left locked: the thread would end, and with it children that it
+		// forked with Pdeathsig.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		started <- unix.Gettid()
 		for fn := range h.work {
 			fn()
