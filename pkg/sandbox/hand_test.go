@@ -5,6 +5,7 @@ package sandbox
 import (
 	"errors"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,6 +102,50 @@ func TestHandThatHangs(t *testing.T) {
 	close(wait)
 	returns(t, "the thread", func() { places <- struct{}{} })
 	if h.hangs() {
+		t.Error("it hangs still")
+	}
+}
+
+// A process that keeps the lock of its socket: it sends what it never gives
+// (userfaultfd(2)). The look ends, and says where.
+func TestLookAtSocketWhoseLockIsHeld(t *testing.T) {
+	pid := python(t, `
+import ctypes, mmap, socket, struct, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+fd = libc.syscall(323, 0o2000000) # userfaultfd of x86-64
+memory = mmap.mmap(-1, 4096)
+where = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+api, register = bytearray(struct.pack("QQQ", 0xAA, 0, 0)), bytearray(struct.pack("QQQQ", where, 4096, 1, 0))
+def ioctl(what, arg): return libc.ioctl(fd, ctypes.c_ulong(what), (ctypes.c_char * len(arg)).from_buffer(arg))
+if fd < 0 or ioctl(0xC018AA3F, api) or ioctl(0xC020AA00, register):
+    print("missing: userfaultfd of this kernel, or system call 323 is another one", flush=True)
+    sys.exit()
+ln = socket.create_server(("127.0.0.1", 0))
+s = socket.create_connection(ln.getsockname())
+libc.send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+threading.Thread(target=libc.send, args=(s.fileno(), where, 4096, 0)).start()
+time.sleep(0.5)
+print("ready", flush=True)
+time.sleep(1000)
+`)
+	places := make(chan struct{}, 1)
+	l := &looseLook{pids: []int{pid}, hand: handOf(t, places), bounds: newBounds(), seen: map[uint64]bool{}}
+	returns(t, "the look", func() {
+		if done, err := l.all(l.pids); done != 0 || err != nil {
+			t.Errorf("%d done, %v", done, err)
+		}
+	})
+	if !l.hung || len(l.found) == 0 || !strings.Contains(l.found[len(l.found)-1].Why, "does not end") || !strings.Contains(l.why(0), "waits in the kernel") {
+		t.Errorf("hung %t, found %v", l.hung, l.found)
+	}
+	l.hand.close()
+	s := &Sandbox{hung: l.hand}
+	if _, err := s.newHand(); err == nil {
+		t.Error("the next look begins")
+	}
+	_ = unix.Kill(pid, unix.SIGKILL)
+	returns(t, "the thread", func() { places <- struct{}{} })
+	if l.hand.hangs() {
 		t.Error("it hangs still")
 	}
 }

@@ -266,7 +266,6 @@ func (l *live) headless(s *Sandbox) int {
 func (l *live) sleeper() int {
 	l.tb.Helper()
 	c := exec.Command("sleep", "100000")
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.Start(); err != nil {
 		l.tb.Fatal(err)
 	}
