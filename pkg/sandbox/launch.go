@@ -122,6 +122,9 @@ func (l *launch) close() {
 	if l.prep != nil {
 		l.prep.Close()
 	}
+	if l.init != nil {
+		_ = l.init.Process.Release() // its pidfd; live has one of its own
+	}
 }
 
 // register says who the sandbox is.
