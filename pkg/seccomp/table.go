@@ -111,7 +111,7 @@ func socketRules(o Options) []Rule {
 	}
 	if !o.AllowMark {
 		rules = append(rules, Rule{"sockets", []string{"getsockopt"}, []Cond{eq32(1, "level", "SOL_SOCKET", unix.SOL_SOCKET), eq32(2, "optname", "SO_MARK", unix.SO_MARK)},
-			syscall.ENOPROTOOPT, "the fence's mark on a socket holds the process's number on the host"})
+			syscall.EPERM, "the fence's mark on a socket holds the process's number on the host"})
 	}
 	if !o.AllowUnix {
 		rules = append(rules, Rule{"sockets", []string{"socketpair"}, []Cond{
