@@ -18,6 +18,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/sandbox"
 	"github.com/ringfence/ringfence/pkg/wire"
+	"github.com/ringfence/ringfence/test/env"
 )
 
 // fakeGateway answers what a gateway process would.
@@ -115,7 +116,7 @@ func program(t *testing.T, more int) string {
 	t.Helper()
 	from, err := exec.LookPath("sleep")
 	if err != nil {
-		t.Skip("sleep (coreutils) is not installed")
+		env.Lack(t, true, "sleep (coreutils)")
 	}
 	b, err := os.ReadFile(from)
 	if err != nil {

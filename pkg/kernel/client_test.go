@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/test/env"
 )
 
 // clientOps are what processes do to be told apart.
@@ -128,7 +130,7 @@ func (ns *namespace) markedDatagrams(t *testing.T, network, addr string) (<-chan
 	t.Helper()
 	l := ns.datagrams(t, network, addr)
 	if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVMARK, 1); errors.Is(err, unix.ENOPROTOOPT) {
-		t.Skip("SO_RCVMARK (Linux 5.19)")
+		env.Lack(t, env.Linux(5, 19), "SO_RCVMARK (Linux 5.19)")
 	} else if err != nil {
 		t.Fatal(err)
 	}

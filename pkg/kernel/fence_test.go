@@ -136,7 +136,7 @@ func TestDenied(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			needHook(t, r.fence, tt.hook)
 			if got := r.out.try(tt.try); got.Errno == unix.EPROTONOSUPPORT || got.Errno == unix.ESOCKTNOSUPPORT || got.Errno == unix.ENOPROTOOPT {
-				t.Skipf("this kernel lacks the protocol: %v", got.Errno)
+				needProtocol(t, tt.name)
 			} else if got.Errno != tt.control {
 				t.Fatalf("control outside: %s: %v", got.Step, got.Errno)
 			}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/bpf"
+	"github.com/ringfence/ringfence/test/env"
 )
 
 // guardRig is a process in a cgroup that nothing but the guard holds: the hooks
@@ -24,7 +25,7 @@ func guardRig(t *testing.T, flags Flags, passed ...*os.File) (*rig, string) {
 	t.Helper()
 	r := newRig(t, flags)
 	if _, _, err := r.fence.Guard(); err != nil {
-		t.Skipf("this kernel runs no BPF LSM programs: %v", err)
+		env.Lack(t, env.BPFLSM(), "BPF as a security module (CONFIG_BPF_LSM, bpf in lsm=): "+err.Error())
 	}
 	for h, l := range r.box.links {
 		if err := errors.Join(l.Unpin(), l.Close()); err != nil {
@@ -128,7 +129,7 @@ func TestGuardSockets(t *testing.T) {
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
 			if lacks[c.name] {
-				t.Skipf("this kernel lacks the protocol of %s", c.name)
+				needProtocol(t, c.name)
 			}
 			r.recs.reset()
 			if got := r.in.try(c.try); got.Errno != c.errno {
@@ -420,7 +421,7 @@ func TestGuardLife(t *testing.T) {
 		if err := f.Remove(); err != nil {
 			t.Error(err)
 		}
-		t.Skipf("this kernel runs no BPF LSM programs: %v", err)
+		env.Lack(t, env.BPFLSM(), "BPF as a security module (CONFIG_BPF_LSM, bpf in lsm=): "+err.Error())
 	}
 	ns, cgroup, dir := newNamespace(t), newCgroup(t), t.TempDir()
 	box, err := f.AttachSandbox(cgroup, State{Sandbox: testSandbox, Policy: testPolicy})

@@ -49,6 +49,22 @@ func needHook(t testing.TB, f *Fence, h Hook) {
 	t.Skipf("kernel lacks %v", h)
 }
 
+// needProtocol ends a case whose protocol the kernel refuses to anybody.
+func needProtocol(t testing.TB, name string) {
+	t.Helper()
+	registered := map[string]string{"MPTCP": "MPTCP", "UDP-Lite": "UDP-Lite", "SCTP": "SCTP", "ping socket": "PING"}[name]
+	if registered == "" {
+		t.Fatalf("%s: no control succeeds, and no kernel lacks it", name)
+	}
+	env.Lack(t, env.Protocol(registered), "the protocol "+registered+" (/proc/net/protocols)")
+}
+
+// lacksTracepoint ends a test of what the recorder of refused calls says.
+func lacksTracepoint(t testing.TB, err error) {
+	t.Helper()
+	env.Lack(t, true, "the system call tracepoint (CONFIG_FTRACE_SYSCALLS): "+err.Error())
+}
+
 func openFence(t testing.TB, pin string) *Fence {
 	t.Helper()
 	f, err := Open(Options{PinDir: pin, Logger: slog.New(slog.DiscardHandler)})

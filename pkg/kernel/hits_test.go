@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/test/env"
 )
 
 // Every call that a rule decided counts for it, whether it was let through or
@@ -86,7 +88,7 @@ func TestMemoryOfTables(t *testing.T) {
 		t.Fatal("the maps take nothing")
 	}
 	if name == 0 || cidr == 0 {
-		t.Skip("maps tell the memory of their entries since Linux 6.4")
+		env.Lack(t, env.Linux(6, 4), "the memory in use of maps (Linux 6.4)")
 	}
 	const n = 1000
 	fillUnused(t, f, n)

@@ -33,7 +33,7 @@ func leaveBehind(t *testing.T) *leftBehind {
 	f := l.open(t)
 	if err := f.Refusals(); err != nil {
 		f.Remove() //nolint:errcheck // the test is over
-		t.Skipf("this kernel lacks the system call tracepoint: %v", err)
+		lacksTracepoint(t, err)
 	}
 	ns := newNamespace(t)
 	for _, id := range []uint32{testSandbox, testSandbox + 1, testSandbox + 2, leftGone, leftGateway} {

@@ -47,10 +47,7 @@ func refusingRig(t *testing.T) *rig {
 		}
 	})
 	if err := f.Refusals(); err != nil {
-		if os.Getenv("RINGFENCE_CI") == "1" {
-			t.Fatal(err)
-		}
-		t.Skipf("this kernel lacks the system call tracepoint: %v", err)
+		lacksTracepoint(t, err)
 	}
 	r := &rig{T: t, fence: f, ns: newNamespace(t), cgroup: newCgroup(t)}
 	if r.box, err = f.AttachSandbox(r.cgroup, State{Sandbox: testSandbox, Policy: testPolicy, Flags: FlagLoopback}); err != nil {
@@ -185,10 +182,7 @@ func TestRefusalsOverRestart(t *testing.T) {
 	f := open(testRefusals())
 	if err := f.Refusals(); err != nil {
 		f.Remove()
-		if os.Getenv("RINGFENCE_CI") == "1" {
-			t.Fatal(err)
-		}
-		t.Skipf("this kernel lacks the system call tracepoint: %v", err)
+		lacksTracepoint(t, err)
 	}
 	box, err := f.AttachSandbox(cgroup, State{Sandbox: testSandbox, Policy: testPolicy})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/test/env"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -22,7 +23,7 @@ func hold(t *testing.T, dir string) (letGo func()) {
 	t.Helper()
 	fd, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY)
 	if errors.Is(err, unix.ENOSYS) {
-		t.Skip("this kernel has no fanotify (CONFIG_FANOTIFY)")
+		env.Lack(t, true, "fanotify (CONFIG_FANOTIFY)")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +32,7 @@ func hold(t *testing.T, dir string) (letGo func()) {
 	t.Cleanup(func() { f.Close() })
 	err = unix.FanotifyMark(fd, unix.FAN_MARK_ADD, unix.FAN_OPEN_PERM|unix.FAN_ONDIR, unix.AT_FDCWD, dir)
 	if errors.Is(err, unix.EINVAL) {
-		t.Skip("this kernel's fanotify asks for no permission (CONFIG_FANOTIFY_ACCESS_PERMISSIONS)")
+		env.Lack(t, true, "permissions of fanotify (CONFIG_FANOTIFY_ACCESS_PERMISSIONS)")
 	}
 	if err != nil {
 		t.Fatal(err)
