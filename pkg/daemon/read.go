@@ -135,7 +135,15 @@ func (b *backend) explainNow(e *event.Event, x *api.Explanation) {
 	if err != nil {
 		return
 	}
-	now := b.d.library.Snapshot().View(p).Explain(q)
+	view := b.d.library.Snapshot().View(p)
+	if e.Kind == event.KindDNS && e.Verdict == event.Denied { // a name resolves when a rule opens any port of it
+		if d := view.Name(e.DstName); d.Resolves {
+			x.Now = fmt.Sprintf("it resolves: %s, revision %d", d.Decision.Rule, d.Decision.Revision)
+			x.Remedy = ""
+			return
+		}
+	}
+	now := view.Explain(q)
 	if now.Decision.Allowed && e.Verdict == event.Denied {
 		x.Now = fmt.Sprintf("allowed by %s, revision %d", now.Decision.Rule, now.Decision.Revision)
 		x.Remedy = "" // done

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringfence/ringfence/test/env"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -24,10 +25,7 @@ func need(t *testing.T, err error) {
 // missing skips for want of a tool, or fails where everything must be there.
 func missing(t *testing.T, what string) {
 	t.Helper()
-	if os.Getenv("RINGFENCE_CI") != "" {
-		t.Fatal("CI must have " + what)
-	}
-	t.Skip("not installed: " + what)
+	env.Lack(t, true, what)
 }
 
 // tool finds a program that sandboxes can run: below /usr or /bin, as their

@@ -219,6 +219,18 @@ func explain(t *testing.T, w *world, n *node.Node) {
 		}
 		contains(t, "explain "+c.does, n.CLI(t, "explain", e.ID).Stdout, c.want)
 	}
+	// What is allowed by now is not proposed again, of the name neither.
+	question := n.WaitEvent(t, "the refused question", func(e *event.Event) bool { return e.DstName == "while-it-runs.test" && e.Kind == event.KindDNS })
+	if r := n.CLI(t, "allow", "while-it-runs.test:443", "--scope", "org:local/team:default/agent:sh", "--always"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	for id, want := range map[string]string{e.ID: "allowed by allow-while-it-runs", question.ID: "it resolves: allow-while-it-runs"} {
+		out := n.CLI(t, "explain", id).Stdout
+		contains(t, "explain what is allowed by now", out, want)
+		if strings.Contains(out, "to allow") {
+			t.Errorf("explain proposes what is done: %s", out)
+		}
+	}
 	if r := n.CLI(t, "explain", "no-such-event"); r.Code != 3 || r.Stderr == "" {
 		t.Errorf("unknown event: exit %d %s", r.Code, r.Stderr)
 	}
