@@ -11,6 +11,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/passfd"
 )
 
 // The descriptor message of an upgraded connection: one header of fixed size
@@ -68,7 +70,7 @@ func recvFiles(c *net.UnixConn) (*Files, error) {
 	var head [fdsHeader + 1]byte // one more, to see that nothing follows
 	oob := make([]byte, unix.CmsgSpace(fdsSlots*4)+unix.CmsgSpace(4))
 	n, oobn, flags, _, err := c.ReadMsgUnix(head[:], oob)
-	fds, perr := parseRights(oob[:max(oobn, 0)])
+	fds, perr := passfd.Parse(oob[:max(oobn, 0)])
 	files := &Files{}
 	if err = errors.Join(err, perr); err == nil {
 		err = checkFilesHeader(head[:n], flags, len(fds))
@@ -113,28 +115,6 @@ func checkFilesHeader(head []byte, flags, nfds int) error {
 		return fmt.Errorf("mask names %d descriptors, header %d, received %d", want, said, nfds)
 	}
 	return nil
-}
-
-// parseRights collects every descriptor in oob. The descriptors it returns
-// are open also when it returns an error.
-func parseRights(oob []byte) ([]int, error) {
-	if len(oob) == 0 {
-		return nil, nil
-	}
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
-	}
-	var fds []int
-	for _, m := range msgs {
-		got, e := unix.ParseUnixRights(&m)
-		if e != nil {
-			err = errors.Join(err, errors.New("a control message that is not SCM_RIGHTS"))
-			continue
-		}
-		fds = append(fds, got...)
-	}
-	return fds, err
 }
 
 // checkFiles refuses descriptors that must not reach a sandbox or the keeper's

@@ -265,9 +265,3 @@ func FuzzReadFrame(f *testing.F) {
 		}
 	})
 }
-
-func FuzzRights(f *testing.F) {
-	f.Add([]byte{})
-	f.Add([]byte{16, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0})
-	f.Fuzz(func(_ *testing.T, oob []byte) { _, _ = parseRights(oob) })
-}

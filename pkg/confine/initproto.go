@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/passfd"
 )
 
 // FrameType says what a frame means. The zero value is invalid.
@@ -377,7 +379,7 @@ func (c *Conn) recvmsg() ([]byte, []*os.File, error) {
 		}
 		return nil, nil, fmt.Errorf("confine: receive: %w", err)
 	}
-	fds, err := parseRights(oob[:oobn])
+	fds, err := receivedFiles(oob[:oobn])
 	if err != nil {
 		return nil, fds, err
 	}
@@ -390,23 +392,14 @@ func (c *Conn) recvmsg() ([]byte, []*os.File, error) {
 	return packet[:n], fds, nil
 }
 
-func parseRights(oob []byte) ([]*os.File, error) {
-	var files []*os.File
-	msgs, err := unix.ParseSocketControlMessage(oob)
+func receivedFiles(oob []byte) ([]*os.File, error) {
+	fds, err := passfd.Parse(oob)
 	if err != nil {
-		return nil, fmt.Errorf("%w: control message: %w", ErrFrame, err)
+		err = fmt.Errorf("%w: %w", ErrFrame, err)
 	}
-	for i := range msgs {
-		if msgs[i].Header.Level != unix.SOL_SOCKET || msgs[i].Header.Type != unix.SCM_RIGHTS {
-			continue
-		}
-		fds, err := unix.ParseUnixRights(&msgs[i])
-		if err != nil {
-			return files, fmt.Errorf("%w: descriptors: %w", ErrFrame, err)
-		}
-		for _, fd := range fds {
-			files = append(files, os.NewFile(uintptr(fd), "received"))
-		}
+	files := make([]*os.File, 0, len(fds))
+	for _, fd := range fds {
+		files = append(files, os.NewFile(uintptr(fd), "received"))
 	}
-	return files, nil
+	return files, err
 }

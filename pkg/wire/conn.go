@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ringfence/ringfence/pkg/passfd"
 )
 
 // Limits of one packet. A message that needs more is split by its sender or
@@ -210,24 +212,17 @@ func decodeHeader(b []byte) (Message, error) {
 	return m, nil
 }
 
+// takeFDs owns what came, also with an error: then nothing stays open.
 func takeFDs(oob []byte) ([]*os.File, error) {
-	if len(oob) == 0 {
-		return nil, nil
+	fds, err := passfd.Parse(oob)
+	files := make([]*os.File, 0, len(fds))
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+		files = append(files, os.NewFile(uintptr(fd), "passed"))
 	}
-	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
-		return nil, &ProtocolError{"control message: " + err.Error()}
-	}
-	var files []*os.File
-	for i := range msgs {
-		ints, err := unix.ParseUnixRights(&msgs[i])
-		if err != nil {
-			continue
-		}
-		for _, fd := range ints {
-			unix.CloseOnExec(fd)
-			files = append(files, os.NewFile(uintptr(fd), "passed"))
-		}
+		CloseAll(files)
+		return nil, &ProtocolError{err.Error()}
 	}
 	return files, nil
 }
