@@ -43,7 +43,7 @@ func (r *row) boot(ctx context.Context, t *trial) {
 	if err == nil {
 		initrd := filepath.Join(t.work, "initrd-"+t.files.release)
 		if err = t.files.initrd(ctx, initrd, t.guest, raw); err == nil {
-			m := &machine{kernel: t.files.vmlinuz, initrd: initrd, disks: []string{t.root, t.files.modules, t.tree}, console: t.console(), accel: t.accel, limit: t.limit}
+			m := &machine{kernel: t.files.vmlinuz, initrd: initrd, disks: []string{t.root, t.files.modules, t.tree}, console: t.console(), processor: r.kernel.processor(), accel: t.accel, limit: t.limit}
 			err = m.boot(ctx, r.tell)
 		}
 	}

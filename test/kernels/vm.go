@@ -22,14 +22,11 @@ import (
 type machine struct {
 	kernel, initrd string
 	disks          []string // written to copies that are gone afterwards
+	processor      string
 	console        string   // file for what the kernel says
 	accel          string
 	limit          time.Duration
 }
-
-// processor is everything that QEMU emulates but cmpxchg16b: with it and two
-// processors Linux 6.12 corrupts its own lists (seen with QEMU 7.2).
-const processor = "max,cx16=off"
 
 // commandLine of a guest: the modules that Debian has, and bpf. To systemd each
 // start is a first one, and it would ask questions.
@@ -41,7 +38,7 @@ func (m *machine) boot(ctx context.Context, tell func(plan.Message)) error {
 	ctx, cancel := context.WithTimeout(ctx, m.limit)
 	defer cancel()
 	args := []string{
-		"-accel", m.accel, "-cpu", processor, "-smp", "2", "-m", "2048", "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none",
+		"-accel", m.accel, "-cpu", m.processor, "-smp", "2", "-m", "2048", "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none",
 		"-kernel", m.kernel, "-initrd", m.initrd, "-append", commandLine,
 		"-serial", "file:" + m.console, "-serial", "stdio",
 	}
