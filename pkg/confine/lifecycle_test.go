@@ -194,9 +194,9 @@ func TestJobControl(t *testing.T) {
 	b := launch(t, in, "bash", "--norc", "-i")
 	master, expect := terminal(t, b)
 	for _, step := range []struct{ send, want string }{
-		{"sleep 100\n", "sleep 100"}, {"\x1a", "Stopped"}, {"jobs; bg; jobs\n", "Running"}, {"kill %1; wait; echo all''done\n", "alldone"},
+		// The job speaks when the terminal is its own: bash's child takes it before it executes anything.
+		{"sh -c 'echo in''front; exec sleep 100'\n", "infront"}, {"\x1a", "Stopped"}, {"jobs; bg; jobs\n", "Running"}, {"kill %1; wait; echo all''done\n", "alldone"},
 	} {
-		time.Sleep(200 * time.Millisecond) // let the job take the terminal
 		if _, err := master.WriteString(step.send); err != nil {
 			t.Fatal(err)
 		}
