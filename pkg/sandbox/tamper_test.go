@@ -27,15 +27,39 @@ import (
 )
 
 // letAll is a program that lets everything through, of the same type as ours.
-func letAll(tb testing.TB, typ ebpf.ProgramType, attach ebpf.AttachType) *ebpf.Program {
+func letAll(tb testing.TB, typ ebpf.ProgramType, attach ebpf.AttachType, before ...asm.Instruction) *ebpf.Program {
 	tb.Helper()
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "let_all", Type: typ, AttachType: attach, License: "Dual BSD/GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}})
+		Instructions: append(before, asm.Mov.Imm(asm.R0, 1), asm.Return())})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { p.Close() })
 	return p
+}
+
+// useStorage is code that uses the cgroup storage of the program on lnk: since
+// Linux 7 (seen on 7.3) no program over other storage can take its place.
+func useStorage(l *live, lnk link.Link) asm.Instructions {
+	l.tb.Helper()
+	about, err := lnk.Info()
+	l.must(err)
+	p, err := ebpf.NewProgramFromID(about.Program)
+	l.must(err)
+	defer p.Close()
+	info, err := p.Info()
+	l.must(err)
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		l.must(err)
+		l.tb.Cleanup(func() { m.Close() })
+		if m.Type() == ebpf.CGroupStorage {
+			return asm.Instructions{asm.LoadMapPtr(asm.R1, m.FD()), asm.Mov.Imm(asm.R2, 0), asm.FnGetLocalStorage.Call()}
+		}
+	}
+	l.tb.Fatal("the program on the link has no cgroup storage")
+	return nil
 }
 
 // mend undoes a tampering; nil where that is not possible.
@@ -58,7 +82,7 @@ var tamperings = []struct {
 	{"a link runs another program", LayerNetwork, `("let_all", tag`, func(l *live, s *Sandbox) mend {
 		lnk := l.pinned(s.Record.Number, "connect6")
 		defer lnk.Close()
-		l.must(lnk.Update(letAll(l.tb, ebpf.CGroupSockAddr, ebpf.AttachCGroupInet6Connect)))
+		l.must(lnk.Update(letAll(l.tb, ebpf.CGroupSockAddr, ebpf.AttachCGroupInet6Connect, useStorage(l, lnk)...)))
 		return nil
 	}},
 	{"the packet hook is gone", LayerNetwork, "egress: the link was detached", func(l *live, s *Sandbox) mend {

@@ -27,12 +27,10 @@ import (
 
 // attempt is one row of the program's list; see there.
 type attempt struct {
-	Name   string `json:"name"`
-	Class  string `json:"class"`
-	Expect struct {
-		Errnos    []string `json:"errnos"`
-		Contained bool     `json:"contained"`
-	} `json:"expect"`
+	Name    string   `json:"name"`
+	Class   string   `json:"class"`
+	Expect  expect   `json:"expect"`
+	Third   expect   `json:"third"`
 	Params  []string `json:"params"`
 	Needs   []string `json:"needs"`
 	NotIn   []string `json:"notIn"`
@@ -43,6 +41,11 @@ type attempt struct {
 	Control string   `json:"control"`
 	As      string   `json:"as"`
 	Env     []string `json:"env"`
+}
+
+type expect struct {
+	Errnos    []string `json:"errnos"`
+	Contained bool     `json:"contained"`
 }
 
 type result struct {

@@ -22,7 +22,10 @@ import (
 // told of it.
 func (p *place) judge(o *outcome) (wrong []string) {
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
-	want := o.row.Expect
+	want, third := o.row.Expect, p.third && len(o.row.Third.Errnos) > 0
+	if third {
+		want = o.row.Third
+	}
 	switch r := o.result; {
 	case r.OK && !want.Contained:
 		say("ESCAPE: it succeeded")
@@ -39,7 +42,10 @@ func (p *place) judge(o *outcome) (wrong []string) {
 	if pid == 0 {
 		say("no event says that the program ran")
 	}
-	if o.row.Event != "none" && p.canTell(o) && !p.told(o, pid) {
+	switch {
+	case third && !o.refusedByThird(pid):
+		say("no event of BPF LSM that ends %q among %d", o.row.Trace, len(o.events))
+	case !third && o.row.Event != "none" && p.canTell(o) && !p.told(o, pid):
 		say("no %s event that mentions %q and %s among %d", o.row.Event, o.row.Trace, o.result.Errno, len(o.events))
 	}
 	return wrong
@@ -72,6 +78,14 @@ func status(errno string) uint32 {
 		}
 	}
 	return 0
+}
+
+// refusedByThird finds the event of the third lock, whose path has the last two
+// parts of what was tried.
+func (o *outcome) refusedByThird(pid uint32) bool {
+	return slices.ContainsFunc(o.events, func(e event.Event) bool {
+		return e.Layer == "bpf-lsm" && e.Verdict == event.Denied && e.PID == pid && e.Path != "" && strings.HasSuffix(o.row.Trace, "/"+e.Path) && e.Reason != ""
+	})
 }
 
 // started finds the process that made an attempt, 0 if none is recorded.

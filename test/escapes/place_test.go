@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/test/env"
 	"github.com/ringfence/ringfence/test/escapes/world"
@@ -36,6 +37,7 @@ const (
 type place struct {
 	wire, home *node.Node
 	audited    bool   // the kernel tells home of refusals
+	third      bool   // BPF LSM is enforced
 	dir        string // the world's, and the attempts'
 	world      *world.World
 	program    []byte // the attempts program
@@ -107,6 +109,13 @@ func (p *place) daemons(t *testing.T) {
 		case e.Kind == event.KindDaemon && e.Activity == "degraded":
 			t.Logf("this kernel lacks: %s", e.Reason+e.Detail)
 		}
+	}
+	if r := p.home.CLI(t, "run", "-d", "--workspace", "none", "--name", "third", "--", "sleep", "1000"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	p.third = thirdLock(t, p.home, "third").State == api.Enforced
+	if r := p.home.CLI(t, "stop", "--timeout", "0s", "third"); r.Code != 0 {
+		t.Fatal(r.Stderr)
 	}
 }
 

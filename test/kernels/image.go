@@ -19,7 +19,7 @@ import (
 // programs are what tests run in the guest besides what is built here.
 var programs = []string{
 	"base-files", "base-passwd", "bash", "ca-certificates", "coreutils", "curl", "dash", "findutils", "git", "grep", "hostname",
-	"iproute2", "kmod", "libc-bin", "mawk", "netbase", "procps", "sed", "util-linux",
+	"iproute2", "kmod", "libc-bin", "mawk", "netbase", "procps", "python3", "sed", "util-linux",
 }
 
 // recipe is part of what a cached image is known by: count it up when the code

@@ -71,7 +71,7 @@ var packages = []suite{
 	{name: "pkg/sandbox", seconds: 600},
 	{name: "pkg/gatewayd", seconds: 600},
 	{name: "pkg/daemon", seconds: 600},
-	{name: "test/escapes", skip: "^TestEscapes$/.*/^tcp-race-address$|^TestLocks$", short: only("ThirdLock"), seconds: 1200},
+	{name: "test/escapes", skip: "^TestEscapes$/.*/^tcp-race-address$|^TestLocks$|^TestTakenOverInit$", short: only("ThirdLock"), seconds: 1200},
 }
 
 // installed are the tests that need a machine of their own with systemd.

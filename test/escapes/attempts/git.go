@@ -71,6 +71,7 @@ func gitAttempts() []*Attempt {
 	late("new-repo-hook", "makes a repository with a hook, deep down", "repo/a/b/c/d/e/.git/hooks/post-checkout", func(repo string) error {
 		return newRepo(filepath.Join(repo, "a/b/c/d/e/.git"), "hooks/post-checkout", script)
 	})
+	out[len(out)-1].Third = errnos("EACCES")
 	late("bare-disguise", "makes a bare repository that looks like data", "repo/docs/assets/config", func(repo string) error {
 		return newRepo(filepath.Join(repo, "docs/assets"), "config", []byte("[core]\n\tbare = false\n\tfsmonitor = ./escape.sh\n"))
 	})

@@ -46,6 +46,7 @@ type Attempt struct {
 	Params  []string `json:"params,omitempty"` // KEYs it reads; all have a default for use inside
 	Needs   []string `json:"needs,omitempty"`  // what the kernel or machine must have for the control
 	NotIn   []string `json:"notIn,omitempty"`  // kinds of launch in which it is not an escape: "root-inside", "coding" ...
+	Third   Expect   `json:"third,omitzero"`   // in place of Expect where BPF LSM is enforced, if it has a word to say
 	Layer   string   `json:"layer"`            // what refuses it first
 	Event   string   `json:"event"`            // event kind that must appear; "refusal": one of any kind with the error number; "none"
 	Trace   string   `json:"trace,omitempty"`  // what that event must mention: an address, a path, a name
