@@ -23,7 +23,7 @@ type machine struct {
 	kernel, initrd string
 	disks          []string // written to copies that are gone afterwards
 	processor      string
-	console        string   // file for what the kernel says
+	console        string // file for what the kernel says
 	accel          string
 	limit          time.Duration
 }
