@@ -6,9 +6,9 @@
 /* The tag of the process that is in the call. */
 static __always_inline __u32 rf_own_tag(void)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *task = bpf_get_current_task_btf();
 
-	return rf_tag(BPF_CORE_READ(task, tgid), BPF_CORE_READ(task, group_leader, start_boottime));
+	return rf_tag(task->tgid, task->group_leader->start_boottime);
 }
 
 /*
@@ -44,9 +44,9 @@ static __always_inline void rf_sign_datagram(struct __sk_buff *skb)
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
 		return;
-	task = (struct task_struct *)bpf_get_current_task();
+	task = bpf_get_current_task_btf();
 	tag = sk->mark;
-	if ((tag & ((1U << RF_TAG_PID_BITS) - 1)) != BPF_CORE_READ(task, tgid))
+	if ((tag & ((1U << RF_TAG_PID_BITS) - 1)) != (__u32)task->tgid)
 		tag = 0;
 	skb->mark = tag;
 }

@@ -26,6 +26,7 @@
 #include "kernel.h"
 #include "maps.h"
 #include "task.h"
+#include "member.h"
 #include "object.h"
 #include "judge.h"
 #include "report.h"
@@ -38,34 +39,14 @@ struct rf_member {
 	__u32 dev;
 };
 
-/*
- * The sandbox of the task that asks, if it is guarded. As rf_sandbox_of, with
- * loads that the verifier checks instead of a helper for each: most tasks of a
- * machine are in no sandbox.
- */
+/* The sandbox of the task that asks, if it is guarded. */
 static __always_inline int rf_guarded_task(struct rf_member *m)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct cgroup *cg = task->cgroups->dfl_cgrp;
-	struct cgroup_subsys_state *parent;
 	struct rf_guard *guard;
-	__u32 *sandbox = 0;
-	__u64 id;
-	int i;
 
-	for (i = 0; i < RF_CGROUP_DEPTH; i++) {
-		id = cg->kn->id;
-		sandbox = bpf_map_lookup_elem(&members, &id);
-		if (sandbox)
-			break;
-		parent = cg->self.parent;
-		if (!parent)
-			break;
-		cg = parent->cgroup;
-	}
-	if (!sandbox)
+	m->state.sandbox = rf_sandbox_of(bpf_get_current_task_btf());
+	if (!m->state.sandbox)
 		return 0;
-	m->state.sandbox = *sandbox;
 	guard = bpf_map_lookup_elem(&guards, &m->state.sandbox);
 	if (!guard)
 		return 0;
@@ -281,7 +262,7 @@ int rf_lsm_sendmsg(__u64 *ctx)
 static __always_inline struct rf_guarded *rf_take_guarded(struct rf_member *m, __u8 hook, __u8 reason, long *flags)
 {
 	struct rf_judgement j = {.reason = reason};
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_guarded *r;
 
 	rf_count_verdict(hook, &j);
@@ -289,7 +270,7 @@ static __always_inline struct rf_guarded *rf_take_guarded(struct rf_member *m, _
 	r = rf_take(m->state.sandbox, RF_RING_DENIALS, &denials, sizeof(*r), bpf_ktime_get_boot_ns(), flags);
 	if (!r)
 		return 0;
-	r->head.pid = BPF_CORE_READ(task, tgid);
+	r->head.pid = task->tgid;
 	r->head.type = RF_RECORD_GUARD;
 	r->head.hook = hook;
 	r->head.reason = reason;

@@ -9,23 +9,21 @@
  */
 static __always_inline __u32 rf_sandbox_of(struct task_struct *task)
 {
-	struct cgroup *cg = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+	struct cgroup *cg = task->cgroups->dfl_cgrp;
 	struct cgroup_subsys_state *parent;
 	__u32 *sandbox;
 	__u64 id;
 	int i;
 
 	for (i = 0; i < RF_CGROUP_DEPTH; i++) {
-		if (!cg)
-			return 0;
-		id = BPF_CORE_READ(cg, kn, id);
+		id = cg->kn->id;
 		sandbox = bpf_map_lookup_elem(&members, &id);
 		if (sandbox)
 			return *sandbox;
-		parent = BPF_CORE_READ(cg, self.parent);
+		parent = cg->self.parent;
 		if (!parent)
 			return 0;
-		cg = BPF_CORE_READ(parent, cgroup);
+		cg = parent->cgroup;
 	}
 	return 0;
 }

@@ -20,8 +20,8 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 
 static __always_inline void rf_args(struct rf_program *r, struct task_struct *task)
 {
-	unsigned long start = BPF_CORE_READ(task, mm, arg_start);
-	unsigned long end = BPF_CORE_READ(task, mm, arg_end);
+	unsigned long start = task->mm->arg_start;
+	unsigned long end = task->mm->arg_end;
 	__u32 len;
 
 	if (end <= start)
@@ -38,14 +38,14 @@ static __always_inline void rf_args(struct rf_program *r, struct task_struct *ta
 /* Remembers what the process runs from now on; 0 if there is no scratch. */
 static __always_inline struct rf_program *rf_remember(struct task_struct *task, struct linux_binprm *bprm)
 {
-	__u32 tgid = BPF_CORE_READ(task, tgid), zero = 0;
+	__u32 tgid = task->tgid, zero = 0;
 	struct rf_program *p = bpf_map_lookup_elem(&scratch, &zero);
 	long n;
 
 	if (!p)
 		return 0;
 	__builtin_memset(p, 0, sizeof(*p));
-	p->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	p->start_ns = task->group_leader->start_boottime;
 	n = bpf_probe_read_kernel_str(p->filename, RF_PATH_LEN, BPF_CORE_READ(bprm, filename));
 	if (n > 0)
 		p->filename_len = n - 1;
@@ -58,7 +58,7 @@ static __always_inline struct rf_program *rf_remember(struct task_struct *task, 
 SEC("raw_tracepoint/sched_process_exec")
 int rf_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	struct task_struct *task = bpf_get_current_task_btf();
 	__u32 sandbox = rf_sandbox_of(task);
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct rf_program *p;
@@ -71,7 +71,7 @@ int rf_exec(struct bpf_raw_tracepoint_args *ctx)
 	r = rf_take(sandbox, RF_RING_PROCESSES, &processes, sizeof(*r), now, &flags);
 	if (!r)
 		return 0;
-	r->head.pid = BPF_CORE_READ(task, tgid);
+	r->head.pid = task->tgid;
 	r->head.type = RF_RECORD_EXEC;
 	r->gid = bpf_get_current_uid_gid() >> 32;
 	rf_origin_of(&r->origin, task);
@@ -86,13 +86,13 @@ int rf_exec(struct bpf_raw_tracepoint_args *ctx)
 SEC("raw_tracepoint/sched_process_exit")
 int rf_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct rf_exit *r;
 	__u32 sandbox;
 	long flags;
 
-	if (BPF_CORE_READ(task, signal, live.counter) != 0)
+	if (task->signal->live.counter != 0)
 		return 0;
 	sandbox = rf_sandbox_of(task);
 	if (!sandbox)
@@ -100,13 +100,13 @@ int rf_exit(struct bpf_raw_tracepoint_args *ctx)
 	r = rf_take(sandbox, RF_RING_PROCESSES, &processes, sizeof(*r), now, &flags);
 	if (!r)
 		return 0;
-	r->head.pid = BPF_CORE_READ(task, tgid);
+	r->head.pid = task->tgid;
 	r->head.type = RF_RECORD_EXIT;
-	r->ppid = BPF_CORE_READ(task, real_parent, tgid);
+	r->ppid = task->real_parent->tgid;
 	r->uid = (__u32)bpf_get_current_uid_gid();
-	r->code = BPF_CORE_READ(task, exit_code);
-	r->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	bpf_probe_read_kernel(r->comm, RF_COMM_LEN, &task->comm);
+	r->code = task->exit_code;
+	r->start_ns = task->group_leader->start_boottime;
+	rf_copy_comm(r->comm, task);
 	bpf_ringbuf_submit(r, flags);
 	return 0;
 }

@@ -172,7 +172,7 @@ int rf_refused(struct bpf_raw_tracepoint_args *ctx)
 	row = bpf_map_lookup_elem(&calls, &slot);
 	if (!row || !(rf_bit(row->errnos, errno) || rf_bit(row->watched, errno)))
 		return 0;
-	task = (struct task_struct *)bpf_get_current_task();
+	task = bpf_get_current_task_btf();
 	sandbox = rf_sandbox_of(task);
 	if (!sandbox)
 		return 0;
@@ -184,7 +184,7 @@ int rf_refused(struct bpf_raw_tracepoint_args *ctx)
 	r = rf_take(sandbox, RF_RING_REFUSALS, &refusals, sizeof(*r), now, &flags);
 	if (!r)
 		return 0;
-	r->head.pid = BPF_CORE_READ(task, tgid);
+	r->head.pid = task->tgid;
 	r->head.type = RF_RECORD_REFUSAL;
 	r->call = call;
 	r->error = errno;

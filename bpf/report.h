@@ -43,8 +43,8 @@ static __always_inline void rf_hit(const struct rf_state *st, const struct rf_ju
 /* Tells rf_refused that the call this thread is in has its record. */
 static __always_inline void rf_mark_reported(__u32 hook)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	__u32 tid = BPF_CORE_READ(task, pid);
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 tid = task->pid;
 
 	bpf_map_update_elem(&reported, &tid, &hook, BPF_ANY);
 }
@@ -90,8 +90,8 @@ static __always_inline void rf_report(const struct rf_state *st, const struct rf
 		return;
 	rf_fill_verdict(r, st, c);
 	if (with_task) {
-		task = (struct task_struct *)bpf_get_current_task();
-		r->head.pid = BPF_CORE_READ(task, tgid);
+		task = bpf_get_current_task_btf();
+		r->head.pid = task->tgid;
 		rf_origin_of(&r->origin, task);
 	}
 	bpf_ringbuf_submit(r, flags);

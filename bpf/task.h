@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Kernel types reduced to the members we read; CO-RE finds their real offsets
- * at load time. Reading goes through bpf_get_current_task and
- * bpf_probe_read_kernel, which every program type has since 5.8; the direct
- * pid and comm helpers came to the cgroup hooks later than our floor of 5.15.
+ * at load time. They are read by plain loads from bpf_get_current_task_btf, which
+ * every program type has since 5.15: the verifier checks the types, and a load
+ * that faults reads 0. bpf_probe_read_kernel is a call for each member, some
+ * 25 ns with retpolines, and a record of a process reads thirty.
  */
 #ifndef RINGFENCE_TASK_H
 #define RINGFENCE_TASK_H

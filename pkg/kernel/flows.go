@@ -75,18 +75,18 @@ type diagSock struct {
 // A flow that ends by itself meanwhile is no error. The clients see
 // ECONNABORTED.
 func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
-	fd, err := diagSocket(netnsFD)
+	d, err := openDiag(netnsFD)
 	if err != nil {
 		return 0, fmt.Errorf("destroy flows: %w", err)
 	}
-	defer unix.Close(fd)
+	defer d.Close()
 	var (
 		n    int
 		errs []error
 	)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		for _, proto := range []uint8{ProtoTCP, ProtoUDP} {
-			msgs, err := diagDump(fd, family, proto, connectedStates(proto))
+			msgs, err := d.dump(family, proto, connectedStates(proto))
 			if err != nil {
 				errs = append(errs, err)
 				continue
@@ -95,7 +95,7 @@ func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
 				if !match(m.flow(proto)) {
 					continue
 				}
-				switch err := diagDestroy(fd, m.diagMsg, proto); {
+				switch err := d.destroy(m.diagMsg, proto); {
 				case err == nil:
 					n++
 				case !errors.Is(err, unix.ENOENT):
@@ -110,9 +110,21 @@ func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
 	return n, nil
 }
 
-// diagSocket opens a netlink socket in the namespace. The socket stays there;
+// diag asks one namespace about its sockets, one question at a time.
+type diag struct {
+	fd  int
+	buf []byte // of answers: what changes for many sandboxes asks a thousand questions
+}
+
+// newDiag takes a netlink socket over.
+func newDiag(fd int) *diag { return &diag{fd: fd, buf: make([]byte, 64<<10)} }
+
+// Close closes the socket.
+func (d *diag) Close() { unix.Close(d.fd) }
+
+// openDiag opens a netlink socket in the namespace. The socket stays there;
 // the thread comes back, or ends with its goroutine if it cannot.
-func diagSocket(netnsFD int) (int, error) {
+func openDiag(netnsFD int) (*diag, error) {
 	type result struct {
 		fd  int
 		err error
@@ -127,7 +139,10 @@ func diagSocket(netnsFD int) (int, error) {
 		done <- result{fd, err}
 	}()
 	r := <-done
-	return r.fd, r.err
+	if r.err != nil {
+		return nil, r.err
+	}
+	return newDiag(r.fd), nil
 }
 
 // socketIn reports back whether the calling thread is in its own namespace.
@@ -176,14 +191,14 @@ const tcpListen = 1 << 10
 // listeners are the TCP ports of a namespace on which somebody of the given
 // cgroups listens.
 func listeners(netnsFD int, cgroups map[uint64]bool) (map[uint16]bool, error) {
-	fd, err := diagSocket(netnsFD)
+	d, err := openDiag(netnsFD)
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	defer d.Close()
 	out := map[uint16]bool{}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		msgs, err := diagDump(fd, family, ProtoTCP, tcpListen)
+		msgs, err := d.dump(family, ProtoTCP, tcpListen)
 		if err != nil {
 			return nil, err
 		}
@@ -196,41 +211,41 @@ func listeners(netnsFD int, cgroups map[uint64]bool) (map[uint16]bool, error) {
 	return out, nil
 }
 
-// diagDump lists the sockets of one kind that are in one of the states.
-func diagDump(fd int, family, proto uint8, states uint32) ([]diagSock, error) {
+// dump lists the sockets of one kind that are in one of the states.
+func (d *diag) dump(family, proto uint8, states uint32) ([]diagSock, error) {
 	req := diagReq{Family: family, Proto: proto, States: states}
-	if err := diagSend(fd, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, req); err != nil {
+	if err := diagSend(d, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, req); err != nil {
 		return nil, err
 	}
 	var out []diagSock
-	err := diagReceive(fd, func(m diagSock) { out = append(out, m) })
+	err := d.receive(func(m diagSock) { out = append(out, m) })
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil // udp_diag is not built and nobody can list it
 	}
 	return out, err
 }
 
-func diagDestroy(fd int, m diagMsg, proto uint8) error {
+func (d *diag) destroy(m diagMsg, proto uint8) error {
 	req := diagReq{Family: m.Family, Proto: proto, States: ^uint32(0), ID: m.ID}
-	if err := diagSend(fd, sockDestroy, unix.NLM_F_REQUEST|unix.NLM_F_ACK, req); err != nil {
+	if err := diagSend(d, sockDestroy, unix.NLM_F_REQUEST|unix.NLM_F_ACK, req); err != nil {
 		return err
 	}
-	return diagReceive(fd, nil)
+	return d.receive(nil)
 }
 
-func diagSend[T any](fd int, typ, flags uint16, req T) error {
+func diagSend[T any](d *diag, typ, flags uint16, req T) error {
 	size := unix.NLMSG_HDRLEN + int(unsafe.Sizeof(req))
 	b := make([]byte, size)
 	binary.NativeEndian.PutUint32(b[0:], uint32(size))
 	binary.NativeEndian.PutUint16(b[4:], typ)
 	binary.NativeEndian.PutUint16(b[6:], flags)
 	copy(b[unix.NLMSG_HDRLEN:], unsafe.Slice((*byte)(unsafe.Pointer(&req)), unsafe.Sizeof(req)))
-	return unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	return unix.Sendto(d.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// diagReceive reads one whole answer about IP sockets.
-func diagReceive(fd int, each func(diagSock)) error {
-	return diagMessages(fd, func(body []byte) error {
+// receive reads one whole answer about IP sockets.
+func (d *diag) receive(each func(diagSock)) error {
+	return d.messages(func(body []byte) error {
 		m, err := load[diagMsg](body)
 		if err == nil && each != nil {
 			each(diagSock{*m, cgroupAttr(body[unsafe.Sizeof(*m):])})
@@ -239,19 +254,18 @@ func diagReceive(fd int, each func(diagSock)) error {
 	})
 }
 
-// diagMessages reads one whole answer: messages up to NLMSG_DONE, or an
+// messages reads one whole answer: messages up to NLMSG_DONE, or an
 // acknowledgement.
-func diagMessages(fd int, each func(body []byte) error) error {
-	buf := make([]byte, 64<<10)
+func (d *diag) messages(each func(body []byte) error) error {
 	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
+		n, _, err := unix.Recvfrom(d.fd, d.buf, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		for b := buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
+		for b := d.buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
 			size := int(binary.NativeEndian.Uint32(b))
 			if size < unix.NLMSG_HDRLEN || size > len(b) {
 				return errors.New("netlink: malformed message")
@@ -321,11 +335,12 @@ func probeSockDestroy() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	d := newDiag(fd)
+	defer d.Close()
 	for _, proto := range []uint8{ProtoTCP, ProtoUDP} {
-		err := diagSend(fd, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, diagReq{Family: unix.AF_INET, Proto: proto})
+		err := diagSend(d, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, diagReq{Family: unix.AF_INET, Proto: proto})
 		if err == nil {
-			err = diagReceive(fd, nil)
+			err = d.receive(nil)
 		}
 		if err != nil {
 			return fmt.Errorf("protocol %d cannot be listed: %w", proto, err)
@@ -334,7 +349,7 @@ func probeSockDestroy() error {
 		m.ID.Cookie = [2]uint32{noCookie, noCookie}
 		m.ID.Src, m.ID.Dst = [16]byte{127, 255, 255, 1}, [16]byte{127, 255, 255, 2}
 		m.ID.SrcPort, m.ID.DstPort = [2]byte{0, 1}, [2]byte{0, 1}
-		if err := diagDestroy(fd, m, proto); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := d.destroy(m, proto); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("protocol %d: %w", proto, err)
 		}
 	}

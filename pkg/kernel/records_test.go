@@ -7,9 +7,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ringfence/ringfence/test/env"
 )
 
 func TestExecAndExit(t *testing.T) {
@@ -205,6 +210,58 @@ func TestOrigin(t *testing.T) {
 	o.Ancestors = nil
 	if p, ok, _ := r.fence.ProgramOf(v.Ancestors[0].PID, &o); ok {
 		t.Errorf("a process that began later has the program %+v", p)
+	}
+}
+
+// The process of a record and the eight above it are those that /proc shows, by
+// pid, start and whole name.
+func TestOriginIsWhatProcShows(t *testing.T) {
+	r := newRig(t, 0)
+	dir := t.TempDir()
+	shell, err := exec.LookPath("bash")
+	if err != nil {
+		env.Lack(t, true, "bash")
+	}
+	name := filepath.Join(dir, "fifteen-letters")
+	if err := os.Symlink(shell, name); err != nil {
+		t.Fatal(err)
+	}
+	const script = `
+		down() { # so many processes below this one
+			if [ $1 -gt 0 ]; then ( down $(($1 - 1)); true ); return; fi
+			true <>/dev/tcp/192.0.2.7/98
+			p=$BASHPID
+			while [ $p -gt 0 ]; do
+				stat=$(cat /proc/$p/stat) && set -- ${stat##*)} && start=${20}
+				echo $p $start "$(cat /proc/$p/comm)"
+				p=$2
+			done >$0
+		}
+		down 6 2>/dev/null`
+	shown := filepath.Join(dir, "shown")
+	got := r.in.try(attempt{Op: "exec", Addr: fmt.Sprintf("exec %s -c '%s' %s", name, script, shown)})
+	v := find(t, r.recs, "a denial", func(v *Verdict) bool { return v.Dst.Port() == 98 })
+	text, err := os.ReadFile(shown)
+	if err != nil {
+		t.Fatalf("%+v: %v", got, err)
+	}
+	chain := slices.Insert(v.Ancestors, 0, Ancestor{PID: v.PID, Comm: v.Comm})
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if len(lines) < 9 || len(chain) != 9 {
+		t.Fatalf("a chain of %d, of %d in the record", len(lines), len(chain))
+	}
+	for i, a := range chain {
+		f := strings.SplitN(lines[i], " ", 3)
+		if f[0] != fmt.Sprint(a.PID) || f[2] != a.Comm {
+			t.Errorf("%d above it: %+v, /proc shows %q", i, a, lines[i])
+		}
+	}
+	if v.Comm != "fifteen-letters" {
+		t.Errorf("a name of %q", v.Comm)
+	}
+	const tick = 10 * time.Millisecond // USER_HZ
+	if ticks := fmt.Sprint(v.Start / uint64(tick)); ticks != strings.Fields(lines[0])[1] {
+		t.Errorf("it began at tick %s, /proc shows %q", ticks, lines[0])
 	}
 }
 

@@ -36,17 +36,17 @@ type unixMsg struct {
 // namespace which socket is at its other end, by their inodes: 0 for one that
 // has none, because it was closed or nobody has accepted it yet.
 func UnixPeers(netnsFD int) (map[uint64]uint64, error) {
-	fd, err := diagSocket(netnsFD)
+	d, err := openDiag(netnsFD)
 	if err != nil {
 		return nil, fmt.Errorf("list unix sockets: %w", err)
 	}
-	defer unix.Close(fd)
+	defer d.Close()
 	req := unixReq{Family: unix.AF_UNIX, States: ^uint32(0), Show: unixShowPeer}
-	if err := diagSend(fd, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, req); err != nil {
+	if err := diagSend(d, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, req); err != nil {
 		return nil, fmt.Errorf("list unix sockets: %w", err)
 	}
 	out := map[uint64]uint64{}
-	err = diagMessages(fd, func(body []byte) error {
+	err = d.messages(func(body []byte) error {
 		inode, peer, connected, err := unixPeer(body)
 		if connected {
 			out[inode] = peer

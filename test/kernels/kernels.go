@@ -55,10 +55,9 @@ type suite struct {
 
 // packages are those whose tests depend on the kernel. What is skipped says
 // nothing about it: parsers, programs that the guest does not have, and an
-// attempt that needs two processors at the same time. TestLocks takes longer
-// than the rest together there, by hand it runs. The controls of the
+// attempt that needs two processors at the same time. The controls of the
 // attempts are left to `make test`: they need devices and modules of a whole
-// machine.
+// machine. TestLocks judges what the guest has, and says what it has not.
 var packages = []suite{
 	{name: "pkg/kernel", short: only("Verifier", "Visibility", "Denied", "Allowed", "GuardSockets", "GuardEntries", "GuardPrivileges"), seconds: 3600},
 	{name: "pkg/confine", short: only("AttemptsAreRefused", "View"), seconds: 600},
@@ -71,7 +70,7 @@ var packages = []suite{
 	{name: "pkg/sandbox", seconds: 600},
 	{name: "pkg/gatewayd", seconds: 600},
 	{name: "pkg/daemon", seconds: 600},
-	{name: "test/escapes", skip: "^TestEscapes$/.*/^tcp-race-address$|^TestLocks$|^TestTakenOverInit$", short: only("ThirdLock"), seconds: 1200},
+	{name: "test/escapes", skip: "^TestEscapes$/.*/^tcp-race-address$|^TestTakenOverInit$", short: only("ThirdLock"), seconds: 3600},
 }
 
 // installed are the tests that need a machine of their own with systemd.

@@ -209,7 +209,9 @@ func writeAttempts() []*Attempt {
 			a.Expect = errnos(append(slices.Clone(unseen.Errnos), "EAFNOSUPPORT")...)
 		}
 		switch a.Params[0] {
-		case "sysdir", "passwd", "preload", "cron":
+		case "cron":
+			a.As, a.Needs = asRoot, []string{"file:/etc/cron.d"}
+		case "sysdir", "passwd", "preload":
 			a.As = asRoot
 		default:
 			a.Name = "write-" + a.Name

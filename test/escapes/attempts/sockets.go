@@ -107,6 +107,7 @@ func socketAttempts() []*Attempt {
 	})
 	net("net-route-add", "EPERM", "adds a route by netlink", routeAdd)
 	net("net-tun", "ENOENT", "opens /dev/net/tun", openOnly("/dev/net/tun", unix.O_RDWR))
+	out[len(out)-1].Needs = []string{"file:/dev/net/tun"}
 	return out
 }
 
