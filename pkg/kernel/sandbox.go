@@ -41,6 +41,7 @@ type Sandbox struct {
 	// Immutable after attach or adopt.
 	fence *Fence
 	id    uint32
+	place uint64 // on the shelf
 	dir   string
 	cg    *cgroupDir
 	set   []hookInfo // what it is attached to, as far as the kernel has it
@@ -103,6 +104,7 @@ func (f *Fence) newSandbox(cgroupPath string, id uint32) (*Sandbox, error) {
 	return &Sandbox{
 		fence: f,
 		id:    id,
+		place: f.shelf.places.Add(1),
 		dir:   filepath.Join(f.dir, "sandbox", strconv.FormatUint(uint64(id), 10)),
 		cg:    cg,
 		set:   hooks[:],
@@ -177,9 +179,9 @@ func (s *Sandbox) linkOne(h hookInfo, p *ebpf.Program) error {
 	return s.fence.shelf.put(s.kept(h.name), l)
 }
 
-// kept is the name under which the sandbox's link or map of that name is on
-// the shelf.
-func (s *Sandbox) kept(name string) string { return fmt.Sprintf("%d-%s", s.id, name) }
+// kept is the name under which this Sandbox's link or map of that name is on
+// the shelf: another one of the same id has its own.
+func (s *Sandbox) kept(name string) string { return fmt.Sprintf("%d-%d-%s", s.id, s.place, name) }
 
 // link opens the sandbox's link of a hook. The caller closes it.
 func (s *Sandbox) link(h hookInfo) (link.Link, error) { return s.fence.shelf.link(s.kept(h.name)) }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -19,7 +20,10 @@ import (
 // sandboxes have would be some ten thousand. Whoever removes or replaces the
 // pins that are for the next keeper changes nothing of what lies here, and all
 // of it ends with the process, however that ends.
-type shelf struct{ root *os.File }
+type shelf struct {
+	root   *os.File
+	places atomic.Uint64 // given out, so that nobody takes another's names
+}
 
 // object is a link or a map.
 type object interface{ FD() int }
@@ -40,7 +44,7 @@ func newShelf() (*shelf, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a bpffs of our own: %w", err)
 	}
-	return &shelf{os.NewFile(uintptr(mount), "shelf")}, nil
+	return &shelf{root: os.NewFile(uintptr(mount), "shelf")}, nil
 }
 
 func (s *shelf) path(name string) string {
