@@ -14,6 +14,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/sandbox"
 	"github.com/ringfence/ringfence/pkg/seccomp"
 )
 
@@ -21,7 +22,7 @@ import (
 func (b *backend) Doctor(context.Context) (api.DoctorReport, error) {
 	rep := Examine()
 	d := b.d
-	rep.Checks = append(rep.Checks, d.checkGateway(), d.checkDisk(), checkGroup(d.cfg.Group, d.operators, groupID(d.cfg.Group)), d.checkController("memory"), d.checkController("pids"))
+	rep.Checks = append(rep.Checks, d.checkGateway(), d.checkDisk(), checkOpenFiles(sandbox.Room()), checkGroup(d.cfg.Group, d.operators, groupID(d.cfg.Group)), d.checkController("memory"), d.checkController("pids"))
 	for _, wall := range d.gateway.Unconfined() {
 		rep.Checks = append(rep.Checks, api.Check{Name: "gateway's own walls", Optional: true, Detail: wall, Remedy: "boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in the lsm= list"})
 	}
@@ -131,6 +132,24 @@ func checkGroup(name string, started, now int) api.Check {
 		c.Remedy = "restart the daemon: end it with SIGTERM and start it, sandboxes go on"
 	case now <= 0:
 		c.Have, c.Detail = "", "only root may use this daemon: there is no group "+name
+	}
+	return c
+}
+
+// nodeSandboxes is how many sandboxes a node is made for.
+const nodeSandboxes = 1000
+
+// checkOpenFiles is about the limit that the daemon runs with: beyond what it is
+// enough for, launches are refused.
+func checkOpenFiles(room int, limit uint64, err error) api.Check {
+	need := nodeSandboxes*sandbox.DescriptorsEach + sandbox.DescriptorsOwn
+	c := api.Check{Name: "open files", OK: err == nil && room >= nodeSandboxes, Optional: true, Have: fmt.Sprintf("%d, for %d sandboxes", limit, room),
+		Need: fmt.Sprintf("%d, for %d", need, nodeSandboxes), Detail: "the daemon's limit"}
+	if err != nil {
+		c.Detail = err.Error()
+	}
+	if !c.OK {
+		c.Remedy = fmt.Sprintf("LimitNOFILE=1024:%d or more in the daemon's unit, or `ulimit -Hn`, and a restart, if that many are to run", need)
 	}
 	return c
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/holder"
+	"github.com/ringfence/ringfence/pkg/sandbox"
 )
 
 // MaxOutput bounds the kept output of one detached sandbox in bytes; what
@@ -50,9 +51,11 @@ func (d *Daemon) startHolder(id string) (writeEnd *os.File, err error) {
 		w.Close()
 		return nil, fmt.Errorf("output: %w", err)
 	}
-	go func() { // it ends with the last writer
-		if err := cmd.Wait(); err != nil {
-			d.logger.Error("output was not kept to its end", "sandbox", id, "error", err)
+	pid := cmd.Process.Pid
+	_ = cmd.Process.Release() // its pidfd: Await has one of its own
+	go func() {               // it ends with the last writer
+		if code := (sandbox.Process{PID: pid}).Await(); code != 0 {
+			d.logger.Error("output was not kept to its end", "sandbox", id, "status", code)
 		}
 	}()
 	return w, nil

@@ -112,6 +112,9 @@ func (d *Daemon) serve(ctx context.Context) error {
 	go func() { done <- srv.Serve(l) }()
 	d.sandboxes.Spare()
 	d.notify("READY=1")
+	if c := checkOpenFiles(sandbox.Room()); !c.OK {
+		d.logger.Warn("the limit of open files is small", "have", c.Have, "need", c.Need, "remedy", c.Remedy)
+	}
 	d.logger.Info("ready", "socket", d.cfg.Socket, "policy", d.cfg.PolicyDir, "state", d.cfg.StateDir)
 	select {
 	case <-ctx.Done():

@@ -16,7 +16,7 @@ const (
 	acceptBackoffMax = time.Second
 )
 
-// accept serves connections of l until l is closed. Without descriptors it
+// accept serves connections of l until l is closed or not to be read from. Without descriptors it
 // waits and tries again; what has arrived stays in the backlog.
 func (sb *sandbox) accept(l net.Listener, serve func(*net.TCPConn)) {
 	wait := acceptBackoffMin
@@ -32,7 +32,7 @@ func (sb *sandbox) accept(l net.Listener, serve func(*net.TCPConn)) {
 			}
 			sb.wg.Add(1)
 			go func() { defer sb.wg.Done(); serve(t) }()
-		case errors.Is(err, net.ErrClosed), sb.ctx.Err() != nil:
+		case noMore(err), sb.ctx.Err() != nil:
 			return
 		case errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.EINTR):
 		default:

@@ -175,7 +175,7 @@ func (sb *sandbox) relayDatagrams(s *datagramSockets) {
 	for {
 		d, err := s.receive()
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) || sb.ctx.Err() != nil {
+			if noMore(err) || sb.ctx.Err() != nil {
 				return
 			}
 			sb.g.metrics.lost(lostReceive, 1)

@@ -4,7 +4,6 @@ package gateway
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -80,7 +79,7 @@ func (sb *sandbox) serveDNSPackets(c *net.UDPConn) {
 		buf := make([]byte, maxQuery+1)
 		n, oobn, _, from, err := c.ReadMsgUDPAddrPort(buf, oob)
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) || sb.ctx.Err() != nil {
+			if noMore(err) || sb.ctx.Err() != nil {
 				return
 			}
 			time.Sleep(time.Millisecond) // an ICMP error of an earlier reply, or no memory

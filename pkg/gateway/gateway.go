@@ -121,6 +121,11 @@ type Sandbox struct {
 	UDP4, UDP6     *net.UDPConn
 	Reply4, Reply6 *net.IPConn
 
+	// Kept says that whoever adds the sandbox closes all of these sockets, when
+	// it was removed or not taken. Until then the gateway reads from them, and it
+	// closes none: what it does not accept any more stays for another.
+	Kept bool
+
 	// Names are the virtual addresses that are already given out.
 	Names map[netip.Addr]string
 }
@@ -269,8 +274,8 @@ func (g *Gateway) stop() {
 }
 
 // Drain stops accepting, lets what runs finish until ctx ends, then makes
-// Serve return. Connections that arrive meanwhile wait in the backlog of the
-// listeners that the keeper holds.
+// Serve return. Connections that arrive meanwhile wait in the backlog of
+// listeners that are Kept, here or by the keeper.
 func (g *Gateway) Drain(ctx context.Context) {
 	g.mu.Lock()
 	g.draining = true
@@ -280,7 +285,7 @@ func (g *Gateway) Drain(ctx context.Context) {
 	}
 	g.mu.Unlock()
 	for _, sb := range all {
-		sb.closeListeners()
+		sb.stopListening()
 	}
 	shut := make(chan struct{})
 	go func() { // idle connections end, HTTP/2 clients are told to go away
@@ -299,8 +304,8 @@ func (g *Gateway) Drain(ctx context.Context) {
 	<-shut
 }
 
-// AddSandbox starts to serve a sandbox. It takes the listeners even when it
-// fails.
+// AddSandbox starts to serve a sandbox. Unless they are Kept it takes the
+// listeners even when it fails.
 func (g *Gateway) AddSandbox(s Sandbox) error {
 	sb := newSandbox(g, s)
 	g.mu.Lock()
@@ -325,7 +330,7 @@ func (g *Gateway) AddSandbox(s Sandbox) error {
 	return nil
 }
 
-// RemoveSandbox closes the listeners and connections of a sandbox and waits
+// RemoveSandbox ends listening for a sandbox and its connections, and waits
 // until nothing of it is left. Unknown numbers are fine.
 func (g *Gateway) RemoveSandbox(id uint32) {
 	g.mu.Lock()

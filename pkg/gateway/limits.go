@@ -65,12 +65,13 @@ func def[T int | time.Duration](v *T, d T) {
 	}
 }
 
-// connsByDescriptors leaves room for listeners and for one upstream connection
-// (or splice pipe) per client connection.
+// connsByDescriptors leaves room for one upstream connection (or splice pipe)
+// per client connection, and three fifths of the descriptors for listeners: the
+// keeper, with the same limit, stops at ten eighteenths (sandbox.DescriptorsEach).
 func connsByDescriptors() int {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
 		return 256
 	}
-	return int(min(max(r.Cur, 1024), 1<<20)) / 4
+	return int(min(max(r.Cur, 1024), 1<<20)) / 5
 }

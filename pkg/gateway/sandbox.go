@@ -5,8 +5,10 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -110,22 +112,39 @@ func (sb *sandbox) start() {
 	run(sb.sweep)
 }
 
-func (sb *sandbox) closeListeners() {
+// stopListening ends the loops that take what arrives. Sockets that are kept
+// stay open, and every read from them, going on or to come, ends at once.
+func (sb *sandbox) stopListening() {
+	now := time.Unix(1, 0)
 	for _, l := range []net.Listener{sb.cfg.TCP4, sb.cfg.TCP6, sb.cfg.DNSTCP4, sb.cfg.DNSTCP6} {
-		if l != nil {
+		t, ok := l.(*net.TCPListener)
+		switch {
+		case l == nil:
+		case sb.cfg.Kept && ok:
+			_ = t.SetDeadline(now) // fails for one that was closed: then nobody reads
+		default:
 			l.Close()
 		}
 	}
 	for _, c := range []*net.UDPConn{sb.cfg.DNSUDP4, sb.cfg.DNSUDP6, sb.cfg.UDP4, sb.cfg.UDP6} {
-		if c != nil {
+		switch {
+		case c == nil:
+		case sb.cfg.Kept:
+			_ = c.SetReadDeadline(now) // as above; answers go on
+		default:
 			c.Close()
 		}
 	}
 }
 
+// noMore says that a socket was closed or is not to be read from any more.
+func noMore(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // close ends everything of the sandbox; wg tells when it is over.
 func (sb *sandbox) close(code string) {
-	sb.closeListeners()
+	sb.stopListening()
 	sb.mu.Lock()
 	sb.closed = true
 	for f := range sb.flows {
@@ -134,7 +153,7 @@ func (sb *sandbox) close(code string) {
 	sb.mu.Unlock()
 	sb.associations.close(code)
 	for _, c := range []*net.IPConn{sb.cfg.Reply4, sb.cfg.Reply6} { // answers go on while the gateway drains
-		if c != nil {
+		if c != nil && !sb.cfg.Kept {
 			c.Close()
 		}
 	}

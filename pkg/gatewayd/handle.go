@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -183,50 +184,78 @@ func (p *process) onSandboxAdd(payload []byte, fds []*os.File) ([]byte, []*os.Fi
 	if err != nil {
 		return nil, nil, err
 	}
-	sb := gateway.Sandbox{ID: m.ID, Name: m.Name, Principal: principal, Explain: m.Explain, Redirected: m.Redirected, Names: names}
-	if err := openListeners(&sb, fds); err != nil {
+	sb := gateway.Sandbox{ID: m.ID, Name: m.Name, Principal: principal, Explain: m.Explain, Redirected: m.Redirected, Names: names, Kept: true}
+	open, err := openListeners(&sb, fds)
+	if err != nil {
 		return nil, nil, err
 	}
 	if err := p.gw.AddSandbox(sb); err != nil {
+		closeAll(open)
 		return nil, nil, err
 	}
-	return nil, nil, p.listeners.keep(m.ID, fds)
+	p.listeners.keep(m.ID, open)
+	return nil, nil, nil
+}
+
+// socket is one of a sandbox's, as the gateway reads from it.
+type socket interface {
+	io.Closer
+	syscall.Conn
+}
+
+func closeAll(list []socket) {
+	for _, s := range list {
+		_ = s.Close() // nobody uses it
+	}
 }
 
 // openListeners makes sockets of the descriptors, in the order of
-// wire.SandboxAdd. On error it keeps none of them.
-func openListeners(sb *gateway.Sandbox, fds []*os.File) (err error) {
-	var open []io.Closer
+// wire.SandboxAdd, and returns them in that order. On error it keeps none of
+// them.
+func openListeners(sb *gateway.Sandbox, fds []*os.File) (open []socket, err error) {
 	defer func() {
 		if err != nil {
-			for _, c := range open {
-				_ = c.Close() // it was never used
-			}
+			closeAll(open)
+			open = nil
 			sb.TCP4, sb.TCP6, sb.DNSTCP4, sb.DNSTCP6, sb.DNSUDP4, sb.DNSUDP6 = nil, nil, nil, nil, nil, nil
 			sb.UDP4, sb.UDP6, sb.Reply4, sb.Reply6 = nil, nil, nil, nil
 		}
 	}()
 	for i, dst := range []*net.Listener{&sb.TCP4, &sb.TCP6, &sb.DNSTCP4, &sb.DNSTCP6} {
-		l, err := net.FileListener(fds[i])
+		l, err := tcpListener(fds[i])
 		if err != nil {
-			return fmt.Errorf("listener %d: %w", i, err)
+			return open, fmt.Errorf("listener %d: %w", i, err)
 		}
 		open = append(open, l)
 		*dst = l
 	}
 	for i, dst := range []**net.UDPConn{&sb.DNSUDP4, &sb.DNSUDP6, &sb.UDP4, &sb.UDP6}[:min(4, len(fds)-4)] {
 		if *dst, err = packetSocket[*net.UDPConn](fds[4+i]); err != nil {
-			return fmt.Errorf("listener %d: %w", 4+i, err)
+			return open, fmt.Errorf("listener %d: %w", 4+i, err)
 		}
 		open = append(open, *dst)
 	}
 	for i, dst := range []**net.IPConn{&sb.Reply4, &sb.Reply6}[:max(0, len(fds)-8)] {
 		if *dst, err = packetSocket[*net.IPConn](fds[8+i]); err != nil {
-			return fmt.Errorf("socket for answers %d: %w", i, err)
+			return open, fmt.Errorf("socket for answers %d: %w", i, err)
 		}
 		open = append(open, *dst)
 	}
-	return nil
+	return open, nil
+}
+
+// tcpListener makes a listener of a descriptor, which must be of TCP.
+func tcpListener(f *os.File) (*net.TCPListener, error) {
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	t, ok := l.(*net.TCPListener)
+	if !ok {
+		l.Close()
+		return nil, fmt.Errorf("it is a %T", l)
+	}
+	return t, nil
 }
 
 // packetSocket makes a socket of a descriptor, which must be of that sort.
@@ -244,45 +273,36 @@ func packetSocket[T net.PacketConn](f *os.File) (T, error) {
 	return s, nil
 }
 
-// listenerCopies keeps descriptors of every sandbox's listeners, so that a
-// restarted keeper can take them back.
-type listenerCopies struct {
+// kept are the sockets of every sandbox that is served: the gateway reads from
+// them, and a restarted keeper can take them back until the process ends, also
+// while it drains.
+type kept struct {
 	mu sync.Mutex
-	m  map[uint32][]*os.File
+	m  map[uint32][]socket
 }
 
-func (c *listenerCopies) has(id uint32) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.m[id] != nil
+func (k *kept) has(id uint32) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.m[id] != nil
 }
 
-func (c *listenerCopies) keep(id uint32, fds []*os.File) error {
-	copies := make([]*os.File, 0, len(fds))
-	for _, f := range fds {
-		d, err := duplicate(f)
-		if err != nil {
-			wire.CloseAll(copies)
-			return err
-		}
-		copies = append(copies, d)
+func (k *kept) keep(id uint32, list []socket) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.m == nil {
+		k.m = map[uint32][]socket{}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.m == nil {
-		c.m = map[uint32][]*os.File{}
-	}
-	c.m[id] = copies
-	return nil
+	k.m[id] = list
 }
 
 // share returns duplicates for a reply, which closes them.
-func (c *listenerCopies) share(id uint32) ([]*os.File, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (k *kept) share(id uint32) ([]*os.File, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	var out []*os.File
-	for _, f := range c.m[id] {
-		d, err := duplicate(f)
+	for _, s := range k.m[id] {
+		d, err := duplicate(s)
 		if err != nil {
 			wire.CloseAll(out)
 			return nil, err
@@ -295,11 +315,11 @@ func (c *listenerCopies) share(id uint32) ([]*os.File, error) {
 	return out, nil
 }
 
-func (c *listenerCopies) drop(id uint32) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	wire.CloseAll(c.m[id])
-	delete(c.m, id)
+func (k *kept) drop(id uint32) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	closeAll(k.m[id])
+	delete(k.m, id)
 }
 
 func (p *process) onSandboxRemove(payload []byte, _ []*os.File) ([]byte, []*os.File, error) {
@@ -346,8 +366,8 @@ func (p *process) onDrain([]byte, []*os.File) ([]byte, []*os.File, error) {
 }
 
 // duplicate makes another descriptor of the same socket.
-func duplicate(f *os.File) (*os.File, error) {
-	rc, err := f.SyscallConn()
+func duplicate(s syscall.Conn) (*os.File, error) {
+	rc, err := s.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
@@ -359,5 +379,5 @@ func duplicate(f *os.File) (*os.File, error) {
 	if derr != nil {
 		return nil, fmt.Errorf("duplicate a descriptor: %w", derr)
 	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
+	return os.NewFile(uintptr(fd), "listener"), nil
 }

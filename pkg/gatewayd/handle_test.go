@@ -23,7 +23,7 @@ func TestListenersAreClosedWhenALaterOneFails(t *testing.T) {
 	defer f.Close()
 	before := openFiles(t)
 	var sb gateway.Sandbox
-	if err := openListeners(&sb, []*os.File{f, f, f, f, f, f, f, f, f, f}); err == nil {
+	if _, err := openListeners(&sb, []*os.File{f, f, f, f, f, f, f, f, f, f}); err == nil {
 		t.Fatal("a TCP listener was taken for a UDP socket")
 	}
 	if sb.TCP4 != nil || sb.DNSTCP6 != nil {

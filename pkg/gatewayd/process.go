@@ -144,7 +144,7 @@ type process struct {
 	configured chan struct{}
 	drain      chan struct{}
 	pending    pendingNames
-	listeners  listenerCopies
+	listeners  kept
 }
 
 // configure builds the data path on the first configuration; a restarted

@@ -5,6 +5,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -44,7 +45,7 @@ func (s *Sandbox) Check() []LinkStatus {
 	defer s.mu.Unlock()
 	out = append(out, s.checkStateLocked(), s.checkRecords())
 	if s.steer != nil {
-		out = append(out, s.steer.check())
+		out = append(out, s.checkSteeringLocked())
 	}
 	return out
 }
@@ -129,12 +130,20 @@ func describeProgram(id ebpf.ProgramID) string {
 }
 
 func (s *Sandbox) checkLink(h hookInfo) LinkStatus {
-	st := LinkStatus{Name: h.name}
-	l := s.links[h.hook]
-	if l == nil {
-		st.Detail = "not attached"
-		return st
+	l, err := s.link(h)
+	if errors.Is(err, os.ErrNotExist) {
+		return LinkStatus{Name: h.name, Detail: "not attached"}
 	}
+	if err != nil {
+		return LinkStatus{Name: h.name, Detail: err.Error()}
+	}
+	defer l.Close()
+	return s.judgeLink(h, l)
+}
+
+// judgeLink says whether l is what is to be at the hook.
+func (s *Sandbox) judgeLink(h hookInfo, l link.Link) LinkStatus {
+	st := LinkStatus{Name: h.name}
 	info, err := l.Info()
 	if err != nil {
 		st.Detail = err.Error()

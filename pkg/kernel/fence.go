@@ -23,6 +23,9 @@
 // What was running before it was fenced has its own set of links and no
 // steering: see redirect.go.
 //
+// Of a sandbox's links and of its SOCKMAP the keeper has no descriptors: a
+// second pin of each is in a bpffs that only this process can reach.
+//
 // Pins outlive the keeper: denials hold while it is away. A keeper of the same
 // layout adopts maps, and programs too if they are of the same object;
 // otherwise it loads its own programs over the same maps and swaps them into
@@ -87,6 +90,7 @@ type Fence struct {
 	tags  map[Hook]string // digests of the programs' instructions, by the kernel
 	trace []link.Link
 	steer *ebpf.CollectionSpec
+	shelf *shelf
 	o     Options
 
 	redirect redirection
@@ -120,7 +124,7 @@ func Open(o Options) (*Fence, error) {
 		ids:   make(map[Hook]ebpf.ProgramID),
 		tags:  make(map[Hook]string),
 	}
-	if err := f.openFormer(); err != nil {
+	if err := errors.Join(f.openShelf(), f.openFormer()); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("kernel: %w", err)
 	}
@@ -135,6 +139,11 @@ func Open(o Options) (*Fence, error) {
 		return nil, fmt.Errorf("kernel: %w", err)
 	}
 	return f, nil
+}
+
+func (f *Fence) openShelf() (err error) {
+	f.shelf, err = newShelf()
+	return err
 }
 
 func (f *Fence) load(o Options) error {
@@ -343,7 +352,7 @@ func (f *Fence) RemoveStale(name string) error {
 // Close gives up this process's descriptors. Pins stay and go on denying.
 func (f *Fence) Close() error {
 	f.reading.close()
-	errs := []error{f.watch.close(), f.guard.close(), f.former.close()}
+	errs := []error{f.watch.close(), f.guard.close(), f.former.close(), f.shelf.close()}
 	for _, l := range f.trace {
 		errs = append(errs, l.Close())
 	}

@@ -27,11 +27,10 @@ func guardRig(t *testing.T, flags Flags, passed ...*os.File) (*rig, string) {
 	if _, _, err := r.fence.Guard(); err != nil {
 		env.Lack(t, env.BPFLSM(), "BPF as a security module (CONFIG_BPF_LSM, bpf in lsm=): "+err.Error())
 	}
-	for h, l := range r.box.links {
-		if err := errors.Join(l.Unpin(), l.Close()); err != nil {
+	for _, h := range r.box.set {
+		if err := errors.Join(os.Remove(filepath.Join(r.box.dir, h.name)), r.fence.shelf.drop(r.box.kept(h.name))); err != nil {
 			t.Fatal(err)
 		}
-		delete(r.box.links, h)
 	}
 	dir := t.TempDir()
 	r.in.end()

@@ -19,9 +19,7 @@ func TestAdoptedAttested(t *testing.T) {
 		if p.box.progs.tags[h] == "" {
 			t.Errorf("program %d has no tag", h)
 		}
-		if err := p.box.links[h].(interface{ Detach() error }).Detach(); err != nil {
-			t.Fatal(err)
-		}
+		detachHook(t, p.box, h)
 	}
 	err := p.box.Attested()
 	for _, want := range []string{"connect4: the link was detached", "egress: the link was detached", "depart: the link was detached"} {

@@ -41,11 +41,11 @@ type Sandbox struct {
 	// Immutable after attach or adopt.
 	fence *Fence
 	id    uint32
+	place uint64 // on the shelf
 	dir   string
 	cg    *cgroupDir
 	set   []hookInfo // what it is attached to, as far as the kernel has it
 	progs programs
-	links map[Hook]link.Link
 	judge func(State, dest) (allow bool, err error)
 	// running says that the processes are not the keeper's: they were there
 	// before the fence and may have cgroups below theirs.
@@ -104,11 +104,11 @@ func (f *Fence) newSandbox(cgroupPath string, id uint32) (*Sandbox, error) {
 	return &Sandbox{
 		fence: f,
 		id:    id,
+		place: f.shelf.places.Add(1),
 		dir:   filepath.Join(f.dir, "sandbox", strconv.FormatUint(uint64(id), 10)),
 		cg:    cg,
 		set:   hooks[:],
 		progs: programs{f.progs, f.ids, f.tags},
-		links: make(map[Hook]link.Link),
 		judge: f.judge,
 	}, nil
 }
@@ -160,17 +160,31 @@ func (s *Sandbox) linkTo(set []hookInfo) error {
 		if p == nil {
 			continue
 		}
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: s.cg.path(), Attach: h.attach, Program: p})
-		if err != nil {
+		if err := s.linkOne(h, p); err != nil {
 			return fmt.Errorf("%s: %w", h.name, err)
-		}
-		s.links[h.hook] = l
-		if err := l.Pin(filepath.Join(s.dir, h.name)); err != nil {
-			return fmt.Errorf("pin %s: %w", h.name, err)
 		}
 	}
 	return nil
 }
+
+func (s *Sandbox) linkOne(h hookInfo, p *ebpf.Program) error {
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: s.cg.path(), Attach: h.attach, Program: p})
+	if err != nil {
+		return err
+	}
+	defer l.Close() // the pins hold it
+	if err := l.Pin(filepath.Join(s.dir, h.name)); err != nil {
+		return fmt.Errorf("pin: %w", err)
+	}
+	return s.fence.shelf.put(s.kept(h.name), l)
+}
+
+// kept is the name under which this Sandbox's link or map of that name is on
+// the shelf: another one of the same id has its own.
+func (s *Sandbox) kept(name string) string { return fmt.Sprintf("%d-%d-%s", s.id, s.place, name) }
+
+// link opens the sandbox's link of a hook. The caller closes it.
+func (s *Sandbox) link(h hookInfo) (link.Link, error) { return s.fence.shelf.link(s.kept(h.name)) }
 
 // register makes the sandbox's records and processes known.
 func (s *Sandbox) register(st State) error {
@@ -240,17 +254,8 @@ func (s *Sandbox) adopt() error {
 		if p == nil {
 			continue
 		}
-		l, err := link.LoadPinnedLink(filepath.Join(s.dir, h.name), nil)
-		if err != nil {
+		if err := s.adoptLink(h, p); err != nil {
 			return fmt.Errorf("%s: %w", h.name, err)
-		}
-		s.links[h.hook] = l
-		if st := s.checkLink(h); !st.OK && st.stale {
-			if err := l.Update(p); err != nil {
-				return fmt.Errorf("update %s: %w", h.name, err)
-			}
-		} else if !st.OK {
-			return fmt.Errorf("%s: %s", h.name, st.Detail)
 		}
 	}
 	st, err := s.Enforced()
@@ -269,6 +274,24 @@ func (s *Sandbox) adopt() error {
 		return err
 	}
 	return s.adoptSteering()
+}
+
+// adoptLink takes over one pinned link, and switches it to p if it runs
+// another program.
+func (s *Sandbox) adoptLink(h hookInfo, p *ebpf.Program) error {
+	l, err := link.LoadPinnedLink(filepath.Join(s.dir, h.name), nil)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if st := s.judgeLink(h, l); !st.OK && !st.stale {
+		return errors.New(st.Detail)
+	} else if st.stale {
+		if err := l.Update(p); err != nil {
+			return fmt.Errorf("update: %w", err)
+		}
+	}
+	return s.fence.shelf.put(s.kept(h.name), l)
 }
 
 // ID returns the sandbox's id.
@@ -315,19 +338,22 @@ func (s *Sandbox) SetState(st State) error {
 	return nil
 }
 
-// Close gives up this process's descriptors; the fence stays in place.
+// Close gives up what this process holds; the fence stays in place.
 func (s *Sandbox) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
-	for _, l := range s.links {
-		errs = append(errs, l.Close())
-	}
-	if s.steer != nil {
-		errs = append(errs, s.steer.close())
-		s.steer = nil
-	}
+	errs := s.letGoLocked()
+	s.steer = nil
 	return errors.Join(append(errs, s.cg.close())...)
+}
+
+// letGoLocked takes everything of the sandbox off the shelf.
+func (s *Sandbox) letGoLocked() []error {
+	errs := []error{s.fence.shelf.drop(s.kept(pinSteer)), s.fence.shelf.drop(s.kept(pinListeners))}
+	for _, h := range s.set {
+		errs = append(errs, s.fence.shelf.drop(s.kept(h.name)))
+	}
+	return errs
 }
 
 // Detach removes the fence and everything kept for the sandbox except its

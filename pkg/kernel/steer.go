@@ -22,11 +22,11 @@ import (
 // its descriptors.
 type SteerListeners struct{ TCP4, TCP6, UDP4, UDP6 int }
 
-// steering is the sk_lookup instance of one sandbox.
+// steering is the sk_lookup instance of one sandbox. Its SOCKMAP and its link
+// are on the shelf.
 type steering struct {
-	listeners *ebpf.Map
-	link      link.Link
-	prog      ebpf.ProgramID // what the link ran when it was attached or adopted
+	slots uint32         // of the SOCKMAP
+	prog  ebpf.ProgramID // what the link ran when it was attached or adopted
 }
 
 const (
@@ -43,81 +43,113 @@ const (
 func (s *Sandbox) Steer(netnsFD int, l SteerListeners) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.steer != nil && s.steer.listeners.MaxEntries() == s.fence.steer.Maps["listeners"].MaxEntries {
-		return s.steer.set(l)
+	how := s.listenLocked
+	switch {
+	case s.steer == nil:
+		how = func(l SteerListeners) error { return s.newSteeringLocked(netnsFD, l) }
+	case s.steer.slots != s.fence.steer.Maps["listeners"].MaxEntries:
+		how = s.renewSteeringLocked
 	}
-	if s.steer != nil {
-		if err := s.renewSteeringLocked(l); err != nil {
-			return fmt.Errorf("steer sandbox %d anew: %w", s.id, err)
-		}
-		return nil
-	}
-	st, err := s.newSteeringLocked(netnsFD, l)
-	if err != nil {
+	if err := how(l); err != nil {
 		return fmt.Errorf("steer sandbox %d: %w", s.id, err)
 	}
-	s.steer = st
 	return nil
 }
 
-func (s *Sandbox) newSteeringLocked(netnsFD int, l SteerListeners) (_ *steering, err error) {
-	listeners, prog, err := loadSteer(s.fence.steer)
+// listenLocked replaces the listeners.
+func (s *Sandbox) listenLocked(l SteerListeners) error {
+	m, err := s.fence.shelf.sockets(s.kept(pinListeners))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer prog.Close() // the link holds it
-	st := &steering{listeners: listeners}
-	defer func() {
-		if err != nil {
-			os.Remove(filepath.Join(s.dir, pinListeners))
-			st.close()
-		}
-	}()
-	if err := st.set(l); err != nil {
-		return nil, err
-	}
-	if err := st.listeners.Pin(filepath.Join(s.dir, pinListeners)); err != nil {
-		return nil, err
-	}
-	lnk, err := link.AttachNetNs(netnsFD, prog)
-	if err != nil {
-		return nil, fmt.Errorf("attach to namespace: %w", err)
-	}
-	st.link = lnk
-	if st.prog, err = programID(prog); err != nil {
-		return nil, err
-	}
-	if err := lnk.Pin(filepath.Join(s.dir, pinSteer)); err != nil {
-		return nil, err
-	}
-	return st, nil
+	defer m.Close()
+	return setListeners(m, l)
 }
 
-// renewSteeringLocked puts this keeper's program and SOCKMAP in place of those
-// of a keeper whose SOCKMAP had other slots. The link changes over in one step.
-func (s *Sandbox) renewSteeringLocked(l SteerListeners) error {
+func (s *Sandbox) newSteeringLocked(netnsFD int, l SteerListeners) (err error) {
 	listeners, prog, err := loadSteer(s.fence.steer)
 	if err != nil {
 		return err
 	}
 	defer prog.Close() // the link holds it
-	st := &steering{listeners: listeners, link: s.steer.link}
+	defer listeners.Close()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.dropSteering())
+		}
+	}()
+	if err := setListeners(listeners, l); err != nil {
+		return err
+	}
+	if err := s.pinAndKeep(pinListeners, listeners); err != nil {
+		return err
+	}
+	lnk, err := link.AttachNetNs(netnsFD, prog)
+	if err != nil {
+		return fmt.Errorf("attach to namespace: %w", err)
+	}
+	defer lnk.Close()
+	id, err := programID(prog)
+	if err != nil {
+		return err
+	}
+	if err := s.pinAndKeep(pinSteer, lnk); err != nil {
+		return err
+	}
+	s.steer = &steering{slots: listeners.MaxEntries(), prog: id}
+	return nil
+}
+
+// pinAndKeep pins what steering consists of for the next keeper and for this.
+func (s *Sandbox) pinAndKeep(name string, o interface{ Pin(string) error }) error {
+	if err := o.Pin(filepath.Join(s.dir, name)); err != nil {
+		return err
+	}
+	return s.fence.shelf.put(s.kept(name), o)
+}
+
+// dropSteering undoes an attempt at steering.
+func (s *Sandbox) dropSteering() error {
+	var errs []error
+	for _, name := range []string{pinSteer, pinListeners} {
+		if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		errs = append(errs, s.fence.shelf.drop(s.kept(name)))
+	}
+	return errors.Join(errs...)
+}
+
+// renewSteeringLocked puts this keeper's program and SOCKMAP in place of those
+// of a keeper whose SOCKMAP had other slots. The link changes over in one step.
+func (s *Sandbox) renewSteeringLocked(l SteerListeners) error {
+	lnk, err := s.fence.shelf.link(s.kept(pinSteer))
+	if err != nil {
+		return err
+	}
+	defer lnk.Close()
+	listeners, prog, err := loadSteer(s.fence.steer)
+	if err != nil {
+		return err
+	}
+	defer prog.Close() // the link holds it
+	defer listeners.Close()
+	st := &steering{slots: listeners.MaxEntries()}
 	if st.prog, err = programID(prog); err == nil {
-		err = st.set(l)
+		err = setListeners(listeners, l)
 	}
 	pin := filepath.Join(s.dir, pinListeners)
 	if err == nil {
 		err = listeners.Pin(pin + "-new")
 	}
 	if err == nil {
-		err = st.link.Update(prog)
+		err = lnk.Update(prog)
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(pin+"-new"), listeners.Close())
+		return errors.Join(fmt.Errorf("anew: %w", err), os.RemoveAll(pin+"-new"))
 	}
-	old := s.steer.listeners
 	s.steer = st
-	return errors.Join(os.Rename(pin+"-new", pin), old.Close())
+	return errors.Join(os.Rename(pin+"-new", pin), s.fence.shelf.drop(s.kept(pinListeners)), s.fence.shelf.put(s.kept(pinListeners), listeners))
 }
 
 // loadSteer makes one instance: its SOCKMAP and the program over it. It loads
@@ -151,13 +183,13 @@ func loadSteer(spec *ebpf.CollectionSpec) (*ebpf.Map, *ebpf.Program, error) {
 	return m, prog, nil
 }
 
-// set stores the listeners by their slots in steer.bpf.c.
-func (st *steering) set(l SteerListeners) error {
+// setListeners stores the listeners by their slots in steer.bpf.c.
+func setListeners(m *ebpf.Map, l SteerListeners) error {
 	for slot, fd := range []int{l.TCP4, l.TCP6, l.UDP4, l.UDP6} {
 		var err error
 		if fd > 0 {
-			err = st.listeners.Put(uint32(slot), uint64(fd))
-		} else if err = st.listeners.Delete(uint32(slot)); errors.Is(err, unix.EINVAL) {
+			err = m.Put(uint32(slot), uint64(fd))
+		} else if err = m.Delete(uint32(slot)); errors.Is(err, unix.EINVAL) {
 			err = nil // sockmap: the slot was empty
 		} else {
 			err = ignoreMissing(err)
@@ -172,9 +204,15 @@ func (st *steering) set(l SteerListeners) error {
 	return nil
 }
 
-func (st *steering) check() LinkStatus {
+func (s *Sandbox) checkSteeringLocked() LinkStatus {
 	out := LinkStatus{Name: pinSteer}
-	info, err := st.link.Info()
+	l, err := s.fence.shelf.link(s.kept(pinSteer))
+	if err != nil {
+		out.Detail = err.Error()
+		return out
+	}
+	defer l.Close()
+	info, err := l.Info()
 	if err != nil {
 		out.Detail = err.Error()
 		return out
@@ -184,21 +222,13 @@ func (st *steering) check() LinkStatus {
 		out.Detail = "the network namespace is gone"
 		return out
 	}
-	if info.Program != st.prog {
-		out.Detail = fmt.Sprintf("runs %s instead of program %d", describeProgram(info.Program), st.prog)
+	if info.Program != s.steer.prog {
+		out.Detail = fmt.Sprintf("runs %s instead of program %d", describeProgram(info.Program), s.steer.prog)
 		return out
 	}
 	out.OK, out.NetNS = true, ns.NetnsInode
 	out.Detail = fmt.Sprintf("program %d on namespace %d", info.Program, ns.NetnsInode)
 	return out
-}
-
-func (st *steering) close() error {
-	err := st.listeners.Close()
-	if st.link != nil {
-		err = errors.Join(err, st.link.Close())
-	}
-	return err
 }
 
 // adoptSteering takes over pinned steering; a sandbox that was never steered
@@ -211,20 +241,23 @@ func (s *Sandbox) adoptSteering() error {
 	if err != nil {
 		return fmt.Errorf("adopt listeners: %w", err)
 	}
+	defer m.Close()
 	l, err := link.LoadPinnedLink(filepath.Join(s.dir, pinSteer), nil)
 	if errors.Is(err, os.ErrNotExist) {
 		// The keeper died between two pins: begin anew.
-		m.Close()
 		return os.Remove(filepath.Join(s.dir, pinListeners))
 	}
 	if err != nil {
-		m.Close()
 		return fmt.Errorf("adopt steering: %w", err)
 	}
+	defer l.Close()
 	info, err := l.Info()
-	if err != nil {
-		return errors.Join(fmt.Errorf("adopt steering: %w", err), l.Close(), m.Close())
+	if err == nil {
+		err = errors.Join(s.fence.shelf.put(s.kept(pinListeners), m), s.fence.shelf.put(s.kept(pinSteer), l))
 	}
-	s.steer = &steering{listeners: m, link: l, prog: info.Program}
+	if err != nil {
+		return fmt.Errorf("adopt steering: %w", err)
+	}
+	s.steer = &steering{slots: m.MaxEntries(), prog: info.Program}
 	return nil
 }

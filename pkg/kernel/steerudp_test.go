@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -246,7 +247,7 @@ func TestSteeringIsRenewed(t *testing.T) {
 		}
 	}
 	reach("before")
-	old, err := box.steer.link.Info()
+	old, err := steerInfo(box)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +262,7 @@ func TestSteeringIsRenewed(t *testing.T) {
 	if to, ok := udp.next(t, 2*time.Second); !ok || to != dst {
 		t.Errorf("a datagram to %v, %v", to, ok)
 	}
-	now, err := box.steer.link.Info()
+	now, err := steerInfo(box)
 	if err != nil || now.ID != old.ID || now.Program == old.Program {
 		t.Errorf("link %+v, before %+v, %v", now, old, err)
 	}
@@ -270,7 +271,7 @@ func TestSteeringIsRenewed(t *testing.T) {
 	if box, err = r.fence.AdoptSandbox(cgroup, testSandbox+1); err != nil {
 		t.Fatal(err)
 	}
-	if n := box.steer.listeners.MaxEntries(); n != before || box.steer.prog != now.Program {
+	if n := box.steer.slots; n != before || box.steer.prog != now.Program {
 		t.Errorf("%d slots, program %d", n, box.steer.prog)
 	}
 	reach("adopted")
@@ -278,4 +279,14 @@ func TestSteeringIsRenewed(t *testing.T) {
 	if err := detachSoon(box); err != nil {
 		t.Error(err)
 	}
+}
+
+// steerInfo is what the kernel says about the link of a sandbox's steering.
+func steerInfo(s *Sandbox) (*link.Info, error) {
+	l, err := s.fence.shelf.link(s.kept(pinSteer))
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	return l.Info()
 }

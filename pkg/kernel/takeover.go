@@ -120,10 +120,8 @@ func (s *Sandbox) formerLinks(dir string) error {
 
 // undoTakeOver leaves the sandbox to the former programs alone.
 func (s *Sandbox) undoTakeOver() error {
-	var errs []error
-	for h, l := range s.links {
-		errs = append(errs, l.Close())
-		delete(s.links, h)
-	}
+	s.mu.Lock()
+	errs := s.letGoLocked()
+	s.mu.Unlock()
 	return errors.Join(append(errs, os.RemoveAll(s.dir), ignoreMissing(s.fence.maps.Members.Delete(s.cg.id)))...)
 }

@@ -94,11 +94,15 @@ func presentTree(t *testing.T, pin, cgroup string, ns *namespace, listener int) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := &Sandbox{id: testSandbox, dir: box, fence: &Fence{steer: steer}}
+	shelf, err := newShelf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := &Sandbox{id: testSandbox, dir: box, fence: &Fence{steer: steer, shelf: shelf}}
 	if err := old.Steer(int(ns.file.Fd()), SteerListeners{TCP4: listener}); err != nil {
 		t.Fatal(err)
 	}
-	if err := old.steer.close(); err != nil {
+	if err := shelf.close(); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -324,7 +328,6 @@ func TestTakeOverIsInterrupted(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			s.links[hooks[0].hook] = l
 			return errors.Join(os.Mkdir(s.dir, 0o700), l.Pin(filepath.Join(s.dir, hooks[0].name)))
 		},
 		"while the former ones go": func(s *Sandbox) error {

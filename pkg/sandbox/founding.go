@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ringfence/ringfence/pkg/ca"
 	"github.com/ringfence/ringfence/pkg/scope"
 	"github.com/ringfence/ringfence/pkg/wire"
@@ -166,5 +168,9 @@ func launchError(step string, err error) error {
 	if errors.As(err, &le) {
 		return le
 	}
-	return &LaunchError{Code: 125, Step: step, Err: err}
+	le = &LaunchError{Code: 125, Step: step, Err: err}
+	if errors.Is(err, unix.EMFILE) {
+		le.Remedy = descriptorRemedy
+	}
+	return le
 }

@@ -11,10 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/event"
@@ -62,14 +59,7 @@ func (s *Sandbox) recordHostile(why error) {
 // await blocks until init has ended and returns the exit code, -1 if it cannot
 // be known.
 func (s *Sandbox) await() int {
-	code := -1
-	if p, err := os.FindProcess(s.Record.Init.PID); err == nil {
-		if st, err := p.Wait(); err == nil {
-			code = exitCode(st)
-		} else {
-			code = awaitForeign(s.Record.Init)
-		}
-	}
+	code := s.Record.Init.Await()
 	if s.control != nil {
 		select {
 		case <-s.control.ended: // init has ended: all it said has been read
@@ -83,39 +73,6 @@ func (s *Sandbox) await() int {
 		}
 	}
 	return code
-}
-
-func exitCode(st *os.ProcessState) int {
-	ws, ok := st.Sys().(syscall.WaitStatus)
-	if !ok {
-		return -1
-	}
-	if ws.Signaled() {
-		return 128 + int(ws.Signal())
-	}
-	return ws.ExitStatus()
-}
-
-// awaitForeign waits for a process that is not our child (its parent was a
-// former keeper) through a pidfd.
-func awaitForeign(p Process) int {
-	fd, err := unix.PidfdOpen(p.PID, 0)
-	if err != nil || !p.Alive() {
-		if err == nil {
-			unix.Close(fd)
-		}
-		return -1
-	}
-	f := os.NewFile(uintptr(fd), "pidfd")
-	defer f.Close()
-	for {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, -1); err == nil {
-			return -1
-		} else if !errors.Is(err, unix.EINTR) {
-			return -1
-		}
-	}
 }
 
 // abort ends a sandbox whose launch failed after its agent was let go: what it

@@ -205,6 +205,9 @@ func (m *Manager) reserve(s *Sandbox) error {
 	if m.closed {
 		return errors.New("the daemon is stopping")
 	}
+	if err := noRoom(len(m.reserved)); err != nil {
+		return err
+	}
 	for range 100 {
 		var b [4]byte
 		if _, err := rand.Read(b[:]); err != nil {
