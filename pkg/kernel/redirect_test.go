@@ -86,6 +86,7 @@ func (p *pod) adopt(flags Flags) {
 		p.Fatalf("gateway: %+v: %v", r, err)
 	}
 	l.Sockets = p.socketsOf(p.gateway.cmd.Process.Pid, fds[:])
+	p.openRelays()
 	st := State{Sandbox: testSandbox, Policy: testPolicy, Generation: 3, Flags: flags}
 	if p.box, err = p.fence.AttachRunning(p.cgroup, st, *l, func() error { return nil }); err != nil {
 		p.Fatal(err)
