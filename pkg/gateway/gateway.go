@@ -121,6 +121,10 @@ type Sandbox struct {
 	UDP4, UDP6     *net.UDPConn
 	Reply4, Reply6 *net.IPConn
 
+	// Datagrams are, where Redirected, the listeners of datagrams other than DNS.
+	// They must have SO_RCVMARK.
+	Datagrams []*net.UDPConn
+
 	// Names are the virtual addresses that are already given out.
 	Names map[netip.Addr]string
 }

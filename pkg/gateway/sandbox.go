@@ -34,7 +34,8 @@ type sandbox struct {
 	epoch atomic.Pointer[epoch]
 	pipes atomic.Int64 // held by relays
 
-	datagrams    []*datagramSockets // set by prepare
+	datagrams    []*datagramSockets  // set by prepare
+	redirected   []*redirectedSocket // likewise
 	associations associations
 
 	// mu guards what follows.
@@ -80,6 +81,13 @@ func (sb *sandbox) prepare() error {
 		}
 		sb.datagrams = append(sb.datagrams, s)
 	}
+	for _, c := range sb.cfg.Datagrams {
+		s, err := newRedirectedSocket(c, sb.cfg.ID)
+		if err != nil {
+			return err
+		}
+		sb.redirected = append(sb.redirected, s)
+	}
 	return nil
 }
 
@@ -107,6 +115,9 @@ func (sb *sandbox) start() {
 	for _, s := range sb.datagrams {
 		run(func() { sb.relayDatagrams(s) })
 	}
+	for _, s := range sb.redirected {
+		run(func() { sb.relayRedirected(s) })
+	}
 	run(sb.sweep)
 }
 
@@ -121,6 +132,9 @@ func (sb *sandbox) closeListeners() {
 			c.Close()
 		}
 	}
+	for _, s := range sb.redirected { // answers go on while the gateway drains
+		s.stop()
+	}
 }
 
 // close ends everything of the sandbox; wg tells when it is over.
@@ -133,6 +147,9 @@ func (sb *sandbox) close(code string) {
 	}
 	sb.mu.Unlock()
 	sb.associations.close(code)
+	for _, c := range sb.cfg.Datagrams {
+		c.Close()
+	}
 	for _, c := range []*net.IPConn{sb.cfg.Reply4, sb.cfg.Reply6} { // answers go on while the gateway drains
 		if c != nil {
 			c.Close()
