@@ -27,6 +27,9 @@ var relaying = map[string]func(attempt) result{
 	"questions":          attempt.questions,
 	"question-bound":     attempt.questionBound,
 	"question-device":    attempt.questionOnDevice,
+	"question-segments":  attempt.questionInSegments,
+	"question-corked":    attempt.questionCorked,
+	"numbered":           attempt.sendNumbered,
 	"question-shared":    attempt.questionShared,
 	"question-source":    attempt.questionFromSource,
 	"question-port":      attempt.questionFromPort,
@@ -198,6 +201,49 @@ func (a attempt) questionBound() result {
 
 func (a attempt) questionOnDevice() result {
 	return a.prepared(func(fd int) error { return unix.BindToDevice(fd, "eth0") })
+}
+
+// questionInSegments sends three datagrams in one call (UDP_SEGMENT).
+func (a attempt) questionInSegments() result {
+	sa, family := sockaddr(a.Addr)
+	fd, err := open(family, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return fail("socket", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 4); err != nil {
+		return fail("UDP_SEGMENT", err)
+	}
+	if err := unix.Sendto(fd, []byte("aaaabbbbcc"), 0, sa); err != nil {
+		return fail("send", err)
+	}
+	return hear(fd, 3)
+}
+
+// questionCorked begins a datagram to the first address and ends it with a call
+// that names the second.
+func (a attempt) questionCorked() result {
+	first, second, _ := strings.Cut(a.Addr, " ")
+	sa, family := sockaddr(first)
+	fd, err := open(family, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return fail("socket", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Sendto(fd, []byte("begun "), unix.MSG_MORE, sa); err != nil {
+		return fail("send", err)
+	}
+	sa, _ = sockaddr(second)
+	if err := unix.Sendto(fd, []byte("and ended"), 0, sa); err != nil { // goes to the first: the datagram was begun
+		return fail("send", err)
+	}
+	return hear(fd, 1)
+}
+
+// sendNumbered gives its datagram the number N by itself, which takes
+// CAP_NET_ADMIN.
+func (a attempt) sendNumbered() result {
+	return a.prepared(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, a.N) })
 }
 
 // questionShared shares its port with another socket, as a resolver may.

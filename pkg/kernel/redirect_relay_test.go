@@ -115,6 +115,23 @@ func TestAdoptedDatagramsToMany(t *testing.T) {
 	}
 }
 
+// What is sent in parts, or as several at once, goes where it was addressed.
+func TestAdoptedDatagramsInParts(t *testing.T) {
+	p := relayPod(t, 0)
+	for _, to := range []string{"192.0.2.7:9000", "[2001:db8:5::1]:9000"} {
+		r := p.in.try(attempt{Op: "question-segments", Addr: to})
+		for _, say := range []string{"aaaa", "bbbb", "cc"} {
+			if want := fmt.Sprintf("%s gateway %s for %d: %s", to, to, testSandbox, say); !slices.Contains(strings.Split(r.Reply, "\n"), want) {
+				t.Errorf("segments: no %q in %q (%v at %s)", want, r.Reply, r.Errno, r.Step)
+			}
+		}
+	}
+	r := p.in.try(attempt{Op: "question-corked", Addr: "192.0.2.7:9000 192.0.2.8:9000"})
+	if want := fmt.Sprintf("192.0.2.7:9000 gateway 192.0.2.7:9000 for %d: begun and ended", testSandbox); r.Reply != want {
+		t.Errorf("corked: %q (%v at %s), want %q", r.Reply, r.Errno, r.Step, want)
+	}
+}
+
 // Who cannot have an answer is told so.
 func TestAdoptedDatagramsOfBoundSockets(t *testing.T) {
 	p := relayPod(t, 0)
@@ -167,16 +184,21 @@ func TestRelaysServeNobodyElse(t *testing.T) {
 			t.Errorf("%q %v at %s", r.Reply, r.Errno, r.Step)
 		}
 	}
-	if now := p.gateway.try(attempt{Op: "gateway-heard"}).Reply; now != before || before != "1" {
-		t.Errorf("the gateway heard %s datagrams, before %s", now, before)
-	}
 	if r := p.in.try(attempt{Op: "fenced"}); r.Reply != fmt.Sprint(testSandbox) {
 		t.Errorf("control: %q", r.Reply)
 	}
 	for _, number := range p.numbers() {
+		for _, port := range p.listening.UDP4[:2] { // the first one is its listener's
+			if r := p.in.try(attempt{Op: "numbered", Addr: fmt.Sprintf("127.0.0.1:%d", port), N: int(number)}); r.Errno != unix.EAGAIN {
+				t.Errorf("with another's number: %q %v at %s", r.Reply, r.Errno, r.Step)
+			}
+		}
 		if r := p.in.try(attempt{Op: "ask-number", N: int(number)}); r.Errno == 0 {
 			t.Errorf("an adopted process is told about a number: %q %v", r.Reply, r.Errno)
 		}
+	}
+	if now := p.gateway.try(attempt{Op: "gateway-heard"}).Reply; now != before || before != "1" {
+		t.Errorf("the gateway heard %s datagrams, before %s", now, before)
 	}
 }
 
