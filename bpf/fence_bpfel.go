@@ -255,7 +255,9 @@ const (
 	FenceRfReasonRF_PRIVILEGE   FenceRfReason = 21
 	FenceRfReasonRF_NAMESPACE   FenceRfReason = 22
 	FenceRfReasonRF_URING       FenceRfReason = 23
-	FenceRfReasonRF_REASON_MAX  FenceRfReason = 24
+	FenceRfReasonRF_BOUND       FenceRfReason = 24
+	FenceRfReasonRF_TOO_MANY    FenceRfReason = 25
+	FenceRfReasonRF_REASON_MAX  FenceRfReason = 26
 )
 
 type FenceRfRecordType uint32

@@ -11,6 +11,8 @@
 
 #define NETLINK_ROUTE 0
 
+#define RF_LO 1 /* the loopback device has this index in every namespace (LOOPBACK_IFINDEX) */
+
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3

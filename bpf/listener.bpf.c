@@ -16,6 +16,7 @@
 #include "maps.h"
 #include "judge.h"
 #include "redirect.h"
+#include "relay.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -68,64 +69,198 @@ int rf_arrive(struct bpf_sock_ops *ctx)
 	return 1;
 }
 
-/*
- * A question by UDP is taken only from a socket that our hooks sent here: the
- * sender is looked up by its address, which is on this machine.
- */
-SEC("cgroup_skb/ingress")
-int rf_ask(struct __sk_buff *skb)
+/* The two ends of a datagram between a listener and a socket of its namespace.
+ * The tuple is as the listener's end would be asked for: by the other one. */
+struct rf_ends {
+	struct bpf_sock_tuple tuple;
+	__u16 ours; /* port, host order */
+	__u8 v4;
+	__u8 proto;
+};
+
+/* Reads both ends; false for what is none. ours says which end is the listener:
+ * the destination of what comes in, the source of what goes out. */
+static __always_inline int rf_ends(struct __sk_buff *skb, struct rf_ends *e, int incoming)
 {
-	struct bpf_sock_tuple t = {};
-	struct rf_asked *a;
-	struct bpf_sock *sk;
-	__be16 ports[2];
-	int ok;
+	__be16 ports[2]; /* source, destination */
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		struct rf_iphdr ip;
 
 		if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)))
 			return 0;
+		e->proto = ip.protocol;
 		if (ip.protocol == IPPROTO_TCP)
-			return 1; /* ALLOW: the gateway asks for what it accepted */
+			return 1;
 		if (ip.protocol != IPPROTO_UDP || ip.version_ihl != 0x45 ||
 		    bpf_skb_load_bytes(skb, sizeof(ip), ports, sizeof(ports)))
 			return 0;
-		t.ipv4.saddr = ip.daddr;
-		t.ipv4.daddr = ip.saddr;
-		t.ipv4.sport = ports[1];
-		t.ipv4.dport = ports[0];
-		sk = bpf_sk_lookup_udp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+		e->v4 = 1;
+		e->tuple.ipv4.saddr = incoming ? ip.daddr : ip.saddr;
+		e->tuple.ipv4.daddr = incoming ? ip.saddr : ip.daddr;
+		e->tuple.ipv4.sport = incoming ? ports[1] : ports[0];
+		e->tuple.ipv4.dport = incoming ? ports[0] : ports[1];
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		struct rf_ip6hdr ip;
 
 		if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)))
 			return 0;
+		e->proto = ip.nexthdr;
 		if (ip.nexthdr == IPPROTO_TCP)
-			return 1; /* ALLOW: likewise */
+			return 1;
 		if (ip.nexthdr != IPPROTO_UDP || bpf_skb_load_bytes(skb, sizeof(ip), ports, sizeof(ports)))
 			return 0;
-		__builtin_memcpy(t.ipv6.saddr, ip.daddr, 16);
-		__builtin_memcpy(t.ipv6.daddr, ip.saddr, 16);
-		t.ipv6.sport = ports[1];
-		t.ipv6.dport = ports[0];
-		sk = bpf_sk_lookup_udp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+		__builtin_memcpy(e->tuple.ipv6.saddr, incoming ? ip.daddr : ip.saddr, 16);
+		__builtin_memcpy(e->tuple.ipv6.daddr, incoming ? ip.saddr : ip.daddr, 16);
+		e->tuple.ipv6.sport = incoming ? ports[1] : ports[0];
+		e->tuple.ipv6.dport = incoming ? ports[0] : ports[1];
 	} else {
 		return 0;
 	}
+	e->ours = bpf_ntohs(incoming ? ports[1] : ports[0]);
+	return 1;
+}
+
+/* The socket at the other end, to be released. */
+static __always_inline struct bpf_sock *rf_other_end(struct __sk_buff *skb, struct rf_ends *e)
+{
+	if (e->v4)
+		return bpf_sk_lookup_udp(skb, &e->tuple, sizeof(e->tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	return bpf_sk_lookup_udp(skb, &e->tuple, sizeof(e->tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+}
+
+/* The sandbox that the packet's socket, a listener, serves; 0: none. */
+static __always_inline __u32 rf_served(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	__u32 *of;
+
 	if (!sk)
 		return 0;
-	a = bpf_sk_storage_get(&asked, sk, 0, 0);
-	ok = a && a->to_port == bpf_ntohs(ports[1]);
-	bpf_sk_release(sk);
-	return ok; /* ALLOW: the sender asked port 53 of some address, and a hook sent it here */
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 0;
+	of = bpf_sk_storage_get(&serving, sk, 0, 0);
+	return of ? *of : 0;
 }
 
 /*
- * Answers two questions that no other kernel answers: what a connection of the
- * gateway's was meant for, and whose programs a socket meets. Attached to the
- * listeners' cgroup for the first and to an adopted one for the second. Values
- * over a page cannot be shown to a program: optlen 0 lets them pass as they are.
+ * A datagram is taken only from a socket that our hooks sent here. One to be
+ * relayed brings the number of what it is for, which only the egress hook of an
+ * adopted cgroup gives it. A question to the resolver brings none: its sender is
+ * looked up by its address, which is on this machine. What is taken gets a mark
+ * for the gateway to read (SO_RCVMARK): the number, or the asking process's tag;
+ * at this point the kernel has done with marks.
+ */
+SEC("cgroup_skb/ingress")
+int rf_ask(struct __sk_buff *skb)
+{
+	__u32 number = skb->priority, tag = 0;
+	struct rf_ends e = {};
+	struct rf_relay *r;
+	struct rf_asked *a;
+	struct bpf_sock *sk;
+
+	if (!rf_ends(skb, &e, 1))
+		return 0;
+	if (e.proto == IPPROTO_TCP)
+		return 1; /* ALLOW: the gateway asks for what it accepted */
+	if (number & RF_SO_RELAYED) {
+		r = bpf_map_lookup_elem(&relayed, &number);
+		if (!r || r->asked.to_port != e.ours || rf_over4(&r->asked) != e.v4 || r->asked.sandbox != rf_served(skb))
+			return 0;
+		skb->mark = number;
+		return 1; /* ALLOW: a hook judged the destination that the number stands for */
+	}
+	sk = rf_other_end(skb, &e);
+	if (!sk)
+		return 0;
+	a = bpf_sk_storage_get(&asked, sk, 0, 0);
+	if (a && (a->to_port != e.ours || rf_over4(a) != e.v4))
+		a = 0;
+	if (a)
+		tag = a->asker >> 32;
+	bpf_sk_release(sk);
+	if (!a)
+		return 0;
+	skb->mark = tag;
+	return 1; /* ALLOW: the sender asked port 53 of some address, and a hook sent it here */
+}
+
+/*
+ * An answer goes to a socket that has asked here, and not to whoever has its
+ * port now. One of a destination goes only after the gateway has asked what its
+ * number stands for: by then it has ended what the port stood for before.
+ */
+SEC("cgroup_skb/egress")
+int rf_reply(struct __sk_buff *skb)
+{
+	struct rf_relay *r = 0, *known;
+	struct rf_ends e = {};
+	struct rf_asked *a;
+	struct bpf_sock *sk;
+	__u32 sandbox;
+	int ok;
+
+	if (!rf_ends(skb, &e, 0))
+		return 0;
+	if (e.proto == IPPROTO_TCP)
+		return 1; /* ALLOW: the fence's own egress judges it */
+	sandbox = rf_served(skb);
+	if (!sandbox || skb->ifindex != RF_LO)
+		return 0;
+	sk = rf_other_end(skb, &e);
+	if (!sk)
+		return 0;
+	a = bpf_sk_storage_get(&asked, sk, 0, 0);
+	ok = a && a->sandbox == sandbox && a->to_port == e.ours && rf_over4(a) == e.v4;
+	if (!ok)
+		r = rf_relay_of(sk, sandbox, e.ours, e.v4);
+	if (r) {
+		if (!r->taken) {
+			known = bpf_map_lookup_elem(&relayed, &r->number);
+			if (known && known->asked.asker == r->asked.asker && known->taken)
+				r->taken = 1;
+		}
+		r->used_ns = bpf_ktime_get_ns();
+		if (r->taken)
+			ok = 1;
+	}
+	bpf_sk_release(sk);
+	if (!ok)
+		return 0;
+	return 1; /* ALLOW: it asked, and the answer is of what it asked for */
+}
+
+/* Tells the gateway what a number stands for, on the listener that it came in
+ * by; whoever else asks is told nothing. */
+static __always_inline void rf_tell(struct bpf_sockopt *ctx)
+{
+	__u32 number = ctx->optname;
+	void *end = ctx->optval_end;
+	void *val = ctx->optval;
+	struct rf_relay *r;
+	__u32 *of;
+
+	if (!ctx->sk || val + sizeof(r->asked) > end)
+		return;
+	of = bpf_sk_storage_get(&serving, ctx->sk, 0, 0);
+	r = bpf_map_lookup_elem(&relayed, &number);
+	if (!of || !r || r->asked.sandbox != *of || r->asked.to_port != ctx->sk->src_port)
+		return;
+	__builtin_memcpy(val, &r->asked, sizeof(r->asked));
+	r->taken = 1;
+	ctx->optlen = sizeof(r->asked);
+	barrier();
+	ctx->retval = 0;
+}
+
+/*
+ * Answers questions that no other kernel answers: what a connection of the
+ * gateway's, or a datagram, was meant for, and whose programs a socket meets.
+ * Attached to the listeners' cgroup for the first and to an adopted one for the
+ * second. Values over a page cannot be shown to a program: optlen 0 lets them
+ * pass as they are.
  */
 SEC("cgroup/getsockopt")
 int rf_answer(struct bpf_sockopt *ctx)
@@ -139,7 +274,9 @@ int rf_answer(struct bpf_sockopt *ctx)
 			ctx->optlen = 0;
 		return 1; /* ALLOW: not ours */
 	}
-	if (ctx->optname == RF_SO_ASKED) {
+	if (ctx->optname & RF_SO_RELAYED) {
+		rf_tell(ctx);
+	} else if (ctx->optname == RF_SO_ASKED) {
 		struct rf_asked *a = 0;
 
 		if (ctx->sk)

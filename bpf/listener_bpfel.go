@@ -127,6 +127,8 @@ type ListenerRfRedirect struct {
 	DnsTcp6 uint16
 	DnsUdp4 uint16
 	DnsUdp6 uint16
+	Udp4    [16]uint16
+	Udp6    [16]uint16
 	Pad     uint32
 }
 
@@ -135,6 +137,23 @@ type ListenerRfRedirectKey struct {
 	Netns   uint64
 	Sandbox uint32
 	Pad     uint32
+}
+
+type ListenerRfRelay struct {
+	_      structs.HostLayout
+	Asked  ListenerRfAsked
+	UsedNs uint64
+	Number uint32
+	Taken  uint32
+}
+
+type ListenerRfRelays struct {
+	_         structs.HostLayout
+	Sandbox   uint32
+	Connected uint32
+	Chosen    uint32
+	Pad       uint32
+	To        [16]ListenerRfRelay
 }
 
 type ListenerRfState struct {
@@ -174,6 +193,8 @@ const (
 	ListenerMapReads     = "reads"
 	ListenerMapRedirects = "redirects"
 	ListenerMapRefusals  = "refusals"
+	ListenerMapRelayed   = "relayed"
+	ListenerMapRelays    = "relays"
 	ListenerMapReported  = "reported"
 	ListenerMapScratch   = "scratch"
 	ListenerMapServing   = "serving"
@@ -183,6 +204,7 @@ const (
 	ListenerProgRfAnswer = "rf_answer"
 	ListenerProgRfArrive = "rf_arrive"
 	ListenerProgRfAsk    = "rf_ask"
+	ListenerProgRfReply  = "rf_reply"
 )
 
 // LoadListener returns the embedded CollectionSpec for Listener.
@@ -230,6 +252,7 @@ type ListenerProgramSpecs struct {
 	RfAnswer *ebpf.ProgramSpec `ebpf:"rf_answer"`
 	RfArrive *ebpf.ProgramSpec `ebpf:"rf_arrive"`
 	RfAsk    *ebpf.ProgramSpec `ebpf:"rf_ask"`
+	RfReply  *ebpf.ProgramSpec `ebpf:"rf_reply"`
 }
 
 // ListenerMapSpecs contains maps before they are loaded into the kernel.
@@ -254,6 +277,8 @@ type ListenerMapSpecs struct {
 	Reads     *ebpf.MapSpec `ebpf:"reads"`
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Refusals  *ebpf.MapSpec `ebpf:"refusals"`
+	Relayed   *ebpf.MapSpec `ebpf:"relayed"`
+	Relays    *ebpf.MapSpec `ebpf:"relays"`
 	Reported  *ebpf.MapSpec `ebpf:"reported"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
 	Serving   *ebpf.MapSpec `ebpf:"serving"`
@@ -306,6 +331,8 @@ type ListenerMaps struct {
 	Reads     *ebpf.Map `ebpf:"reads"`
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Refusals  *ebpf.Map `ebpf:"refusals"`
+	Relayed   *ebpf.Map `ebpf:"relayed"`
+	Relays    *ebpf.Map `ebpf:"relays"`
 	Reported  *ebpf.Map `ebpf:"reported"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
 	Serving   *ebpf.Map `ebpf:"serving"`
@@ -334,6 +361,8 @@ func (m *ListenerMaps) Close() error {
 		m.Reads,
 		m.Redirects,
 		m.Refusals,
+		m.Relayed,
+		m.Relays,
 		m.Reported,
 		m.Scratch,
 		m.Serving,
@@ -356,6 +385,7 @@ type ListenerPrograms struct {
 	RfAnswer *ebpf.Program `ebpf:"rf_answer"`
 	RfArrive *ebpf.Program `ebpf:"rf_arrive"`
 	RfAsk    *ebpf.Program `ebpf:"rf_ask"`
+	RfReply  *ebpf.Program `ebpf:"rf_reply"`
 }
 
 func (p *ListenerPrograms) Close() error {
@@ -363,6 +393,7 @@ func (p *ListenerPrograms) Close() error {
 		p.RfAnswer,
 		p.RfArrive,
 		p.RfAsk,
+		p.RfReply,
 	)
 }
 

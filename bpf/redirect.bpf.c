@@ -25,6 +25,8 @@
 #include "packet.h"
 #include "client.h"
 #include "redirect.h"
+#include "relay.h"
+#include "place.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -34,55 +36,77 @@ const volatile union {
 	struct rf_redirect redirect;
 	struct rf_flying_key flying;
 	enum rf_sockopt sockopt;
+	struct rf_relays relays;
 } rf_redirect_abi = {};
 
-/* Who asks: the process's tag comes with what it asks for, since marks of this
- * namespace are not ours. */
-static __always_inline __u64 rf_asker(__u64 cookie)
-{
-	return (__u64)rf_own_tag() << 32 | (__u32)cookie;
-}
-
 /* Writes down what the socket asked for and finds the listener it is sent to;
- * 0 when there is none that is ours, or no room to write. */
+ * 0 when there is none, and the reason. */
 static __always_inline __u16 rf_remember(struct bpf_sock_addr *ctx, const struct rf_state *st,
-					 const struct rf_call *c, enum rf_way way, int v4)
+					 struct rf_call *c, enum rf_way way, int v4, int connect)
 {
 	struct rf_redirect_key key = {.sandbox = st->sandbox};
 	struct rf_redirect *to;
 	struct rf_asked *a;
+	__u8 why = c->j.reason;
 	__u16 port;
 
+	c->j.reason = RF_NO_LISTENER;
 	key.netns = bpf_get_netns_cookie(ctx);
 	to = bpf_map_lookup_elem(&redirects, &key);
-	if (!to)
+	if (!to || !ctx->sk)
 		return 0;
+	if (!rf_reaches_loopback(ctx->sk, c->dest.proto)) {
+		c->j.reason = RF_BOUND;
+		return 0;
+	}
+	if (c->dest.proto == IPPROTO_UDP && way == RF_WAY_GATEWAY) {
+		port = rf_relay_to(ctx, to, st, c, v4, connect);
+		if (port)
+			c->j.reason = why;
+		return port;
+	}
 	port = rf_listener(to, way, c->dest.proto, v4);
-	if (!port || !ctx->sk || !rf_serves(ctx, st->sandbox, port, c->dest.proto, v4))
+	if (!port || !rf_serves(ctx, st->sandbox, port, c->dest.proto, v4))
 		return 0;
 	a = bpf_sk_storage_get(&asked, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!a)
 		return 0;
-	__builtin_memcpy(a->addr, c->dest.addr, 16);
-	a->asker = rf_asker(c->cookie);
-	a->sandbox = st->sandbox;
-	a->port = c->dest.port;
-	a->to_port = port;
+	rf_write_asked(a, st, c, port);
+	c->j.reason = why;
 	return port;
 }
 
-/* What the socket asked for, if the peer that the kernel names is the listener
- * it was sent to. */
-static __always_inline struct rf_asked *rf_behind(struct bpf_sock_addr *ctx, __u16 port)
+/* What the socket asked for, if the peer that the kernel names is a listener
+ * that it was sent to. */
+static __always_inline struct rf_asked *rf_behind(struct bpf_sock_addr *ctx, const struct rf_state *st, __u16 port, int v4)
 {
+	struct rf_relay *r;
 	struct rf_asked *a;
 
 	if (!ctx->sk)
 		return 0;
 	a = bpf_sk_storage_get(&asked, ctx->sk, 0, 0);
-	if (!a || a->to_port != port)
+	if (a && a->to_port == port && rf_over4(a) == v4)
+		return a;
+	if (ctx->sk->protocol != IPPROTO_UDP)
 		return 0;
-	return a;
+	r = rf_relay_of(ctx->sk, st->sandbox, port, v4);
+	return r ? &r->asked : 0;
+}
+
+/* A socket has been connected elsewhere: what it was connected to before goes. */
+static __always_inline void rf_forget(struct bpf_sock *sk, __u16 port, enum rf_way way)
+{
+	int relay = port && way == RF_WAY_GATEWAY && sk->protocol == IPPROTO_UDP;
+	struct rf_relays *all;
+
+	if (!port || relay)
+		bpf_sk_storage_delete(&asked, sk);
+	if (relay)
+		return;
+	all = bpf_sk_storage_get(&relays, sk, 0, 0);
+	if (all)
+		all->connected = 0;
 }
 
 /*
@@ -101,7 +125,7 @@ static __always_inline int rf_decide(struct bpf_sock_addr *ctx, struct rf_call *
 	int port = 0;
 
 	if (!connect && rf_is_listener(&c->dest))
-		a = rf_behind(ctx, c->dest.port);
+		a = rf_behind(ctx, st, c->dest.port, v4);
 	if (a)
 		rf_dest_asked(&c->dest, a);
 	c->dest.proto = ctx->protocol;
@@ -109,11 +133,9 @@ static __always_inline int rf_decide(struct bpf_sock_addr *ctx, struct rf_call *
 	c->cookie = bpf_get_socket_cookie(ctx);
 	way = rf_judge_adopted(st, &c->dest, &c->j);
 	if (c->j.verdict == RF_ALLOW && way != RF_WAY_DIRECT) {
-		port = rf_remember(ctx, st, c, way, v4);
-		if (!port) {
-			c->j.verdict = RF_DENY;
-			c->j.reason = RF_NO_LISTENER;
-		}
+		port = rf_remember(ctx, st, c, way, v4, connect);
+		if (!port)
+			c->j.verdict = RF_DENY; /* rf_remember gave the reason */
 	}
 	if (c->j.verdict != RF_ALLOW)
 		c->error = rf_errno(EACCES);
@@ -122,8 +144,8 @@ static __always_inline int rf_decide(struct bpf_sock_addr *ctx, struct rf_call *
 	rf_report(st, c, 1);
 	if (c->j.verdict != RF_ALLOW)
 		return -1;
-	if (!port && connect && ctx->sk)
-		bpf_sk_storage_delete(&asked, ctx->sk);
+	if (connect && ctx->sk)
+		rf_forget(ctx->sk, port, way);
 	return port;
 }
 
@@ -218,18 +240,19 @@ int rf_redirect_sendmsg6(struct bpf_sock_addr *ctx)
 }
 
 /* Of several resolvers that one unconnected socket asks, the one it asked last
- * is shown: a datagram back does not say more. */
+ * is shown: a datagram back does not say more. Other datagrams do. */
 static __always_inline int rf_show4(struct bpf_sock_addr *ctx)
 {
 	__be32 ip = ctx->user_ip4, asked_ip;
 	barrier();
 	__u16 port = bpf_ntohs(ctx->user_port);
 	barrier();
+	struct rf_state *st = bpf_get_local_storage(&state, 0);
 	struct rf_asked *a;
 
 	if (ip != bpf_htonl(0x7f000001))
 		return 1; /* ALLOW: this hook shows, it decides nothing */
-	a = rf_behind(ctx, port);
+	a = rf_behind(ctx, st, port, 1);
 	if (a) {
 		__builtin_memcpy(&asked_ip, a->addr + 12, 4);
 		ctx->user_ip4 = asked_ip;
@@ -251,13 +274,14 @@ static __always_inline int rf_show6(struct bpf_sock_addr *ctx)
 	barrier();
 	__u16 port = bpf_ntohs(ctx->user_port);
 	barrier();
+	struct rf_state *st = bpf_get_local_storage(&state, 0);
 	struct rf_dest d = {};
 	struct rf_asked *a;
 
 	rf_dest_v6(&d, a6, b6, c6, d6);
 	if (!rf_is_listener(&d))
 		return 1; /* ALLOW: this hook shows, it decides nothing */
-	a = rf_behind(ctx, port);
+	a = rf_behind(ctx, st, port, d.is_v4);
 	if (a) {
 		__builtin_memcpy(w, a->addr, 16);
 		ctx->user_ip6[0] = w[0];
@@ -374,27 +398,74 @@ int rf_depart(struct bpf_sock_ops *ctx)
 	return 1;
 }
 
-/* What the packet's socket asked for, if the packet goes to the listener that
- * it was sent to. What begins something (a SYN, any datagram) needs one that is
- * there still. */
-static __always_inline struct rf_asked *rf_meant(struct __sk_buff *skb, const struct rf_state *st,
-						 const struct rf_dest *d, __u8 tcp_flags)
+/* What a packet of an adopted cgroup turned out to be. */
+struct rf_outgoing {
+	struct rf_relay *relay; /* of a datagram that the gateway relays */
+	int meant;              /* for the gateway: a hook sent it there */
+};
+
+/* Finds what the packet's socket asked for, if the packet goes to a listener
+ * that it was sent to, and makes that its destination. What begins something (a
+ * SYN, any datagram) needs one that is there still. */
+static __always_inline void rf_meant(struct __sk_buff *skb, const struct rf_state *st,
+				     struct rf_dest *d, __u8 tcp_flags, struct rf_outgoing *out)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct rf_asked *a;
+	int v4 = d->is_v4;
 
 	if (!sk || !rf_is_listener(d))
-		return 0;
+		return;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
-		return 0;
+		return;
 	a = bpf_sk_storage_get(&asked, sk, 0, 0);
-	if (!a || a->sandbox != st->sandbox || a->to_port != d->port)
-		return 0;
+	if (!a || a->sandbox != st->sandbox || a->to_port != d->port || rf_over4(a) != v4) {
+		if (d->proto != IPPROTO_UDP)
+			return;
+		out->relay = rf_relay_of(sk, st->sandbox, d->port, v4);
+		if (!out->relay)
+			return;
+		a = &out->relay->asked;
+	}
 	if ((d->proto != IPPROTO_TCP || (tcp_flags & RF_TCP_SYN)) &&
-	    !rf_serves(skb, st->sandbox, d->port, d->proto, d->is_v4))
+	    !rf_serves(skb, st->sandbox, d->port, d->proto, v4))
+		return;
+	out->meant = 1;
+	rf_dest_asked(d, a);
+}
+
+/* Whether the packet stays on loopback, and a datagram comes from there: the
+ * gateway answers nowhere else. */
+static __always_inline int rf_on_loopback(struct __sk_buff *skb, const struct rf_dest *d)
+{
+	__be32 from[4] = {};
+
+	if (skb->ifindex != RF_LO)
 		return 0;
-	return a;
+	if (d->proto != IPPROTO_UDP)
+		return 1;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return !bpf_skb_load_bytes(skb, 12, from, 4) &&
+		       (from[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return !bpf_skb_load_bytes(skb, 8, from, 16) && from[0] == 0 && from[1] == 0 && from[2] == 0 &&
+	       from[3] == bpf_htonl(1);
+}
+
+/* The common end for packets to the gateway that are allowed: the number goes
+ * with the datagram, and nobody else's does. Priority is not looked at on the
+ * way in, and loopback has no queues; a mark might be a rule's of this namespace. */
+static __always_inline int rf_hand_over(struct __sk_buff *skb, const struct rf_dest *d, struct rf_relay *r)
+{
+	if (!rf_on_loopback(skb, d))
+		return RF_BOUND;
+	if (!r)
+		return 0;
+	if (!rf_known(r))
+		return RF_NO_LISTENER;
+	r->used_ns = bpf_ktime_get_ns();
+	skb->priority = r->number;
+	return 0;
 }
 
 /* Whether a packet answers a connection that somebody else began, and that is
@@ -431,11 +502,13 @@ int rf_redirect_egress(struct __sk_buff *skb)
 {
 	struct rf_state *st = bpf_get_local_storage(&state, 0);
 	struct rf_call c = {.hook = RF_HOOK_EGRESS};
-	struct rf_asked *a;
+	struct rf_outgoing out = {};
 	__u8 tcp_flags = 0;
 	enum rf_way way;
 	int reason;
 
+	if (skb->ifindex == RF_LO && (skb->priority & RF_SO_RELAYED))
+		skb->priority = 0;
 	reason = rf_parse(skb, &c, &tcp_flags);
 	if (!st->sandbox) {
 		c.j.reason = RF_NO_STATE;
@@ -445,13 +518,18 @@ int rf_redirect_egress(struct __sk_buff *skb)
 		c.j.reason = RF_ESTABLISHED;
 		c.j.verdict = RF_ALLOW; /* ALLOW: others began it, and the operator opened that */
 	} else {
-		a = rf_meant(skb, st, &c.dest, tcp_flags);
-		if (a)
-			rf_dest_asked(&c.dest, a);
+		rf_meant(skb, st, &c.dest, tcp_flags, &out);
 		way = rf_judge_adopted(st, &c.dest, &c.j);
-		if (c.j.verdict == RF_ALLOW && !a && way != RF_WAY_DIRECT) {
+		if (c.j.verdict == RF_ALLOW && !out.meant && way != RF_WAY_DIRECT) {
 			c.j.verdict = RF_DENY;
 			c.j.reason = RF_PAST_HOOKS;
+		}
+		if (c.j.verdict == RF_ALLOW && out.meant) {
+			reason = rf_hand_over(skb, &c.dest, out.relay);
+			if (reason) {
+				c.j.verdict = RF_DENY;
+				c.j.reason = reason;
+			}
 		}
 	}
 	rf_count_verdict(c.hook, &c.j);

@@ -39,6 +39,25 @@ struct {
 	__type(value, struct rf_asked);
 } flying SEC(".maps");
 
+/* Destinations of a UDP socket that its datagrams to the gateway are for. They
+ * are given out under the socket's lock, which the kernel holds around the
+ * address hooks of UDP, and end with it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct rf_relays);
+} relays SEC(".maps");
+
+/* The same by number, for the gateway to ask for. What was pushed out is written
+ * again with the next datagram. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 15);
+	__type(key, __u32);
+	__type(value, struct rf_relay);
+} relayed SEC(".maps");
+
 /* Where an allowed flow goes. */
 enum rf_way {
 	RF_WAY_NONE,
@@ -92,10 +111,6 @@ static __always_inline enum rf_way rf_judge_adopted(const struct rf_state *st, c
 		if (!(st->flags & RF_FLAG_DIRECT))
 			way = RF_WAY_GATEWAY;
 	}
-	if (j->verdict == RF_ALLOW && way == RF_WAY_GATEWAY && d->proto != IPPROTO_TCP) {
-		j->reason = RF_NO_RELAY;
-		j->verdict = RF_DENY;
-	}
 	return way;
 }
 
@@ -109,10 +124,11 @@ static __always_inline void rf_dest_asked(struct rf_dest *d, const struct rf_ask
 	rf_dest_v6(d, w[0], w[1], w[2], w[3]);
 }
 
-/* The listener that a flow of this protocol and IP version is sent to. */
+/* The listener that a flow of this protocol and IP version is sent to; those of
+ * datagrams other than DNS are many, see relay.h. */
 static __always_inline __u16 rf_listener(const struct rf_redirect *to, enum rf_way way, __u16 proto, int v4)
 {
-	if (way == RF_WAY_GATEWAY)
+	if (way == RF_WAY_GATEWAY && proto == IPPROTO_TCP)
 		return v4 ? to->tcp4 : to->tcp6;
 	if (way != RF_WAY_DNS)
 		return 0;

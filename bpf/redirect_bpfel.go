@@ -127,6 +127,8 @@ type RedirectRfRedirect struct {
 	DnsTcp6 uint16
 	DnsUdp4 uint16
 	DnsUdp6 uint16
+	Udp4    [16]uint16
+	Udp6    [16]uint16
 	Pad     uint32
 }
 
@@ -137,12 +139,30 @@ type RedirectRfRedirectKey struct {
 	Pad     uint32
 }
 
+type RedirectRfRelay struct {
+	_      structs.HostLayout
+	Asked  RedirectRfAsked
+	UsedNs uint64
+	Number uint32
+	Taken  uint32
+}
+
+type RedirectRfRelays struct {
+	_         structs.HostLayout
+	Sandbox   uint32
+	Connected uint32
+	Chosen    uint32
+	Pad       uint32
+	To        [16]RedirectRfRelay
+}
+
 type RedirectRfSockopt uint32
 
 const (
-	RedirectRfSockoptRF_SOL      RedirectRfSockopt = 21062
-	RedirectRfSockoptRF_SO_ASKED RedirectRfSockopt = 1
-	RedirectRfSockoptRF_SO_FENCE RedirectRfSockopt = 2
+	RedirectRfSockoptRF_SOL        RedirectRfSockopt = 21062
+	RedirectRfSockoptRF_SO_ASKED   RedirectRfSockopt = 1
+	RedirectRfSockoptRF_SO_FENCE   RedirectRfSockopt = 2
+	RedirectRfSockoptRF_SO_RELAYED RedirectRfSockopt = 1073741824
 )
 
 type RedirectRfState struct {
@@ -182,6 +202,8 @@ const (
 	RedirectMapReads               = "reads"
 	RedirectMapRedirects           = "redirects"
 	RedirectMapRefusals            = "refusals"
+	RedirectMapRelayed             = "relayed"
+	RedirectMapRelays              = "relays"
 	RedirectMapReported            = "reported"
 	RedirectMapScratch             = "scratch"
 	RedirectMapServing             = "serving"
@@ -278,6 +300,8 @@ type RedirectMapSpecs struct {
 	Reads     *ebpf.MapSpec `ebpf:"reads"`
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Refusals  *ebpf.MapSpec `ebpf:"refusals"`
+	Relayed   *ebpf.MapSpec `ebpf:"relayed"`
+	Relays    *ebpf.MapSpec `ebpf:"relays"`
 	Reported  *ebpf.MapSpec `ebpf:"reported"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
 	Serving   *ebpf.MapSpec `ebpf:"serving"`
@@ -332,6 +356,8 @@ type RedirectMaps struct {
 	Reads     *ebpf.Map `ebpf:"reads"`
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Refusals  *ebpf.Map `ebpf:"refusals"`
+	Relayed   *ebpf.Map `ebpf:"relayed"`
+	Relays    *ebpf.Map `ebpf:"relays"`
 	Reported  *ebpf.Map `ebpf:"reported"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
 	Serving   *ebpf.Map `ebpf:"serving"`
@@ -360,6 +386,8 @@ func (m *RedirectMaps) Close() error {
 		m.Reads,
 		m.Redirects,
 		m.Refusals,
+		m.Relayed,
+		m.Relays,
 		m.Reported,
 		m.Scratch,
 		m.Serving,

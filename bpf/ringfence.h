@@ -98,11 +98,13 @@ enum rf_reason {
 	RF_ELSEWHERE,   /* deny: in the keeper's network namespace, which no sandbox shares */
 	RF_NO_LISTENER, /* deny: the gateway has no listener in the socket's network namespace (adopted) */
 	RF_PAST_HOOKS,  /* deny: a packet of a flow that no hook sent to the gateway (adopted) */
-	RF_NO_RELAY,    /* deny: UDP other than DNS is not carried (adopted) */
+	RF_NO_RELAY,    /* deny: UDP other than DNS is not carried here (adopted) */
 	RF_ENTRY,       /* deny: a new file of this name makes tools outside run programs */
 	RF_PRIVILEGE,   /* deny: a program would start without no_new_privs */
 	RF_NAMESPACE,   /* deny: a new user namespace */
 	RF_URING,       /* deny: io_uring */
+	RF_BOUND,       /* deny: bound to an address or device from which no way leads to the gateway (adopted) */
+	RF_TOO_MANY,    /* deny: one UDP socket sends to more destinations than can be told apart (adopted) */
 	RF_REASON_MAX,
 };
 
@@ -223,6 +225,32 @@ enum rf_sockopt {
 	RF_SOL = 0x5246,
 	RF_SO_ASKED = 1, /* struct rf_asked of a connection that the gateway accepted */
 	RF_SO_FENCE = 2, /* __u32: the sandbox whose programs the socket meets */
+	RF_SO_RELAYED = 1 << 30, /* with the rest of a number: struct rf_asked of what that stands for */
+};
+
+#define RF_RELAYS 16 /* destinations that one UDP socket can have at a time */
+#define RF_RELAY_IDLE_NS 120000000000ULL /* 2 min: then another may have its place */
+
+/*
+ * A destination of a UDP socket that is sent to the gateway, as its datagrams
+ * carry it: the port of the listener stands for it with this socket, in both
+ * directions, and the number with all. A number is drawn by lot and has bit 30
+ * (RF_SO_RELAYED) and none above it.
+ */
+struct rf_relay {
+	struct rf_asked asked;
+	__u64 used_ns; /* CLOCK_MONOTONIC; of the last datagram */
+	__u32 number;  /* 0: the place is free */
+	__u32 taken;   /* the gateway knows what it is for: answers may come */
+};
+
+/* Those of one socket, and kept with it. */
+struct rf_relays {
+	__u32 sandbox;
+	__u32 connected; /* 1 + which of them the socket is connected to, 0: none */
+	__u32 chosen;    /* for the hook's own use, see rf_relay_to */
+	__u32 pad;
+	struct rf_relay to[RF_RELAYS];
 };
 
 struct rf_redirect_key {
@@ -236,6 +264,7 @@ struct rf_redirect {
 	__u16 tcp4, tcp6;
 	__u16 dns_tcp4, dns_tcp6;
 	__u16 dns_udp4, dns_udp6;
+	__u16 udp4[RF_RELAYS], udp6[RF_RELAYS];
 	__u32 pad;
 };
 

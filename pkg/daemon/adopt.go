@@ -178,6 +178,7 @@ func describeForeign(v *api.Sandbox, s *sandbox.Sandbox) {
 		{Name: "privileges", Detail: strings.Join(at.Powers, "; "), Remedy: "run it without these capabilities"},
 		{Name: "cgroup", Detail: strings.Join(at.Ways, "; "), Remedy: "run it where nothing above its cgroup is its own"},
 		{Name: "programs of others", Detail: strings.Join(s.Beside(), "; "), Remedy: "find out whose they are: they may change the address that was judged"},
+		{Name: "datagrams", Detail: s.Record.Foreign.NoDatagrams(), Remedy: "boot Linux 5.19 or later, then adopt again"},
 	} {
 		if weak.Detail != "" {
 			weak.State = api.Degraded

@@ -161,7 +161,7 @@ func (n *foreignNetworks) Open(ctx context.Context, netns *os.File) (*sandbox.Li
 	return l, nil
 }
 
-// OpenListeners is that process: root, for as long as it takes to open six
+// OpenListeners is that process: root, for as long as it takes to open the
 // sockets in a namespace and hand them over.
 func OpenListeners(ctx context.Context) error {
 	conn, err := wire.FromFile(os.NewFile(fdOpenerConn, "keeper"))

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,13 +14,15 @@ import (
 	"github.com/ringfence/ringfence/pkg/event"
 )
 
-// The option by which the kernel programs tell what an accepted connection was
-// meant for (RF_SOL, RF_SO_ASKED and struct rf_asked of bpf/ringfence.h; a test
-// compares them). A connection that the programs did not send here has no such
-// option, and a kernel without them knows no such level.
+// The options by which the kernel programs tell what an accepted connection, or
+// the number of a datagram, was meant for (RF_SOL, RF_SO_ASKED, RF_SO_RELAYED
+// and struct rf_asked of bpf/ringfence.h; a test compares them). A connection
+// that the programs did not send here has no such option, and a kernel without
+// them knows no such level.
 const (
 	solRingfence = 0x5246
 	soAsked      = 1
+	soRelayed    = 1 << 30 // with the rest of a number
 	askedSize    = 32
 )
 
@@ -70,11 +73,16 @@ func asked(c *net.TCPConn, sandbox uint32) (o origin, ok bool) {
 	if err != nil {
 		return origin{}, false
 	}
+	return askedBy(raw, soAsked, sandbox)
+}
+
+// askedBy reads an option of a socket.
+func askedBy(raw syscall.RawConn, option uint32, sandbox uint32) (o origin, ok bool) {
 	var b [askedSize]byte
 	size := uint32(len(b))
 	errno := unix.ENOPROTOOPT
-	err = raw.Control(func(fd uintptr) {
-		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, solRingfence, soAsked,
+	err := raw.Control(func(fd uintptr) {
+		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, solRingfence, uintptr(option),
 			uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&size)), 0)
 	})
 	if err != nil || errno != 0 || size != askedSize {

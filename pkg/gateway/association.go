@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ringfence/ringfence/pkg/gateway/upstream"
 	"github.com/ringfence/ringfence/pkg/policy"
 )
@@ -24,7 +26,7 @@ import (
 type association struct {
 	// Immutable after sandbox.associate.
 	sb     *sandbox
-	s      *datagramSockets
+	s      clientSide
 	key    associationKey
 	sender uint32 // tag of the process, see client.go
 	start  time.Time
@@ -260,18 +262,17 @@ func receiveFrom(c syscall.RawConn) (b *buffer, n int, err error) {
 
 // answer passes one datagram to the client; false when the association is over.
 func (a *association) answer(b []byte) bool {
-	packet := datagram(b, a.key.dst, a.key.client)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.over {
 		return false
 	}
 	a.last = time.Now()
-	if packet == nil {
+	switch err := a.s.answer(b, a.key); {
+	case errors.Is(err, unix.EMSGSIZE):
 		a.loseLocked(lostSize)
 		return true
-	}
-	if err := a.s.send(packet, a.key.client.Addr()); err != nil {
+	case err != nil:
 		a.loseLocked(lostSend)
 		return true
 	}
@@ -279,6 +280,13 @@ func (a *association) answer(b []byte) bool {
 	a.count.bytesIn += uint64(len(b) - headroom)
 	a.sb.g.metrics.datagramsIn.Inc()
 	return true
+}
+
+// isOver says that it takes no datagrams any more.
+func (a *association) isOver() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.over
 }
 
 // idleFor ends the association when nothing has passed for so long, or says how
@@ -349,12 +357,6 @@ func (a *association) stillAllowed(e *epoch) (policy.Decision, bool) {
 		}
 	}
 	return d, d.Allowed
-}
-
-// unreachable tells a client that its datagram goes nowhere. That it cannot be
-// told is no more than a lost datagram.
-func (s *datagramSockets) unreachable(why unreachable, key associationKey) {
-	_ = s.send(unreachablePacket(why, key.client, key.dst), key.client.Addr())
 }
 
 // reject ends what waits and answers every further datagram with an error, for

@@ -11,8 +11,12 @@ import (
 )
 
 // associationKey names an association: a socket of the sandbox and where it
-// sends to.
-type associationKey struct{ client, dst netip.AddrPort }
+// sends to. In a namespace that is not ours the number tells sockets apart that
+// have the same address one after the other.
+type associationKey struct {
+	client, dst netip.AddrPort
+	number      uint32
+}
 
 // associations are those of one sandbox.
 type associations struct {
@@ -91,7 +95,7 @@ func (t *associations) close(code string) {
 
 // associate begins an association, of the process that sent the first datagram;
 // nil when there is no room for it.
-func (sb *sandbox) associate(s *datagramSockets, key associationKey, sender uint32) *association {
+func (sb *sandbox) associate(s clientSide, key associationKey, sender uint32) *association {
 	t := sb.g.rec.reserve(sb.cfg.ID)
 	if t == nil {
 		sb.g.metrics.lost(lostRefused, 1) // counted by the recorder, too

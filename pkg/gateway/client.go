@@ -13,8 +13,9 @@ import (
 // the connection, or of the datagram (bpf/client.h). It is a number that the
 // keeper alone can read: it stands in Event.PID until the keeper has put the
 // process in its place. In a namespace that is not ours marks are somebody
-// else's: there it comes with what the client asked for (asked.go), and not with
-// datagrams.
+// else's: there it comes with what the client asked for (asked.go). Only a
+// datagram has one even there, which it gets when the kernel has done with
+// marks: a question to the resolver the tag, others their number (redirected.go).
 
 // client is the tag of the process that made a connection; 0: not known.
 func client(c *net.TCPConn) (tag uint32) {

@@ -42,6 +42,7 @@ const (
 	codeBadQuery       = "bad-query"     // a DNS message that is not one plain question
 	codeCanary         = "canary-domain" // use-application-dns.net
 	codeBusy           = "too-many-questions"
-	codeNotRedirected  = "not-redirected" // a connection to a listener that no hook of the sandbox sent there
-	codeLocalPort      = "own-address"    // the sandbox's own address, which is not steered
+	codeNotRedirected  = "not-redirected"  // a connection to a listener that no hook of the sandbox sent there
+	codeReplaced       = "socket-replaced" // another socket sends from the port now, or the same one elsewhere
+	codeLocalPort      = "own-address"     // the sandbox's own address, which is not steered
 )

@@ -23,6 +23,16 @@ import (
 // sandbox's namespace, so that they come from the address and port that was
 // asked, for connected sockets and others, whatever port the client itself has.
 
+// clientSide is where the client of an association is.
+type clientSide interface {
+	// answer passes b[headroom:] on to it, as from the destination. It does not
+	// wait; EMSGSIZE is for what is longer than a datagram can be there.
+	answer(b []byte, key associationKey) error
+	// unreachable tells it that its datagram goes nowhere. That it cannot be
+	// told is no more than a lost datagram.
+	unreachable(why unreachable, key associationKey)
+}
+
 // datagramSockets are those of one IP version.
 type datagramSockets struct {
 	in  syscall.RawConn // UDP: what the sandbox sends
@@ -71,11 +81,11 @@ type arrived struct {
 	payload     []byte
 	client, dst netip.AddrPort
 	overflow    uint32 // datagrams that found no room so far; it wraps
-	sender      uint32 // tag of the process, see client.go
+	mark        uint32 // tag of the process that sent it, see client.go; in a namespace that is not ours see redirected.go
 }
 
 // receive waits for a datagram. The caller gives buf back.
-func (s *datagramSockets) receive() (arrived, error) {
+func receive(in syscall.RawConn) (arrived, error) {
 	var (
 		d       arrived
 		n, oobn int
@@ -83,7 +93,7 @@ func (s *datagramSockets) receive() (arrived, error) {
 		rerr    error
 		oob     [128]byte
 	)
-	err := s.in.Read(func(fd uintptr) bool {
+	err := in.Read(func(fd uintptr) bool {
 		d.buf = packetBuffers.Get().(*buffer)
 		n, oobn, _, from, rerr = unix.Recvmsg(int(fd), d.buf[headroom:], oob[:], unix.MSG_DONTWAIT)
 		if rerr == nil {
@@ -102,8 +112,8 @@ func (s *datagramSockets) receive() (arrived, error) {
 	return d, nil
 }
 
-// readControl reads the destination, the count of lost datagrams, and who sent
-// this one.
+// readControl reads the destination, the count of lost datagrams, and the mark
+// of this one.
 func (d *arrived) readControl(oob []byte) {
 	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -112,7 +122,7 @@ func (d *arrived) readControl(oob []byte) {
 	for i := range msgs {
 		m := &msgs[i]
 		if tag, ok := clientOf(m); ok {
-			d.sender = tag
+			d.mark = tag
 			continue
 		}
 		switch {
@@ -137,14 +147,31 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// answer implements clientSide.
+func (s *datagramSockets) answer(b []byte, key associationKey) error {
+	packet := datagram(b, key.dst, key.client)
+	if packet == nil {
+		return unix.EMSGSIZE
+	}
+	return s.send(packet, key.client.Addr())
+}
+
+// unreachable implements clientSide.
+func (s *datagramSockets) unreachable(why unreachable, key associationKey) {
+	_ = s.send(unreachablePacket(why, key.client, key.dst), key.client.Addr())
+}
+
 // send puts a packet on the sandbox's wire. It does not wait: a datagram that
 // finds no room is lost, as on any wire.
 func (s *datagramSockets) send(packet []byte, to netip.Addr) error {
-	var sa unix.Sockaddr = &unix.SockaddrInet6{Addr: to.As16()}
-	if to.Is4() {
-		sa = &unix.SockaddrInet4{Addr: to.As4()}
+	return sendNow(s.out, packet, sockaddr(netip.AddrPortFrom(to, 0)))
+}
+
+func sockaddr(to netip.AddrPort) unix.Sockaddr {
+	if to.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
 	}
-	return sendNow(s.out, packet, sa)
+	return &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
 }
 
 // sendNow sends to a socket's peer (to is nil) or to an address and does not
@@ -171,9 +198,15 @@ func ofClient(a netip.AddrPort) bool {
 
 // relayDatagrams serves one IP version until its socket is closed.
 func (sb *sandbox) relayDatagrams(s *datagramSockets) {
+	sb.eachDatagram(s.in, func(d *arrived) { sb.relayDatagram(s, d) })
+}
+
+// eachDatagram passes on what arrives at a socket until it is closed, or is read
+// no more.
+func (sb *sandbox) eachDatagram(in syscall.RawConn, pass func(*arrived)) {
 	var overflow uint32
 	for {
-		d, err := s.receive()
+		d, err := receive(in)
 		if err != nil {
 			if noMore(err) || sb.ctx.Err() != nil {
 				return
@@ -186,7 +219,7 @@ func (sb *sandbox) relayDatagrams(s *datagramSockets) {
 			sb.g.metrics.lost(lostOverflow, uint64(d.overflow-overflow))
 			overflow = d.overflow
 		}
-		sb.relayDatagram(s, &d)
+		pass(&d)
 		packetBuffers.Put(d.buf)
 	}
 }
@@ -198,11 +231,11 @@ func (sb *sandbox) relayDatagram(s *datagramSockets, d *arrived) {
 		sb.g.metrics.lost(lostStray, 1)
 		return
 	}
-	key := associationKey{d.client, d.dst}
+	key := associationKey{client: d.client, dst: d.dst}
 	for {
 		a := sb.associations.get(key)
 		if a == nil {
-			if a = sb.associate(s, key, d.sender); a == nil {
+			if a = sb.associate(s, key, d.mark); a == nil {
 				return
 			}
 		}

@@ -121,6 +121,10 @@ type Sandbox struct {
 	UDP4, UDP6     *net.UDPConn
 	Reply4, Reply6 *net.IPConn
 
+	// Datagrams are, where Redirected, the listeners of datagrams other than DNS.
+	// They must have SO_RCVMARK.
+	Datagrams []*net.UDPConn
+
 	// Kept says that whoever adds the sandbox closes all of these sockets, when
 	// it was removed or not taken. Until then the gateway reads from them, and it
 	// closes none: what it does not accept any more stays for another.

@@ -36,7 +36,8 @@ type sandbox struct {
 	epoch atomic.Pointer[epoch]
 	pipes atomic.Int64 // held by relays
 
-	datagrams    []*datagramSockets // set by prepare
+	datagrams    []*datagramSockets  // set by prepare
+	redirected   []*redirectedSocket // likewise
 	associations associations
 
 	// mu guards what follows.
@@ -82,6 +83,13 @@ func (sb *sandbox) prepare() error {
 		}
 		sb.datagrams = append(sb.datagrams, s)
 	}
+	for _, c := range sb.cfg.Datagrams {
+		s, err := newRedirectedSocket(c, sb.cfg.ID)
+		if err != nil {
+			return err
+		}
+		sb.redirected = append(sb.redirected, s)
+	}
 	return nil
 }
 
@@ -109,6 +117,9 @@ func (sb *sandbox) start() {
 	for _, s := range sb.datagrams {
 		run(func() { sb.relayDatagrams(s) })
 	}
+	for _, s := range sb.redirected {
+		run(func() { sb.relayRedirected(s) })
+	}
 	run(sb.sweep)
 }
 
@@ -135,6 +146,9 @@ func (sb *sandbox) stopListening() {
 			c.Close()
 		}
 	}
+	for _, s := range sb.redirected { // answers go on while the gateway drains
+		s.stop()
+	}
 }
 
 // noMore says that a socket was closed or is not to be read from any more.
@@ -152,9 +166,14 @@ func (sb *sandbox) close(code string) {
 	}
 	sb.mu.Unlock()
 	sb.associations.close(code)
-	for _, c := range []*net.IPConn{sb.cfg.Reply4, sb.cfg.Reply6} { // answers go on while the gateway drains
-		if c != nil && !sb.cfg.Kept {
+	if !sb.cfg.Kept { // answers went on while the gateway drained
+		for _, c := range sb.cfg.Datagrams {
 			c.Close()
+		}
+		for _, c := range []*net.IPConn{sb.cfg.Reply4, sb.cfg.Reply6} {
+			if c != nil {
+				c.Close()
+			}
 		}
 	}
 	sb.cancel()

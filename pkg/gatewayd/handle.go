@@ -168,11 +168,11 @@ func (p *process) onSandboxAdd(payload []byte, fds []*os.File) ([]byte, []*os.Fi
 	if err := m.Decode(payload); err != nil {
 		return nil, nil, err
 	}
-	want := wire.Listeners
+	fits := len(fds) == wire.Listeners
 	if m.Redirected {
-		want = wire.RedirectedListeners
+		fits = len(fds) == wire.RedirectedListeners || len(fds) == wire.RedirectedListeners+wire.DatagramListeners
 	}
-	if len(fds) != want {
+	if !fits {
 		return nil, nil, &wire.ProtocolError{Msg: fmt.Sprintf("a sandbox with %d listeners", len(fds))}
 	}
 	names := p.pending.take(m.ID)
@@ -218,7 +218,7 @@ func openListeners(sb *gateway.Sandbox, fds []*os.File) (open []socket, err erro
 			closeAll(open)
 			open = nil
 			sb.TCP4, sb.TCP6, sb.DNSTCP4, sb.DNSTCP6, sb.DNSUDP4, sb.DNSUDP6 = nil, nil, nil, nil, nil, nil
-			sb.UDP4, sb.UDP6, sb.Reply4, sb.Reply6 = nil, nil, nil, nil
+			sb.UDP4, sb.UDP6, sb.Reply4, sb.Reply6, sb.Datagrams = nil, nil, nil, nil, nil
 		}
 	}()
 	for i, dst := range []*net.Listener{&sb.TCP4, &sb.TCP6, &sb.DNSTCP4, &sb.DNSTCP6} {
@@ -229,13 +229,25 @@ func openListeners(sb *gateway.Sandbox, fds []*os.File) (open []socket, err erro
 		open = append(open, l)
 		*dst = l
 	}
-	for i, dst := range []**net.UDPConn{&sb.DNSUDP4, &sb.DNSUDP6, &sb.UDP4, &sb.UDP6}[:min(4, len(fds)-4)] {
+	packets := []**net.UDPConn{&sb.DNSUDP4, &sb.DNSUDP6}
+	if sb.Redirected {
+		sb.Datagrams = make([]*net.UDPConn, len(fds)-wire.RedirectedListeners)
+		for i := range sb.Datagrams {
+			packets = append(packets, &sb.Datagrams[i])
+		}
+	} else {
+		packets = append(packets, &sb.UDP4, &sb.UDP6)
+	}
+	for i, dst := range packets {
 		if *dst, err = packetSocket[*net.UDPConn](fds[4+i]); err != nil {
 			return open, fmt.Errorf("listener %d: %w", 4+i, err)
 		}
 		open = append(open, *dst)
 	}
-	for i, dst := range []**net.IPConn{&sb.Reply4, &sb.Reply6}[:max(0, len(fds)-8)] {
+	if sb.Redirected {
+		return open, nil
+	}
+	for i, dst := range []**net.IPConn{&sb.Reply4, &sb.Reply6} {
 		if *dst, err = packetSocket[*net.IPConn](fds[8+i]); err != nil {
 			return open, fmt.Errorf("socket for answers %d: %w", i, err)
 		}

@@ -148,6 +148,9 @@ func (a attempt) dispatch() result {
 	case "visible":
 		return a.visible()
 	}
+	if run := relaying[a.Op]; run != nil {
+		return run(a)
+	}
 	if run := redirected[a.Op]; run != nil {
 		return run(a)
 	}

@@ -114,6 +114,8 @@ const (
 	ReasonPrivilege   = Reason(bpf.FenceRfReasonRF_PRIVILEGE)
 	ReasonNamespace   = Reason(bpf.FenceRfReasonRF_NAMESPACE)
 	ReasonURing       = Reason(bpf.FenceRfReasonRF_URING)
+	ReasonBound       = Reason(bpf.FenceRfReasonRF_BOUND)
+	ReasonTooMany     = Reason(bpf.FenceRfReasonRF_TOO_MANY)
 )
 
 // reasonNames and reasonTexts are indexed by Reason.
@@ -124,7 +126,7 @@ var reasonNames = [...]string{
 	ReasonOptions: "ip-options", ReasonShort: "short-packet", ReasonUnspecified: "unspecified-address",
 	ReasonEstablished: "established", ReasonElsewhere: "elsewhere", ReasonNoListener: "no-listener", ReasonPastHooks: "past-hooks",
 	ReasonNoRelay: "no-relay", ReasonEntry: "guarded-name", ReasonPrivilege: "new-privileges", ReasonNamespace: "user-namespace",
-	ReasonURing: "io-uring",
+	ReasonURing: "io-uring", ReasonBound: "bound-elsewhere", ReasonTooMany: "too-many-destinations",
 }
 
 var reasonTexts = [...]string{
@@ -147,11 +149,13 @@ var reasonTexts = [...]string{
 	ReasonElsewhere:   "the process is in the machine's network namespace instead of the sandbox's",
 	ReasonNoListener:  "the gateway does not listen in the network namespace of this socket: it is not the one that was adopted, or the listeners there are gone",
 	ReasonPastHooks:   "the flow did not begin under the fence: what is older, and replies to connections from outside, is dropped",
-	ReasonNoRelay:     "UDP other than DNS is not carried out of what was adopted",
+	ReasonNoRelay:     "the gateway relays no datagrams of what was adopted in this namespace: the kernel is older than Linux 5.19, or there is no IPv6 on its loopback",
 	ReasonEntry:       "a new file of this name would make tools outside the sandbox run programs",
 	ReasonPrivilege:   "programs of a sandbox start with no_new_privs only",
 	ReasonNamespace:   "new user namespaces are closed",
 	ReasonURing:       "io_uring is closed",
+	ReasonBound:       "the socket is bound to an address or a device from which it cannot reach the gateway on loopback; let it bind neither",
+	ReasonTooMany:     "the socket sends to more destinations at a time than the gateway can tell apart; use one socket for each, or wait until two minutes have passed",
 }
 
 // String returns the stable code that events and metrics carry.

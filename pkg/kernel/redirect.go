@@ -36,6 +36,7 @@ const (
 	hookPeername4
 	hookPeername6
 	hookRedirectEgress
+	hookReply
 )
 
 // marks are attached to an adopted cgroup before anything else: they tell which
@@ -67,6 +68,7 @@ var redirectHooks = [...]hookInfo{
 var listenerHooks = [...]hookInfo{
 	{hookArrive, "arrive", bpf.ListenerProgRfArrive, ebpf.AttachCGroupSockOps, "5.14", false},
 	{hookAsk, "ask", bpf.ListenerProgRfAsk, ebpf.AttachCGroupInetIngress, "5.2", false},
+	{hookReply, "reply", bpf.ListenerProgRfReply, ebpf.AttachCGroupInetEgress, "5.2", false},
 	{hookAnswer, "answer", bpf.ListenerProgRfAnswer, ebpf.AttachCGroupGetsockopt, "5.3", false},
 }
 
@@ -82,7 +84,7 @@ type redirection struct {
 	mu                       sync.Mutex // guards what follows; progs does not change once it is there
 	progs                    *programs  // with the fence's own
 	asked, redirects, flying *ebpf.Map
-	serving                  *ebpf.Map
+	serving, relays, relayed *ebpf.Map
 }
 
 // redirection loads the programs of redirection or adopts their pins.
@@ -123,7 +125,7 @@ func (l *loader) redirection() (redirect, listener *ebpf.CollectionSpec, err err
 func (r *redirection) openMaps(l *loader, from *ebpf.CollectionSpec) error {
 	for name, dst := range map[string]**ebpf.Map{
 		bpf.RedirectMapAsked: &r.asked, bpf.RedirectMapRedirects: &r.redirects, bpf.RedirectMapFlying: &r.flying,
-		bpf.RedirectMapServing: &r.serving,
+		bpf.RedirectMapServing: &r.serving, bpf.RedirectMapRelays: &r.relays, bpf.RedirectMapRelayed: &r.relayed,
 	} {
 		m, err := l.openMap(from, name)
 		if err != nil {
@@ -196,20 +198,28 @@ func (r *redirection) closeLocked() error {
 			}
 		}
 	}
-	for _, m := range []*ebpf.Map{r.asked, r.redirects, r.flying, r.serving} {
+	for _, m := range []*ebpf.Map{r.asked, r.redirects, r.flying, r.serving, r.relays, r.relayed} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}
 	}
-	r.progs, r.asked, r.redirects, r.flying, r.serving = nil, nil, nil, nil, nil
+	r.progs, r.asked, r.redirects, r.flying, r.serving, r.relays, r.relayed = nil, nil, nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }
+
+// Relays is how many destinations one UDP socket of adopted processes can have
+// at a time.
+const Relays = 16 // RF_RELAYS, which the array in bpf.RedirectRfRedirect compares
 
 // Listening says where the gateway listens in one network namespace that is not
 // ours: ports on its loopback, 0 where there is none.
 type Listening struct {
 	Netns                                          uint64 // SO_NETNS_COOKIE of the listeners
 	TCP4, TCP6, DNSTCP4, DNSTCP6, DNSUDP4, DNSUDP6 uint16
+	// UDP4 and UDP6 are for datagrams other than DNS: one socket can have as
+	// many destinations over an IP version as it has ports here. None, and they
+	// are refused as [ReasonNoRelay].
+	UDP4, UDP6 [Relays]uint16
 
 	// Sockets are the listeners themselves. A port alone is nobody's: processes
 	// are sent to one only while it belongs to a socket of this list.
@@ -286,7 +296,8 @@ func (s *Sandbox) Redirect(l Listening) error {
 		}
 	}
 	key := bpf.RedirectRfRedirectKey{Netns: l.Netns, Sandbox: s.id}
-	val := bpf.RedirectRfRedirect{Tcp4: l.TCP4, Tcp6: l.TCP6, DnsTcp4: l.DNSTCP4, DnsTcp6: l.DNSTCP6, DnsUdp4: l.DNSUDP4, DnsUdp6: l.DNSUDP6}
+	val := bpf.RedirectRfRedirect{Tcp4: l.TCP4, Tcp6: l.TCP6, DnsTcp4: l.DNSTCP4, DnsTcp6: l.DNSTCP6, DnsUdp4: l.DNSUDP4, DnsUdp6: l.DNSUDP6,
+		Udp4: l.UDP4, Udp6: l.UDP6}
 	if err := s.fence.redirect.redirects.Put(key, val); err != nil {
 		return fmt.Errorf("listeners of sandbox %d: %w", s.id, err)
 	}
@@ -367,6 +378,9 @@ func (s *Sandbox) EndOlder(netnsFD int, l Listening) (int, error) {
 		return 0, err
 	}
 	ours := map[uint16]bool{l.TCP4: true, l.TCP6: true, l.DNSTCP4: true, l.DNSTCP6: true, l.DNSUDP4: true, l.DNSUDP6: true}
+	for i := range Relays {
+		ours[l.UDP4[i]], ours[l.UDP6[i]] = true, true
+	}
 	loopback := s.State().Flags&FlagLoopback != 0
 	n, err := s.fence.DestroyFlows(netnsFD, func(f Flow) bool {
 		if !own[f.Cgroup] {

@@ -86,6 +86,7 @@ func (p *pod) adopt(flags Flags) {
 		p.Fatalf("gateway: %+v: %v", r, err)
 	}
 	l.Sockets = p.socketsOf(p.gateway.cmd.Process.Pid, fds[:])
+	p.openRelays()
 	st := State{Sandbox: testSandbox, Policy: testPolicy, Generation: 3, Flags: flags}
 	if p.box, err = p.fence.AttachRunning(p.cgroup, st, *l, func() error { return nil }); err != nil {
 		p.Fatal(err)
@@ -584,7 +585,7 @@ func TestAskedLayout(t *testing.T) {
 	if s, w, o, p := unsafe.Sizeof(a), unsafe.Offsetof(a.Asker), unsafe.Offsetof(a.Sandbox), unsafe.Offsetof(a.Port); s != 32 || w != 16 || o != 24 || p != 28 {
 		t.Errorf("size %d, asker at %d, sandbox at %d, port at %d: pkg/gateway/asked.go has 32, 16, 24, 28", s, w, o, p)
 	}
-	if bpf.RedirectRfSockoptRF_SOL != 0x5246 || bpf.RedirectRfSockoptRF_SO_ASKED != 1 {
-		t.Error("the option has another number than in pkg/gateway/asked.go")
+	if bpf.RedirectRfSockoptRF_SOL != 0x5246 || bpf.RedirectRfSockoptRF_SO_ASKED != 1 || bpf.RedirectRfSockoptRF_SO_RELAYED != 1<<30 {
+		t.Error("an option has another number than in pkg/gateway/asked.go")
 	}
 }

@@ -24,9 +24,18 @@ func (l *Listeners) tellClients(ns *os.File) error {
 		return fmt.Errorf("the gateway's records cannot name processes, since /proc/sys is not writable here (make it so): %w", err)
 	}
 	for _, f := range []*os.File{l.DNSUDP4, l.DNSUDP6, l.UDP4, l.UDP6} {
-		if err := unix.SetsockoptInt(rawFD(f), unix.SOL_SOCKET, unix.SO_RCVMARK, 1); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
-			return fmt.Errorf("marks of datagrams: %w", err)
+		if err := receiveMarks(f); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+			return err
 		}
+	}
+	return nil
+}
+
+// receiveMarks has the kernel tell the mark of each datagram; ENOPROTOOPT before
+// Linux 5.19.
+func receiveMarks(f *os.File) error {
+	if err := unix.SetsockoptInt(rawFD(f), unix.SOL_SOCKET, unix.SO_RCVMARK, 1); err != nil {
+		return fmt.Errorf("marks of datagrams: %w", err)
 	}
 	return nil
 }

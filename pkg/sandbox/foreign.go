@@ -31,6 +31,15 @@ type Foreign struct {
 	Listening   kernel.Listening `json:"listening"`
 }
 
+// NoDatagrams says why the gateway relays no datagrams of adopted processes
+// other than DNS; "" if it does.
+func (f *Foreign) NoDatagrams() string {
+	if f.Listening.UDP4[0] != 0 {
+		return ""
+	}
+	return "UDP other than DNS is refused, unless it goes its own way: this kernel does not tell the gateway what a datagram is for (SO_RCVMARK, Linux 5.19)"
+}
+
 // ForeignRequest asks to fence processes that run already.
 type ForeignRequest struct {
 	Principal   scope.Principal

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -165,5 +166,17 @@ func TestSightingsAreToldOnce(t *testing.T) {
 	}
 	if s.tellSighting(second, second); len(codes()) > 0 {
 		t.Error("told again")
+	}
+}
+
+// What the kernel cannot tell of datagrams is said, and nothing else.
+func TestForeignWithoutDatagrams(t *testing.T) {
+	f := &Foreign{}
+	if why := f.NoDatagrams(); !strings.Contains(why, "5.19") {
+		t.Errorf("without listeners for them: %q", why)
+	}
+	f.Listening.UDP4[0] = 4000
+	if why := f.NoDatagrams(); why != "" {
+		t.Errorf("with them: %q", why)
 	}
 }

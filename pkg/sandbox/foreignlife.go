@@ -350,6 +350,6 @@ func findNetwork(cgroup string, inode uint64) *os.File {
 type ForeignNetworks interface {
 	// Ready fences that cgroup, or takes its fence over.
 	Ready() (cgroup *os.File, err error)
-	// Open opens the six listeners of wire.SandboxAdd.
+	// Open opens the listeners of wire.SandboxAdd.
 	Open(ctx context.Context, netns *os.File) (*Listeners, error)
 }

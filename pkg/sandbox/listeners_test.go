@@ -6,8 +6,14 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
+
+	"github.com/ringfence/ringfence/pkg/kernel"
+	"github.com/ringfence/ringfence/pkg/wire"
+	"github.com/ringfence/ringfence/test/env"
 )
 
 func ten(t *testing.T) *Listeners {
@@ -174,4 +180,46 @@ func TestTheUIDOfAnOrphanIsNotGivenAgain(t *testing.T) {
 		t.Errorf("after the end of the sandbox: %v, %v", again, err)
 	}
 	again.Release()
+}
+
+// Listeners of a namespace that is not ours go over a socket in one order, and
+// their ports are told by it.
+func TestForeignListeners(t *testing.T) {
+	if os.Geteuid() != 0 {
+		env.Lack(t, false, "root")
+	}
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	l, err := ListenForeign(t.Context(), ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	want := wire.RedirectedListeners
+	if env.Linux(5, 19) {
+		want += wire.DatagramListeners
+	}
+	if n := len(l.Files()); n != want {
+		t.Fatalf("%d listeners, want %d", n, want)
+	}
+	again, ok := ListenersFrom(l.Files())
+	if !ok || !slices.Equal(again.Files(), l.Files()) {
+		t.Error("the order is another one afterwards")
+	}
+	at, err := l.listening()
+	if err != nil || len(at.Sockets) != want || len(at.UDP4) != kernel.Relays {
+		t.Fatalf("%+v, %v", at, err)
+	}
+	for i := range len(l.Datagrams) / 2 {
+		for network, port := range map[string]uint16{"udp4": at.UDP4[i], "udp6": at.UDP6[i]} {
+			host := map[string]string{"udp4": "127.0.0.1", "udp6": "::1"}[network]
+			if c, err := net.ListenPacket(network, net.JoinHostPort(host, strconv.Itoa(int(port)))); err == nil {
+				c.Close()
+				t.Errorf("nothing is at port %d, place %d of %s", port, i, network)
+			}
+		}
+	}
 }

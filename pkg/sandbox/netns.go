@@ -27,29 +27,34 @@ type Listeners struct {
 	TCP4, TCP6       *os.File
 	DNSTCP4, DNSTCP6 *os.File
 	DNSUDP4, DNSUDP6 *os.File
-	// Those of datagrams are nil in a namespace that is not ours: nothing but
-	// DNS is sent to the gateway there.
+	// Those of datagrams other than DNS are nil in a namespace that is not ours.
 	UDP4, UDP6     *os.File
 	Reply4, Reply6 *os.File // raw: answers to datagrams, see openReply
+	// There each destination of a socket has one of these (kernel.Listening),
+	// first those of IPv4; none before Linux 5.19.
+	Datagrams []*os.File
 }
 
 // Files returns the descriptors in the order of wire.SandboxAdd.
 func (l *Listeners) Files() []*os.File {
 	out := []*os.File{l.TCP4, l.TCP6, l.DNSTCP4, l.DNSTCP6, l.DNSUDP4, l.DNSUDP6}
 	if l.UDP4 == nil {
-		return out
+		return append(out, l.Datagrams...)
 	}
 	return append(out, l.UDP4, l.UDP6, l.Reply4, l.Reply6)
 }
 
 // ListenersFrom is the inverse of Files; ok is false for another number.
 func ListenersFrom(f []*os.File) (*Listeners, bool) {
-	if len(f) != wire.Listeners && len(f) != wire.RedirectedListeners {
+	const redirected, relaying = wire.RedirectedListeners, wire.RedirectedListeners + wire.DatagramListeners
+	if len(f) != wire.Listeners && len(f) != redirected && len(f) != relaying {
 		return nil, false
 	}
 	l := &Listeners{TCP4: f[0], TCP6: f[1], DNSTCP4: f[2], DNSTCP6: f[3], DNSUDP4: f[4], DNSUDP6: f[5]}
 	if len(f) == wire.Listeners {
 		l.UDP4, l.UDP6, l.Reply4, l.Reply6 = f[6], f[7], f[8], f[9]
+	} else {
+		l.Datagrams = slices.Clone(f[redirected:])
 	}
 	return l, true
 }
@@ -187,7 +192,7 @@ func (m *Manager) openForeign(ctx context.Context, ns *os.File) (*Listeners, ker
 
 // ListenForeign opens the gateway's listeners on the loopback of a namespace
 // that is not ours. They belong to the cgroup of the calling process. Without
-// IPv6 loopback its three are of IPv4, and nobody is sent to them.
+// IPv6 loopback those for it are of IPv4, and nobody is sent to them.
 func ListenForeign(ctx context.Context, ns *os.File) (*Listeners, error) {
 	l := &Listeners{}
 	err := inNetwork(ns, func() (err error) {
@@ -210,8 +215,10 @@ func ListenForeign(ctx context.Context, ns *os.File) (*Listeners, error) {
 		if l.DNSUDP4, err = listenUDP("udp4", "127.0.0.1:0"); err != nil {
 			return err
 		}
-		l.DNSUDP6, err = listenUDP("udp"+six, addr)
-		return err
+		if l.DNSUDP6, err = listenUDP("udp"+six, addr); err != nil {
+			return err
+		}
+		return l.openDatagrams("udp"+six, addr)
 	})
 	if err != nil {
 		l.Close()
@@ -220,11 +227,55 @@ func ListenForeign(ctx context.Context, ns *os.File) (*Listeners, error) {
 	return l, nil
 }
 
+// Half of the listeners of datagrams are for each IP version.
+var _ [2 * kernel.Relays]struct{} = [wire.DatagramListeners]struct{}{}
+
+// openDatagrams opens the listeners of datagrams, where the kernel tells of each
+// one what it is for (SO_RCVMARK, Linux 5.19). Without it only questions to the
+// resolver are sent here, and nothing tells who asked.
+func (l *Listeners) openDatagrams(network6, addr6 string) error {
+	for _, f := range []*os.File{l.DNSUDP4, l.DNSUDP6} {
+		err := receiveMarks(f)
+		if errors.Is(err, unix.ENOPROTOOPT) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for i := range wire.DatagramListeners {
+		network, addr := "udp4", "127.0.0.1:0"
+		if i >= kernel.Relays {
+			network, addr = network6, addr6
+		}
+		f, err := listenUDP(network, addr)
+		if err != nil {
+			return err
+		}
+		l.Datagrams = append(l.Datagrams, f)
+		if err := receiveMarks(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // listening says where listeners of ListenForeign are.
 func (l *Listeners) listening() (out kernel.Listening, err error) {
 	out.Sockets = l.Files()
-	for i, to := range []*uint16{&out.TCP4, &out.TCP6, &out.DNSTCP4, &out.DNSTCP6, &out.DNSUDP4, &out.DNSUDP6} {
-		fd := rawFD(l.Files()[i])
+	ports := []*uint16{&out.TCP4, &out.TCP6, &out.DNSTCP4, &out.DNSTCP6, &out.DNSUDP4, &out.DNSUDP6}
+	six := []bool{false, true, false, true, false, true}
+	for i := range l.Datagrams {
+		four := i < kernel.Relays
+		six = append(six, !four)
+		if four {
+			ports = append(ports, &out.UDP4[i])
+		} else {
+			ports = append(ports, &out.UDP6[i-kernel.Relays])
+		}
+	}
+	for i, to := range ports {
+		fd := rawFD(out.Sockets[i])
 		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE) // Linux 5.14
 		if err != nil {
 			return out, fmt.Errorf("namespace of a listener: %w", err)
@@ -236,7 +287,7 @@ func (l *Listeners) listening() (out kernel.Listening, err error) {
 		out.Netns = cookie
 		switch a := sa.(type) {
 		case *unix.SockaddrInet4:
-			if i%2 == 0 {
+			if !six[i] {
 				*to = uint16(a.Port)
 			}
 		case *unix.SockaddrInet6:

@@ -26,7 +26,7 @@ import (
 // goes through a sealed memory file.
 const (
 	MaxPayload = 60 << 10
-	MaxFDs     = 16
+	MaxFDs     = 40
 	headerLen  = 16
 	magic      = 0x5246 // "RF"
 )

@@ -177,8 +177,8 @@ func (m *Names) Decode(b []byte) error {
 
 // SandboxAdd announces a sandbox. Its descriptors follow in this order:
 // TCP4, TCP6, DNS TCP4, DNS TCP6, DNS UDP4, DNS UDP6, UDP4, UDP6, and the raw
-// sockets for answers to datagrams over IPv4 and IPv6; a redirected one has
-// the first six.
+// sockets for answers to datagrams over IPv4 and IPv6. A redirected one has the
+// first six, and after them either none or the listeners of datagrams.
 type SandboxAdd struct {
 	ID      uint32
 	Name    string
@@ -193,6 +193,7 @@ type SandboxAdd struct {
 const (
 	Listeners           = 10
 	RedirectedListeners = 6
+	DatagramListeners   = 32 // further ones of a redirected sandbox, or none
 )
 
 func (m SandboxAdd) Encode() ([]byte, error) {

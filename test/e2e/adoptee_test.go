@@ -113,6 +113,8 @@ func (o order) obey() (string, error) {
 		defer c.Close()
 		_, err = io.WriteString(c, "x")
 		return "", err
+	case "ask-udp", "keep-udp", "kept-udp", "ask-udp-each":
+		return o.askUDP()
 	case "resolve":
 		addrs, err := (&net.Resolver{PreferGo: true}).LookupHost(ctx, o.Arg)
 		return fmt.Sprint(addrs), err
