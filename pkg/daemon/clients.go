@@ -5,6 +5,8 @@ package daemon
 import (
 	"container/list"
 	"context"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -23,7 +25,9 @@ const (
 	sandboxMost   = 1024
 	sandboxLeast  = 32
 	catchUpWithin = 200 * time.Millisecond
-	catchUpAgain  = time.Second            // after it could not
+	catchUpAgain  = time.Second            // for a sandbox with which it could not
+	catchUpMost   = 3                      // how often within that it may fail for all of them together
+	onceWithin    = 10 * time.Millisecond  // flows of one process: the first tells of the others
 	settledAfter  = 200 * time.Millisecond // what a process did before has been read then from every ring
 )
 
@@ -39,7 +43,7 @@ type clients struct {
 
 	mu     sync.Mutex // guards what follows
 	of     map[uint32]*clientTable
-	behind time.Time // no catching up until then: the reader has more to do than it can
+	behind map[uint32]time.Time // no catching up for these sandboxes until then: they make more than is read
 }
 
 // clientTable is that of one sandbox, least recently used in front.
@@ -85,6 +89,9 @@ func (c *clients) add(v *kernel.Verdict) {
 		return
 	}
 	process := v.Process(v.PID)
+	if c.toldOf(process, v) {
+		return
+	}
 	p, found, err := c.program(v.PID, &v.Origin)
 	if err != nil {
 		c.failed("the program of a process cannot be read", "error", err)
@@ -104,6 +111,21 @@ func (c *clients) add(v *kernel.Verdict) {
 	t.judge(one)
 	t.put(one)
 	t.trim(c.share())
+}
+
+// toldOf says whether the process has had a flow a moment before, as the same:
+// who floods must not have the reader ask for its program each time. A program
+// that it executes in between is no flow's, then.
+func (c *clients) toldOf(process kernel.Process, v *kernel.Verdict) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.of[v.Sandbox]
+	if t == nil || t.byTag[process.Tag()] == nil {
+		return false
+	}
+	have := t.byTag[process.Tag()].Value.(*client)
+	since := v.Time.Sub(have.at)
+	return have.process == process && have.says.Comm == v.Comm && have.executed.IsZero() && since >= 0 && since < onceWithin
 }
 
 // exec takes the record of a program that started. What a process runs is read
@@ -199,10 +221,8 @@ func (t *clientTable) trim(most int) {
 // moment ago the records may be in the rings still.
 func (c *clients) name(ctx context.Context, of []keeper.Client) {
 	left := c.fill(of, time.Now().Add(-settledAfter))
-	c.mu.Lock()
-	behind := time.Now().Before(c.behind)
-	c.mu.Unlock()
-	if len(left) == 0 || behind {
+	waiting := c.mayWait(left)
+	if len(waiting) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
@@ -211,9 +231,41 @@ func (c *clients) name(ctx context.Context, of []keeper.Client) {
 		c.fill(left, time.Now())
 		return
 	}
+	c.fellBehind(waiting)
+}
+
+// mayWait counts, by sandbox, the records that are worth waiting for: those of
+// sandboxes that are not behind.
+func (c *clients) mayWait(left []keeper.Client) map[uint32]int {
 	c.mu.Lock()
-	c.behind = time.Now().Add(catchUpAgain)
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(c.behind, func(_ uint32, until time.Time) bool { return now.After(until) })
+	waiting := map[uint32]int{}
+	for _, one := range left {
+		number, err := strconv.ParseUint(one.Event.Sandbox, 16, 32)
+		if _, behind := c.behind[uint32(number)]; err == nil && !behind && len(c.behind) < catchUpMost {
+			waiting[uint32(number)]++
+		}
+	}
+	return waiting
+}
+
+// fellBehind notes whose records it was that could not be read in time: of
+// several sandboxes those with the most, so that one that floods does not take
+// the others' names along.
+func (c *clients) fellBehind(waiting map[uint32]int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.behind == nil {
+		c.behind = map[uint32]time.Time{}
+	}
+	most := slices.Max(slices.Collect(maps.Values(waiting)))
+	for number, n := range waiting {
+		if 2*n >= most {
+			c.behind[number] = time.Now().Add(catchUpAgain)
+		}
+	}
 }
 
 // fill names those it knows from records that were read before a time, and
