@@ -36,10 +36,11 @@ const (
 // only a tag, and its records get the process from here. Whoever is not known
 // for certain is not named.
 type clients struct {
-	program func(pid uint32, o *kernel.Origin) (kernel.Program, bool, error)
-	catchUp func(context.Context) bool     // reads what flows there were until now
-	known   func(sandbox uint32) bool      // whether records of it may still come
-	failed  func(what string, args ...any) // logs
+	program func(pid uint32, o *kernel.Origin, forgotten func(uint32) (kernel.Ran, bool)) (kernel.Program, bool, error)
+	lost    func(sandbox uint32) (uint64, error) // how many records of its processes the kernel has not kept
+	catchUp func(context.Context) bool           // reads what flows there were until now
+	known   func(sandbox uint32) bool            // whether records of it may still come
+	failed  func(what string, args ...any)       // logs
 
 	mu     sync.Mutex // guards what follows
 	of     map[uint32]*clientTable
@@ -66,14 +67,16 @@ type client struct {
 
 // executed is a program that a process began to run.
 type executed struct {
-	process   kernel.Process
-	at        time.Time
-	exe, args string
+	process kernel.Process
+	at      time.Time
+	program kernel.Program
+	lost    uint64 // when its record was read
 }
 
 func (d *Daemon) newClients() *clients {
 	return &clients{
 		program: d.fence.ProgramOf,
+		lost:    d.lostProcesses,
 		catchUp: func(ctx context.Context) bool { return d.fence.CatchUp(ctx, kernel.RingFlows, kernel.RingProcesses) },
 		known: func(number uint32) bool {
 			_, ok := d.sandboxes.Principal(sandbox.IDOf(number))
@@ -92,7 +95,7 @@ func (c *clients) add(v *kernel.Verdict) {
 	if c.toldOf(process, v) {
 		return
 	}
-	p, found, err := c.program(v.PID, &v.Origin)
+	p, found, err := c.programOf(&v.Head, &v.Origin)
 	if err != nil {
 		c.failed("the program of a process cannot be read", "error", err)
 	}
@@ -132,10 +135,14 @@ func (c *clients) toldOf(process kernel.Process, v *kernel.Verdict) bool {
 // after its flow's record: it may be what it has executed since.
 func (c *clients) exec(x *kernel.Exec) {
 	process := x.Process(x.PID)
+	lost, err := c.lost(x.Sandbox)
+	if err != nil {
+		c.failed("the losses of a sandbox cannot be read", "error", err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := c.table(x.Sandbox)
-	t.execs = append(t.execs, executed{process, x.Time, x.Filename, x.CommandLine()})
+	t.execs = append(t.execs, executed{process, x.Time, x.Program, lost})
 	if el := t.byTag[process.Tag()]; el != nil && el.Value.(*client).process == process {
 		t.judge(el.Value.(*client))
 	}
@@ -157,12 +164,12 @@ func (t *clientTable) judge(one *client) {
 			before = x
 		}
 	}
-	if after == nil || after.exe != one.says.Exe || after.args != one.says.Args {
+	if after == nil || after.program.Filename != one.says.Exe || after.program.CommandLine() != one.says.Args {
 		return // what was read is what it ran
 	}
 	one.says.Exe, one.says.Args = "", ""
 	if before != nil {
-		one.says.Exe, one.says.Args = before.exe, before.args
+		one.says.Exe, one.says.Args = before.program.Filename, before.program.CommandLine()
 	}
 }
 

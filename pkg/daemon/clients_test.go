@@ -17,9 +17,10 @@ import (
 // knownClients is one that finds the program "/bin/p<pid>" for every process.
 func knownClients() *clients {
 	return &clients{
-		program: func(pid uint32, _ *kernel.Origin) (kernel.Program, bool, error) {
+		program: func(pid uint32, _ *kernel.Origin, _ func(uint32) (kernel.Ran, bool)) (kernel.Program, bool, error) {
 			return kernel.Program{Filename: fmt.Sprintf("/bin/p%d", pid), Args: []string{"p", "-x"}}, true, nil
 		},
+		lost:    func(uint32) (uint64, error) { return 0, nil },
 		catchUp: func(context.Context) bool { return true },
 		known:   func(uint32) bool { return true },
 		failed:  func(string, ...any) {},
@@ -152,7 +153,9 @@ func TestClientsAndWhatTheyExecute(t *testing.T) {
 		{"another process", first, []any{first, flow, other}, "/bin/first"},
 	} {
 		c := knownClients()
-		c.program = func(uint32, *kernel.Origin) (kernel.Program, bool, error) { return tt.runs.Program, true, nil }
+		c.program = func(uint32, *kernel.Origin, func(uint32) (kernel.Ran, bool)) (kernel.Program, bool, error) {
+			return tt.runs.Program, true, nil
+		}
 		for _, r := range tt.records {
 			switch r := r.(type) {
 			case *kernel.Verdict:
@@ -198,7 +201,9 @@ func TestClientsWhoseProgramTheKernelForgot(t *testing.T) {
 	c := knownClients()
 	v := flowOf(1, 100, 5)
 	c.add(v)
-	c.program = func(uint32, *kernel.Origin) (kernel.Program, bool, error) { return kernel.Program{}, false, nil }
+	c.program = func(uint32, *kernel.Origin, func(uint32) (kernel.Ran, bool)) (kernel.Program, bool, error) {
+		return kernel.Program{}, false, nil
+	}
 	v.Time = v.Time.Add(time.Second)
 	c.add(v)
 	if e := named(c, 1, tagOf(v)); e.Exe != "/bin/p100" {
@@ -211,7 +216,7 @@ func TestClientsWhoseProgramTheKernelForgot(t *testing.T) {
 func TestClientsAreAskedOncePerMoment(t *testing.T) {
 	c := knownClients()
 	asked := 0
-	c.program = func(uint32, *kernel.Origin) (kernel.Program, bool, error) {
+	c.program = func(uint32, *kernel.Origin, func(uint32) (kernel.Ran, bool)) (kernel.Program, bool, error) {
 		asked++
 		return kernel.Program{}, false, nil
 	}
