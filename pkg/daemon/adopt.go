@@ -140,10 +140,7 @@ func (b *backend) Release(ctx context.Context, _ *api.Caller, id string) (api.Sa
 	if err := s.Release(ctx); err != nil {
 		return api.Sandbox{}, err
 	}
-	v := describe(s)
-	x := s.Exit()
-	v.State, v.PID, v.Ended = api.StateStopped, 0, &x.At
-	return v, nil
+	return describeEnded(s), nil
 }
 
 // describeForeign is what operators see of adopted processes: which walls they
@@ -185,6 +182,10 @@ func describeForeign(v *api.Sandbox, s *sandbox.Sandbox) {
 		}
 	}
 	for _, name := range []string{"files", "system calls", "identity"} {
-		v.Parts = append(v.Parts, api.Part{Name: name, State: api.NotApplied, Detail: "not applied (adopted): this wall cannot be put around a process that runs"})
+		p := api.Part{Name: name, State: api.NotApplied, Detail: "not applied (adopted): this wall cannot be put around a process that runs"}
+		if name == "identity" && at.Gains != "" {
+			p.Detail += "; " + at.Gains
+		}
+		v.Parts = append(v.Parts, p)
 	}
 }

@@ -177,12 +177,12 @@ func tryLSM() error {
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("load a program: %s", plain(err))
+		return fmt.Errorf("this kernel or host lets nobody load such a program (%s)", plain(err))
 	}
 	defer prog.Close()
 	l, err := link.AttachLSM(link.LSMOptions{Program: prog})
 	if err != nil {
-		return fmt.Errorf("attach a program: %s", plain(err))
+		return fmt.Errorf("this kernel or host lets nobody attach such a program (%s)", plain(err))
 	}
 	defer l.Close()
 	fd, err := unix.Socket(canaryFamily, unix.SOCK_RAW, canaryProtocol)

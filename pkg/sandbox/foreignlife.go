@@ -69,7 +69,7 @@ func (s *Sandbox) endForeign(why string) {
 		s.m.o.Drain(s)
 	}
 	s.mu.Lock()
-	s.exit = Exit{Code: -1, At: time.Now().UTC(), Why: why}
+	s.exit = Exit{Code: -1, At: time.Now().UTC(), Why: why, Released: why != endCgroup}
 	s.torn = true
 	table := s.table
 	s.mu.Unlock()

@@ -40,6 +40,7 @@ type Exit struct {
 	Findings []workspace.Finding
 	At       time.Time
 	Why      string // for what the keeper ended it, "" if it did not
+	Released bool   // it was adopted: its processes go on without a fence
 }
 
 // Sandbox is one living sandbox.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -124,6 +125,12 @@ func TestAdopt(t *testing.T) {
 	r.denied(t, "tcp", r.other)
 	if s := r.n.CLI(t, "release", "shop"); s.Code != 0 || !strings.Contains(s.Stderr, "without a fence") {
 		t.Errorf("release: %d %s", s.Code, s.Stderr)
+	}
+	if all := r.n.CLI(t, "ps", "--all"); !regexp.MustCompile(`(?m)^\S+ +shop .* released .* -$`).MatchString(all.Stdout) {
+		t.Errorf("ps --all after the release: %s", all.Stdout)
+	}
+	if now := r.n.CLI(t, "ps"); strings.Contains(now.Stdout, "shop") {
+		t.Errorf("ps after the release: %s", now.Stdout)
 	}
 	r.gives(t, "tcp", r.other, "from "+podAddr)
 	r.n.WaitEvent(t, "the release", func(e *event.Event) bool {
