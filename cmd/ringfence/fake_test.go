@@ -276,7 +276,10 @@ func (n *fakeNode) Explain(_ context.Context, id string) (api.Explanation, error
 	if id == "secret" {
 		return api.Explanation{}, api.Errorf(api.CodeDenied, "not yours")
 	}
-	return api.Explanation{ID: id, Verdict: "denied", Summary: "tcp evil\x1b.example:443 was refused", Rule: "eng/no-paste", RuleAt: "eng.yaml:7",
+	if id == "found" {
+		return api.Explanation{ID: id, Verdict: "observed", Kind: "tamper", Layer: "keeper", Summary: "web: an adopted process may leave its cgroup", Detail: "process 7", Remedy: "run it elsewhere"}, nil
+	}
+	return api.Explanation{ID: id, Kind: "network", Verdict: "denied", Summary: "tcp evil\x1b.example:443 was refused", Rule: "eng/no-paste", RuleAt: "eng.yaml:7",
 		Revision: 4, Remedy: "ringfence allow evil.example:443"}, nil
 }
 

@@ -211,6 +211,8 @@ type Explanation struct {
 	Revision uint64          `json:"revision,omitempty"` // the decision's policy revision
 	Nearest  string          `json:"nearest,omitempty"`  // nearest rule that would have allowed it
 	Now      string          `json:"now,omitempty"`      // what the current revision says, if it differs
+	Kind     string          `json:"kind"`               // of the record, as in its metadata.event_code
+	Detail   string          `json:"detail,omitempty"`   // what the record says besides
 	Remedy   string          `json:"remedy,omitempty"`
 	Event    json.RawMessage `json:"event,omitempty"` // the record itself
 }

@@ -164,6 +164,14 @@ func readOnlyRemedy(e *event.Event, r *sandbox.Record) string {
 
 // explainDenial adds the name, the deciding rule and what would allow it.
 func (d *Daemon) explainDenial(e *event.Event, s *sandbox.Sandbox, v *kernel.Verdict) {
+	switch {
+	case s.Record.Foreign != nil:
+		if explainAdopted(e, &s.Record, v) {
+			return
+		}
+	case v.Reason == kernel.ReasonUnix:
+		e.Remedy = unixRemedyInside
+	}
 	proto := policy.Proto(v.Proto)
 	if v.Dst.Port() == 0 || addressHooks[v.Hook] == "" || proto != policy.TCP && proto != policy.UDP {
 		return

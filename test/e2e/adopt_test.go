@@ -115,6 +115,12 @@ func TestAdopt(t *testing.T) {
 	r.n.WaitEvent(t, "the denial under the scope", func(e *event.Event) bool {
 		return e.Verdict == event.Denied && e.DstAddr == r.other && strings.HasPrefix(e.Scope, "org:acme/team:web/agent:shop")
 	})
+	local := r.n.WaitEvent(t, "the denial that the adoption decides", func(e *event.Event) bool {
+		return e.Verdict == event.Denied && e.DstAddr == "127.0.0.1:1" && e.Kind == event.KindNetwork
+	})
+	if x := r.n.CLI(t, "explain", fmt.Sprint(local.Sequence)); !strings.Contains(x.Stdout, "to allow  release it and adopt it again with --loopback") || !strings.Contains(x.Stdout, "is closed for what was adopted") {
+		t.Errorf("explain: %s%s", x.Stdout, x.Stderr)
+	}
 	r.n.WaitEvent(t, "the connection by name", func(e *event.Event) bool {
 		return e.Kind == event.KindNetwork && e.Verdict == event.Allowed && e.DstName == "web.test" &&
 			e.Source == "gateway" && e.PID == uint32(r.a.cmd.Process.Pid) && e.Comm != "" && e.Parents != ""
