@@ -379,9 +379,6 @@ func (s *Sandbox) EndOlder(netnsFD int, l Listening) (int, error) {
 		return true
 	})
 	s.fence.ended.n.Add(uint64(n))
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		err = ErrNoDestroy
-	}
 	return n, err
 }
 

@@ -10,7 +10,7 @@ type field struct {
 	doc      string
 	required bool
 	hint     string // what to write, where a document lacks it
-	later    bool // known, but nothing enforces it in this version: an error
+	later    bool   // known, but nothing enforces it in this version: an error
 }
 
 // object describes one mapping.

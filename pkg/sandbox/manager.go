@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -105,6 +106,7 @@ type Manager struct {
 	images *confine.Images
 	java   *trustStore
 	host   map[string]uint64 // the machine's namespaces
+	seed   maphash.Seed      // of digests
 
 	patience time.Duration // endPatience, or less in tests
 
@@ -149,7 +151,7 @@ func NewManager(o Options) (*Manager, error) {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
 	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{}, looks: make(chan struct{}, looksAtOnce), hands: make(chan struct{}, maxHands),
-		compiled: map[uint32]*policy.Snapshot{}, hits: map[RuleKey]uint64{}, filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
+		compiled: map[uint32]*policy.Snapshot{}, hits: map[RuleKey]uint64{}, seed: maphash.MakeSeed(), filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
 // Sandbox returns a living sandbox by number.
