@@ -29,7 +29,7 @@ func (b *backend) Adopt(ctx context.Context, c *api.Caller, r *api.AdoptRequest)
 		return api.Adopted{}, api.Errorf(api.CodeBadRequest, "%v", err)
 	}
 	id := ""
-	s, ended, err := b.d.sandboxes.AdoptForeign(ctx, &sandbox.ForeignRequest{
+	s, ended, err := b.d.sandboxes.Adopt(ctx, &sandbox.ForeignRequest{
 		Principal: principal, Name: r.Name, Owner: c.UID, Cgroup: cgroup, Caller: filepath.Join(b.d.cgroupRoot, c.Cgroup),
 		Direct: r.Direct, Inbound: r.Inbound, Loopback: r.Loopback, Unix: r.UnixSockets, KeepSockets: r.KeepSockets,
 		Prepare: func(given string, p scope.Principal) ([]string, error) {

@@ -201,15 +201,15 @@ func (st *steering) close() error {
 	return err
 }
 
-// adoptSteering takes over pinned steering; a sandbox that was never steered
+// takeOverSteering takes over pinned steering; a sandbox that was never steered
 // has none.
-func (s *Sandbox) adoptSteering() error {
+func (s *Sandbox) takeOverSteering() error {
 	m, err := ebpf.LoadPinnedMap(filepath.Join(s.dir, pinListeners), nil)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("adopt listeners: %w", err)
+		return fmt.Errorf("take over listeners: %w", err)
 	}
 	l, err := link.LoadPinnedLink(filepath.Join(s.dir, pinSteer), nil)
 	if errors.Is(err, os.ErrNotExist) {
@@ -219,11 +219,11 @@ func (s *Sandbox) adoptSteering() error {
 	}
 	if err != nil {
 		m.Close()
-		return fmt.Errorf("adopt steering: %w", err)
+		return fmt.Errorf("take over steering: %w", err)
 	}
 	info, err := l.Info()
 	if err != nil {
-		return errors.Join(fmt.Errorf("adopt steering: %w", err), l.Close(), m.Close())
+		return errors.Join(fmt.Errorf("take over steering: %w", err), l.Close(), m.Close())
 	}
 	s.steer = &steering{listeners: m, link: l, prog: info.Program}
 	return nil

@@ -267,7 +267,7 @@ func TestSteeringIsRenewed(t *testing.T) {
 	}
 	// The next keeper finds the new ones.
 	box.Close()
-	if box, err = r.fence.AdoptSandbox(cgroup, testSandbox+1); err != nil {
+	if box, err = r.fence.TakeOverSandbox(cgroup, testSandbox+1); err != nil {
 		t.Fatal(err)
 	}
 	if n := box.steer.listeners.MaxEntries(); n != before || box.steer.prog != now.Program {

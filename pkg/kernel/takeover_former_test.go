@@ -121,7 +121,7 @@ func TestTakeOverFromLayout2(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	box, err := f.AdoptSandbox(cgroup, testSandbox)
+	box, err := f.TakeOverSandbox(cgroup, testSandbox)
 	if err != nil {
 		t.Fatal(err)
 	}

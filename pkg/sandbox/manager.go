@@ -32,7 +32,7 @@ import (
 // Fence is what the manager needs of the kernel.
 type Fence interface {
 	AttachEmpty(cgroup string, number uint32) (*kernel.Sandbox, error)
-	AdoptSandbox(cgroup string, id uint32) (*kernel.Sandbox, error)
+	TakeOverSandbox(cgroup string, id uint32) (*kernel.Sandbox, error)
 	PutNames(policy uint32, entries []kernel.NameEntry) error
 	DeleteNames(policy uint32, entries []kernel.NameEntry) error
 	PutCIDRs(policy uint32, entries []kernel.CIDREntry) error
@@ -49,7 +49,7 @@ type Fence interface {
 	NewWalker() *kernel.Walker
 	// What was running before it was fenced.
 	AttachRunning(cgroup string, st kernel.State, l kernel.Listening, check func() error) (*kernel.Sandbox, error)
-	AdoptRunning(cgroup string, id uint32) (*kernel.Sandbox, error)
+	TakeOverRunning(cgroup string, id uint32) (*kernel.Sandbox, error)
 	Abandon(id uint32) error
 	Shut(id uint32, cgroup uint64) error
 }
@@ -88,7 +88,7 @@ type Options struct {
 	// may have something to do. It must not block. Nil: not called.
 	Closed func()
 	// Foreign opens listeners for processes that were running before. Nil:
-	// none can be adopted.
+	// none can be taken over.
 	Foreign ForeignNetworks
 	// Often records what adopted processes can cause at will: each within its
 	// share of the log. Nil: all of it is recorded.
