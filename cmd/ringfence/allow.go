@@ -143,7 +143,7 @@ func (a *app) allowTarget(ctx context.Context, r *api.AllowRequest, remove bool)
 	}
 	var names []string
 	for _, b := range list {
-		if ended(b) {
+		if b.HasEnded() {
 			continue
 		}
 		r.Sandbox = b.ID

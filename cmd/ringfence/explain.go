@@ -10,6 +10,7 @@ import (
 
 	"github.com/ringfence/ringfence/cmd/ringfence/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/event"
 )
 
 func (a *app) explainCommand() *cobra.Command {
@@ -42,9 +43,13 @@ func (a *app) printExplanation(x api.Explanation) error {
 	if x.RuleAt != "" {
 		rule += " (" + x.RuleAt + ")"
 	}
+	wall, remedy := "wall", "to allow"
+	if x.Kind == event.KindTamper.String() { // nothing was asked for that could be allowed
+		wall, remedy = "found by", "to do"
+	}
 	for _, f := range []struct{ name, value string }{
-		{"event", x.ID}, {"sandbox", x.Sandbox}, {"scope", x.Scope}, {"verdict", x.Verdict}, {"what", x.Summary}, {"wall", x.Layer},
-		{"rule", rule}, {"revision", revision}, {"nearest", x.Nearest}, {"now", x.Now}, {"to allow", x.Remedy},
+		{"event", x.ID}, {"sandbox", x.Sandbox}, {"scope", x.Scope}, {"verdict", x.Verdict}, {"what", x.Summary}, {wall, x.Layer}, {"detail", x.Detail},
+		{"rule", rule}, {"revision", revision}, {"nearest", x.Nearest}, {"now", x.Now}, {remedy, x.Remedy},
 	} {
 		if f.value == "" {
 			continue

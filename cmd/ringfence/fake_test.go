@@ -276,7 +276,10 @@ func (n *fakeNode) Explain(_ context.Context, id string) (api.Explanation, error
 	if id == "secret" {
 		return api.Explanation{}, api.Errorf(api.CodeDenied, "not yours")
 	}
-	return api.Explanation{ID: id, Verdict: "denied", Summary: "tcp evil\x1b.example:443 was refused", Rule: "eng/no-paste", RuleAt: "eng.yaml:7",
+	if id == "found" {
+		return api.Explanation{ID: id, Verdict: "observed", Kind: "tamper", Layer: "keeper", Summary: "web: an adopted process may leave its cgroup", Detail: "process 7", Remedy: "run it elsewhere"}, nil
+	}
+	return api.Explanation{ID: id, Kind: "network", Verdict: "denied", Summary: "tcp evil\x1b.example:443 was refused", Rule: "eng/no-paste", RuleAt: "eng.yaml:7",
 		Revision: 4, Remedy: "ringfence allow evil.example:443"}, nil
 }
 
@@ -331,7 +334,8 @@ func (n *fakeNode) CheckPolicy(context.Context, []api.Document) (api.CheckResult
 }
 
 func (n *fakeNode) PolicyUse(context.Context) (api.PolicyUse, error) {
-	return api.PolicyUse{Revision: 7, Sandboxes: 2, KernelBytes: 4096 << 10, NameBytes: 80, AddressBytes: 72, Rules: []api.RuleUse{
+	return api.PolicyUse{Revision: 7, Sandboxes: 2, KernelBytes: 4096 << 10, NameBytes: 80, AddressBytes: 72, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", Scope: "org:local", File: "eng.yaml"}, {Kind: "Provider", Name: "anthropic", File: "provider-anthropic.yaml"}}, Rules: []api.RuleUse{
+		{Rule: "builtin/models", Scope: "builtin", Section: "inference", Effect: "allow", Target: "models of the configured providers", GatewayHits: 3},
 		{Rule: "eng/read", Scope: "org:local", Section: "egress", Effect: "allow", Target: "api.test:443/tcp", Sandboxes: 2, Entries: 2, KernelBytes: 160, KernelHits: 5, GatewayHits: 4},
 		{Rule: "eng/no", Scope: "org:local", Section: "egress", Effect: "block", Target: "192.0.2.0/24", Sandboxes: 1, Entries: 1, KernelBytes: 72, KernelHits: 9},
 	}}, nil

@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +21,8 @@ func (a *app) policyListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the rules in force with their hits and kernel memory (root)",
-		Long: "List every rule in force, what it has in the kernel for all sandboxes together, and\n" +
+		Long: "List every rule in force (builtin/models is the one that no document has), what it\n" +
+			"has in the kernel for all sandboxes together, and\n" +
 			"how often it decided since the daemon started: calls that the kernel's hooks let\n" +
 			"through or refused by it, and questions, connections, requests and model calls in the\n" +
 			"gateway. What the kernel lets through the gateway decides again, so one connection\n" +
@@ -33,7 +35,7 @@ func (a *app) policyListCommand() *cobra.Command {
 				return err
 			}
 			if documents {
-				u.Rules = byDocument(u.Rules)
+				u.Rules = byDocument(u)
 			}
 			if byHits {
 				slices.SortStableFunc(u.Rules, func(a, b api.RuleUse) int {
@@ -52,17 +54,24 @@ func (a *app) policyListCommand() *cobra.Command {
 	return cmd
 }
 
-// byDocument adds up the rules of each document. Of Sandboxes the largest
-// stands: one with entries of several rules counts once.
-func byDocument(rules []api.RuleUse) (out []api.RuleUse) {
+// byDocument adds up the rules of each document; providers and profiles have
+// none. Of Sandboxes the largest stands: one with entries of several rules counts
+// once.
+func byDocument(u api.PolicyUse) (out []api.RuleUse) {
 	at := map[[2]string]int{}
-	for _, r := range rules {
+	for _, d := range u.Documents {
+		if d.Kind == "Policy" {
+			at[[2]string{d.Scope, d.Name}] = len(out)
+		}
+		out = append(out, api.RuleUse{Rule: d.Name, Scope: d.Scope, Section: "document", Target: d.Kind + " " + d.File})
+	}
+	for _, r := range u.Rules {
 		doc, _, _ := strings.Cut(r.Rule, "/")
 		i, ok := at[[2]string{r.Scope, doc}]
 		if !ok {
 			i = len(out)
 			at[[2]string{r.Scope, doc}] = i
-			out = append(out, api.RuleUse{Rule: doc, Scope: r.Scope, Section: "document"})
+			out = append(out, api.RuleUse{Rule: doc, Scope: r.Scope, Section: "document", Target: "built in"})
 		}
 		o := &out[i]
 		o.Sandboxes = max(o.Sandboxes, r.Sandboxes)
@@ -70,6 +79,24 @@ func byDocument(rules []api.RuleUse) (out []api.RuleUse) {
 		o.KernelHits, o.GatewayHits = o.KernelHits+r.KernelHits, o.GatewayHits+r.GatewayHits
 	}
 	return out
+}
+
+// documentsLine says what is in force besides the rules, and what is without any
+// document.
+func documentsLine(u api.PolicyUse) string {
+	kinds := map[string]int{}
+	for _, d := range u.Documents {
+		kinds[d.Kind]++
+	}
+	var parts []string
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		parts = append(parts, fmt.Sprintf("%d %s", kinds[kind], kind))
+	}
+	line := "documents: none"
+	if len(parts) > 0 {
+		line = "documents: " + strings.Join(parts, ", ") + " (see --documents)"
+	}
+	return line + "; built in: builtin/models, and that what no rule allows is refused"
 }
 
 func (a *app) printUse(u api.PolicyUse) error {
@@ -81,6 +108,7 @@ func (a *app) printUse(u api.PolicyUse) error {
 	if err := show.Table(a.out, []string{"RULE", "SCOPE", "WHAT", "SANDBOXES", "ENTRIES", "KERNEL BYTES", "KERNEL HITS", "GATEWAY HITS"}, rows); err != nil {
 		return err
 	}
+	_, _ = fmt.Fprintln(a.out, show.Text(documentsLine(u), 1000))
 	entries, tables := 0, uint64(0)
 	for _, r := range u.Rules {
 		entries, tables = entries+r.Entries, tables+r.KernelBytes

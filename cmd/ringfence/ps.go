@@ -31,7 +31,7 @@ func (a *app) psCommand() *cobra.Command {
 			}
 			shown := []api.Sandbox{}
 			for _, b := range list {
-				if all || !ended(b) {
+				if all || !b.HasEnded() {
 					shown = append(shown, b)
 				}
 			}
@@ -53,8 +53,6 @@ func (a *app) psCommand() *cobra.Command {
 	return cmd
 }
 
-func ended(b api.Sandbox) bool { return b.State == api.StateStopped || b.State == api.StateFailed }
-
 func psRow(b api.Sandbox, now time.Time) []string {
 	state := b.State
 	if b.ExitCode != nil {
@@ -72,6 +70,9 @@ func psRow(b api.Sandbox, now time.Time) []string {
 // daemon is no enforcement.
 func fence(b api.Sandbox) string {
 	word := b.Enforcement
+	if b.Adopted && b.HasEnded() {
+		return "-" // its processes may go on, without one
+	}
 	if b.Adopted && word == api.Degraded && len(missing(b)) == 0 {
 		return "network only"
 	}
@@ -109,7 +110,8 @@ func printBroken(w io.Writer, list []api.Sandbox) error {
 	return nil
 }
 
-// printAdopted names the walls that what was adopted does not have.
+// printAdopted names the walls that what was adopted does not have, and says
+// what is weak about the one it has: of that no doctor knows.
 func printAdopted(w io.Writer, list []api.Sandbox) error {
 	for _, b := range list {
 		var walls []string
@@ -121,8 +123,19 @@ func printAdopted(w io.Writer, list []api.Sandbox) error {
 		if len(walls) == 0 {
 			continue
 		}
-		if _, err := fmt.Fprintln(w, show.Text(b.ID+": "+strings.Join(walls, ", ")+": not applied (adopted)", 1000)); err != nil {
-			return err
+		lines := []string{"\n" + b.ID + ": " + strings.Join(walls, ", ") + ": not applied (adopted)"}
+		for _, p := range b.Parts {
+			switch _, more, _ := strings.Cut(p.Detail, "; "); {
+			case p.State == api.Degraded, p.State == api.Unenforced:
+				lines = append(lines, "  "+p.Name+": "+p.Detail)
+			case p.State == api.NotApplied && more != "":
+				lines = append(lines, "  "+p.Name+": "+more)
+			}
+		}
+		for _, l := range lines {
+			if _, err := fmt.Fprintln(w, l[:len(l)-len(strings.TrimLeft(l, "\n "))]+show.Text(strings.TrimLeft(l, "\n "), 1000)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -134,11 +147,11 @@ func printExtras(w io.Writer, list []api.Sandbox) error {
 	said := map[string]bool{}
 	for _, b := range list {
 		for _, p := range b.Parts {
-			if p.Name != thirdLock || said[p.State+p.Detail] {
+			if p.Name != thirdLock || said[p.State+p.Detail] || b.Adopted || b.HasEnded() {
 				continue
 			}
 			said[p.State+p.Detail] = true
-			if _, err := fmt.Fprintf(w, "\nThird lock (%s): %s: %s\n", thirdLock, p.State, show.Text(p.Detail, 300)); err != nil {
+			if _, err := fmt.Fprintf(w, "\nThird lock (BPF LSM), an extra beside the walls of FENCE: %s: %s\n", p.State, show.Text(p.Detail, 300)); err != nil {
 				return err
 			}
 		}
@@ -155,7 +168,7 @@ func printMissing(w io.Writer, list []api.Sandbox) error {
 	who := map[string][]string{}
 	for _, b := range list {
 		what := strings.Join(missing(b), ", ")
-		if what == "" || ended(b) {
+		if what == "" || b.HasEnded() || b.Adopted {
 			continue
 		}
 		if who[what] == nil {

@@ -3,11 +3,40 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
 )
+
+// What was adopted is told with what is weak about it; what was released has no
+// fence, whatever it had.
+func TestPsOfTheAdopted(t *testing.T) {
+	box := api.Sandbox{ID: "a", Adopted: true, State: api.StateRunning, Enforcement: api.Degraded, Parts: []api.Part{
+		{Name: "network", State: api.Enforced}, {Name: "privileges", State: api.Degraded, Detail: "process 7 has CAP_NET_RAW\x1b"},
+		{Name: "files", State: api.NotApplied, Detail: "not applied (adopted): why"},
+		{Name: "identity", State: api.NotApplied, Detail: "not applied (adopted): why; process 7 gets the rights of set-user-ID programs"},
+		{Name: thirdLock, State: api.Absent, Detail: "not used for what was adopted"},
+	}}
+	var out strings.Builder
+	for _, print := range []func(io.Writer, []api.Sandbox) error{printMissing, printAdopted, printExtras} {
+		if err := print(&out, []api.Sandbox{box}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := "\na: files, identity: not applied (adopted)\n  privileges: process 7 has CAP_NET_RAW\\x1b\n  identity: process 7 gets the rights of set-user-ID programs\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+	if got := fence(box); got != "degraded (1)" {
+		t.Errorf("fence %q", got)
+	}
+	box.State = api.StateReleased
+	if got := psRow(box, time.Now()); got[4] != "released" || got[7] != "-" {
+		t.Errorf("released: %q", got)
+	}
+}
 
 func TestExtraLayers(t *testing.T) {
 	box := func(state, detail string) api.Sandbox {
@@ -25,8 +54,8 @@ func TestExtraLayers(t *testing.T) {
 	}{
 		{nil, nil},
 		{[]api.Sandbox{{ID: "of another daemon"}}, nil},
-		{[]api.Sandbox{absent, absent}, []string{"\nThird lock (bpf_lsm): absent: no such"}},
-		{[]api.Sandbox{up, absent}, []string{"\nThird lock (bpf_lsm): enforced: refuses at inode_create\n", ": absent: "}},
+		{[]api.Sandbox{absent, absent}, []string{"\nThird lock (BPF LSM), an extra beside the walls of FENCE: absent: no such"}},
+		{[]api.Sandbox{up, absent}, []string{"\nThird lock (BPF LSM), an extra beside the walls of FENCE: enforced: refuses at inode_create\n", ": absent: "}},
 	} {
 		var out strings.Builder
 		if err := printExtras(&out, c.list); err != nil {

@@ -47,7 +47,7 @@ func execute(ctx context.Context, args []string, in, out, errOut *os.File) int {
 func (a *app) classify(cmd *cobra.Command, err error) error {
 	var usage *usageError
 	isUsage := errors.As(err, &usage)
-	for _, words := range []string{"unknown command", "required flag", "if any flags in the group"} {
+	for _, words := range []string{"unknown command", "required flag", "if any flags in the group", "at least one of the flags in the group"} {
 		isUsage = isUsage || strings.HasPrefix(err.Error(), words)
 	}
 	if !isUsage {

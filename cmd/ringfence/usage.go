@@ -50,6 +50,10 @@ var flagGroup = sync.OnceValue(func() *regexp.Regexp {
 
 // ownWords says in a sentence what cobra says of flags that exclude each other.
 func ownWords(cmd *cobra.Command, msg string) string {
+	if group, required := strings.CutPrefix(msg, "at least one of the flags in the group ["); required {
+		group, _, _ = strings.Cut(group, "]")
+		return "name one of --" + strings.Join(strings.Fields(group), ", --") + example(cmd)
+	}
 	m := flagGroup().FindStringSubmatch(msg)
 	if m == nil {
 		return msg

@@ -208,7 +208,7 @@ func (s *Server) resolve(ctx context.Context, c *Caller, ref string) (*Sandbox, 
 		case (b.ID == ref || b.Name == ref) && !mine:
 			foreign = append(foreign, b)
 		case !mine:
-		case b.Name == ref && (b.State == StateStopped || b.State == StateFailed):
+		case b.Name == ref && b.HasEnded():
 			dead = append(dead, b)
 		case b.Name == ref:
 			named = append(named, b)

@@ -55,7 +55,8 @@ const (
 	StateRunning  = "running"
 	StateStopping = "stopping"
 	StateStopped  = "stopped"
-	StateFailed   = "failed" // never established
+	StateFailed   = "failed"   // never established
+	StateReleased = "released" // adopted, and given up: its processes go on without a fence
 )
 
 // Sandbox is what is known about one sandbox. Argv and Name were chosen by
@@ -82,6 +83,11 @@ type Sandbox struct {
 	ExitCode    *int       `json:"exitCode,omitempty"` // as `ringfence run` reports it
 	Revision    uint64     `json:"revision,omitempty"` // policy revision in force
 	Denials     uint64     `json:"denials,omitempty"`
+}
+
+// HasEnded says whether Ringfence has nothing more to do with it.
+func (b *Sandbox) HasEnded() bool {
+	return b.State == StateStopped || b.State == StateFailed || b.State == StateReleased
 }
 
 // Document is a profile or policy: either the name of one the keeper knows,
@@ -205,6 +211,8 @@ type Explanation struct {
 	Revision uint64          `json:"revision,omitempty"` // the decision's policy revision
 	Nearest  string          `json:"nearest,omitempty"`  // nearest rule that would have allowed it
 	Now      string          `json:"now,omitempty"`      // what the current revision says, if it differs
+	Kind     string          `json:"kind"`               // of the record, as in its metadata.event_code
+	Detail   string          `json:"detail,omitempty"`   // what the record says besides
 	Remedy   string          `json:"remedy,omitempty"`
 	Event    json.RawMessage `json:"event,omitempty"` // the record itself
 }
@@ -347,10 +355,11 @@ type PolicyDocument struct {
 // PolicyUse answers GET /v1/policy/use: every rule in force, what it has in the
 // kernel and how often it decided.
 type PolicyUse struct {
-	Revision  uint64    `json:"revision"`
-	Since     time.Time `json:"since"` // when counting began: the start of the daemon
-	Sandboxes int       `json:"sandboxes"`
-	Rules     []RuleUse `json:"rules"`
+	Revision  uint64           `json:"revision"`
+	Since     time.Time        `json:"since"` // when counting began: the start of the daemon
+	Sandboxes int              `json:"sandboxes"`
+	Rules     []RuleUse        `json:"rules"`     // "builtin/models" is in no document
+	Documents []PolicyDocument `json:"documents"` // in force, without their text
 
 	KernelBytes  uint64      `json:"kernelBytes"` // of all maps together
 	Maps         []KernelMap `json:"maps"`

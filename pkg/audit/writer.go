@@ -347,7 +347,7 @@ func (l *Log) newSegment(now time.Time) error {
 	}
 	f, err := l.fs.Create(s.name())
 	if errors.Is(err, syscall.EEXIST) { // left by an attempt that failed half way
-		f, err = l.adoptEmpty(s.name())
+		f, err = l.reuseEmpty(s.name())
 	}
 	if err != nil {
 		return fmt.Errorf("new segment %s: %w", s.name(), err)
@@ -359,7 +359,7 @@ func (l *Log) newSegment(now time.Time) error {
 	return nil
 }
 
-func (l *Log) adoptEmpty(name string) (File, error) {
+func (l *Log) reuseEmpty(name string) (File, error) {
 	f, err := l.fs.Open(name, true)
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ func (b *backend) Adopt(ctx context.Context, c *api.Caller, r *api.AdoptRequest)
 		return api.Adopted{}, api.Errorf(api.CodeBadRequest, "%v", err)
 	}
 	id := ""
-	s, ended, err := b.d.sandboxes.AdoptForeign(ctx, &sandbox.ForeignRequest{
+	s, ended, err := b.d.sandboxes.Adopt(ctx, &sandbox.ForeignRequest{
 		Principal: principal, Name: r.Name, Owner: c.UID, Cgroup: cgroup, Caller: filepath.Join(b.d.cgroupRoot, c.Cgroup),
 		Direct: r.Direct, Inbound: r.Inbound, Loopback: r.Loopback, Unix: r.UnixSockets, KeepSockets: r.KeepSockets,
 		Prepare: func(given string, p scope.Principal) ([]string, error) {
@@ -140,10 +140,7 @@ func (b *backend) Release(ctx context.Context, _ *api.Caller, id string) (api.Sa
 	if err := s.Release(ctx); err != nil {
 		return api.Sandbox{}, err
 	}
-	v := describe(s)
-	x := s.Exit()
-	v.State, v.PID, v.Ended = api.StateStopped, 0, &x.At
-	return v, nil
+	return describeEnded(s), nil
 }
 
 // describeForeign is what operators see of adopted processes: which walls they
@@ -186,6 +183,10 @@ func describeForeign(v *api.Sandbox, s *sandbox.Sandbox) {
 		}
 	}
 	for _, name := range []string{"files", "system calls", "identity"} {
-		v.Parts = append(v.Parts, api.Part{Name: name, State: api.NotApplied, Detail: "not applied (adopted): this wall cannot be put around a process that runs"})
+		p := api.Part{Name: name, State: api.NotApplied, Detail: "not applied (adopted): this wall cannot be put around a process that runs"}
+		if name == "identity" && at.Gains != "" {
+			p.Detail += "; " + at.Gains
+		}
+		v.Parts = append(v.Parts, p)
 	}
 }

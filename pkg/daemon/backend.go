@@ -167,6 +167,20 @@ func describeEnding(s *sandbox.Sandbox) api.Sandbox {
 	return v
 }
 
+// describeEnded is what operators see of a sandbox that has ended, or was
+// released: of that nothing is fenced any more, whatever was.
+func describeEnded(s *sandbox.Sandbox) api.Sandbox {
+	v, x := describe(s), s.Exit()
+	v.State, v.PID, v.Ended = api.StateStopped, 0, &x.At
+	if x.Code >= 0 {
+		v.ExitCode = &x.Code
+	}
+	if x.Released {
+		v.State, v.Enforcement, v.Parts = api.StateReleased, api.Unenforced, nil
+	}
+	return v
+}
+
 // describeLayers is what operators see of the walls of what Ringfence started.
 func describeLayers(v *api.Sandbox, s *sandbox.Sandbox) {
 	layers, at := s.Layers()
@@ -190,12 +204,7 @@ func (d *Daemon) sandboxEnded(s *sandbox.Sandbox) {
 	if !s.Record.Started { // what is left of a launch that a former daemon did not finish
 		return
 	}
-	v := describe(s)
-	x := s.Exit()
-	v.State, v.PID, v.Ended = api.StateStopped, 0, &x.At
-	if x.Code >= 0 {
-		v.ExitCode = &x.Code
-	}
+	v := describeEnded(s)
 	log := ""
 	if s.Record.Detached {
 		log = d.outputPath(s.Record.ID)
@@ -284,13 +293,7 @@ func (b *backend) Stop(ctx context.Context, _ *api.Caller, id string, timeout ti
 	case <-ctx.Done():
 		return api.StopResult{}, ctx.Err()
 	}
-	res := api.StopResult{Sandbox: describe(s), Findings: findings(s.Exit())}
-	x := s.Exit()
-	res.Sandbox.State, res.Sandbox.PID, res.Sandbox.Ended = api.StateStopped, 0, &x.At
-	if x.Code >= 0 {
-		res.Sandbox.ExitCode = &x.Code
-	}
-	return res, nil
+	return api.StopResult{Sandbox: describeEnded(s), Findings: findings(s.Exit())}, nil
 }
 
 func findings(x sandbox.Exit) []api.Finding {

@@ -5,6 +5,8 @@ package daemon
 import (
 	"container/list"
 	"context"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -23,7 +25,9 @@ const (
 	sandboxMost   = 1024
 	sandboxLeast  = 32
 	catchUpWithin = 200 * time.Millisecond
-	catchUpAgain  = time.Second            // after it could not
+	catchUpAgain  = time.Second            // for a sandbox with which it could not
+	catchUpMost   = 3                      // how often within that it may fail for all of them together
+	onceWithin    = 10 * time.Millisecond  // flows of one process: the first tells of the others
 	settledAfter  = 200 * time.Millisecond // what a process did before has been read then from every ring
 )
 
@@ -32,14 +36,15 @@ const (
 // only a tag, and its records get the process from here. Whoever is not known
 // for certain is not named.
 type clients struct {
-	program func(pid uint32, o *kernel.Origin) (kernel.Program, bool, error)
-	catchUp func(context.Context) bool     // reads what flows there were until now
-	known   func(sandbox uint32) bool      // whether records of it may still come
-	failed  func(what string, args ...any) // logs
+	program func(pid uint32, o *kernel.Origin, forgotten func(uint32) (kernel.Ran, bool)) (kernel.Program, bool, error)
+	lost    func(sandbox uint32) (uint64, error) // how many records of its processes the kernel has not kept
+	catchUp func(context.Context) bool           // reads what flows there were until now
+	known   func(sandbox uint32) bool            // whether records of it may still come
+	failed  func(what string, args ...any)       // logs
 
 	mu     sync.Mutex // guards what follows
 	of     map[uint32]*clientTable
-	behind time.Time // no catching up until then: the reader has more to do than it can
+	behind map[uint32]time.Time // no catching up for these sandboxes until then: they make more than is read
 }
 
 // clientTable is that of one sandbox, least recently used in front.
@@ -62,14 +67,16 @@ type client struct {
 
 // executed is a program that a process began to run.
 type executed struct {
-	process   kernel.Process
-	at        time.Time
-	exe, args string
+	process kernel.Process
+	at      time.Time
+	program kernel.Program
+	lost    uint64 // when its record was read
 }
 
 func (d *Daemon) newClients() *clients {
 	return &clients{
 		program: d.fence.ProgramOf,
+		lost:    d.lostProcesses,
 		catchUp: func(ctx context.Context) bool { return d.fence.CatchUp(ctx, kernel.RingFlows, kernel.RingProcesses) },
 		known: func(number uint32) bool {
 			_, ok := d.sandboxes.Principal(sandbox.IDOf(number))
@@ -85,7 +92,10 @@ func (c *clients) add(v *kernel.Verdict) {
 		return
 	}
 	process := v.Process(v.PID)
-	p, found, err := c.program(v.PID, &v.Origin)
+	if c.toldOf(process, v) {
+		return
+	}
+	p, found, err := c.programOf(&v.Head, &v.Origin)
 	if err != nil {
 		c.failed("the program of a process cannot be read", "error", err)
 	}
@@ -106,14 +116,33 @@ func (c *clients) add(v *kernel.Verdict) {
 	t.trim(c.share())
 }
 
+// toldOf says whether the process has had a flow a moment before, as the same:
+// who floods must not have the reader ask for its program each time. A program
+// that it executes in between is no flow's, then.
+func (c *clients) toldOf(process kernel.Process, v *kernel.Verdict) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.of[v.Sandbox]
+	if t == nil || t.byTag[process.Tag()] == nil {
+		return false
+	}
+	have := t.byTag[process.Tag()].Value.(*client)
+	since := v.Time.Sub(have.at)
+	return have.process == process && have.says.Comm == v.Comm && have.executed.IsZero() && since >= 0 && since < onceWithin
+}
+
 // exec takes the record of a program that started. What a process runs is read
 // after its flow's record: it may be what it has executed since.
 func (c *clients) exec(x *kernel.Exec) {
 	process := x.Process(x.PID)
+	lost, err := c.lost(x.Sandbox)
+	if err != nil {
+		c.failed("the losses of a sandbox cannot be read", "error", err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := c.table(x.Sandbox)
-	t.execs = append(t.execs, executed{process, x.Time, x.Filename, x.CommandLine()})
+	t.execs = append(t.execs, executed{process, x.Time, x.Program, lost})
 	if el := t.byTag[process.Tag()]; el != nil && el.Value.(*client).process == process {
 		t.judge(el.Value.(*client))
 	}
@@ -135,12 +164,12 @@ func (t *clientTable) judge(one *client) {
 			before = x
 		}
 	}
-	if after == nil || after.exe != one.says.Exe || after.args != one.says.Args {
+	if after == nil || after.program.Filename != one.says.Exe || after.program.CommandLine() != one.says.Args {
 		return // what was read is what it ran
 	}
 	one.says.Exe, one.says.Args = "", ""
 	if before != nil {
-		one.says.Exe, one.says.Args = before.exe, before.args
+		one.says.Exe, one.says.Args = before.program.Filename, before.program.CommandLine()
 	}
 }
 
@@ -199,10 +228,8 @@ func (t *clientTable) trim(most int) {
 // moment ago the records may be in the rings still.
 func (c *clients) name(ctx context.Context, of []keeper.Client) {
 	left := c.fill(of, time.Now().Add(-settledAfter))
-	c.mu.Lock()
-	behind := time.Now().Before(c.behind)
-	c.mu.Unlock()
-	if len(left) == 0 || behind {
+	waiting := c.mayWait(left)
+	if len(waiting) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
@@ -211,9 +238,41 @@ func (c *clients) name(ctx context.Context, of []keeper.Client) {
 		c.fill(left, time.Now())
 		return
 	}
+	c.fellBehind(waiting)
+}
+
+// mayWait counts, by sandbox, the records that are worth waiting for: those of
+// sandboxes that are not behind.
+func (c *clients) mayWait(left []keeper.Client) map[uint32]int {
 	c.mu.Lock()
-	c.behind = time.Now().Add(catchUpAgain)
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(c.behind, func(_ uint32, until time.Time) bool { return now.After(until) })
+	waiting := map[uint32]int{}
+	for _, one := range left {
+		number, err := strconv.ParseUint(one.Event.Sandbox, 16, 32)
+		if _, behind := c.behind[uint32(number)]; err == nil && !behind && len(c.behind) < catchUpMost {
+			waiting[uint32(number)]++
+		}
+	}
+	return waiting
+}
+
+// fellBehind notes whose records it was that could not be read in time: of
+// several sandboxes those with the most, so that one that floods does not take
+// the others' names along.
+func (c *clients) fellBehind(waiting map[uint32]int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.behind == nil {
+		c.behind = map[uint32]time.Time{}
+	}
+	most := slices.Max(slices.Collect(maps.Values(waiting)))
+	for number, n := range waiting {
+		if 2*n >= most {
+			c.behind[number] = time.Now().Add(catchUpAgain)
+		}
+	}
 }
 
 // fill names those it knows from records that were read before a time, and

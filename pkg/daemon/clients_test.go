@@ -17,9 +17,10 @@ import (
 // knownClients is one that finds the program "/bin/p<pid>" for every process.
 func knownClients() *clients {
 	return &clients{
-		program: func(pid uint32, _ *kernel.Origin) (kernel.Program, bool, error) {
+		program: func(pid uint32, _ *kernel.Origin, _ func(uint32) (kernel.Ran, bool)) (kernel.Program, bool, error) {
 			return kernel.Program{Filename: fmt.Sprintf("/bin/p%d", pid), Args: []string{"p", "-x"}}, true, nil
 		},
+		lost:    func(uint32) (uint64, error) { return 0, nil },
 		catchUp: func(context.Context) bool { return true },
 		known:   func(uint32) bool { return true },
 		failed:  func(string, ...any) {},
@@ -152,7 +153,9 @@ func TestClientsAndWhatTheyExecute(t *testing.T) {
 		{"another process", first, []any{first, flow, other}, "/bin/first"},
 	} {
 		c := knownClients()
-		c.program = func(uint32, *kernel.Origin) (kernel.Program, bool, error) { return tt.runs.Program, true, nil }
+		c.program = func(uint32, *kernel.Origin, func(uint32) (kernel.Ran, bool)) (kernel.Program, bool, error) {
+			return tt.runs.Program, true, nil
+		}
 		for _, r := range tt.records {
 			switch r := r.(type) {
 			case *kernel.Verdict:
@@ -198,10 +201,41 @@ func TestClientsWhoseProgramTheKernelForgot(t *testing.T) {
 	c := knownClients()
 	v := flowOf(1, 100, 5)
 	c.add(v)
-	c.program = func(uint32, *kernel.Origin) (kernel.Program, bool, error) { return kernel.Program{}, false, nil }
+	c.program = func(uint32, *kernel.Origin, func(uint32) (kernel.Ran, bool)) (kernel.Program, bool, error) {
+		return kernel.Program{}, false, nil
+	}
+	v.Time = v.Time.Add(time.Second)
 	c.add(v)
 	if e := named(c, 1, tagOf(v)); e.Exe != "/bin/p100" {
 		t.Errorf("%+v", e)
+	}
+}
+
+// A process that floods is not asked for its program each time; one that says it
+// is another is.
+func TestClientsAreAskedOncePerMoment(t *testing.T) {
+	c := knownClients()
+	asked := 0
+	c.program = func(uint32, *kernel.Origin, func(uint32) (kernel.Ran, bool)) (kernel.Program, bool, error) {
+		asked++
+		return kernel.Program{}, false, nil
+	}
+	v := flowOf(1, 100, 5)
+	for _, step := range []struct {
+		after time.Duration
+		comm  string
+		want  int
+	}{{0, "p", 1}, {onceWithin / 2, "p", 1}, {onceWithin - 1, "p", 1}, {onceWithin - 1, "q", 2}, {onceWithin, "p", 3}, {2 * onceWithin, "p", 4}} {
+		later := *v
+		later.Time, later.Comm = v.Time.Add(step.after), step.comm
+		if c.add(&later); asked != step.want {
+			t.Errorf("after %v as %s: asked %d times, want %d", step.after, step.comm, asked, step.want)
+		}
+	}
+	c.exec(&kernel.Exec{Head: kernel.Head{Time: v.Time.Add(2*onceWithin + 1), Sandbox: 1, PID: 100}, Origin: v.Origin})
+	v.Time = v.Time.Add(2*onceWithin + 2)
+	if c.add(v); asked != 5 {
+		t.Errorf("after it executed something: asked %d times", asked)
 	}
 }
 
@@ -218,6 +252,52 @@ func TestClientsDoNotWaitForABusyReader(t *testing.T) {
 	}
 }
 
+// A sandbox that makes more records than are read is not waited for, and the
+// others are: their processes are named while it floods.
+func TestClientsOfAFloodDoNotTakeTheOthersNames(t *testing.T) {
+	c := knownClients()
+	read := false
+	v := flowOf(2, 7, 1)
+	c.catchUp = func(context.Context) bool {
+		if read {
+			c.add(v)
+		}
+		return read
+	}
+	batch := []keeper.Client{{Event: &event.Event{Kind: event.KindHTTP, Sandbox: sandbox.IDOf(2)}, Tag: tagOf(v)}}
+	for i := range uint32(10) {
+		batch = append(batch, keeper.Client{Event: &event.Event{Kind: event.KindHTTP, Sandbox: sandbox.IDOf(1)}, Tag: i + 1})
+	}
+	c.name(context.Background(), batch) // it is too much
+	read = true
+	if named(c, 1, 5); len(c.of) > 0 {
+		t.Error("the flooding sandbox is waited for")
+	}
+	if e := named(c, 2, tagOf(v)); e.PID != 7 {
+		t.Errorf("the other one's process is not named: %+v", e)
+	}
+	if _, behind := c.behind[2]; behind || len(c.behind) != 1 {
+		t.Errorf("behind are %v", c.behind)
+	}
+	c.behind[1] = time.Now().Add(-time.Second)
+	if named(c, 1, 5); len(c.behind) != 0 {
+		t.Error("the flooding sandbox is never waited for again")
+	}
+}
+
+// Many that each make too much do not have the gateway wait for each of them.
+func TestClientsOfManyFloodsWaitThreeTimes(t *testing.T) {
+	c := knownClients()
+	tries := 0
+	c.catchUp = func(context.Context) bool { tries++; return false }
+	for number := range uint32(100) {
+		named(c, number+1, 1)
+	}
+	if tries != catchUpMost {
+		t.Errorf("%d times", tries)
+	}
+}
+
 // A process whose records cannot be read to the end is not named.
 func TestClientsThatAreNotSettledAreNotNamed(t *testing.T) {
 	c := knownClients()
@@ -227,7 +307,7 @@ func TestClientsThatAreNotSettledAreNotNamed(t *testing.T) {
 	if e := named(c, 1, tagOf(v)); e.PID != 0 {
 		t.Errorf("%+v", e)
 	}
-	c.behind = time.Time{}
+	c.behind = nil
 	c.of[1].byTag[tagOf(v)].Value.(*client).read = time.Now().Add(-time.Second)
 	if e := named(c, 1, tagOf(v)); e.PID != 100 {
 		t.Errorf("%+v", e)

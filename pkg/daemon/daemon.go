@@ -262,7 +262,7 @@ func (d *Daemon) openGateway() (err error) {
 		return err
 	}
 	d.clients = d.newClients()
-	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Clients: d.clients.name, Now: time.Now, Adopted: d.taken}
+	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Clients: d.clients.name, Now: time.Now, TakenOver: d.taken}
 	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
 		Binary: ownBinary, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Outlive: d.cfg.Gateway.Outlive,
 		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics) }, Config: conf, Handler: desk.Handle, Takeover: d.takeOver, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,
@@ -290,8 +290,8 @@ func (d *Daemon) fenceGateway() (err error) {
 	case err == nil:
 		d.gwFence, err = d.attachGateway(path)
 	case errors.Is(err, os.ErrExist):
-		if d.gwFence, err = d.fence.AdoptSandbox(path, gatewayNumber); err != nil {
-			d.logger.Warn("the gateway's cgroup cannot be adopted; it is made again", "error", err)
+		if d.gwFence, err = d.fence.TakeOverSandbox(path, gatewayNumber); err != nil {
+			d.logger.Warn("the gateway's cgroup cannot be taken over; it is made again", "error", err)
 			d.gwFence, err = d.remakeGateway(path)
 		}
 	}

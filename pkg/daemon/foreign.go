@@ -48,7 +48,7 @@ func (n *foreignNetworks) Ready() (*os.File, error) {
 	case err == nil:
 		n.at, err = n.attach(path)
 	case errors.Is(err, os.ErrExist):
-		if n.at, err = n.fence.AdoptListeners(path, listenersNumber); err != nil {
+		if n.at, err = n.fence.TakeOverListeners(path, listenersNumber); err != nil {
 			// Listeners that were made there serve nobody any more.
 			err = errors.Join(sandbox.RemoveCgroup(path), n.fence.Forget(listenersNumber), os.Mkdir(path, 0o755))
 			if err == nil {

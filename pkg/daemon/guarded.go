@@ -24,7 +24,7 @@ func (d *Daemon) recordGuarded(g *kernel.Guarded) {
 	}
 	e, s := d.about(kind, g.Head)
 	describeGuarded(e, g)
-	d.describe(e, &g.Origin)
+	d.describe(e, &g.Head, &g.Origin)
 	if s != nil {
 		s.CountDenial(1)
 	}

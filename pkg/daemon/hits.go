@@ -46,7 +46,9 @@ func (h *ruleHits) follow(snap *policy.Snapshot) {
 		return
 	}
 	old := h.of
-	h.at, h.of = snap.Revision(), make(map[sandbox.RuleKey]uint64, snap.Rules())
+	h.at, h.of = snap.Revision(), make(map[sandbox.RuleKey]uint64, snap.Rules()+1)
+	builtin := sandbox.KeyOf(policy.Builtin().Ref)
+	h.of[builtin] = old[builtin]
 	for num := range uint32(snap.Rules()) {
 		if ref, _, ok := snap.Rule(num + 1); ok {
 			key := sandbox.KeyOf(ref)
@@ -61,8 +63,8 @@ func (h *ruleHits) get(k sandbox.RuleKey) uint64 {
 	return h.of[k]
 }
 
-// PolicyUse tells of each rule in force what it has in the kernel and how often
-// it decided.
+// PolicyUse tells of each rule in force, the built-in one among them, what it has
+// in the kernel and how often it decided, and which documents there are.
 func (b *backend) PolicyUse(context.Context) (api.PolicyUse, error) {
 	d := b.d
 	uses, err := d.sandboxes.RuleUses()
@@ -78,16 +80,21 @@ func (b *backend) PolicyUse(context.Context) (api.PolicyUse, error) {
 		return api.PolicyUse{}, fmt.Errorf("kernel memory: %w", err)
 	}
 	snap := d.library.Snapshot()
-	out := api.PolicyUse{Revision: snap.Revision(), Since: d.started, Sandboxes: len(d.sandboxes.List()), NameBytes: name, AddressBytes: cidr}
+	out := api.PolicyUse{Revision: snap.Revision(), Documents: []api.PolicyDocument{}, Since: d.started, Sandboxes: len(d.sandboxes.List()), NameBytes: name, AddressBytes: cidr}
 	for _, m := range memory {
 		out.Maps = append(out.Maps, api.KernelMap{Name: m.Name, Bytes: m.Bytes})
 		out.KernelBytes += m.Bytes
 	}
+	for _, it := range d.library.Items() {
+		out.Documents = append(out.Documents, api.PolicyDocument{Kind: it.Kind, Name: it.Name, Scope: it.Scope.String(), File: it.File})
+	}
+	rules := []policy.Described{policy.Builtin()}
 	for num := range uint32(snap.Rules()) {
-		r, ok := snap.Describe(num + 1)
-		if !ok {
-			continue
+		if r, ok := snap.Describe(num + 1); ok {
+			rules = append(rules, r)
 		}
+	}
+	for _, r := range rules {
 		key := sandbox.KeyOf(r.Ref)
 		u := uses[key]
 		out.Rules = append(out.Rules, api.RuleUse{

@@ -80,7 +80,7 @@ func (d *Daemon) takeOverOne(ctx context.Context, p *wire.Peer, lo sandbox.Lefto
 	case errors.Is(err, sandbox.ErrLater):
 		return err
 	case err != nil:
-		d.logger.Error("a sandbox could not be adopted", "sandbox", lo.Record.ID, "error", err)
+		d.logger.Error("a sandbox could not be taken over", "sandbox", lo.Record.ID, "error", err)
 		d.daemonEvent("adopt-failed", fmt.Sprintf("sandbox %s: %v", lo.Record.ID, err))
 	case ok:
 		d.daemonEvent("adopt", "sandbox "+lo.Record.ID)

@@ -99,15 +99,16 @@ const enforceAgain = 2 * time.Second
 // Who waits for it waits until what it denies has ended, too.
 func (d *Daemon) enforce(ctx context.Context) {
 	var open []documents.Change // not in force everywhere yet
-	retry := time.NewTimer(time.Hour)
+	var retry <-chan time.Time  // nil while there is nothing to try again
 	pause := 20 * time.Millisecond
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-d.policy.wake:
-		case <-retry.C:
+		case <-retry:
 		}
+		retry = nil
 		changes, repeat := d.policy.take()
 		open = append(open, changes...)
 		snap := d.library.Snapshot()
@@ -121,7 +122,7 @@ func (d *Daemon) enforce(ctx context.Context) {
 		if err != nil {
 			d.setUnenforced(err.Error())
 			d.logger.Error("the policy is not in force everywhere; trying again", "revision", snap.Revision(), "error", err)
-			retry.Reset(pause)
+			retry = time.After(pause)
 			pause = min(2*pause, enforceAgain)
 			continue
 		}

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,7 +91,10 @@ func (b *backend) Explain(ctx context.Context, id string) (api.Explanation, erro
 		return api.Explanation{}, err
 	}
 	x := api.Explanation{ID: e.ID, Sandbox: e.Sandbox, Scope: e.Scope, Verdict: verdictName(e.Verdict), Summary: e.Message(),
-		Layer: e.Layer, Rule: e.Rule, RuleAt: e.RuleAt, Revision: e.Revision, Remedy: e.Remedy, Event: line}
+		Layer: e.Layer, Rule: e.Rule, RuleAt: e.RuleAt, Revision: e.Revision, Kind: e.Kind.String(), Detail: e.Detail, Remedy: e.Remedy, Event: line}
+	if e.Kind == event.KindTamper {
+		x.Summary = strings.TrimPrefix(cmp.Or(e.Object, e.Path)+": "+e.Reason, ": ")
+	}
 	b.explainNow(&e, &x)
 	switch {
 	case !b.runs(e.Sandbox):

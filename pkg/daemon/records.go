@@ -87,7 +87,7 @@ func (d *Daemon) recordDenial(v *kernel.Verdict) {
 	}
 	e.ReasonCode, e.Reason = v.Reason.String(), v.Reason.Text()
 	e.Revision = uint64(v.Generation)
-	d.describe(e, &v.Origin)
+	d.describe(e, &v.Head, &v.Origin)
 	e.Status = uint32(v.Errno)
 	e.Proto = protoName(v)
 	if v.Dst.Addr().IsValid() {
@@ -108,12 +108,12 @@ func (d *Daemon) recordDenial(v *kernel.Verdict) {
 
 // describe names the process of a denial. That its program is not known leaves
 // it out: a record is worth more than a word in it.
-func (d *Daemon) describe(e *event.Event, o *kernel.Origin) {
+func (d *Daemon) describe(e *event.Event, h *kernel.Head, o *kernel.Origin) {
 	e.UID, e.Comm, e.PPID, e.Parents = o.UID, o.Comm, o.PPID(), parents(o.Ancestors)
-	if e.PID == 0 {
+	if h.PID == 0 {
 		return
 	}
-	p, ok, err := d.fence.ProgramOf(e.PID, o)
+	p, ok, err := d.clients.programOf(h, o)
 	if err != nil {
 		d.logger.Warn("the program of a process cannot be read", "error", err)
 	}
@@ -136,7 +136,7 @@ func (d *Daemon) recordRefusal(r *kernel.Refusal) {
 		return // no system call is refused to it by Ringfence
 	}
 	e.Sandbox, e.Scope, e.Version = who.Sandbox, who.Scope, who.Version
-	d.describe(&e, &r.Origin)
+	d.describe(&e, &r.Head, &r.Origin)
 	e.Path = guarded(e.Path)
 	if s != nil {
 		s.CountDenial(1)
@@ -164,6 +164,14 @@ func readOnlyRemedy(e *event.Event, r *sandbox.Record) string {
 
 // explainDenial adds the name, the deciding rule and what would allow it.
 func (d *Daemon) explainDenial(e *event.Event, s *sandbox.Sandbox, v *kernel.Verdict) {
+	switch {
+	case s.Record.Foreign != nil:
+		if explainAdopted(e, &s.Record, v) {
+			return
+		}
+	case v.Reason == kernel.ReasonUnix:
+		e.Remedy = unixRemedyInside
+	}
 	proto := policy.Proto(v.Proto)
 	if v.Dst.Port() == 0 || addressHooks[v.Hook] == "" || proto != policy.TCP && proto != policy.UDP {
 		return

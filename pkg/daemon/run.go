@@ -20,7 +20,7 @@ import (
 
 // Run serves until ctx ends. With stopSandboxes (or when there are none) it
 // then removes everything; otherwise sandboxes and the gateway live on behind
-// their pinned programs for the next daemon to adopt.
+// their pinned programs for the next daemon to take over.
 func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	work, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

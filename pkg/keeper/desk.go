@@ -49,9 +49,9 @@ type Desk struct {
 	// leaves the others. nil knows none.
 	Clients func(context.Context, []Client)
 	Now     func() time.Time
-	// Adopted is closed when the sandboxes of a former keeper were taken over;
+	// TakenOver is closed when the sandboxes of a former keeper were taken over;
 	// questions about sandboxes wait for it. nil is closed.
-	Adopted <-chan struct{}
+	TakenOver <-chan struct{}
 
 	hostile hostile
 }
@@ -68,11 +68,11 @@ type Client struct {
 type answer func(d *Desk, ctx context.Context, payload []byte) ([]byte, error)
 
 // living finds a sandbox. A gateway that a former keeper left asks before its
-// sandboxes were adopted: those questions wait, and are not refused.
+// sandboxes were taken over: those questions wait, and are not refused.
 func (d *Desk) living(ctx context.Context, number uint32) (*sandbox.Sandbox, error) {
-	if d.Adopted != nil {
+	if d.TakenOver != nil {
 		select {
-		case <-d.Adopted:
+		case <-d.TakenOver:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

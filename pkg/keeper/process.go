@@ -106,10 +106,10 @@ func (g *Gateway) Ready() bool {
 	}
 }
 
-// Run adopts a running gateway or starts one, and starts another whenever it
+// Run takes over a running gateway or starts one, and starts another whenever it
 // ends, until ctx is done. The process itself lives on then; see Kill.
-func (g *Gateway) Run(ctx context.Context, adopted *wire.Conn) error {
-	conn, wait := adopted, func() {}
+func (g *Gateway) Run(ctx context.Context, former *wire.Conn) error {
+	conn, wait := former, func() {}
 	backoff := 20 * time.Millisecond
 	for ctx.Err() == nil {
 		if conn == nil {
@@ -124,7 +124,7 @@ func (g *Gateway) Run(ctx context.Context, adopted *wire.Conn) error {
 			}
 		}
 		began := time.Now()
-		err := g.serve(ctx, conn, adopted != nil && conn == adopted)
+		err := g.serve(ctx, conn, former != nil && conn == former)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -157,13 +157,13 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // serve runs one connection from feeding to its end.
-func (g *Gateway) serve(ctx context.Context, conn *wire.Conn, adopted bool) error {
+func (g *Gateway) serve(ctx context.Context, conn *wire.Conn, former bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	peer := wire.NewPeer(conn, g.o.Handler, wire.Inflight)
 	fed := make(chan error, 1)
 	go func() {
-		err := g.feed(ctx, peer, adopted)
+		err := g.feed(ctx, peer, former)
 		if err == nil {
 			g.becomeReady(peer)
 			if g.o.Ready != nil {
@@ -191,14 +191,14 @@ var errHung = errors.New("it did not answer any more")
 // the next one goes on with those that it did not reach.
 const feedPatience = time.Minute
 
-func (g *Gateway) feed(ctx context.Context, peer *wire.Peer, adopted bool) error {
+func (g *Gateway) feed(ctx context.Context, peer *wire.Peer, former bool) error {
 	ctx, cancel := context.WithTimeout(ctx, feedPatience)
 	defer cancel()
 	is, err := g.configure(ctx, peer)
 	switch {
 	case err != nil:
 		return fmt.Errorf("feed: %w", err)
-	case is.why != "" && !adopted:
+	case is.why != "" && !former:
 		return errors.New("the gateway that was just started is not what was wanted: " + is.why)
 	case is.fit == stranger:
 		g.o.Changed("gateway-outdated", "the gateway of a former keeper is replaced at once: "+is.why)

@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -317,5 +319,57 @@ func TestCatchUp(t *testing.T) {
 		if !found {
 			t.Fatal("the flow's record was not handed over")
 		}
+	}
+}
+
+// Nor does it wait for what comes meanwhile: a sandbox that fills the ring faster
+// than it is read does not keep the others' callers waiting.
+func TestCatchUpDuringAFlood(t *testing.T) {
+	needRoot(t)
+	f, err := Open(Options{PinDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler), DenialRing: 1 << 17})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Remove()
+	cgroup := newCgroup(t)
+	if _, err := f.AttachSandbox(cgroup, State{Sandbox: testSandbox, Policy: testPolicy}); err != nil {
+		t.Fatal(err)
+	}
+	in := newNamespace(t).spawn(t, cgroup)
+	ctx, cancel := context.WithCancel(context.Background())
+	var handed atomic.Uint64
+	done := make(chan error, 1)
+	go func() {
+		done <- f.Records(ctx, func(r Record) {
+			if v, ok := r.(*Verdict); ok && !v.Allowed {
+				time.Sleep(200 * time.Microsecond) // slower than the flood
+				handed.Add(1)
+			}
+		})
+	}()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	in.start(attempt{Op: "flood-connect", Addr: "8.8.8.8:443", N: 1 << 30})
+	defer in.cmd.Process.Kill()
+	for range 3 {
+		for handed.Load() == 0 || lossesOf(t, f, testSandbox)[RingDenials].Kept-handed.Load() < 100 {
+			time.Sleep(time.Millisecond)
+		}
+		kept := lossesOf(t, f, testSandbox)[RingDenials].Kept
+		within, stop := context.WithTimeout(ctx, 10*time.Second)
+		if !f.CatchUp(within, RingDenials) {
+			t.Fatal("not caught up")
+		}
+		stop()
+		if n := handed.Load(); n < kept {
+			t.Fatalf("%d of %d records were handed over", n, kept)
+		}
+	}
+	if c := lossesOf(t, f, testSandbox)[RingDenials]; c.Kept == handed.Load() {
+		t.Error("the flood was over: nothing was shown")
 	}
 }

@@ -27,12 +27,12 @@
 // second pin of each is in a bpffs that only this process can reach.
 //
 // Pins outlive the keeper: denials hold while it is away. A keeper of the same
-// layout adopts maps, and programs too if they are of the same object;
+// layout takes over maps, and programs too if they are of the same object;
 // otherwise it loads its own programs over the same maps and swaps them into
-// the links as it adopts each sandbox.
+// the links as it takes over each sandbox.
 //
 // A keeper of the layout after it copies the tables into maps of its own, and as
-// it adopts each sandbox attaches its programs beside the former ones before
+// it takes each sandbox over attaches its programs beside the former ones before
 // those go; [Fence.LeaveFormer] ends that. Any other tree goes on denying, and
 // Open refuses with a [LayoutError].
 package kernel
@@ -65,7 +65,7 @@ type Options struct {
 	// Logger receives what is degraded or cleaned up. Required.
 	Logger *slog.Logger
 	// MaxNames bounds the live virtual addresses times ports of the node.
-	// 0 means 262144. Adopted maps keep their size.
+	// 0 means 262144. Maps that are taken over keep their size.
 	MaxNames uint32
 	// MaxCIDRs bounds the CIDR entries of the node. 0 means 4194304.
 	MaxCIDRs uint32
@@ -104,7 +104,7 @@ type Fence struct {
 	reading readers
 }
 
-// Open loads the programs and pins them, or adopts what an earlier keeper
+// Open loads the programs and pins them, or takes over what an earlier keeper
 // pinned. Without the required hooks it fails; optional ones that are missing
 // are logged and absent from [Fence.Hooks]. The caller owns the Fence and must
 // Close it.
@@ -232,7 +232,7 @@ func (f *Fence) attachTracepoints(l *loader, dir string) error {
 		if err != nil {
 			return fmt.Errorf("load %s: %w", t.name, err)
 		}
-		lnk, err := adoptTracepoint(filepath.Join(f.dir, "links", t.name), t.point, p)
+		lnk, err := takeOverTracepoint(filepath.Join(f.dir, "links", t.name), t.point, p)
 		p.Close() // the link holds it
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", t.name, err)
@@ -242,9 +242,9 @@ func (f *Fence) attachTracepoints(l *loader, dir string) error {
 	return nil
 }
 
-// adoptTracepoint returns the pinned link if it runs p, else replaces it; raw
+// takeOverTracepoint returns the pinned link if it runs p, else replaces it; raw
 // tracepoint links cannot be updated in place.
-func adoptTracepoint(pin, point string, p *ebpf.Program) (link.Link, error) {
+func takeOverTracepoint(pin, point string, p *ebpf.Program) (link.Link, error) {
 	want, err := programID(p)
 	if err != nil {
 		return nil, err

@@ -73,7 +73,7 @@ type diagSock struct {
 // the last would silently move them to another port, and egress judges their
 // packets anyway.
 // A flow that ends by itself meanwhile is no error. The clients see
-// ECONNABORTED.
+// ECONNABORTED. The error is [ErrNoDestroy] where the kernel has no way to do it.
 func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
 	d, err := openDiag(netnsFD)
 	if err != nil {
@@ -104,7 +104,7 @@ func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
 			}
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := canDestroy(errors.Join(errs...)); err != nil {
 		return n, fmt.Errorf("destroy flows: %w", err)
 	}
 	return n, nil
@@ -319,13 +319,7 @@ func netlinkError(body []byte) error {
 
 // CanDestroy says whether this kernel can end sockets of others; the error says
 // why not.
-func CanDestroy() error {
-	err := probeSockDestroy()
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return ErrNoDestroy
-	}
-	return err
-}
+func CanDestroy() error { return canDestroy(probeSockDestroy()) }
 
 // probeSockDestroy asks to destroy a flow that cannot exist. A kernel that has
 // no way to list the protocol answers ENOENT to that too, so it asks first for

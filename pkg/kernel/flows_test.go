@@ -3,6 +3,8 @@
 package kernel
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -53,5 +55,18 @@ func TestDestroyFlows(t *testing.T) {
 	}
 	if n, err := r.fence.DestroyFlows(int(r.ns.file.Fd()), func(Flow) bool { return false }); n != 0 || err != nil {
 		t.Errorf("nothing matched: %d, %v", n, err)
+	}
+}
+
+// What the kernel says where it cannot end sockets has one name, wherever it
+// comes up; everything else is what it is.
+func TestErrNoDestroy(t *testing.T) {
+	if err := canDestroy(errors.Join(fmt.Errorf("a flow: %w", unix.EOPNOTSUPP), unix.EPERM)); !errors.Is(err, ErrNoDestroy) {
+		t.Error(err)
+	}
+	for _, err := range []error{nil, unix.EPERM} {
+		if got := canDestroy(err); got != err {
+			t.Errorf("%v became %v", err, got)
+		}
 	}
 }

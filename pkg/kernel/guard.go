@@ -177,12 +177,12 @@ func tryLSM() error {
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("load a program: %s", plain(err))
+		return fmt.Errorf("this kernel or host lets nobody load such a program (%s)", plain(err))
 	}
 	defer prog.Close()
 	l, err := link.AttachLSM(link.LSMOptions{Program: prog})
 	if err != nil {
-		return fmt.Errorf("attach a program: %s", plain(err))
+		return fmt.Errorf("this kernel or host lets nobody attach such a program (%s)", plain(err))
 	}
 	defer l.Close()
 	fd, err := unix.Socket(canaryFamily, unix.SOCK_RAW, canaryProtocol)
@@ -241,8 +241,8 @@ func (s *Sandbox) putGuardLocked(st State) error {
 	return s.fence.maps.Guards.Put(s.id, v)
 }
 
-// adoptGuard goes on with what an earlier keeper armed.
-func (s *Sandbox) adoptGuard() error {
+// takeOverGuard goes on with what an earlier keeper armed.
+func (s *Sandbox) takeOverGuard() error {
 	var v bpf.FenceRfGuard
 	err := s.fence.maps.Guards.Lookup(s.id, &v)
 	if errors.Is(err, ebpf.ErrKeyNotExist) || s.fence.guard.err != nil {
@@ -313,7 +313,7 @@ func (g *guard) join(id uint32) error {
 
 func (g *guard) attachLocked() error {
 	for _, p := range g.progs {
-		l, err := g.adopt(p)
+		l, err := g.takeOver(p)
 		if err != nil { // all or none: some would be taken for all
 			return errors.Join(fmt.Errorf("attach %s: %w", p.lsm, err), g.detachLocked())
 		}
@@ -331,9 +331,9 @@ func (g *guard) detachLocked() error {
 	return errors.Join(errs...)
 }
 
-// adopt returns the pinned link if it runs this program, else replaces it: the
+// takeOver returns the pinned link if it runs this program, else replaces it: the
 // new one judges before the old one goes.
-func (g *guard) adopt(p guardProgram) (link.Link, error) {
+func (g *guard) takeOver(p guardProgram) (link.Link, error) {
 	pin := filepath.Join(g.dir, "lsm_"+p.lsm)
 	want, err := programID(p.prog)
 	if err != nil {

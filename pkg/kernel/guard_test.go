@@ -454,7 +454,7 @@ func TestGuardLife(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	if box, err = f.AdoptSandbox(cgroup, testSandbox); err != nil {
+	if box, err = f.TakeOverSandbox(cgroup, testSandbox); err != nil {
 		t.Fatal(err)
 	}
 	if got := in.try(entry("3")); got.Errno != unix.EACCES {

@@ -63,7 +63,7 @@ func TestAdopt(t *testing.T) {
 			if err != nil || len(ids) != 1 || ids[0] != testSandbox {
 				t.Fatalf("Pinned = %v, %v", ids, err)
 			}
-			if box, err = f.AdoptSandbox(cgroup, testSandbox); err != nil {
+			if box, err = f.TakeOverSandbox(cgroup, testSandbox); err != nil {
 				t.Fatal(err)
 			}
 			if box.State() != st {
@@ -117,10 +117,10 @@ func TestAdoptRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.AdoptSandbox(cgroup, testSandbox+1); !errors.Is(err, os.ErrNotExist) {
+	if _, err := f.TakeOverSandbox(cgroup, testSandbox+1); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("unknown id: %v", err)
 	}
-	if _, err := f.AdoptSandbox(other, testSandbox); err == nil {
+	if _, err := f.TakeOverSandbox(other, testSandbox); err == nil {
 		t.Error("adopted with another cgroup")
 	}
 	if err := f.Forget(testSandbox); !errors.Is(err, ErrPopulated) {
@@ -130,7 +130,7 @@ func TestAdoptRefuses(t *testing.T) {
 	if err := errors.Join(os.Remove(cgroup), os.Mkdir(cgroup, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.AdoptSandbox(cgroup, testSandbox); err == nil {
+	if _, err := f.TakeOverSandbox(cgroup, testSandbox); err == nil {
 		t.Error("adopted a recreated cgroup")
 	}
 	if err := box.Attested(); err == nil {

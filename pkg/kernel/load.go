@@ -89,7 +89,7 @@ func netnsCookie() (uint64, error) {
 	return cookie, nil
 }
 
-// loadMaps creates or adopts every map.
+// loadMaps creates or takes over every map.
 func (l *loader) loadMaps(out *bpf.FenceMaps) error {
 	for name, dst := range map[string]**ebpf.Map{
 		bpf.FenceMapState: &out.State, bpf.FenceMapNames: &out.Names, bpf.FenceMapCidrs: &out.Cidrs,

@@ -142,7 +142,7 @@ func TestTheEndOfOneLeavesTheOthersTheirPrograms(t *testing.T) {
 
 func (l *leftBehind) adopt(t *testing.T, f *Fence, id uint32) *Sandbox {
 	t.Helper()
-	box, err := f.AdoptSandbox(l.cgroups[id], id)
+	box, err := f.TakeOverSandbox(l.cgroups[id], id)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,24 +89,44 @@ func (p Program) CommandLine() string {
 	return line
 }
 
+// Ran is what a process executed last.
+type Ran struct {
+	Program
+	Start uint64 // of the process, as in Origin
+}
+
 // ProgramOf returns what the process of a record runs. One that never executed
-// anything runs what its nearest ancestor did that has. ok is false when that
-// is not known: the kernel remembers some 8,000 processes, the latest ones.
-func (f *Fence) ProgramOf(pid uint32, o *Origin) (p Program, ok bool, err error) {
-	own, ok, err := f.program(pid)
-	if err != nil || ok && own.StartNs == o.Start {
-		return programOf(own), ok, err
+// anything runs what its nearest ancestor did that has. The kernel remembers
+// some 8,000 processes of all sandboxes, the latest ones: forgotten, if not nil,
+// is asked for others, by pid. ok is false when nobody knows.
+func (f *Fence) ProgramOf(pid uint32, o *Origin, forgotten func(pid uint32) (Ran, bool)) (p Program, ok bool, err error) {
+	own := func(start uint64) bool { return start == o.Start }
+	if p, ok, err = f.ran(pid, own, forgotten); ok || err != nil {
+		return p, ok, err
 	}
+	older := func(start uint64) bool { return start <= o.Start }
 	for _, a := range o.Ancestors {
-		of, ok, err := f.program(a.PID)
-		if err != nil {
-			return Program{}, false, err
-		}
-		if ok && of.StartNs <= o.Start {
-			return programOf(of), true, nil
+		if p, ok, err = f.ran(a.PID, older, forgotten); ok || err != nil {
+			return p, ok, err
 		}
 	}
 	return Program{}, false, nil
+}
+
+// ran is what a process of this pid that began at the right time executed last.
+func (f *Fence) ran(pid uint32, right func(start uint64) bool, forgotten func(pid uint32) (Ran, bool)) (Program, bool, error) {
+	known, ok, err := f.program(pid)
+	if err != nil {
+		return Program{}, false, err
+	}
+	if ok && right(known.StartNs) {
+		return programOf(known), true, nil
+	}
+	if forgotten == nil {
+		return Program{}, false, nil
+	}
+	r, ok := forgotten(pid)
+	return r.Program, ok && right(r.Start), nil
 }
 
 func (f *Fence) program(pid uint32) (*bpf.FenceRfProgram, bool, error) {

@@ -208,7 +208,7 @@ func (p *prober) tracepoint(from *ebpf.CollectionSpec, name, progName, point str
 
 // guard really has a program refuse something, then loads and attaches each.
 func (p *prober) guard() {
-	const what = "third lock on sockets, new files and programs of a sandbox; nothing depends on it"
+	const what = "third lock, an extra"
 	lsm := tryLSM()
 	missing := make(map[string]error)
 	for _, h := range guardHooks {
@@ -227,11 +227,11 @@ func (p *prober) guard() {
 		if h.kernel == "5.7" {
 			continue
 		}
-		remedy := fmt.Sprintf(remedyKernel, h.kernel)
+		err, remedy := missing[h.lsm], fmt.Sprintf(remedyKernel, h.kernel)
 		if lsm != nil {
-			remedy = "as for bpf_lsm"
+			err, remedy = errors.New("there is no third lock"), "as for bpf_lsm"
 		}
-		p.add("lsm_"+h.lsm, h.kernel, NeedOptional, "the third lock has this hook", missing[h.lsm], remedy)
+		p.add("lsm_"+h.lsm, h.kernel, NeedOptional, "the third lock has this hook", err, remedy)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -110,7 +111,7 @@ func (f *Fence) Records(ctx context.Context, fn func(Record)) error {
 		}
 		g.Go(func() error {
 			<-ctx.Done()
-			return r.Close()
+			return f.reading.end(ring, r)
 		})
 		g.Go(func() error {
 			return drain(r, &acks{of: &f.reading, reads: f.maps.Reads, ring: ring}, func(rec Record) {
@@ -140,7 +141,8 @@ func (f *Fence) Hurry() {
 }
 
 // CatchUp waits until Records has handed over what was in some rings when it was
-// called; false when that took longer than ctx allows, or nobody reads.
+// called, however much comes meanwhile; false when that took longer than ctx
+// allows, or nobody reads.
 func (f *Fence) CatchUp(ctx context.Context, rings ...Ring) bool {
 	for _, read := range f.reading.hurry(rings) {
 		select {
@@ -160,24 +162,59 @@ type readers struct {
 	closed  bool // so are the rings' maps, or soon
 }
 
-// catching are calls of CatchUp. Who comes while the ring is being read may have
-// missed what stands before: it waits for the next reading.
-type catching struct{ next, now []chan struct{} }
+// catching are calls of CatchUp for one ring, of which each ends with the first
+// of two: so many bytes were handed over, or the ring was read to its end. Who
+// comes while it is being read may have missed what stands before: it waits for
+// the next reading.
+type catching struct {
+	next, now []chan struct{}
+	points    []catchPoint
+}
+
+// catchPoint is what lay in the ring at a call.
+type catchPoint struct {
+	begun bool // the record that was in hand then, which counts for nothing, is handed over
+	left  int  // bytes
+	done  chan struct{}
+}
 
 // hurry has rings read and returns what is closed when each was. Of a ring that
 // nobody reads it never is.
-func (r *readers) hurry(rings []Ring) (read []chan struct{}) {
+func (r *readers) hurry(rings []Ring) (read []<-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, ring := range rings {
 		done := make(chan struct{})
 		read = append(read, done)
 		if c := r.waiting[ring]; c != nil && !r.closed {
+			c.forget()
 			c.next = append(c.next, done)
+			c.points = append(c.points, catchPoint{left: r.all[ring].AvailableBytes(), done: done})
 			_ = r.all[ring].Flush() // of a closed reader it fails: nobody reads any more
 		}
 	}
 	return read
+}
+
+// handed is called for each record that was handed over. Our programs discard
+// none; one would only make the wait longer.
+func (r *readers) handed(ring Ring, raw []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.waiting[ring]
+	if c == nil || len(c.points) == 0 {
+		return
+	}
+	c.forget()
+	for i := range c.points {
+		p := &c.points[i]
+		if p.begun {
+			p.left -= unix.BPF_RINGBUF_HDR_SZ + (len(raw)+7)&^7
+		}
+		if p.begun = true; p.left <= 0 {
+			close(p.done)
+		}
+	}
 }
 
 // flushed is called when a ring was read to its end because somebody waits.
@@ -185,12 +222,31 @@ func (r *readers) flushed(ring Ring) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.waiting[ring]
+	if c == nil {
+		return // it has ended
+	}
 	for _, done := range c.now {
-		close(done)
+		if !isClosed(done) {
+			close(done)
+		}
 	}
 	c.now, c.next = c.next, nil
 	if len(c.now) > 0 {
 		_ = r.all[ring].Flush() // of a closed reader it fails: nobody reads any more
+	}
+}
+
+// forget drops the points of calls that have ended.
+func (c *catching) forget() {
+	c.points = slices.DeleteFunc(c.points, func(p catchPoint) bool { return isClosed(p.done) })
+}
+
+func isClosed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -208,6 +264,17 @@ func (r *readers) open(ring Ring, m *ebpf.Map) (*ringbuf.Reader, error) {
 		r.all[ring], r.waiting[ring] = one, &catching{}
 	}
 	return one, err
+}
+
+// end closes a reader; nobody waits for it any more.
+func (r *readers) end(ring Ring, one *ringbuf.Reader) error {
+	r.mu.Lock()
+	if r.all[ring] == one {
+		delete(r.all, ring)
+		delete(r.waiting, ring)
+	}
+	r.mu.Unlock()
+	return one.Close()
 }
 
 func (r *readers) close() {
@@ -294,6 +361,7 @@ func drain(r *ringbuf.Reader, a *acks, fn func(Record)) error {
 			return err
 		}
 		fn(rec)
+		a.of.handed(a.ring, raw.RawSample)
 		if err := a.read(rec.head()); err != nil {
 			return err
 		}

@@ -197,18 +197,35 @@ func TestOrigin(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	v := find(t, r.recs, "a denial", func(v *Verdict) bool { return v.Dst.Port() == 99 })
-	p, ok, err := r.fence.ProgramOf(v.PID, &v.Origin)
+	p, ok, err := r.fence.ProgramOf(v.PID, &v.Origin, nil)
 	if err != nil || !ok || !strings.HasSuffix(p.Filename, "bash") || len(p.Args) != 4 || p.Args[3] != "marked" {
 		t.Errorf("program %+v, %v, %v", p, ok, err)
 	}
 	if len(v.Ancestors) < 3 || v.Ancestors[0].Comm != "bash" || int(v.Ancestors[1].PID) != got.PID || v.PPID() != v.Ancestors[0].PID {
 		t.Errorf("ancestors %+v, want bash, %d ...", v.Ancestors, got.PID)
 	}
+	// Where the kernel has forgotten it, somebody else may know.
+	if err := r.fence.maps.Programs.Delete(v.Ancestors[0].PID); err != nil {
+		t.Fatal(err)
+	}
+	remembered := func(start uint64) func(uint32) (Ran, bool) {
+		return func(pid uint32) (Ran, bool) {
+			return Ran{Program: Program{Filename: "remembered"}, Start: start}, pid == v.Ancestors[0].PID
+		}
+	}
+	if p, _, _ := r.fence.ProgramOf(v.PID, &v.Origin, remembered(v.Start)); p.Filename != "remembered" {
+		t.Errorf("%+v", p)
+	}
+	for what, forgotten := range map[string]func(uint32) (Ran, bool){"nobody": nil, "of a later process": remembered(v.Start + 1)} {
+		if p, _, _ := r.fence.ProgramOf(v.PID, &v.Origin, forgotten); p.Filename == "remembered" || len(p.Args) == 4 {
+			t.Errorf("%s: %+v", what, p)
+		}
+	}
 	// A later process with that number is another one.
 	o := v.Origin
 	o.Start++
 	o.Ancestors = nil
-	if p, ok, _ := r.fence.ProgramOf(v.Ancestors[0].PID, &o); ok {
+	if p, ok, _ := r.fence.ProgramOf(v.Ancestors[1].PID, &o, nil); ok {
 		t.Errorf("a process that began later has the program %+v", p)
 	}
 }

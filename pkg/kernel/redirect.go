@@ -87,7 +87,7 @@ type redirection struct {
 	serving, relays, relayed *ebpf.Map
 }
 
-// redirection loads the programs of redirection or adopts their pins.
+// redirection loads the programs of redirection or takes over their pins.
 func (f *Fence) redirection() (programs, error) {
 	r := &f.redirect
 	r.mu.Lock()
@@ -121,7 +121,7 @@ func (l *loader) redirection() (redirect, listener *ebpf.CollectionSpec, err err
 	return redirect, listener, redirect.Variables[bpf.RedirectVarRfHaveRetval].Set(retval)
 }
 
-// openMaps creates or adopts the maps that only redirection has.
+// openMaps creates or takes over the maps that only redirection has.
 func (r *redirection) openMaps(l *loader, from *ebpf.CollectionSpec) error {
 	for name, dst := range map[string]**ebpf.Map{
 		bpf.RedirectMapAsked: &r.asked, bpf.RedirectMapRedirects: &r.redirects, bpf.RedirectMapFlying: &r.flying,
@@ -244,13 +244,13 @@ func (f *Fence) AttachRunning(cgroupPath string, st State, l Listening, check fu
 	return s, nil
 }
 
-// AdoptRunning is AdoptSandbox for what AttachRunning attached.
-func (f *Fence) AdoptRunning(cgroupPath string, id uint32) (*Sandbox, error) {
+// TakeOverRunning is TakeOverSandbox for what AttachRunning attached.
+func (f *Fence) TakeOverRunning(cgroupPath string, id uint32) (*Sandbox, error) {
 	s, err := f.newRunning(cgroupPath, id)
 	if err != nil {
 		return nil, err
 	}
-	return s.adopted(s.adopt)
+	return s.takenOver(s.takeOverPins)
 }
 
 func (f *Fence) newRunning(cgroupPath string, id uint32) (*Sandbox, error) {
@@ -393,9 +393,6 @@ func (s *Sandbox) EndOlder(netnsFD int, l Listening) (int, error) {
 		return true
 	})
 	s.fence.ended.n.Add(uint64(n))
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		err = ErrNoDestroy
-	}
 	return n, err
 }
 
@@ -473,13 +470,13 @@ func (f *Fence) AttachListeners(cgroupPath string, id, policy uint32) (*Sandbox,
 	return s, nil
 }
 
-// AdoptListeners is AdoptSandbox for what AttachListeners attached.
-func (f *Fence) AdoptListeners(cgroupPath string, id uint32) (*Sandbox, error) {
+// TakeOverListeners is TakeOverSandbox for what AttachListeners attached.
+func (f *Fence) TakeOverListeners(cgroupPath string, id uint32) (*Sandbox, error) {
 	s, err := f.newListeners(cgroupPath, id)
 	if err != nil {
 		return nil, err
 	}
-	return s.adopted(s.adopt)
+	return s.takenOver(s.takeOverPins)
 }
 
 func (f *Fence) newListeners(cgroupPath string, id uint32) (*Sandbox, error) {

@@ -97,7 +97,7 @@ func TestAdoptedShut(t *testing.T) {
 	}
 	p.in.try(attempt{Op: "echo"})
 	find(t, p.recs, "the packet of the open connection", func(v *Verdict) bool { return v.Hook == HookEgress && v.Reason == ReasonNoRule && !v.Allowed })
-	box, err := again.AdoptRunning(p.cgroup, testSandbox)
+	box, err := again.TakeOverRunning(p.cgroup, testSandbox)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -387,7 +387,7 @@ func TestAdoptedAcrossKeepers(t *testing.T) {
 	}
 	again := openFence(t, p.fence.pin)
 	defer again.Close()
-	box, err := again.AdoptRunning(p.cgroup, testSandbox)
+	box, err := again.TakeOverRunning(p.cgroup, testSandbox)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -403,7 +403,7 @@ func TestAdoptedAcrossKeepers(t *testing.T) {
 	if err := box.Close(); err != nil {
 		t.Error(err)
 	}
-	if p.box, err = p.fence.AdoptRunning(p.cgroup, testSandbox); err != nil {
+	if p.box, err = p.fence.TakeOverRunning(p.cgroup, testSandbox); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -216,7 +216,7 @@ func (f *Fence) forgetWatched(sandbox uint32) error {
 // those that are watched everywhere (false): that something is missing in its
 // workspace is nobody's business. Of a path only the first 63 bytes count, and
 // of two that are alike in them the watched one. It adds to what was said
-// before; after AdoptSandbox it is to be said again.
+// before; after TakeOverSandbox it is to be said again.
 func (s *Sandbox) Watch(paths map[string]bool) error {
 	if s.fence.watch.prog == nil {
 		return nil
@@ -263,7 +263,7 @@ func (w *watcher) join(id uint32) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.link == nil {
-		l, err := adoptTracepoint(w.pin, "sys_exit", w.prog)
+		l, err := takeOverTracepoint(w.pin, "sys_exit", w.prog)
 		if err != nil {
 			return fmt.Errorf("record refused system calls: %w", err)
 		}

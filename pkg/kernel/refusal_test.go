@@ -204,7 +204,7 @@ func TestRefusalsOverRestart(t *testing.T) {
 	f.Close()
 	f = open(testRefusals())
 	defer f.Remove()
-	if box, err = f.AdoptSandbox(cgroup, testSandbox); err != nil {
+	if box, err = f.TakeOverSandbox(cgroup, testSandbox); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(link); err != nil {

@@ -16,6 +16,14 @@ import (
 // same; a flow that nobody else ends stalls instead of ending.
 var ErrNoDestroy = errors.New("this kernel cannot destroy sockets (CONFIG_INET_DIAG_DESTROY)")
 
+// canDestroy makes the kernel's word for it ErrNoDestroy.
+func canDestroy(err error) error {
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return ErrNoDestroy
+	}
+	return err
+}
+
 // EndDenied ends every connected TCP and UDP socket of the sandbox's cgroup
 // that its policy of this moment denies, in the network namespace netnsFD, and
 // returns how many. Call it after [Sandbox.SetState]: the clients see
@@ -65,9 +73,6 @@ func (s *Sandbox) endDenied(netnsFD, most int) (n int, more bool, err error) {
 		return true
 	})
 	s.fence.ended.n.Add(uint64(n))
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		err = ErrNoDestroy
-	}
 	if err := errors.Join(failed, err); err != nil {
 		return n, false, fmt.Errorf("end flows of sandbox %d: %w", s.id, err)
 	}

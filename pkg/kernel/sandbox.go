@@ -38,7 +38,7 @@ type State struct {
 
 // Sandbox is one attached cgroup. It is safe for concurrent use.
 type Sandbox struct {
-	// Immutable after attach or adopt.
+	// Immutable once attached or taken over.
 	fence *Fence
 	id    uint32
 	place uint64 // on the shelf
@@ -222,33 +222,33 @@ func (f *Fence) dropRate(id uint32) error {
 	return errors.Join(errs...)
 }
 
-// AdoptSandbox takes over a sandbox that an earlier keeper attached. The links
+// TakeOverSandbox takes over a sandbox that an earlier keeper attached. The links
 // must belong to the very cgroup at cgroupPath: one recreated at the same path
 // is not fenced and is refused. Links that run an older object are switched to
 // this keeper's programs, atomically and without a gap; a sandbox behind the
 // layout before this one gets links of its own before it loses the former ones.
-func (f *Fence) AdoptSandbox(cgroupPath string, id uint32) (*Sandbox, error) {
+func (f *Fence) TakeOverSandbox(cgroupPath string, id uint32) (*Sandbox, error) {
 	s, err := f.newSandbox(cgroupPath, id)
 	if err != nil {
 		return nil, err
 	}
-	how := s.adopt
+	how := s.takeOverPins
 	if f.former.has(id) {
 		how = s.takeOver
 	}
-	return s.adopted(how)
+	return s.takenOver(how)
 }
 
-// adopted adopts, or gives up what it opened.
-func (s *Sandbox) adopted(how func() error) (*Sandbox, error) {
+// takenOver takes over, or gives up what it opened.
+func (s *Sandbox) takenOver(how func() error) (*Sandbox, error) {
 	if err := how(); err != nil {
 		s.Close()
-		return nil, fmt.Errorf("adopt sandbox %d: %w", s.id, err)
+		return nil, fmt.Errorf("take over sandbox %d: %w", s.id, err)
 	}
 	return s, nil
 }
 
-func (s *Sandbox) adopt() error {
+func (s *Sandbox) takeOverPins() error {
 	for _, h := range s.set {
 		p := s.progs.by[h.hook]
 		if p == nil {
@@ -270,10 +270,10 @@ func (s *Sandbox) adopt() error {
 	if err := s.register(s.state); err != nil {
 		return err
 	}
-	if err := s.adoptGuard(); err != nil {
+	if err := s.takeOverGuard(); err != nil {
 		return err
 	}
-	return s.adoptSteering()
+	return s.takeOverSteering()
 }
 
 // adoptLink takes over one pinned link, and switches it to p if it runs

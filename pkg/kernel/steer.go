@@ -231,15 +231,15 @@ func (s *Sandbox) checkSteeringLocked() LinkStatus {
 	return out
 }
 
-// adoptSteering takes over pinned steering; a sandbox that was never steered
+// takeOverSteering takes over pinned steering; a sandbox that was never steered
 // has none.
-func (s *Sandbox) adoptSteering() error {
+func (s *Sandbox) takeOverSteering() error {
 	m, err := ebpf.LoadPinnedMap(filepath.Join(s.dir, pinListeners), nil)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("adopt listeners: %w", err)
+		return fmt.Errorf("take over listeners: %w", err)
 	}
 	defer m.Close()
 	l, err := link.LoadPinnedLink(filepath.Join(s.dir, pinSteer), nil)
@@ -248,7 +248,7 @@ func (s *Sandbox) adoptSteering() error {
 		return os.Remove(filepath.Join(s.dir, pinListeners))
 	}
 	if err != nil {
-		return fmt.Errorf("adopt steering: %w", err)
+		return fmt.Errorf("take over steering: %w", err)
 	}
 	defer l.Close()
 	info, err := l.Info()
@@ -256,7 +256,7 @@ func (s *Sandbox) adoptSteering() error {
 		err = errors.Join(s.fence.shelf.put(s.kept(pinListeners), m), s.fence.shelf.put(s.kept(pinSteer), l))
 	}
 	if err != nil {
-		return fmt.Errorf("adopt steering: %w", err)
+		return fmt.Errorf("take over steering: %w", err)
 	}
 	s.steer = &steering{slots: m.MaxEntries(), prog: info.Program}
 	return nil

@@ -268,7 +268,7 @@ func TestSteeringIsRenewed(t *testing.T) {
 	}
 	// The next keeper finds the new ones.
 	box.Close()
-	if box, err = r.fence.AdoptSandbox(cgroup, testSandbox+1); err != nil {
+	if box, err = r.fence.TakeOverSandbox(cgroup, testSandbox+1); err != nil {
 		t.Fatal(err)
 	}
 	if n := box.steer.slots; n != before || box.steer.prog != now.Program {

@@ -42,13 +42,13 @@ func (s *Sandbox) takeOver() error {
 	if err := s.join(st); err != nil {
 		return errors.Join(err, s.undoTakeOver())
 	}
-	if err := s.adoptGuard(); err != nil { // the former one still stands
+	if err := s.takeOverGuard(); err != nil { // the former one still stands
 		return errors.Join(err, s.undoTakeOver())
 	}
 	if err := o.leave(s.id); err != nil {
 		return err
 	}
-	return s.adoptSteering()
+	return s.takeOverSteering()
 }
 
 // join puts the sandbox behind our programs, beside the former ones.

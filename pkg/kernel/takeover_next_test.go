@@ -201,12 +201,12 @@ func TestTakeOver(t *testing.T) {
 	if _, err := f.LeaveFormer(func(Record) {}); err == nil {
 		t.Error("the former programs were left while a sandbox is behind them")
 	}
-	if _, err := f.AdoptSandbox(newCgroup(t), testSandbox); err == nil {
+	if _, err := f.TakeOverSandbox(newCgroup(t), testSandbox); err == nil {
 		t.Error("another cgroup was adopted in its place")
 	}
 	m.check(t, "after refused adoptions")
 	never := m.neverWithout(t)
-	box, err := f.AdoptSandbox(m.cgroup, testSandbox)
+	box, err := f.TakeOverSandbox(m.cgroup, testSandbox)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,7 +357,7 @@ func TestTakeOverIsInterrupted(t *testing.T) {
 				t.Errorf("denied, after the keeper died: %+v", got)
 			}
 			f = m.open(t)
-			box, err := f.AdoptSandbox(m.cgroup, testSandbox)
+			box, err := f.TakeOverSandbox(m.cgroup, testSandbox)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -393,7 +393,7 @@ func TestAdoptedStayBehindTheFormer(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := openFence(t, m.pin)
-	if _, err := f.AdoptRunning(m.cgroup, testSandbox); err == nil {
+	if _, err := f.TakeOverRunning(m.cgroup, testSandbox); err == nil {
 		t.Error("it was taken over")
 	}
 	m.check(t, "before it is shut")

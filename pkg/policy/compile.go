@@ -275,6 +275,11 @@ type Described struct {
 	Target  string
 }
 
+// Builtin is the one rule of the builtin layer, which no document has.
+func Builtin() Described {
+	return Described{Ref: RuleRef{Doc: "builtin", ID: "models", Scope: "builtin"}, Section: SectionInference.String(), Effect: Allow, Target: "models of the configured providers"}
+}
+
 // Describe finds a rule by its number, like Rule.
 func (s *Snapshot) Describe(num uint32) (Described, bool) {
 	if num == 0 || int(num) > len(s.rules) {

@@ -193,7 +193,7 @@ func (s *Snapshot) decision(o outcome) Decision {
 			d.ReasonCode = CodeMandatory
 		}
 	case o.winner == builtinRule:
-		d.Rule = RuleRef{Doc: "builtin", ID: "models", Scope: "builtin"}
+		d.Rule = Builtin().Ref
 		d.Reason, d.ReasonCode = reasonBuiltin, CodeBuiltin
 	default:
 		d.Allowed = false

@@ -123,7 +123,7 @@ func (d *decoder) mapping(n *yaml.Node, o *object) (fieldMap, bool) {
 	}
 	for _, f := range o.fields {
 		if f.required && m.key[f.name] == nil {
-			d.fail(n, "", "%s needs the field %q", o.name, f.name)
+			d.fail(n, f.hint, "%s needs the field %q", o.name, f.name)
 		}
 	}
 	return m, true

@@ -9,7 +9,8 @@ type field struct {
 	typ      string // for people: "string", "list of strings", or the name of an object
 	doc      string
 	required bool
-	later    bool // known, but nothing enforces it in this version: an error
+	hint     string // what to write, where a document lacks it
+	later    bool   // known, but nothing enforces it in this version: an error
 }
 
 // object describes one mapping.
@@ -49,7 +50,7 @@ var objPolicy = &object{"Policy", "Rules on what agents may reach. Everything th
 	{name: "apiVersion", typ: "string", required: true, doc: "`ringfence.dev/v1`."},
 	{name: "kind", typ: "string", required: true, doc: "`Policy`."},
 	{name: "metadata", typ: "metadata", required: true, doc: "Name of the document."},
-	{name: "scope", typ: "selector", required: true, doc: "Whom the rules are for, such as `org:acme/team:payments`. The deepest named segment is the document's layer; `org:*` is everybody."},
+	{name: "scope", typ: "selector", required: true, hint: "scope: org:local is every sandbox without --as, scope: org:local/team:default/agent:NAME one agent", doc: "Whom the rules are for, such as `org:acme/team:payments`. The deepest named segment is the document's layer; `org:*` is everybody."},
 	{name: "egress", typ: "list of egress rule", doc: "Network destinations."},
 	{name: "inference", typ: "list of inference rule", doc: "Models. An allow also opens the provider's own hosts."},
 	{name: "tools", typ: "list of tools rule", doc: "Tools. In this version only tools that the model provider runs on its side (`server:provider`)."},

@@ -213,6 +213,20 @@ func TestAllMistakesAreReported(t *testing.T) {
 	}
 }
 
+// A document without a scope is told what to write.
+func TestTheHintOfAScope(t *testing.T) {
+	_, problems := Parse("f", []byte("apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: p}\n"))
+	if len(problems) != 1 || !strings.HasPrefix(problems[0].Hint, "scope: org:local is every sandbox") {
+		t.Fatalf("%+v", problems)
+	}
+	hint := problems[0].Hint
+	for _, text := range []string{"org:local", "org:local/team:default/agent:NAME"} { // what the hint says is right
+		if _, problems := Parse("f", []byte("apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: p}\nscope: "+text+"\negress: [{id: a, deny: x.org}]\n")); len(problems) != 0 || !strings.Contains(hint, text) {
+			t.Errorf("%s: %v", text, problems)
+		}
+	}
+}
+
 func TestOneBadDocumentDoesNotHideTheOthers(t *testing.T) {
 	good := egressDoc("{id: a, deny: x.org}")
 	text := "# first\n---\n" + good + "---\nkind: [\n---\n" + egressDoc("{id: a, dny: x.org}") + "--- # last\n" + strings.Replace(good, "{name: p}", "{name: q}", 1)

@@ -106,7 +106,7 @@ func (m *Manager) Attest(ctx context.Context) {
 
 // due are the sandboxes whose turn it is, those that waited longest first: at
 // most twice the average of a part, so that many that are due at once (a keeper
-// that has just adopted them) spread.
+// that has just taken them over) spread.
 func due(list []*Sandbox, now time.Time, every time.Duration) []*Sandbox {
 	type waiting struct {
 		s     *Sandbox

@@ -211,7 +211,7 @@ func TestWhatCannotBeTakenOverIsDeniedEverything(t *testing.T) {
 			}
 			judged := func() kernel.State {
 				var st kernel.State
-				box, err := a.fence.AdoptRunning(a.req.Cgroup, f.s.Record.Number)
+				box, err := a.fence.TakeOverRunning(a.req.Cgroup, f.s.Record.Number)
 				if err == nil {
 					st, err = box.Enforced()
 				}
@@ -280,7 +280,7 @@ func TestAFailedAdoptionHasItsEndInTheLog(t *testing.T) {
 			if c.ended {
 				cancel()
 			}
-			if s, _, err := a.AdoptForeign(ctx, a.req); err == nil {
+			if s, _, err := a.Adopt(ctx, a.req); err == nil {
 				t.Fatalf("adopted: %+v", s.Record)
 			}
 			starts, ends := a.log.of(event.KindSandboxStart), a.log.of(event.KindSandboxStop)
@@ -312,7 +312,7 @@ func TestAnAdoptionWhoseCgroupWentHasItsEnd(t *testing.T) {
 // else is wrong stays said.
 func TestAnAdoptedFenceThatStandsAgain(t *testing.T) {
 	a := newAdoptees(t)
-	s, _, err := a.AdoptForeign(t.Context(), a.req)
+	s, _, err := a.Adopt(t.Context(), a.req)
 	a.must(err)
 	r, err := s.Resolve("web.example")
 	a.must(err)

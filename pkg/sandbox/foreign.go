@@ -87,11 +87,11 @@ type fencing struct {
 	ended int // connections that were open before
 }
 
-// AdoptForeign puts the network of running processes behind the fence and
+// Adopt puts the network of running processes behind the fence and
 // returns how many of their open connections were ended. On error nothing has
 // changed for them, except that what they connected in the last moment of the
 // attempt may be cut.
-func (m *Manager) AdoptForeign(ctx context.Context, r *ForeignRequest) (*Sandbox, int, error) {
+func (m *Manager) Adopt(ctx context.Context, r *ForeignRequest) (*Sandbox, int, error) {
 	m.adopting.Lock()
 	defer m.adopting.Unlock()
 	f := m.newFencing(r)

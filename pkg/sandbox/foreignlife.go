@@ -69,7 +69,7 @@ func (s *Sandbox) endForeign(why string) {
 		s.m.o.Drain(s)
 	}
 	s.mu.Lock()
-	s.exit = Exit{Code: -1, At: time.Now().UTC(), Why: why}
+	s.exit = Exit{Code: -1, At: time.Now().UTC(), Why: why, Released: why != endCgroup}
 	s.torn = true
 	table := s.table
 	s.mu.Unlock()
@@ -205,7 +205,7 @@ func (m *Manager) takeOverForeign(ctx context.Context, s *Sandbox) (ok bool, err
 	if err := s.restore(); err != nil {
 		return false, m.keepForeign(s, err)
 	}
-	if s.fence, err = m.o.Fence.AdoptRunning(s.Record.Cgroup, s.Record.Number); err != nil {
+	if s.fence, err = m.o.Fence.TakeOverRunning(s.Record.Cgroup, s.Record.Number); err != nil {
 		return false, m.keepForeign(s, err)
 	}
 	s.table = s.fence.State().Policy
@@ -311,7 +311,7 @@ func (m *Manager) discardForeign(s *Sandbox, why string) error {
 	}
 	if why == endCgroup {
 		errs = append(errs, m.o.Fence.Forget(s.Record.Number))
-	} else if fence, err := m.o.Fence.AdoptRunning(s.Record.Cgroup, s.Record.Number); err == nil {
+	} else if fence, err := m.o.Fence.TakeOverRunning(s.Record.Cgroup, s.Record.Number); err == nil {
 		errs = append(errs, fence.Release(), m.dropTables(fence.State().Policy))
 	} else {
 		errs = append(errs, m.o.Fence.Abandon(s.Record.Number))

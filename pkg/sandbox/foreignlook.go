@@ -23,6 +23,7 @@ type Sighting struct {
 	Cut    string        // why it has not seen everything, "" if it has
 	Powers []string      // with what they could get around their fence
 	Ways   []string      // how they could leave their cgroup
+	Gains  string        // how they could get more rights than they have, "" if they cannot
 	Left   []LeftProcess // those that have left it and run still
 }
 

@@ -134,7 +134,7 @@ func (f *founding) tables() (err error) {
 	if err := s.fill(s.table, s.refusal(), addrs); err != nil {
 		return err
 	}
-	s.addrs, s.written = digest(addrs), true
+	s.addrs, s.written = s.m.digest(addrs), true
 	return nil
 }
 

@@ -33,13 +33,13 @@ var errNoFence = errors.New("not attached")
 
 func (f *fence) Guard() (hooks, absent []string, err error) { return nil, nil, errors.New("none here") }
 
-func (f *fence) AttachEmpty(string, uint32) (*kernel.Sandbox, error)  { return nil, errNoFence }
-func (f *fence) AdoptSandbox(string, uint32) (*kernel.Sandbox, error) { return nil, errNoFence }
+func (f *fence) AttachEmpty(string, uint32) (*kernel.Sandbox, error)     { return nil, errNoFence }
+func (f *fence) TakeOverSandbox(string, uint32) (*kernel.Sandbox, error) { return nil, errNoFence }
 func (f *fence) AttachRunning(string, kernel.State, kernel.Listening, func() error) (*kernel.Sandbox, error) {
 	return nil, errNoFence
 }
-func (f *fence) AdoptRunning(string, uint32) (*kernel.Sandbox, error) { return nil, errNoFence }
-func (f *fence) Abandon(id uint32) error                              { f.forgotten = append(f.forgotten, id); return nil }
+func (f *fence) TakeOverRunning(string, uint32) (*kernel.Sandbox, error) { return nil, errNoFence }
+func (f *fence) Abandon(id uint32) error                                 { f.forgotten = append(f.forgotten, id); return nil }
 func (f *fence) Shut(id uint32, _ uint64) error {
 	f.shut = append(f.shut, id)
 	return nil

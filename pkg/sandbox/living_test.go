@@ -220,6 +220,26 @@ time.sleep(1000)
 	}
 }
 
+// Set-user-ID programs give their rights to whom has not done without.
+func TestRightsOfSetUserIDPrograms(t *testing.T) {
+	root, err := kernel.CgroupRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const program = "import ctypes, time\n%s\nprint('ready', flush=True)\ntime.sleep(1000)\n"
+	gets, not := python(t, fmt.Sprintf(program, "")), python(t, fmt.Sprintf(program, "ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)"))
+	if at := mayDoOf(t, root, newBounds(), gets); !strings.HasPrefix(at.Gains, fmt.Sprintf("process %d gets", gets)) {
+		t.Errorf("%q", at.Gains)
+	}
+	if at := mayDoOf(t, root, newBounds(), not); at.Gains != "" {
+		t.Errorf("with no_new_privs: %q", at.Gains)
+	}
+	m, at := &mayDo{bounds: bounds{cut: true}}, Sighting{}
+	if m.into(&at, Sighting{Gains: "known"}); at.Gains != "known" {
+		t.Errorf("what was known before is kept: %q", at.Gains)
+	}
+}
+
 // A process with more mounts than are read may have any among them.
 func TestManyMountsAreNotRead(t *testing.T) {
 	root, err := kernel.CgroupRoot()

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -31,7 +32,7 @@ import (
 // Fence is what the manager needs of the kernel.
 type Fence interface {
 	AttachEmpty(cgroup string, number uint32) (*kernel.Sandbox, error)
-	AdoptSandbox(cgroup string, id uint32) (*kernel.Sandbox, error)
+	TakeOverSandbox(cgroup string, id uint32) (*kernel.Sandbox, error)
 	PutNames(policy uint32, entries []kernel.NameEntry) error
 	DeleteNames(policy uint32, entries []kernel.NameEntry) error
 	PutCIDRs(policy uint32, entries []kernel.CIDREntry) error
@@ -48,7 +49,7 @@ type Fence interface {
 	NewWalker() *kernel.Walker
 	// What was running before it was fenced.
 	AttachRunning(cgroup string, st kernel.State, l kernel.Listening, check func() error) (*kernel.Sandbox, error)
-	AdoptRunning(cgroup string, id uint32) (*kernel.Sandbox, error)
+	TakeOverRunning(cgroup string, id uint32) (*kernel.Sandbox, error)
 	Abandon(id uint32) error
 	Shut(id uint32, cgroup uint64) error
 }
@@ -87,7 +88,7 @@ type Options struct {
 	// may have something to do. It must not block. Nil: not called.
 	Closed func()
 	// Foreign opens listeners for processes that were running before. Nil:
-	// none can be adopted.
+	// none can be taken over.
 	Foreign ForeignNetworks
 	// Often records what adopted processes can cause at will: each within its
 	// share of the log. Nil: all of it is recorded.
@@ -105,6 +106,7 @@ type Manager struct {
 	images *confine.Images
 	java   *trustStore
 	host   map[string]uint64 // the machine's namespaces
+	seed   maphash.Seed      // of digests
 
 	patience time.Duration // endPatience, or less in tests
 
@@ -149,7 +151,7 @@ func NewManager(o Options) (*Manager, error) {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
 	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{}, looks: make(chan struct{}, looksAtOnce), hands: make(chan struct{}, maxHands),
-		compiled: map[uint32]*policy.Snapshot{}, hits: map[RuleKey]uint64{}, filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
+		compiled: map[uint32]*policy.Snapshot{}, hits: map[RuleKey]uint64{}, seed: maphash.MakeSeed(), filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
 // Sandbox returns a living sandbox by number.

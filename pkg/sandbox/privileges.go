@@ -32,6 +32,7 @@ type mayDo struct {
 	mounts map[mountView][]string // roots of writable cgroup mounts
 	powers map[uint]string        // the first process with each capability
 	way    string                 // by which the first one may leave its cgroup
+	gains  string                 // the first one that set-user-ID programs give rights
 }
 
 func newMayDo(cgroup string, b bounds) (*mayDo, error) {
@@ -72,6 +73,9 @@ func (m *mayDo) thread(pid, tid int) error {
 			m.powers[c.bit] = fmt.Sprintf("process %d has %s: it %s", pid, c.name, c.does)
 		}
 	}
+	if m.gains == "" && st["NoNewPrivs"] == "0" {
+		m.gains = fmt.Sprintf("process %d gets the rights of set-user-ID programs that it runs (no_new_privs is not set)", pid)
+	}
 	if m.way != "" {
 		return nil
 	}
@@ -93,6 +97,9 @@ func (m *mayDo) into(at *Sighting, before Sighting) {
 		if power != "" {
 			at.Powers = append(at.Powers, power)
 		}
+	}
+	if at.Gains = m.gains; at.Gains == "" && m.bounds.reached() {
+		at.Gains = before.Gains
 	}
 	switch {
 	case m.way != "":

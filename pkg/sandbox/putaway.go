@@ -13,7 +13,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/scope"
 )
 
-// PutAway ends and removes what is left of a sandbox that is not to be adopted:
+// PutAway ends and removes what is left of a sandbox that is not to be taken over:
 // one that ended while no keeper ran, or that must not go on. It returns at
 // once. Severed waits for the part that the kernel and other sandboxes depend
 // on; handing back the workspace may take as long as its files are many, and
@@ -174,13 +174,13 @@ func (m *Manager) endLeftover(s *Sandbox) error {
 
 // unfence removes the cgroup of a leftover that has no process, and what the
 // kernel keeps for it. The pins of a launch that was cut short cannot be
-// adopted; they are forgotten once the cgroup is gone.
+// taken over; they are forgotten once the cgroup is gone.
 func (m *Manager) unfence(s *Sandbox) error {
 	var errs []error
 	if s.Record.Cgroup != "" && !gone(s.Record.Cgroup) {
 		if s.fence == nil {
 			// An error means that it was never whole: see Forget below.
-			s.fence, _ = m.o.Fence.AdoptSandbox(s.Record.Cgroup, s.Record.Number)
+			s.fence, _ = m.o.Fence.TakeOverSandbox(s.Record.Cgroup, s.Record.Number)
 		}
 		if s.fence != nil {
 			errs = append(errs, s.fence.Detach(), m.dropTables(s.fence.State().Policy))
@@ -197,7 +197,7 @@ func (m *Manager) unfence(s *Sandbox) error {
 // not end; its uid is held already.
 func (m *Manager) keep(s *Sandbox) {
 	if s.fence == nil {
-		s.fence, _ = m.o.Fence.AdoptSandbox(s.Record.Cgroup, s.Record.Number)
+		s.fence, _ = m.o.Fence.TakeOverSandbox(s.Record.Cgroup, s.Record.Number)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

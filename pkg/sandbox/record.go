@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Record is what a restarted keeper must know of a sandbox to adopt it. It is
+// Record is what a restarted keeper must know of a sandbox to take it over. It is
 // written before the agent starts and lives in the sandbox's own directory
 // below the run directory; it need not survive a machine crash.
 type Record struct {

@@ -136,13 +136,11 @@ func closes(old, next map[netip.Addr][]kernel.NameEntry, oldAddrs, nextAddrs uin
 	return false
 }
 
-var addrSeed = maphash.MakeSeed()
-
 // digest tells one list of address rules from another, whichever rules they
 // come from.
-func digest(entries []kernel.CIDREntry) uint64 {
+func (m *Manager) digest(entries []kernel.CIDREntry) uint64 {
 	var h maphash.Hash
-	h.SetSeed(addrSeed)
+	h.SetSeed(m.seed)
 	for _, e := range entries {
 		e.Rule = 0
 		maphash.WriteComparable(&h, e)

@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"os"
 	"testing"
@@ -19,6 +20,7 @@ func TestCloses(t *testing.T) {
 	web := kernel.CIDREntry{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Port: 80, Proto: kernel.ProtoTCP, Allow: true, Rule: 1}
 	shut, other := web, web
 	shut.Allow, other.Rule = false, 9
+	digest := (&Manager{seed: maphash.MakeSeed()}).digest
 	none := digest(nil)
 	for _, tt := range []struct {
 		name       string

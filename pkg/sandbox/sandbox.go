@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sandbox is the life of sandboxes: launch, run, adopt after a restart
+// Package sandbox is the life of sandboxes: launch, run, take over after a restart
 // of the keeper, stop, hand the workspace back. It owns each sandbox's cgroup,
 // namespaces, listeners, names and certificate authority.
 package sandbox
@@ -40,6 +40,7 @@ type Exit struct {
 	Findings []workspace.Finding
 	At       time.Time
 	Why      string // for what the keeper ended it, "" if it did not
+	Released bool   // it was adopted: its processes go on without a fence
 }
 
 // Sandbox is one living sandbox.

@@ -31,7 +31,7 @@ func (m *Manager) unfinished(id string) Record {
 
 // Sweep removes from the kernel what former keepers left and nobody owns:
 // fences of sandboxes that this manager does not know, and table entries that
-// no state names. It is for after every leftover was adopted or severed;
+// no state names. It is for after every leftover was taken over or severed;
 // launches may be under way.
 //
 // While something of a former keeper stays as it is, tables stay too: the one

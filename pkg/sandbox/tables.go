@@ -120,7 +120,7 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 		return 0, errors.Join(err, s.m.dropTables(table))
 	}
 	s.view.Store(view)
-	if sum := digest(addrs); closes(s.open, open, s.addrs, sum) {
+	if sum := s.m.digest(addrs); closes(s.open, open, s.addrs, sum) {
 		s.closed, s.addrs = time.Now(), sum
 	}
 	s.table, s.open, s.written, s.lookAt = table, open, true, 0

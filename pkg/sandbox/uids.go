@@ -18,7 +18,7 @@ type UIDRange struct{ First, Count uint32 }
 
 // UIDs hands out uids. A lock file per uid in a directory shared by every
 // keeper of the machine keeps two keepers apart; the lock is a flock(2), so a
-// crash frees it, and adopting a sandbox takes it again.
+// crash frees it, and taking a sandbox over takes it again.
 type UIDs struct {
 	Dir   string
 	Range UIDRange

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -114,6 +115,12 @@ func TestAdopt(t *testing.T) {
 	r.n.WaitEvent(t, "the denial under the scope", func(e *event.Event) bool {
 		return e.Verdict == event.Denied && e.DstAddr == r.other && strings.HasPrefix(e.Scope, "org:acme/team:web/agent:shop")
 	})
+	local := r.n.WaitEvent(t, "the denial that the adoption decides", func(e *event.Event) bool {
+		return e.Verdict == event.Denied && e.DstAddr == "127.0.0.1:1" && e.Kind == event.KindNetwork
+	})
+	if x := r.n.CLI(t, "explain", fmt.Sprint(local.Sequence)); !strings.Contains(x.Stdout, "to allow  release it and adopt it again with --loopback") || !strings.Contains(x.Stdout, "is closed for what was adopted") {
+		t.Errorf("explain: %s%s", x.Stdout, x.Stderr)
+	}
 	r.n.WaitEvent(t, "the connection by name", func(e *event.Event) bool {
 		return e.Kind == event.KindNetwork && e.Verdict == event.Allowed && e.DstName == "web.test" &&
 			e.Source == "gateway" && e.PID == uint32(r.a.cmd.Process.Pid) && e.Comm != "" && e.Parents != ""
@@ -124,6 +131,12 @@ func TestAdopt(t *testing.T) {
 	r.denied(t, "tcp", r.other)
 	if s := r.n.CLI(t, "release", "shop"); s.Code != 0 || !strings.Contains(s.Stderr, "without a fence") {
 		t.Errorf("release: %d %s", s.Code, s.Stderr)
+	}
+	if all := r.n.CLI(t, "ps", "--all"); !regexp.MustCompile(`(?m)^\S+ +shop .* released .* -$`).MatchString(all.Stdout) {
+		t.Errorf("ps --all after the release: %s", all.Stdout)
+	}
+	if now := r.n.CLI(t, "ps"); strings.Contains(now.Stdout, "shop") {
+		t.Errorf("ps after the release: %s", now.Stdout)
 	}
 	r.gives(t, "tcp", r.other, "from "+podAddr)
 	r.n.WaitEvent(t, "the release", func(e *event.Event) bool {

@@ -111,3 +111,59 @@ egress:
 		t.Errorf("%d processes", len(pids))
 	}
 }
+
+// TestGatewayRecordsDuringAFlood: sandboxes that make more flows than is read
+// lose no name but their own.
+func TestGatewayRecordsDuringAFlood(t *testing.T) {
+	w := newWorld(t)
+	w.site(t, "web.test", doubles.Page("fine"))
+	w.hosts["inside.test"] = "10.20.0.9"
+	n := w.start(t, node.Options{Policies: map[string]string{"p.yaml": `apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: p}
+scope: org:local
+egress:
+  - {id: read, allow: "web.test:443", http: {methods: [GET]}}
+  - {id: datagrams, allow: "inside.test:7007/udp"}
+`}})
+	ws := n.Workspace(t)
+	put(t, ws, "server-ca.pem", string(w.ca.PEM()))
+	put(t, ws, "flood.py", `import socket
+to = (socket.gethostbyname("inside.test"), 7007)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    s.connect(to)
+`)
+	for i := range 3 {
+		if r := n.CLI(t, "run", "--detach", "--name", fmt.Sprint("flood-", i), "--workspace", ws, "--", "python3", "flood.py"); r.Code != 0 {
+			t.Fatal(r.Stderr)
+		}
+	}
+	eventually(t, "the flows are throttled", func() bool {
+		for name, v := range n.Metrics(t) {
+			if strings.HasPrefix(name, "ringfence_bpf_records_lost_total") && strings.Contains(name, "flows") && v > 0 {
+				return true
+			}
+		}
+		return false
+	})
+	const requests = 20
+	r := sandboxed(t, n, ws, "default", fmt.Sprintf(`for i in $(seq 1 %d); do curl -s https://web.test/w-$i-; done; exit 0`, requests))
+	if r.Code != 0 {
+		t.Fatalf("exit %d %s %s", r.Code, r.Stdout, r.Stderr)
+	}
+	named := 0
+	for i := range requests {
+		word := fmt.Sprintf("w-%d-", i+1)
+		e := n.WaitEvent(t, "request "+word, func(e *event.Event) bool { return e.Kind == event.KindHTTP && strings.HasSuffix(e.URL, word) })
+		switch x := startedAs(t, n, word); {
+		case e.PID == x.PID && e.Exe == x.Exe && e.Args == x.Args:
+			named++
+		case e.PID != 0:
+			t.Errorf("%s names another process: %d %q", word, e.PID, e.Args)
+		}
+	}
+	if named < requests*3/4 { // a machine that is too busy may cost some
+		t.Errorf("of %d requests %d name their process", requests, named)
+	}
+}

@@ -4,6 +4,8 @@ package faults
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -164,5 +166,35 @@ for i in range(%d):
 	})
 	if seen["tcp"] != tries || seen["udp"] != tries || seen["mem"] != tries {
 		t.Errorf("of %d each: %v", tries, seen)
+	}
+}
+
+// The kernel's table of programs is one for all: a sandbox that executes more
+// than it holds takes no program from the records of a neighbour.
+func TestFloodOfProgramsHidesNoNeighbour(t *testing.T) {
+	n := node.Start(t, node.Options{})
+	ws := n.Workspace(t)
+	quiet := n.CLI(t, "run", "--detach", "--name", "quiet", "--profile", "coding", "--workspace", ws, "--", "python3", "-c", `import os, socket, time
+while not os.path.exists("go"):
+    time.sleep(0.1)
+try:
+    socket.create_connection(("192.0.2.1", 443))
+except OSError:
+    pass
+time.sleep(1000)`)
+	if quiet.Code != 0 {
+		t.Fatal(quiet.Stderr)
+	}
+	program := node.BuildInto(t, ws, "test/faults/testdata/flood")
+	r := n.CLI(t, "run", "--profile", "coding", "--workspace", ws, "--", program, "spawn", "12000") // the table holds 8192
+	if r.Code != 0 || !strings.Contains(r.Stdout, "done 12000") {
+		t.Fatalf("%d %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if err := os.WriteFile(filepath.Join(ws, "go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	e := n.WaitEvent(t, "the neighbour's denial", func(e *event.Event) bool { return e.IsDenial() && e.DstAddr == "192.0.2.1:443" })
+	if !strings.Contains(e.Exe, "python3") || !strings.HasPrefix(e.Args, "python3 -c import os") {
+		t.Errorf("the record names %q %q", e.Exe, e.Args)
 	}
 }

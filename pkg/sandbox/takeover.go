@@ -105,7 +105,7 @@ func (m *Manager) TakeOver(ctx context.Context, lo Leftover, take Take) (ok bool
 		return false, err // stopping already: the next keeper may have it
 	}
 	if err := s.enforce(m.o.Snapshot()); err != nil {
-		m.o.Logger.Error("policy of an adopted sandbox", "sandbox", s.Record.ID, "error", err)
+		m.o.Logger.Error("policy of a sandbox that was taken over", "sandbox", s.Record.ID, "error", err)
 	}
 	go s.live()
 	return true, nil
@@ -199,7 +199,7 @@ func (s *Sandbox) reopenWorkspace() {
 
 // reattach takes over kernel objects, listeners and init.
 func (s *Sandbox) reattach(ctx context.Context) (err error) {
-	if s.fence, err = s.m.o.Fence.AdoptSandbox(s.Record.Cgroup, s.Record.Number); err != nil {
+	if s.fence, err = s.m.o.Fence.TakeOverSandbox(s.Record.Cgroup, s.Record.Number); err != nil {
 		s.tellUnfenced(err)
 		return err
 	}
