@@ -31,8 +31,9 @@ type flow struct {
 
 	grant heldGrant
 
-	requests atomic.Int64  // terminated: complete requests
-	in, out  atomic.Uint64 // terminated: raw bytes towards and from the sandbox
+	straight atomic.Pointer[straight] // while requests are served in place
+	requests atomic.Int64             // terminated: complete requests
+	in, out  atomic.Uint64            // terminated: raw bytes towards and from the sandbox
 
 	// mu guards what follows.
 	mu       sync.Mutex

@@ -150,6 +150,7 @@ type Gateway struct {
 	key     *ecdsa.PrivateKey // of every leaf; lives as long as the process
 	http    *http.Server
 	handoff *handoff
+	ending  atomic.Bool     // Drain has begun
 	ctx     context.Context // ends when the gateway is to stop at once
 	cancel  context.CancelFunc
 
@@ -158,6 +159,9 @@ type Gateway struct {
 	associations atomic.Int64
 	grants       grants
 	buffers      lender
+	straightIn   inPool
+	straightBufs sync.Pool // of *straightBufs
+	onlyServer   bool      // tests: nothing is served straight
 	pipes        pipes
 
 	// mu guards what follows.
@@ -282,6 +286,7 @@ func (g *Gateway) Drain(ctx context.Context) {
 	for _, sb := range all {
 		sb.closeListeners()
 	}
+	g.ending.Store(true)
 	shut := make(chan struct{})
 	go func() { // idle connections end, HTTP/2 clients are told to go away
 		defer close(shut)
@@ -289,7 +294,12 @@ func (g *Gateway) Drain(ctx context.Context) {
 	}()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for g.conns.Load() > 0 && ctx.Err() == nil {
+	for i := 0; g.conns.Load() > 0 && ctx.Err() == nil; i++ {
+		if i%10 == 0 {
+			for _, sb := range all {
+				sb.endIdle()
+			}
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -4,13 +4,13 @@ package gateway
 
 import (
 	"context"
-	"crypto/tls"
 	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
@@ -27,6 +27,8 @@ type httpConn struct {
 	once sync.Once
 	done chan struct{}
 	late gathering
+
+	begun atomic.Pointer[begun] // what straight has begun of the first request to come
 }
 
 func newHTTPConn(f *flow, name string) *httpConn {
@@ -77,7 +79,7 @@ func (g *Gateway) newHTTPServer() *http.Server {
 		ErrorLog:          log.New(logWriter{g.log}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return g.ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if t, ok := c.(*tls.Conn); ok {
+			if t, ok := c.(interface{ NetConn() net.Conn }); ok {
 				c = t.NetConn()
 			}
 			return context.WithValue(ctx, connKey{}, c)
@@ -108,7 +110,9 @@ func (g *Gateway) serveRequest(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(f.ctx, cancel)() // a killed flow takes its upstream request along
-	x := &exchange{g: g, f: f, hc: hc, w: w, r: r.WithContext(ctx), start: time.Now(), e: f.sb.epoch.Load()}
+	x := &exchange{g: g, f: f, hc: hc, w: w, r: r.WithContext(ctx), start: time.Now(), e: f.sb.epoch.Load(),
+		method: r.Method, path: r.URL.EscapedPath(), secure: r.TLS != nil, begun: hc.begun.Swap(nil)}
+	defer x.begun.drop()
 	if x.ticket = g.rec.reserve(f.sb.cfg.ID); x.ticket == nil {
 		x.answer(refusalOf(codeEventBuffer, "the gateway cannot record more requests at the moment", http.StatusServiceUnavailable))
 		return
@@ -129,6 +133,10 @@ type exchange struct {
 	start  time.Time
 	name   string // the host the request is for
 	id     string // decision id, in the answer and in the event
+
+	method, path string // the path as it was escaped
+	secure       bool   // over TLS
+	begun        *begun // nil: nothing
 }
 
 func (x *exchange) serve() {
@@ -225,13 +233,9 @@ func (x *exchange) event() event.Event {
 	ev := x.f.event(event.KindHTTP)
 	ev.Time, ev.End = x.start.UTC(), time.Now().UTC()
 	ev.Duration = time.Since(x.start)
-	ev.Activity, ev.Method = "request", x.r.Method
+	ev.Activity, ev.Method = "request", x.method
 	ev.DstName = x.name
-	scheme := "http"
-	if x.r.TLS != nil {
-		scheme = "https"
-	}
-	ev.URL = scheme + "://" + x.name + portSuffix(scheme, x.f.dst.Port()) + x.r.URL.EscapedPath()
+	ev.URL = siteOf(x.secure, x.name, x.f.dst.Port()) + x.path
 	ev.RequestID = x.id
 	return ev
 }
