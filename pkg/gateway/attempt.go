@@ -35,7 +35,7 @@ func (a *attempt) serve() step {
 	pool := &a.s.f.sb.g.straightBufs
 	a.bufs, _ = pool.Get().(*straightBufs)
 	if a.bufs == nil {
-		a.bufs = &straightBufs{out: make([]byte, 0, 2*straightOut)}
+		a.bufs = &straightBufs{out: make([]byte, 0, straightOut+2<<10)}
 	}
 	defer pool.Put(a.bufs)
 	for {

@@ -20,7 +20,8 @@
 //	relay.go     bytes that policy does not look into (TLS pass-through, other protocols)
 //	datagrams.go UDP: datagrams of a sandbox; association.go: what they belong to; packet.go: answers
 //	http.go      terminated connections: Host check, one decision per request
-//	forward.go   the request's way to the upstream
+//	straight.go  plain HTTP/1.1 requests, which need no HTTP server; attempt.go: one of them
+//	forward.go   the other requests' way to the upstream; begun.go: what straight leaves to it
 //	refusal.go   the answers that say why not
 //	record.go    events; a full buffer refuses new work
 package gateway

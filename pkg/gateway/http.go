@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
@@ -23,7 +24,8 @@ import (
 type httpConn struct {
 	net.Conn
 	f    *flow
-	name string // "" on port 80 of the refusal address
+	raw  syscall.RawConn // of Conn
+	name string          // "" on port 80 of the refusal address
 	once sync.Once
 	done chan struct{}
 	late gathering
@@ -32,12 +34,19 @@ type httpConn struct {
 }
 
 func newHTTPConn(f *flow, name string) *httpConn {
-	return &httpConn{Conn: f.conn, f: f, name: name, done: make(chan struct{}), late: gathering{from: &f.sb.g.buffers}}
+	c := &httpConn{Conn: f.conn, f: f, name: name, done: make(chan struct{}), late: gathering{from: &f.sb.g.buffers}}
+	c.raw, _ = f.conn.SyscallConn() // it fails for a nil connection only
+	return c
 }
 
 // Read implements net.Conn.
 func (c *httpConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
+	if len(c.f.conn.Head()) > 0 {
+		n, err := c.Conn.Read(p)
+		c.f.out.Add(uint64(n))
+		return n, err
+	}
+	n, err := readSmall(c.f.conn.TCPConn, c.raw, p)
 	c.f.out.Add(uint64(n))
 	return n, err
 }
@@ -51,7 +60,7 @@ func (c *httpConn) Write(p []byte) (int, error) {
 }
 
 func (c *httpConn) write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
+	n, err := writeSmall(c.f.conn.TCPConn, c.raw, p)
 	c.f.in.Add(uint64(n))
 	return n, err
 }
@@ -136,6 +145,7 @@ type exchange struct {
 
 	method, path string // the path as it was escaped
 	secure       bool   // over TLS
+	url          string // "": to be made of these
 	begun        *begun // nil: nothing
 }
 
@@ -235,7 +245,10 @@ func (x *exchange) event() event.Event {
 	ev.Duration = time.Since(x.start)
 	ev.Activity, ev.Method = "request", x.method
 	ev.DstName = x.name
-	ev.URL = siteOf(x.secure, x.name, x.f.dst.Port()) + x.path
+	ev.URL = x.url
+	if x.url == "" {
+		ev.URL = siteOf(x.secure, x.name, x.f.dst.Port()) + x.path
+	}
 	ev.RequestID = x.id
 	return ev
 }

@@ -159,15 +159,15 @@ func (c *readAhead) ask(p []byte) (n int, err error) {
 		if !sent {
 			sent = true
 			var m int
-			m, failed = again(func() (int, error) { return unix.Write(int(fd), c.held) })
-			if m = max(m, 0); failed == unix.EAGAIN {
+			m, failed = socketWrite(fd, c.held)
+			if failed == unix.EAGAIN {
 				failed = nil
 			}
 			c.held = append(c.held[:0], c.held[m:]...)
 			all = len(c.held) == 0
 			return !all || failed != nil
 		}
-		n, failed = again(func() (int, error) { return unix.Read(int(fd), p) })
+		n, failed = socketRead(fd, p)
 		return failed != unix.EAGAIN
 	})
 	switch {
@@ -195,7 +195,7 @@ func (c *readAhead) glance(on bool) { c.glancing = on }
 func (c *readAhead) take(p []byte) (n int, err error) {
 	var failed error
 	err = c.raw.Read(func(fd uintptr) bool {
-		n, failed = again(func() (int, error) { return unix.Read(int(fd), p) })
+		n, failed = socketRead(fd, p)
 		return true
 	})
 	switch {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/gateway/http1"
 	"github.com/ringfence/ringfence/pkg/policy"
 )
@@ -39,12 +40,17 @@ type straight struct {
 	req  http1.Request
 	resp http1.Response
 	x    exchange
+	rule struct { // of the last request
+		policy.RuleRef
+		text, at string
+	}
 
 	// mu guards what follows.
-	mu   sync.Mutex
-	idle bool  // between two requests
-	up   *kept // answers a request
-	dead bool  // the flow was killed
+	mu    sync.Mutex
+	idle  bool  // waits for a request, nothing of which has come
+	fresh bool  // it is the first one
+	up    *kept // answers a request
+	dead  bool  // the flow was killed
 }
 
 const (
@@ -150,21 +156,25 @@ func (s *straight) asking(k *kept) bool {
 	return !s.dead
 }
 
-// endIdle ends the wait for another request.
+// freshTime is how long the first request of a connection is waited for when
+// the gateway ends, as http.Server.Shutdown does.
+const freshTime = 5 * time.Second
+
+// endIdle ends the wait for a request.
 func (s *straight) endIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.idle {
+	if s.idle && (!s.fresh || time.Since(s.f.start) > freshTime) {
 		_ = s.c.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// rests says whether the client is waited for; false if it is not worth it.
+// rests says whether a request is waited for; false if it is not worth it.
 func (s *straight) rests(idle bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.idle = idle && s.served
-	return !s.f.sb.g.ending.Load() || !s.idle
+	s.idle, s.fresh = idle, !s.served
+	return !s.f.sb.g.ending.Load() || !idle || s.fresh
 }
 
 // step is what comes next on a connection.
@@ -184,7 +194,8 @@ func (s *straight) next() step {
 	}
 	x := &s.x
 	*x = exchange{g: s.f.sb.g, f: s.f, hc: s.hc, e: s.f.sb.epoch.Load(), start: time.Now(),
-		name: s.to.name, method: s.req.Method, path: string(s.req.Path), secure: s.to.secure}
+		name: s.to.name, method: s.req.Method, url: s.site + string(s.req.Path), secure: s.to.secure}
+	x.path = x.url[len(s.site):]
 	if x.e == nil || !s.hostIs(s.req.Host) {
 		return toServer
 	}
@@ -291,11 +302,23 @@ func (s *straight) told(d policy.Decision, peer string, in uint64, interrupted, 
 	s.f.requests.Add(1)
 	s.served = true
 	ev := x.event()
-	applyDecision(&ev, d)
+	s.apply(&ev, d)
 	ev.Status, ev.PeerAddr = uint32(s.resp.Status), peer
 	ev.BytesIn, ev.BytesOut = in, uint64(s.req.Length)
 	x.ended(&ev, interrupted, left)
 	x.ticket.post(ev)
+}
+
+// apply is applyDecision. The rule is the same for most requests.
+func (s *straight) apply(ev *event.Event, d policy.Decision) {
+	if d.Rule == s.rule.RuleRef {
+		d.Rule = policy.RuleRef{}
+		applyDecision(ev, d)
+		ev.Rule, ev.RuleAt = s.rule.text, s.rule.at
+		return
+	}
+	applyDecision(ev, d)
+	s.rule.RuleRef, s.rule.text, s.rule.at = d.Rule, ev.Rule, ev.RuleAt
 }
 
 // isTimeout tells whether a read has only taken too long.
