@@ -98,3 +98,15 @@ func (h *handoff) Close() error {
 
 // Addr implements net.Listener.
 func (h *handoff) Addr() net.Addr { return &net.TCPAddr{} }
+
+// serveLast serves a connection of which a request has begun when the HTTP
+// server has been shut down: that request, and no more.
+func (g *Gateway) serveLast(hc *httpConn, c net.Conn) {
+	l := &handoff{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
+	l.conns <- c
+	s := g.newHTTPServer()
+	s.SetKeepAlivesEnabled(false)
+	go s.Serve(l) //nolint:errcheck // it ends with Close
+	<-hc.done
+	s.Close()
+}

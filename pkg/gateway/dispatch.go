@@ -272,13 +272,22 @@ func (f *flow) servePlain() {
 	f.serveHTTP(hc, hc)
 }
 
-// serveHTTP waits until the HTTP server is done with the connection.
+// serveHTTP serves requests in place for as long as they are plain, and then
+// waits until the HTTP server is done with the connection.
 func (f *flow) serveHTTP(hc *httpConn, c net.Conn) {
-	if !f.sb.g.handoff.give(c) {
+	g := f.sb.g
+	if g.ending.Load() {
 		reset(f.conn.TCPConn)
 		return
 	}
-	<-hc.done
+	if rest := f.serveStraight(hc, c); rest != nil {
+		if g.handoff.give(rest) {
+			<-hc.done
+		} else {
+			g.serveLast(hc, rest)
+		}
+		hc.begun.Swap(nil).drop()
+	}
 	if code, why := f.wasKilled(); code != "" {
 		f.ended(code, why)
 		return

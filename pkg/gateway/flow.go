@@ -31,8 +31,9 @@ type flow struct {
 
 	grant heldGrant
 
-	requests atomic.Int64  // terminated: complete requests
-	in, out  atomic.Uint64 // terminated: raw bytes towards and from the sandbox
+	straight atomic.Pointer[straight] // while requests are served in place
+	requests atomic.Int64             // terminated: complete requests
+	in, out  atomic.Uint64            // terminated: raw bytes towards and from the sandbox
 
 	// mu guards what follows.
 	mu       sync.Mutex
@@ -42,6 +43,7 @@ type flow struct {
 	peer     netip.AddrPort // what a relay dialled
 	upstream *net.TCPConn
 	tunnel   *tunnel // an upgraded request
+	from, to string  // the ends as events have them, once there was one
 	killed   string  // reason code
 	why      string
 	seen     uint64 // byte counters at the last look
@@ -152,11 +154,14 @@ func (f *flow) event(kind event.Kind) event.Event {
 	ev.Time, ev.End = f.start.UTC(), ev.Time
 	ev.Duration = time.Since(f.start)
 	ev.Activity = "open"
-	ev.DstAddr, ev.DstPort, ev.DstName = f.dst.String(), f.dst.Port(), f.name
-	ev.PID = f.client
-	if a := f.conn.RemoteAddr(); a != nil {
-		ev.SrcAddr = a.String()
+	if f.to == "" {
+		f.to = f.dst.String()
+		if a := f.conn.RemoteAddr(); a != nil {
+			f.from = a.String()
+		}
 	}
+	ev.SrcAddr, ev.DstAddr, ev.DstPort, ev.DstName = f.from, f.to, f.dst.Port(), f.name
+	ev.PID = f.client
 	if f.peer.IsValid() {
 		ev.PeerAddr = f.peer.String()
 	}

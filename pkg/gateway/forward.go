@@ -71,7 +71,7 @@ func (g *Gateway) newTransport(dial func(context.Context, string, string) (net.C
 
 // proxy decides on the request and forwards it.
 func (x *exchange) proxy() {
-	port, path := x.f.dst.Port(), x.r.URL.EscapedPath()
+	port, path := x.f.dst.Port(), x.path
 	if x.e == nil {
 		x.deny(refusalOf(codeNoSnapshot, "no policy is in force yet", http.StatusForbidden))
 		return
@@ -153,13 +153,16 @@ type forwarding struct {
 
 // forward sends the request on and the answer back as they arrive: event
 // streams and bodies of unknown length are flushed write by write.
-func (x *exchange) forward(t *http.Transport, d policy.Decision) {
+func (x *exchange) forward(t http.RoundTripper, d policy.Decision) {
 	fw := &forwarding{verdict: event.Allowed}
 	// Deferred: the reverse proxy panics to abort an answer that broke off.
 	defer x.forwarded(fw, d)
 	scheme := "http"
-	if x.r.TLS != nil {
+	if x.secure {
 		scheme = "https"
+	}
+	if x.begun != nil {
+		t = x.begun
 	}
 	p := &httputil.ReverseProxy{
 		Transport: t,
@@ -249,12 +252,7 @@ func (x *exchange) forwarded(fw *forwarding, d policy.Decision) {
 	if fw.code != "" {
 		ev.ReasonCode, ev.Reason = fw.code, fw.reason
 	}
-	if code, why := x.f.wasKilled(); code == codeRevoked || code != "" && ev.Verdict == event.Allowed {
-		cut(&ev, code, why)
-	} else if fw.interrupted && fw.code == "" {
-		ev.ReasonCode, ev.Reason = codeUpstream, "the answer broke off"
-		ev.Failed = x.r.Context().Err() == nil // else the client left
-	}
+	x.ended(&ev, fw.interrupted && fw.code == "", x.r.Context().Err() != nil)
 	x.f.mu.Lock()
 	if x.f.tunnel != nil {
 		ev.BytesIn, ev.BytesOut = x.f.in.Load(), x.f.out.Load()
@@ -262,6 +260,16 @@ func (x *exchange) forwarded(fw *forwarding, d policy.Decision) {
 	}
 	x.f.mu.Unlock()
 	x.ticket.post(ev)
+}
+
+// ended says in the event of a forwarded request what ended it too early.
+func (x *exchange) ended(ev *event.Event, interrupted, left bool) {
+	if code, why := x.f.wasKilled(); code == codeRevoked || code != "" && ev.Verdict == event.Allowed {
+		cut(ev, code, why)
+	} else if interrupted {
+		ev.ReasonCode, ev.Reason = codeUpstream, "the answer broke off"
+		ev.Failed = !left // else the client left
+	}
 }
 
 // opened tells of a WebSocket before it ends.
@@ -329,6 +337,15 @@ func (b *countedBody) Read(p []byte) (int, error) {
 }
 
 func portOf(p uint16) string { return strconv.Itoa(int(p)) }
+
+// siteOf is the beginning of a URL, up to its path.
+func siteOf(secure bool, name string, port uint16) string {
+	scheme := "http"
+	if secure {
+		scheme = "https"
+	}
+	return scheme + "://" + name + portSuffix(scheme, port)
+}
 
 // portSuffix is ":port", or "" where scheme implies it.
 func portSuffix(scheme string, p uint16) string {

@@ -20,7 +20,8 @@
 //	relay.go     bytes that policy does not look into (TLS pass-through, other protocols)
 //	datagrams.go UDP: datagrams of a sandbox; association.go: what they belong to; packet.go: answers
 //	http.go      terminated connections: Host check, one decision per request
-//	forward.go   the request's way to the upstream
+//	straight.go  plain HTTP/1.1 requests, which need no HTTP server; attempt.go: one of them
+//	forward.go   the other requests' way to the upstream; begun.go: what straight leaves to it
 //	refusal.go   the answers that say why not
 //	record.go    events; a full buffer refuses new work
 package gateway
@@ -159,6 +160,7 @@ type Gateway struct {
 	key     *ecdsa.PrivateKey // of every leaf; lives as long as the process
 	http    *http.Server
 	handoff *handoff
+	ending  atomic.Bool     // Drain has begun
 	ctx     context.Context // ends when the gateway is to stop at once
 	cancel  context.CancelFunc
 
@@ -167,6 +169,9 @@ type Gateway struct {
 	associations atomic.Int64
 	grants       grants
 	buffers      lender
+	straightIn   inPool
+	straightBufs sync.Pool // of *straightBufs
+	onlyServer   bool      // tests: nothing is served straight
 	pipes        pipes
 
 	// mu guards what follows.
@@ -291,6 +296,7 @@ func (g *Gateway) Drain(ctx context.Context) {
 	for _, sb := range all {
 		sb.stopListening()
 	}
+	g.ending.Store(true)
 	shut := make(chan struct{})
 	go func() { // idle connections end, HTTP/2 clients are told to go away
 		defer close(shut)
@@ -298,7 +304,12 @@ func (g *Gateway) Drain(ctx context.Context) {
 	}()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for g.conns.Load() > 0 && ctx.Err() == nil {
+	for i := 0; g.conns.Load() > 0 && ctx.Err() == nil; i++ {
+		if i%10 == 0 {
+			for _, sb := range all {
+				sb.endIdle()
+			}
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

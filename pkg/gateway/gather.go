@@ -6,12 +6,8 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -127,122 +123,6 @@ func (g *gathering) end(write func([]byte) (int, error)) error {
 		g.from.lent.Add(-1) // it has grown out of what was lent
 	}
 	return err
-}
-
-// readAhead is an upstream connection of which much is read at once while it
-// has much to say: crypto/tls asks for one record after the other. While
-// nothing has come it holds no buffer.
-type readAhead struct {
-	net.Conn
-	raw  syscall.RawConn
-	from *lender
-
-	// One Read at a time, as net/http does it.
-	buf  []byte // lent; nil when nothing is left of it
-	rest []byte
-	much bool // the last read took all or much of what it had room for
-
-	mu     sync.Mutex // guards what follows
-	busy   bool
-	closed bool
-}
-
-func newReadAhead(c *net.TCPConn, from *lender) (*readAhead, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	return &readAhead{Conn: c, raw: raw, from: from}, nil
-}
-
-// Read implements net.Conn.
-func (c *readAhead) Read(p []byte) (int, error) {
-	c.mu.Lock()
-	c.busy = true
-	c.mu.Unlock()
-	n, err := c.read(p)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.busy = false
-	if c.closed || len(c.rest) == 0 {
-		c.drop()
-	}
-	return n, err
-}
-
-func (c *readAhead) drop() {
-	if c.buf != nil {
-		c.from.giveBack(c.buf)
-	}
-	c.buf, c.rest = nil, nil
-}
-
-func (c *readAhead) read(p []byte) (int, error) {
-	if len(c.rest) == 0 {
-		if !c.much || len(p) >= chunk {
-			n, err := c.Conn.Read(p)
-			c.much = n == len(p)
-			return n, err
-		}
-		if n, err := c.fill(p); n > 0 || err != nil {
-			return n, err
-		}
-	}
-	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
-	return n, nil
-}
-
-// fill waits, and reads what has come into a buffer, or where there is none
-// into p.
-func (c *readAhead) fill(p []byte) (n int, err error) {
-	var failed error
-	err = c.raw.Read(func(fd uintptr) bool {
-		if c.buf == nil {
-			c.buf = c.from.borrow()
-		}
-		to := c.buf
-		if to == nil {
-			to = p
-		}
-		n, failed = again(func() (int, error) { return unix.Read(int(fd), to) })
-		if failed == unix.EAGAIN {
-			c.drop()
-			return false
-		}
-		return true
-	})
-	switch {
-	case err != nil:
-		return 0, err
-	case failed != nil:
-		return 0, &net.OpError{Op: "read", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError("read", failed)}
-	case n == 0:
-		return 0, io.EOF
-	case c.buf == nil:
-		c.much = n == len(p)
-		return n, nil
-	}
-	c.rest, c.much = c.buf[:n], n > chunk/2
-	return 0, nil
-}
-
-// ahead is how much the next Read has without waiting. Only who reads may ask.
-func (c *readAhead) ahead() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.rest)
-}
-
-// Close implements net.Conn.
-func (c *readAhead) Close() error {
-	c.mu.Lock()
-	c.closed = true
-	if !c.busy {
-		c.drop()
-	}
-	c.mu.Unlock()
-	return c.Conn.Close()
 }
 
 // fullBody is the body of an answer on HTTP/1.1 over TLS, of which a Read

@@ -4,13 +4,14 @@ package gateway
 
 import (
 	"context"
-	"crypto/tls"
 	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
@@ -23,19 +24,29 @@ import (
 type httpConn struct {
 	net.Conn
 	f    *flow
-	name string // "" on port 80 of the refusal address
+	raw  syscall.RawConn // of Conn
+	name string          // "" on port 80 of the refusal address
 	once sync.Once
 	done chan struct{}
 	late gathering
+
+	begun atomic.Pointer[begun] // what straight has begun of the first request to come
 }
 
 func newHTTPConn(f *flow, name string) *httpConn {
-	return &httpConn{Conn: f.conn, f: f, name: name, done: make(chan struct{}), late: gathering{from: &f.sb.g.buffers}}
+	c := &httpConn{Conn: f.conn, f: f, name: name, done: make(chan struct{}), late: gathering{from: &f.sb.g.buffers}}
+	c.raw, _ = f.conn.SyscallConn() // it fails for a nil connection only
+	return c
 }
 
 // Read implements net.Conn.
 func (c *httpConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
+	if len(c.f.conn.Head()) > 0 {
+		n, err := c.Conn.Read(p)
+		c.f.out.Add(uint64(n))
+		return n, err
+	}
+	n, err := readSmall(c.f.conn.TCPConn, c.raw, p)
 	c.f.out.Add(uint64(n))
 	return n, err
 }
@@ -49,7 +60,7 @@ func (c *httpConn) Write(p []byte) (int, error) {
 }
 
 func (c *httpConn) write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
+	n, err := writeSmall(c.f.conn.TCPConn, c.raw, p)
 	c.f.in.Add(uint64(n))
 	return n, err
 }
@@ -77,7 +88,7 @@ func (g *Gateway) newHTTPServer() *http.Server {
 		ErrorLog:          log.New(logWriter{g.log}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return g.ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if t, ok := c.(*tls.Conn); ok {
+			if t, ok := c.(interface{ NetConn() net.Conn }); ok {
 				c = t.NetConn()
 			}
 			return context.WithValue(ctx, connKey{}, c)
@@ -108,7 +119,9 @@ func (g *Gateway) serveRequest(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(f.ctx, cancel)() // a killed flow takes its upstream request along
-	x := &exchange{g: g, f: f, hc: hc, w: w, r: r.WithContext(ctx), start: time.Now(), e: f.sb.epoch.Load()}
+	x := &exchange{g: g, f: f, hc: hc, w: w, r: r.WithContext(ctx), start: time.Now(), e: f.sb.epoch.Load(),
+		method: r.Method, path: r.URL.EscapedPath(), secure: r.TLS != nil, begun: hc.begun.Swap(nil)}
+	defer x.begun.drop()
 	if x.ticket = g.rec.reserve(f.sb.cfg.ID); x.ticket == nil {
 		x.answer(refusalOf(codeEventBuffer, "the gateway cannot record more requests at the moment", http.StatusServiceUnavailable))
 		return
@@ -129,6 +142,11 @@ type exchange struct {
 	start  time.Time
 	name   string // the host the request is for
 	id     string // decision id, in the answer and in the event
+
+	method, path string // the path as it was escaped
+	secure       bool   // over TLS
+	url          string // "": to be made of these
+	begun        *begun // nil: nothing
 }
 
 func (x *exchange) serve() {
@@ -225,13 +243,12 @@ func (x *exchange) event() event.Event {
 	ev := x.f.event(event.KindHTTP)
 	ev.Time, ev.End = x.start.UTC(), time.Now().UTC()
 	ev.Duration = time.Since(x.start)
-	ev.Activity, ev.Method = "request", x.r.Method
+	ev.Activity, ev.Method = "request", x.method
 	ev.DstName = x.name
-	scheme := "http"
-	if x.r.TLS != nil {
-		scheme = "https"
+	ev.URL = x.url
+	if x.url == "" {
+		ev.URL = siteOf(x.secure, x.name, x.f.dst.Port()) + x.path
 	}
-	ev.URL = scheme + "://" + x.name + portSuffix(scheme, x.f.dst.Port()) + x.r.URL.EscapedPath()
 	ev.RequestID = x.id
 	return ev
 }

@@ -3,6 +3,8 @@
 package gateway
 
 import (
+	"context"
+	"net"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -44,6 +46,8 @@ type epoch struct {
 	// many connections is not squeezed through the windows of a single one.
 	web1 *http.Transport // HTTP/1.1
 	web2 *http.Transport // HTTP/2, or HTTP/1.1 where the server has nothing else
+	web  func(ctx context.Context, network, addr string) (net.Conn, error)
+	kept keptConns // of straight
 
 	mu        sync.Mutex
 	providers map[string]*http.Transport // by provider document
@@ -52,6 +56,7 @@ type epoch struct {
 func newEpoch(sb *sandbox, s *policy.Snapshot) *epoch {
 	e := &epoch{sb: sb, snap: s, view: s.View(sb.cfg.Principal), providers: map[string]*http.Transport{}}
 	dial := e.dialer(func(host string, port uint16) []netip.Prefix { return e.view.ResolvesTo(host, port, policy.TCP) })
+	e.web = dial
 	e.web1 = sb.g.newTransport(dial, false)
 	e.web2 = sb.g.newTransport(dial, true)
 	return e
@@ -61,6 +66,7 @@ func newEpoch(sb *sandbox, s *policy.Snapshot) *epoch {
 func (e *epoch) close() {
 	e.web1.CloseIdleConnections()
 	e.web2.CloseIdleConnections()
+	e.kept.close()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, t := range e.providers {

@@ -231,6 +231,17 @@ func (sb *sandbox) untrack(f *flow) {
 	}
 }
 
+// endIdle closes connections that wait for a request, when the gateway ends.
+func (sb *sandbox) endIdle() {
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	for f := range sb.flows {
+		if s := f.straight.Load(); s != nil {
+			s.endIdle()
+		}
+	}
+}
+
 // sweep closes connections that have been silent for too long.
 func (sb *sandbox) sweep() {
 	every := max(sb.g.opt.Limits.RelayIdle/20, 10*time.Millisecond)
