@@ -83,7 +83,7 @@ func (s *Sandbox) attestStrays(pids []int, d *differences) {
 			continue
 		}
 		st, err := readStatus(pid)
-		if err != nil || ended(st) {
+		if err != nil || ended(st) || comesOrGoes(pid, st) {
 			continue
 		}
 		var in []string
