@@ -30,7 +30,7 @@ static __always_inline void rf_copy_comm(__u8 *to, const struct task_struct *tas
 }
 
 /* task is the current one. Not a function of its own: with one the verifier of
- * Linux 6.1 compares states by every number in them, and processes five to
+ * Linux 6.1 compares states by every number in them, and processes four to
  * nine times as much. */
 static __always_inline void rf_origin_of(struct rf_origin *o, struct task_struct *task)
 {
