@@ -94,9 +94,9 @@ func documentsLine(u api.PolicyUse) string {
 	}
 	line := "documents: none"
 	if len(parts) > 0 {
-		line = "documents: " + strings.Join(parts, ", ") + " (see --documents)"
+		line = "documents: " + strings.Join(parts, ", ")
 	}
-	return line + "; built in: builtin/models, and that what no rule allows is refused"
+	return line + "; built in are builtin/models, and that what no rule allows is refused"
 }
 
 func (a *app) printUse(u api.PolicyUse) error {

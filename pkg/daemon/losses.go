@@ -127,19 +127,24 @@ func (l *losses) forget(number uint32) {
 	delete(l.note.Told, number)
 }
 
-// save need not survive a crash of the machine: the counters do not either.
 func (l *losses) save() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b, err := json.Marshal(l.note)
+	return saveNote(l.path, "told losses", l.note)
+}
+
+// saveNote replaces a file of the run directory. It need not survive a crash of
+// the machine: what it is a note of does not either.
+func saveNote(path, what string, note any) error {
+	b, err := json.Marshal(note)
 	if err == nil {
-		err = os.WriteFile(l.path+".new", b, 0o600)
+		err = os.WriteFile(path+".new", b, 0o600)
 	}
 	if err == nil {
-		err = os.Rename(l.path+".new", l.path)
+		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
-		return fmt.Errorf("note of told losses: %w", err)
+		return fmt.Errorf("note of %s: %w", what, err)
 	}
 	return nil
 }

@@ -106,20 +106,7 @@ func (u *unwritten) leave(layout int, kept, found uint64) error {
 	return u.save()
 }
 
-// save need not survive a crash of the machine: the counters do not either.
-func (u *unwritten) save() error {
-	b, err := json.Marshal(u.note)
-	if err == nil {
-		err = os.WriteFile(u.path+".new", b, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(u.path+".new", u.path)
-	}
-	if err != nil {
-		return fmt.Errorf("note of written records: %w", err)
-	}
-	return nil
-}
+func (u *unwritten) save() error { return saveNote(u.path, "written records", u.note) }
 
 // noteTaken runs until ctx ends. At its first look the rings may not have been
 // read to where they were when this daemon began.

@@ -350,12 +350,5 @@ func (f *fencing) start(context.Context) error {
 	s := f.s
 	s.tellSighting(Sighting{}, s.Sighting())
 	s.tellBeside(nil, s.Beside())
-	s.Record.Started = true
-	if err := s.Record.save(s.dir); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.state = Running
-	s.mu.Unlock()
-	return nil
+	return s.started()
 }

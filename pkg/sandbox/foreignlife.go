@@ -83,14 +83,7 @@ func (s *Sandbox) endForeign(why string) {
 		s.m.o.Logger.Error("clean up", "sandbox", s.Record.ID, "error", err)
 	}
 	s.recordForeignEnd(why, err)
-	s.mu.Lock()
-	s.state = Stopped
-	s.mu.Unlock()
-	if s.m.o.Ended != nil {
-		s.m.o.Ended(s)
-	}
-	s.m.unregister(s)
-	close(s.done)
+	s.gone()
 }
 
 func (s *Sandbox) recordForeignEnd(why string, problems error) {

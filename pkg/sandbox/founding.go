@@ -174,3 +174,27 @@ func launchError(step string, err error) error {
 	}
 	return le
 }
+
+// started makes it a running sandbox, for a keeper after this one too.
+func (s *Sandbox) started() error {
+	s.Record.Started = true
+	if err := s.Record.save(s.dir); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.state = Running
+	s.mu.Unlock()
+	return nil
+}
+
+// gone is the end of what is known of it here, after everything that it held.
+func (s *Sandbox) gone() {
+	s.mu.Lock()
+	s.state = Stopped
+	s.mu.Unlock()
+	if s.m.o.Ended != nil {
+		s.m.o.Ended(s)
+	}
+	s.m.unregister(s)
+	close(s.done)
+}

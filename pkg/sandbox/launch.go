@@ -317,14 +317,7 @@ func (l *launch) start(ctx context.Context) error {
 		}
 		return err
 	}
-	s.Record.Started = true
-	if err := s.Record.save(s.dir); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.state = Running
-	s.mu.Unlock()
-	return nil
+	return s.started()
 }
 
 // failed records the end of a launch whose start is in the log. It does not

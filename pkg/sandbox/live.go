@@ -133,14 +133,7 @@ func (s *Sandbox) teardown(code int, why error) {
 		log.Error("clean up", "error", err)
 	}
 	s.recordStop(code, why, errors.Join(errs...))
-	s.mu.Lock()
-	s.state = Stopped
-	s.mu.Unlock()
-	if s.m.o.Ended != nil {
-		s.m.o.Ended(s)
-	}
-	s.m.unregister(s)
-	close(s.done)
+	s.gone()
 }
 
 // stuck reports, once, a sandbox whose processes do not end.

@@ -92,3 +92,22 @@ func openLiving(pid, tid int) (int, error) {
 	}
 	return unix.PidfdOpen(tid, pidfdThread)
 }
+
+// otherProcesses are those of the machine but the keeper.
+func otherProcesses() (pids []int, err error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil && pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}

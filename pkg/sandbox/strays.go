@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -27,23 +28,14 @@ func (m *Manager) strays(list []*Sandbox) (map[*Sandbox][]int, error) {
 			owner[namespaceText(name, s.Record.Namespaces[name])] = s
 		}
 	}
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
+	others, err := otherProcesses()
 	if err != nil {
 		return nil, err
 	}
 	inside := map[*Sandbox][]int{}
-	for _, n := range names {
-		pid, err := strconv.Atoi(n)
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
+	for _, pid := range others {
 		for _, name := range scannedNamespaces {
-			text, err := os.Readlink("/proc/" + n + "/ns/" + name)
+			text, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, name))
 			if err != nil {
 				break // it has ended
 			}

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,21 +103,12 @@ func (l *looseLook) outside(wanted map[uint64]bool) (map[uint64]int, error) {
 	if len(wanted) == 0 {
 		return out, nil
 	}
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
+	others, err := otherProcesses()
 	if err != nil {
 		return nil, err
 	}
 	b := bounds{left: outsideDescriptors, until: time.Now().Add(lookTime)}
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
+	for _, pid := range others {
 		if _, adopted := slices.BinarySearch(l.pids, pid); adopted {
 			continue
 		}

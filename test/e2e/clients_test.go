@@ -32,13 +32,13 @@ func names(t *testing.T, n *node.Node, what, word string, want func(*event.Event
 	}
 }
 
-// TestGatewayRecordsNameTheProcess: what the gateway decides is told of the
-// process that asked for it, like what the kernel decides.
-func TestGatewayRecordsNameTheProcess(t *testing.T) {
+// named is a node with a site, an address inside, and policy for both.
+func named(t *testing.T) (n *node.Node, workspace string) {
+	t.Helper()
 	w := newWorld(t)
 	w.site(t, "web.test", doubles.Page("fine"))
 	w.hosts["inside.test"] = "10.20.0.9"
-	n := w.start(t, node.Options{Policies: map[string]string{"p.yaml": `apiVersion: ringfence.dev/v1
+	n = w.start(t, node.Options{Policies: map[string]string{"p.yaml": `apiVersion: ringfence.dev/v1
 kind: Policy
 metadata: {name: p}
 scope: org:local
@@ -47,8 +47,15 @@ egress:
   - {id: inside, allow: "inside.test:443"}
   - {id: datagrams, allow: "inside.test:7007/udp"}
 `}})
-	ws := n.Workspace(t)
-	put(t, ws, "server-ca.pem", string(w.ca.PEM()))
+	workspace = n.Workspace(t)
+	put(t, workspace, "server-ca.pem", string(w.ca.PEM()))
+	return n, workspace
+}
+
+// TestGatewayRecordsNameTheProcess: what the gateway decides is told of the
+// process that asked for it, like what the kernel decides.
+func TestGatewayRecordsNameTheProcess(t *testing.T) {
+	n, ws := named(t)
 	r := sandboxed(t, n, ws, "default", `
 curl -s https://web.test/w-get
 curl -s -X POST https://web.test/w-post >/dev/null
@@ -115,19 +122,7 @@ egress:
 // TestGatewayRecordsDuringAFlood: sandboxes that make more flows than is read
 // lose no name but their own.
 func TestGatewayRecordsDuringAFlood(t *testing.T) {
-	w := newWorld(t)
-	w.site(t, "web.test", doubles.Page("fine"))
-	w.hosts["inside.test"] = "10.20.0.9"
-	n := w.start(t, node.Options{Policies: map[string]string{"p.yaml": `apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: p}
-scope: org:local
-egress:
-  - {id: read, allow: "web.test:443", http: {methods: [GET]}}
-  - {id: datagrams, allow: "inside.test:7007/udp"}
-`}})
-	ws := n.Workspace(t)
-	put(t, ws, "server-ca.pem", string(w.ca.PEM()))
+	n, ws := named(t)
 	put(t, ws, "flood.py", `import socket
 to = (socket.gethostbyname("inside.test"), 7007)
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

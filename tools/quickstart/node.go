@@ -46,6 +46,9 @@ func (s *safeBuffer) String() string {
 }
 
 func startNode(ctx context.Context, bin string) (*node, error) {
+	if _, err := os.Stat(filepath.Join(bin, "ringfenced")); err != nil {
+		return nil, fmt.Errorf("the programs are not built (%w): `make quickstart` in the checkout does both, `make build` that alone", err)
+	}
 	dir, err := os.MkdirTemp("", "ringfence-quickstart-")
 	if err != nil {
 		return nil, err
