@@ -130,39 +130,33 @@ func describeProgram(id ebpf.ProgramID) string {
 }
 
 func (s *Sandbox) checkLink(h hookInfo) LinkStatus {
-	l, err := s.link(h)
+	a, err := s.fence.shelf.attachment(s.kept(h.name))
 	if errors.Is(err, os.ErrNotExist) {
 		return LinkStatus{Name: h.name, Detail: "not attached"}
 	}
 	if err != nil {
 		return LinkStatus{Name: h.name, Detail: err.Error()}
 	}
-	defer l.Close()
-	return s.judgeLink(h, l)
+	return s.judgeLink(h, a)
 }
 
-// judgeLink says whether l is what is to be at the hook.
-func (s *Sandbox) judgeLink(h hookInfo, l link.Link) LinkStatus {
+// judgeLink says whether a link is what is to be at the hook.
+func (s *Sandbox) judgeLink(h hookInfo, a attachment) LinkStatus {
 	st := LinkStatus{Name: h.name}
-	info, err := l.Info()
-	if err != nil {
-		st.Detail = err.Error()
-		return st
-	}
 	want := s.progs.ids[h.hook]
-	switch id := cgroupOf(info); {
+	switch id := a.cgroup; {
 	case id == 0 && s.cg.alive():
 		st.Detail = "the link was detached from the cgroup"
 	case id == 0, !s.cg.alive():
 		st.Detail = "the cgroup was removed"
 	case id != s.cg.id:
 		st.Detail = fmt.Sprintf("attached to cgroup %d instead of %d", id, s.cg.id)
-	case info.Program != want:
-		st.Detail = fmt.Sprintf("runs %s instead of program %d (tag %s)", describeProgram(info.Program), want, s.progs.tags[h.hook])
+	case a.program != want:
+		st.Detail = fmt.Sprintf("runs %s instead of program %d (tag %s)", describeProgram(a.program), want, s.progs.tags[h.hook])
 		st.stale = true
 	default:
 		st.OK = true
-		st.Detail = fmt.Sprintf("program %d (tag %s) on cgroup %d", info.Program, s.progs.tags[h.hook], id)
+		st.Detail = fmt.Sprintf("program %d (tag %s) on cgroup %d", a.program, s.progs.tags[h.hook], id)
 	}
 	return st
 }

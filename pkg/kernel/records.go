@@ -136,7 +136,7 @@ func (f *Fence) Hurry() {
 	f.reading.mu.Lock()
 	defer f.reading.mu.Unlock()
 	for _, r := range f.reading.all {
-		_ = r.Flush() // of a closed reader it fails: nobody reads any more
+		r.hurry()
 	}
 }
 
@@ -157,7 +157,7 @@ func (f *Fence) CatchUp(ctx context.Context, rings ...Ring) bool {
 // readers are the rings that Records reads. The zero value is ready.
 type readers struct {
 	mu      sync.Mutex
-	all     map[Ring]*ringbuf.Reader
+	all     map[Ring]*ringReader
 	waiting map[Ring]*catching
 	closed  bool // so are the rings' maps, or soon
 }
@@ -190,7 +190,7 @@ func (r *readers) hurry(rings []Ring) (read []<-chan struct{}) {
 			c.forget()
 			c.next = append(c.next, done)
 			c.points = append(c.points, catchPoint{left: r.all[ring].AvailableBytes(), done: done})
-			_ = r.all[ring].Flush() // of a closed reader it fails: nobody reads any more
+			r.all[ring].hurry()
 		}
 	}
 	return read
@@ -232,7 +232,7 @@ func (r *readers) flushed(ring Ring) {
 	}
 	c.now, c.next = c.next, nil
 	if len(c.now) > 0 {
-		_ = r.all[ring].Flush() // of a closed reader it fails: nobody reads any more
+		r.all[ring].hurry()
 	}
 }
 
@@ -250,16 +250,41 @@ func isClosed(done <-chan struct{}) bool {
 	}
 }
 
-func (r *readers) open(ring Ring, m *ebpf.Map) (*ringbuf.Reader, error) {
+// ringReader is a reader with where it waits: its own waiting is never entered.
+type ringReader struct {
+	*ringbuf.Reader
+	bell *bell
+}
+
+func newRingReader(m *ebpf.Map) (*ringReader, error) {
+	b, err := newBell(m.FD())
+	if err != nil {
+		return nil, err
+	}
+	r, err := ringbuf.NewReader(m)
+	if err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	r.SetDeadline(time.Unix(1, 0))
+	return &ringReader{r, b}, nil
+}
+
+// hurry has the ring read now.
+func (r *ringReader) hurry() {
+	_ = r.Flush() // of a closed reader it fails: nobody reads any more
+	r.bell.ring()
+}
+
+func (r *readers) open(ring Ring, m *ebpf.Map) (*ringReader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return nil, os.ErrClosed
 	}
-	one, err := ringbuf.NewReader(m)
+	one, err := newRingReader(m)
 	if err == nil {
 		if r.all == nil {
-			r.all, r.waiting = map[Ring]*ringbuf.Reader{}, map[Ring]*catching{}
+			r.all, r.waiting = map[Ring]*ringReader{}, map[Ring]*catching{}
 		}
 		r.all[ring], r.waiting[ring] = one, &catching{}
 	}
@@ -267,14 +292,14 @@ func (r *readers) open(ring Ring, m *ebpf.Map) (*ringbuf.Reader, error) {
 }
 
 // end closes a reader; nobody waits for it any more.
-func (r *readers) end(ring Ring, one *ringbuf.Reader) error {
+func (r *readers) end(ring Ring, one *ringReader) error {
 	r.mu.Lock()
 	if r.all[ring] == one {
 		delete(r.all, ring)
 		delete(r.waiting, ring)
 	}
 	r.mu.Unlock()
-	return one.Close()
+	return errors.Join(one.bell.close(), one.Close()) // the bell looks into the ring
 }
 
 func (r *readers) close() {
@@ -326,14 +351,13 @@ func (a *acks) tell() error {
 	return nil
 }
 
-func drain(r *ringbuf.Reader, a *acks, fn func(Record)) error {
+func drain(r *ringReader, a *acks, fn func(Record)) error {
 	var (
 		raw   ringbuf.Record
 		clock bootClock
 		tick  = tickIdle
 		seen  int
 	)
-	r.SetDeadline(time.Now().Add(tick))
 	for {
 		err := r.ReadInto(&raw)
 		if errors.Is(err, ringbuf.ErrFlushed) {
@@ -349,7 +373,7 @@ func drain(r *ringbuf.Reader, a *acks, fn func(Record)) error {
 				tick = tickBusy
 			}
 			seen = 0
-			r.SetDeadline(time.Now().Add(tick))
+			r.bell.wait(tick, func() bool { return r.AvailableBytes() > 0 })
 			continue
 		}
 		if err != nil {

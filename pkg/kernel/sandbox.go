@@ -183,9 +183,6 @@ func (s *Sandbox) linkOne(h hookInfo, p *ebpf.Program) error {
 // the shelf: another one of the same id has its own.
 func (s *Sandbox) kept(name string) string { return fmt.Sprintf("%d-%d-%s", s.id, s.place, name) }
 
-// link opens the sandbox's link of a hook. The caller closes it.
-func (s *Sandbox) link(h hookInfo) (link.Link, error) { return s.fence.shelf.link(s.kept(h.name)) }
-
 // register makes the sandbox's records and processes known.
 func (s *Sandbox) register(st State) error {
 	if err := s.fence.ensureRate(s.id); err != nil {
@@ -284,14 +281,17 @@ func (s *Sandbox) adoptLink(h hookInfo, p *ebpf.Program) error {
 		return err
 	}
 	defer l.Close()
-	if st := s.judgeLink(h, l); !st.OK && !st.stale {
+	if err := s.fence.shelf.put(s.kept(h.name), l); err != nil {
+		return err
+	}
+	if st := s.checkLink(h); !st.OK && !st.stale {
 		return errors.New(st.Detail)
 	} else if st.stale {
 		if err := l.Update(p); err != nil {
 			return fmt.Errorf("update: %w", err)
 		}
 	}
-	return s.fence.shelf.put(s.kept(h.name), l)
+	return nil
 }
 
 // ID returns the sandbox's id.

@@ -58,21 +58,73 @@ func (s *shelf) put(name string, o any) error {
 	if !ok {
 		return fmt.Errorf("keep %s: %T has no descriptor", name, o)
 	}
-	path, err := unix.BytePtrFromString(s.path(name))
-	if err != nil {
-		return err
-	}
-	attr := struct { // union bpf_attr of BPF_OBJ_PIN
-		path      uint64
-		fd, flags uint32
-	}{path: uint64(uintptr(unsafe.Pointer(path))), fd: uint32(obj.FD())}
-	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_PIN, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	runtime.KeepAlive(path)
+	_, err := s.call(unix.BPF_OBJ_PIN, name, obj.FD())
 	runtime.KeepAlive(o)
-	if errno != 0 {
-		return fmt.Errorf("keep %s: %w", name, errno)
+	if err != nil {
+		return fmt.Errorf("keep %s: %w", name, err)
 	}
 	return nil
+}
+
+// call is BPF_OBJ_PIN or BPF_OBJ_GET.
+func (s *shelf) call(command uintptr, name string, fd int) (int, error) {
+	path, err := unix.BytePtrFromString(s.path(name))
+	if err != nil {
+		return -1, err
+	}
+	attr := struct { // of union bpf_attr
+		path      uint64
+		fd, flags uint32
+	}{path: uint64(uintptr(unsafe.Pointer(path))), fd: uint32(fd)}
+	r, _, errno := unix.Syscall(unix.SYS_BPF, command, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	runtime.KeepAlive(path)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(r), nil
+}
+
+// attachment is what the kernel says a link connects; 0 for a cgroup or a
+// namespace that is gone or is none.
+type attachment struct {
+	program ebpf.ProgramID
+	cgroup  uint64
+	netns   uint32
+}
+
+// attachment asks for a link that was put here. It is asked for nine a sandbox in
+// every look at it, and the library's way of opening a link costs several times
+// as much.
+func (s *shelf) attachment(name string) (attachment, error) {
+	fd, err := s.call(unix.BPF_OBJ_GET, name, 0)
+	if err != nil {
+		return attachment{}, err
+	}
+	defer unix.Close(fd)
+	var info struct { // struct bpf_link_info of cgroups and of namespaces (5.8)
+		kind, id, program, _ uint32
+		target               uint64
+		_                    [64]byte
+	}
+	attr := struct { // of union bpf_attr
+		fd, size uint32
+		info     uint64
+	}{uint32(fd), uint32(unsafe.Sizeof(info)), uint64(uintptr(unsafe.Pointer(&info)))}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	runtime.KeepAlive(&info)
+	if errno != 0 {
+		return attachment{}, errno
+	}
+	a := attachment{program: ebpf.ProgramID(info.program)}
+	switch info.kind {
+	case unix.BPF_LINK_TYPE_CGROUP:
+		a.cgroup = info.target
+	case unix.BPF_LINK_TYPE_NETNS:
+		a.netns = *(*uint32)(unsafe.Pointer(&info.target)) // the attach type follows
+	default:
+		return attachment{}, fmt.Errorf("it is a link of kind %d", info.kind)
+	}
+	return a, nil
 }
 
 // link opens a link that was put here. The caller closes it.

@@ -19,7 +19,7 @@ func detachHook(t *testing.T, s *Sandbox, want Hook) {
 		if h.hook != want {
 			continue
 		}
-		l, err := s.link(h)
+		l, err := s.fence.shelf.link(s.kept(h.name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func TestReplacedLinkIsSeen(t *testing.T) {
 		}
 	}()
 	h := r.box.set[0]
-	theirs, err := other.link(h)
+	theirs, err := r.fence.shelf.link(other.kept(h.name))
 	if err != nil {
 		t.Fatal(err)
 	}

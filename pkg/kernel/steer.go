@@ -206,28 +206,18 @@ func setListeners(m *ebpf.Map, l SteerListeners) error {
 
 func (s *Sandbox) checkSteeringLocked() LinkStatus {
 	out := LinkStatus{Name: pinSteer}
-	l, err := s.fence.shelf.link(s.kept(pinSteer))
-	if err != nil {
+	a, err := s.fence.shelf.attachment(s.kept(pinSteer))
+	switch {
+	case err != nil:
 		out.Detail = err.Error()
-		return out
-	}
-	defer l.Close()
-	info, err := l.Info()
-	if err != nil {
-		out.Detail = err.Error()
-		return out
-	}
-	ns := info.NetNs()
-	if ns == nil || ns.NetnsInode == 0 {
+	case a.netns == 0:
 		out.Detail = "the network namespace is gone"
-		return out
+	case a.program != s.steer.prog:
+		out.Detail = fmt.Sprintf("runs %s instead of program %d", describeProgram(a.program), s.steer.prog)
+	default:
+		out.OK, out.NetNS = true, a.netns
+		out.Detail = fmt.Sprintf("program %d on namespace %d", a.program, a.netns)
 	}
-	if info.Program != s.steer.prog {
-		out.Detail = fmt.Sprintf("runs %s instead of program %d", describeProgram(info.Program), s.steer.prog)
-		return out
-	}
-	out.OK, out.NetNS = true, ns.NetnsInode
-	out.Detail = fmt.Sprintf("program %d on namespace %d", info.Program, ns.NetnsInode)
 	return out
 }
 

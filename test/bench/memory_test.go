@@ -48,7 +48,8 @@ func BenchmarkMemory(b *testing.B) {
 // proportional shares of all processes (its own, and the node's), of the kernel's
 // own memory, and of what is no longer available on the machine; the last two
 // have in them whatever else runs. Their number is RINGFENCE_BENCH_SANDBOXES, or
-// 100; with a thousand it takes minutes, and more than 27,000 descriptors.
+// 100; with a thousand it takes minutes, and 18,768 descriptors in the keeper
+// (sandbox.Room).
 func BenchmarkIdle(b *testing.B) {
 	sandboxes := 100
 	if s := os.Getenv("RINGFENCE_BENCH_SANDBOXES"); s != "" {

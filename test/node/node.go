@@ -216,6 +216,8 @@ func (n *Node) await(t testing.TB) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+	_ = n.cmd.Process.Signal(syscall.SIGQUIT) // where it hangs comes into its log, if it does
+	time.Sleep(time.Second)
 	t.Fatalf("the daemon did not come up:\n%s", n.Log())
 }
 

@@ -172,8 +172,8 @@ var sections = []section{
 		title: "Idle sandboxes",
 		text: "What each of a hundred idle detached sandboxes takes in MB: the growth of the proportional shares of all processes, those of the node\n" +
 			"included; of the kernel's own memory (slab, stacks, page tables, per-CPU); and what is less available on the machine. The last two have\n" +
-			"in them whatever else ran. More of them by hand: `RINGFENCE_BENCH_SANDBOXES=1000`; each takes 27 descriptors in the keeper and 20 in the gateway.\n" +
-			"Seen with 700, as many as a limit of 20,000 descriptors allows, beside other work: 1.6 processes, 1.6 kernel, 2.9 not available.",
+			"in them whatever else ran. A thousand by hand: `RINGFENCE_BENCH_SANDBOXES=1000`; each takes 17 descriptors in the keeper and 10 in the gateway.\n" +
+			"A thousand on 2026-11-30, beside other work: 1.5 processes, 1.6 kernel; an init 0.66, 0.69 the largest; keeper 201, gateway 70 in all.",
 		pkg: "./test/bench", bench: "^BenchmarkIdle$", flags: []string{"-benchtime", "3x"},
 		tables: [][]column{
 			{{"processes MB", "processes-MB"}, {"kernel MB", "kernel-MB"}, {"not available MB", "taken-MB"}},
