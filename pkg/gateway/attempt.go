@@ -50,9 +50,7 @@ func (a *attempt) serve() step {
 			a.s.asking(nil)
 			return st
 		}
-		st = a.answer()
-		a.s.asking(nil)
-		return st
+		return a.answer()
 	}
 }
 
@@ -121,9 +119,8 @@ func (a *attempt) ask() (again bool, st step) {
 	k.wire.hold()
 	_, err := k.Write(a.bufs.out)
 	k.wire.unhold()
-	wait, have := grace, 0
+	have := 0
 	for err == nil {
-		_ = k.SetReadDeadline(time.Now().Add(wait))
 		var n int
 		n, err = k.Read(a.bufs.in[have:])
 		have += n
@@ -140,7 +137,7 @@ func (a *attempt) ask() (again bool, st step) {
 			}
 			err = nil
 		case isTimeout(err):
-			if wait = watch; s.clientLeft() {
+			if s.goesOn(); s.clientLeft() {
 				return false, a.toServer(&begun{kept: k, read: append([]byte(nil), a.got...)})
 			}
 			err = nil
@@ -169,6 +166,7 @@ func (a *attempt) answer() step {
 	} else {
 		left, err = a.length(out)
 	}
+	s.asking(nil) // before anybody else has the connection
 	s.in = s.in[a.total:]
 	s.told(a.d, k.peer, a.in, err != nil, left)
 	switch {
@@ -294,11 +292,12 @@ func framed(buf []byte, n int, done bool) []byte {
 // more reads what comes next of a body, for as long as the client is there.
 func (a *attempt) more(body io.Reader, p []byte) (int, error) {
 	for {
-		_ = a.k.SetReadDeadline(time.Now().Add(watch))
 		n, err := body.Read(p)
-		switch {
-		case n > 0:
+		if n > 0 {
+			a.s.goesOn()
 			return n, nil
+		}
+		switch {
 		case err == io.EOF:
 			return 0, io.ErrUnexpectedEOF
 		case err == nil:
@@ -306,6 +305,7 @@ func (a *attempt) more(body io.Reader, p []byte) (int, error) {
 		case !isTimeout(err) || a.s.clientLeft():
 			return 0, err
 		}
+		a.s.goesOn()
 	}
 }
 

@@ -171,7 +171,8 @@ type Gateway struct {
 	buffers      lender
 	straightIn   inPool
 	straightBufs sync.Pool // of *straightBufs
-	onlyServer   bool      // tests: nothing is served straight
+	watcher      watcher
+	onlyServer   bool // tests: nothing is served straight
 	pipes        pipes
 
 	// mu guards what follows.

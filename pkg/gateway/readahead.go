@@ -74,7 +74,7 @@ func (c *readAhead) read(p []byte) (int, error) {
 		}
 	}
 	if len(c.rest) == 0 {
-		if !c.much || len(p) >= chunk {
+		if !c.much || len(p) >= chunk/2 {
 			n, err := c.Conn.Read(p)
 			c.much = n == len(p)
 			return n, err

@@ -31,8 +31,9 @@ type straight struct {
 	hc     *httpConn
 	c      net.Conn // hc, or TLS on it
 	to     destination
-	site   string // what URLs begin with
-	served bool   // a request, so that the client may be waited for longer
+	site   string    // what URLs begin with
+	served bool      // a request, so that the client may be waited for longer
+	until  time.Time // deadline of reading from c
 
 	buf []byte // of what the client sends
 	in  []byte // the part of buf that is not served yet
@@ -51,6 +52,8 @@ type straight struct {
 	fresh bool  // it is the first one
 	up    *kept // answers a request
 	dead  bool  // the flow was killed
+	// See watcher.
+	waited, interrupted bool
 }
 
 const (
@@ -59,7 +62,6 @@ const (
 	// grace is how long a request or an answer may be incomplete before it is
 	// looked at what keeps it: work for the HTTP server, or a client that left.
 	grace = 100 * time.Millisecond
-	watch = 250 * time.Millisecond
 )
 
 // serveStraight returns what the HTTP server has to go on with; nil: the
@@ -79,6 +81,8 @@ func (f *flow) serveStraight(hc *httpConn, c net.Conn) net.Conn {
 	defer context.AfterFunc(f.ctx, s.kill)()
 	f.straight.Store(s)
 	defer f.straight.Store(nil)
+	f.sb.g.watcher.add(s)
+	defer f.sb.g.watcher.remove(s)
 	s.buf = f.sb.g.straightIn.get()
 	defer func() { f.sb.g.straightIn.put(s.buf) }()
 	for {
@@ -152,7 +156,10 @@ func (s *straight) kill() {
 func (s *straight) asking(k *kept) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.up = k
+	if s.interrupted && s.up != nil {
+		_ = s.up.SetReadDeadline(time.Time{})
+	}
+	s.up, s.waited, s.interrupted = k, false, false
 	return !s.dead
 }
 
@@ -165,7 +172,7 @@ func (s *straight) endIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.idle && (!s.fresh || time.Since(s.f.start) > freshTime) {
-		_ = s.c.SetReadDeadline(time.Unix(1, 0))
+		_ = s.c.SetReadDeadline(past)
 	}
 }
 
@@ -229,7 +236,7 @@ func (s *straight) request() (n int, st step) {
 			}
 			wait = min(grace, limits.Header)
 		}
-		_ = s.c.SetReadDeadline(time.Now().Add(wait))
+		s.within(wait)
 		if !s.rests(len(s.in) == 0) {
 			return 0, over
 		}
@@ -243,6 +250,17 @@ func (s *straight) request() (n int, st step) {
 			return 0, over
 		}
 	}
+}
+
+// within bounds the next read. Moving a deadline costs more than the read, so
+// that it may come up to a quarter early.
+func (s *straight) within(wait time.Duration) {
+	now := time.Now()
+	if left := s.until.Sub(now); left <= wait && left > wait-wait/4 {
+		return
+	}
+	s.until = now.Add(wait)
+	_ = s.c.SetReadDeadline(s.until)
 }
 
 // read reads once. What is not served yet moves to the beginning of the buffer.
