@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -73,34 +74,29 @@ type diagSock struct {
 // the last would silently move them to another port, and egress judges their
 // packets anyway.
 // A flow that ends by itself meanwhile is no error. The clients see
-// ECONNABORTED.
+// ECONNABORTED. On [ErrSocketHeld] the rest is left as it is.
 func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
-	fd, err := diagSocket(netnsFD)
+	return destroyFlows(netnsFD, new(atomic.Bool), match)
+}
+
+// destroyFlows does it in a turn of held.
+func destroyFlows(netnsFD int, held *atomic.Bool, match func(Flow) bool) (int, error) {
+	d, err := newDiagTurn(netnsFD, held)
 	if err != nil {
 		return 0, fmt.Errorf("destroy flows: %w", err)
 	}
-	defer unix.Close(fd)
+	defer d.close()
 	var (
 		n    int
 		errs []error
 	)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		for _, proto := range []uint8{ProtoTCP, ProtoUDP} {
-			msgs, err := diagDump(fd, family, proto, connectedStates(proto))
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			for _, m := range msgs {
-				if !match(m.flow(proto)) {
-					continue
-				}
-				switch err := diagDestroy(fd, m.diagMsg, proto); {
-				case err == nil:
-					n++
-				case !errors.Is(err, unix.ENOENT):
-					errs = append(errs, err)
-				}
+			one, err := d.destroy(family, proto, match)
+			n += one
+			errs = append(errs, err)
+			if errors.Is(err, ErrSocketHeld) {
+				return n, fmt.Errorf("destroy flows: %w", errors.Join(errs...))
 			}
 		}
 	}
@@ -108,6 +104,30 @@ func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
 		return n, fmt.Errorf("destroy flows: %w", err)
 	}
 	return n, nil
+}
+
+// destroy ends those of one kind.
+func (d *diagTurn) destroy(family, proto uint8, match func(Flow) bool) (n int, err error) {
+	msgs, err := within(d, func(fd int) ([]diagSock, error) { return diagDump(fd, family, proto, connectedStates(proto)) })
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, m := range msgs {
+		if !match(m.flow(proto)) {
+			continue
+		}
+		_, err := within(d, func(fd int) (struct{}, error) { return struct{}{}, diagDestroy(fd, m.diagMsg, proto) })
+		switch {
+		case err == nil:
+			n++
+		case errors.Is(err, ErrSocketHeld):
+			return n, errors.Join(append(errs, err)...)
+		case !errors.Is(err, unix.ENOENT):
+			errs = append(errs, err)
+		}
+	}
+	return n, errors.Join(errs...)
 }
 
 // diagSocket opens a netlink socket in the namespace. The socket stays there;
@@ -175,15 +195,15 @@ const tcpListen = 1 << 10
 
 // listeners are the TCP ports of a namespace on which somebody of the given
 // cgroups listens.
-func listeners(netnsFD int, cgroups map[uint64]bool) (map[uint16]bool, error) {
-	fd, err := diagSocket(netnsFD)
+func listeners(netnsFD int, held *atomic.Bool, cgroups map[uint64]bool) (map[uint16]bool, error) {
+	d, err := newDiagTurn(netnsFD, held)
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	defer d.close()
 	out := map[uint16]bool{}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		msgs, err := diagDump(fd, family, ProtoTCP, tcpListen)
+		msgs, err := within(d, func(fd int) ([]diagSock, error) { return diagDump(fd, family, ProtoTCP, tcpListen) })
 		if err != nil {
 			return nil, err
 		}
