@@ -347,7 +347,8 @@ func (f *Fence) unredirect(id uint32) error {
 		defer pinned.Close()
 		m = pinned
 	}
-	keys, err := keysWhere(m, func(k *bpf.RedirectRfRedirectKey, _ *bpf.RedirectRfRedirect) bool { return k.Sandbox == id })
+	// Whatever the values are: another build of this layout may have longer ones.
+	keys, err := keysByOne(m, func(k *bpf.RedirectRfRedirectKey, _ *[]byte) bool { return k.Sandbox == id })
 	if err != nil {
 		return fmt.Errorf("listeners of sandbox %d: %w", id, err)
 	}
