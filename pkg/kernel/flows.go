@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -73,34 +74,30 @@ type diagSock struct {
 // the last would silently move them to another port, and egress judges their
 // packets anyway.
 // A flow that ends by itself meanwhile is no error. The clients see
-// ECONNABORTED. The error is [ErrNoDestroy] where the kernel has no way to do it.
+// ECONNABORTED. The error is [ErrNoDestroy] where the kernel has no way to do it;
+// on [ErrSocketHeld] the rest is left as it is.
 func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
-	d, err := openDiag(netnsFD)
+	return destroyFlows(netnsFD, new(atomic.Bool), match)
+}
+
+// destroyFlows does it in a turn of held.
+func destroyFlows(netnsFD int, held *atomic.Bool, match func(Flow) bool) (int, error) {
+	d, err := newDiagTurn(netnsFD, held)
 	if err != nil {
 		return 0, fmt.Errorf("destroy flows: %w", err)
 	}
-	defer d.Close()
+	defer d.close()
 	var (
 		n    int
 		errs []error
 	)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		for _, proto := range []uint8{ProtoTCP, ProtoUDP} {
-			msgs, err := d.dump(family, proto, connectedStates(proto))
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			for _, m := range msgs {
-				if !match(m.flow(proto)) {
-					continue
-				}
-				switch err := d.destroy(m.diagMsg, proto); {
-				case err == nil:
-					n++
-				case !errors.Is(err, unix.ENOENT):
-					errs = append(errs, err)
-				}
+			one, err := d.destroy(family, proto, match)
+			n += one
+			errs = append(errs, err)
+			if errors.Is(err, ErrSocketHeld) {
+				return n, fmt.Errorf("destroy flows: %w", errors.Join(errs...))
 			}
 		}
 	}
@@ -108,6 +105,30 @@ func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
 		return n, fmt.Errorf("destroy flows: %w", err)
 	}
 	return n, nil
+}
+
+// destroy ends those of one kind.
+func (d *diagTurn) destroy(family, proto uint8, match func(Flow) bool) (n int, err error) {
+	msgs, err := within(d, func(q *diag) ([]diagSock, error) { return q.dump(family, proto, connectedStates(proto)) })
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, m := range msgs {
+		if !match(m.flow(proto)) {
+			continue
+		}
+		_, err := within(d, func(q *diag) (struct{}, error) { return struct{}{}, q.destroy(m.diagMsg, proto) })
+		switch {
+		case err == nil:
+			n++
+		case errors.Is(err, ErrSocketHeld):
+			return n, errors.Join(append(errs, err)...)
+		case !errors.Is(err, unix.ENOENT):
+			errs = append(errs, err)
+		}
+	}
+	return n, errors.Join(errs...)
 }
 
 // diag asks one namespace about its sockets, one question at a time.
@@ -190,15 +211,15 @@ const tcpListen = 1 << 10
 
 // listeners are the TCP ports of a namespace on which somebody of the given
 // cgroups listens.
-func listeners(netnsFD int, cgroups map[uint64]bool) (map[uint16]bool, error) {
-	d, err := openDiag(netnsFD)
+func listeners(netnsFD int, held *atomic.Bool, cgroups map[uint64]bool) (map[uint16]bool, error) {
+	d, err := newDiagTurn(netnsFD, held)
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close()
+	defer d.close()
 	out := map[uint16]bool{}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		msgs, err := d.dump(family, ProtoTCP, tcpListen)
+		msgs, err := within(d, func(q *diag) ([]diagSock, error) { return q.dump(family, ProtoTCP, tcpListen) })
 		if err != nil {
 			return nil, err
 		}

@@ -94,6 +94,8 @@ func (a attempt) dispatch() result {
 		return a.keep(unix.SOCK_DGRAM)
 	case "open-listener", "open-bound":
 		return a.keepListener()
+	case "hold-lock":
+		return a.holdLock()
 	case "echo":
 		return a.echo()
 	case "await":

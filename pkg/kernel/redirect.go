@@ -347,7 +347,8 @@ func (f *Fence) unredirect(id uint32) error {
 		defer pinned.Close()
 		m = pinned
 	}
-	keys, err := keysWhere(m, func(k *bpf.RedirectRfRedirectKey, _ *bpf.RedirectRfRedirect) bool { return k.Sandbox == id })
+	// Whatever the values are: another build of this layout may have longer ones.
+	keys, err := keysByOne(m, func(k *bpf.RedirectRfRedirectKey, _ *[]byte) bool { return k.Sandbox == id })
 	if err != nil {
 		return fmt.Errorf("listeners of sandbox %d: %w", id, err)
 	}
@@ -371,7 +372,8 @@ func (s *Sandbox) Gone() bool { return !s.cg.alive() }
 
 // EndOlder ends every connected socket of the cgroup, and of those below it,
 // that does not go to one of the given listeners, and returns how many: what
-// was open before the fence. With open loopback, connections on it stay.
+// was open before the fence. With open loopback, connections on it stay. The
+// errors are those of [Sandbox.EndDenied].
 func (s *Sandbox) EndOlder(netnsFD int, l Listening) (int, error) {
 	own, err := s.cgroups()
 	if err != nil {
@@ -382,7 +384,7 @@ func (s *Sandbox) EndOlder(netnsFD int, l Listening) (int, error) {
 		ours[l.UDP4[i]], ours[l.UDP6[i]] = true, true
 	}
 	loopback := s.State().Flags&FlagLoopback != 0
-	n, err := s.fence.DestroyFlows(netnsFD, func(f Flow) bool {
+	n, err := destroyFlows(netnsFD, &s.held, func(f Flow) bool {
 		if !own[f.Cgroup] {
 			return false
 		}

@@ -25,6 +25,8 @@ var relaying = map[string]func(attempt) result{
 	"gateway-late":       attempt.answerLate,
 	"gateway-heard":      attempt.countHeard,
 	"questions":          attempt.questions,
+	"questions-kept":     attempt.questionsKept,
+	"question-again":     attempt.questionAgain,
 	"question-bound":     attempt.questionBound,
 	"question-device":    attempt.questionOnDevice,
 	"question-segments":  attempt.questionInSegments,
@@ -162,6 +164,37 @@ func (a attempt) questions() result {
 		}
 	}
 	return hear(fd, len(list))
+}
+
+// questionsKept connects a socket to the first address, asks each other one, and
+// keeps it; it says the number of the descriptor.
+func (a attempt) questionsKept() result {
+	list := strings.Fields(a.Addr)
+	sa, family := sockaddr(list[0])
+	fd, err := open(family, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return fail("socket", err)
+	}
+	kept[0] = fd
+	if err := unix.Connect(fd, sa); err != nil {
+		return fail("connect", err)
+	}
+	for _, to := range list[1:] {
+		sa, _ := sockaddr(to)
+		if err := unix.Sendto(fd, []byte("for "+to), 0, sa); err != nil {
+			return fail("send", err)
+		}
+	}
+	return result{Reply: fmt.Sprint(fd)}
+}
+
+// questionAgain sends from the kept socket to one more.
+func (a attempt) questionAgain() result {
+	sa, _ := sockaddr(a.Addr)
+	if err := unix.Sendto(kept[0], []byte("q"), 0, sa); err != nil {
+		return fail("send", err)
+	}
+	return result{}
 }
 
 // hear says who answered what, one line each.

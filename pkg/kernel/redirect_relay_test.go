@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -112,6 +113,58 @@ func TestAdoptedDatagramsToMany(t *testing.T) {
 	r := p.in.try(attempt{Op: "connect-then-sends", Addr: "192.0.2.1:9000 192.0.2.2:9000 192.0.2.3:9000"})
 	if want := fmt.Sprintf("192.0.2.1:9000 gateway 192.0.2.1:9000 for %d: connected", testSandbox); r.Reply != want {
 		t.Errorf("connected, and sends to others: %q %v at %s, want %q", r.Reply, r.Errno, r.Step, want)
+	}
+}
+
+// A place that was silent for two minutes is another's, unless the socket is
+// connected by it.
+func TestAdoptedDatagramPlaceIsUsedAgain(t *testing.T) {
+	p := relayPod(t, 0)
+	var list []string
+	for i := range Relays {
+		list = append(list, fmt.Sprintf("192.0.2.%d:9000", i+1))
+	}
+	r := p.in.try(attempt{Op: "questions-kept", Addr: strings.Join(list, " ")})
+	fd, err := strconv.Atoi(r.Reply)
+	if err != nil {
+		t.Fatalf("%+v", r)
+	}
+	const one, another = "192.0.2.100:9000", "192.0.2.101:9000"
+	if r := p.in.try(attempt{Op: "question-again", Addr: one}); r.Errno != errnoFor(unix.EACCES) {
+		t.Fatalf("all places are in use: %v at %s", r.Errno, r.Step)
+	}
+	sock := p.socketsOf(p.in.cmd.Process.Pid, []int{fd})[0]
+	var places bpf.RedirectRfRelays
+	silent := func(which ...int) {
+		t.Helper()
+		if err := p.fence.redirect.relays.Lookup(uint32(sock.Fd()), &places); err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range which {
+			places.To[i].UsedNs = 1
+		}
+		if err := p.fence.redirect.relays.Put(uint32(sock.Fd()), places); err != nil {
+			t.Fatal(err)
+		}
+	}
+	silent(0, 5)
+	before := places.To[5].Number
+	if r := p.in.try(attempt{Op: "question-again", Addr: one}); r.Errno != 0 {
+		t.Fatalf("a silent place: %v at %s", r.Errno, r.Step)
+	}
+	silent()
+	if now := places.To[5]; now.Number == before || now.Taken != 0 || netip.AddrFrom16(now.Asked.Addr).Unmap().String() != "192.0.2.100" {
+		t.Errorf("the silent place: %+v", now)
+	}
+	if slices.Contains(p.numbers(), before) {
+		t.Error("the number from before stands for something")
+	}
+	silent(0)
+	if r := p.in.try(attempt{Op: "question-again", Addr: another}); r.Errno != errnoFor(unix.EACCES) {
+		t.Errorf("only the connected place is silent: %v at %s", r.Errno, r.Step)
+	}
+	if r := p.in.try(attempt{Op: "say"}); r.Errno != 0 || !strings.HasPrefix(r.Reply, "gateway 192.0.2.1:9000 ") {
+		t.Errorf("connected: %q %v at %s", r.Reply, r.Errno, r.Step)
 	}
 }
 

@@ -32,7 +32,9 @@ func canDestroy(err error) error {
 // and whose peer is the sandbox. A connect that was let through just before
 // the switch may show only after this call; its packets are dropped, and a
 // second call ends it. more says that there were more than are ended by one
-// call. The error is [ErrNoDestroy] where the kernel has no way to do it.
+// call. The error is [ErrNoDestroy] where the kernel has no way to do it, and
+// [ErrSocketHeld] where a process has its socket locked: then further calls
+// return it at once until the kernel comes back.
 func (s *Sandbox) EndDenied(netnsFD int) (n int, more bool, err error) {
 	return s.endDenied(netnsFD, mostEnded)
 }
@@ -51,11 +53,11 @@ func (s *Sandbox) endDenied(netnsFD, most int) (n int, more bool, err error) {
 	}
 	var serves map[uint16]bool // ports whose connections others began
 	if s.State().Flags&FlagInbound != 0 {
-		if serves, err = listeners(netnsFD, own); err != nil {
+		if serves, err = listeners(netnsFD, &s.held, own); err != nil {
 			return 0, false, fmt.Errorf("end flows of sandbox %d: %w", s.id, err)
 		}
 	}
-	n, err = s.fence.DestroyFlows(netnsFD, func(f Flow) bool {
+	n, err = destroyFlows(netnsFD, &s.held, func(f Flow) bool {
 		if !own[f.Cgroup] || f.Proto == ProtoTCP && serves[f.Src.Port()] {
 			return false
 		}

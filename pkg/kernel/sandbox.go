@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -50,6 +51,8 @@ type Sandbox struct {
 	// running says that the processes are not the keeper's: they were there
 	// before the fence and may have cgroups below theirs.
 	running bool
+
+	held atomic.Bool // ending a flow has not come back from the kernel
 
 	mu    sync.Mutex // guards what follows
 	state State

@@ -73,15 +73,34 @@ func (s *Sandbox) endDenied() (more bool, err error) {
 	if n > 0 {
 		s.m.o.Logger.Info("flows that policy denies now were ended", "sandbox", s.Record.ID, "revision", s.View().Snapshot().Revision(), "flows", n)
 	}
+	if errors.Is(err, kernel.ErrSocketHeld) {
+		s.tellHeld(err)
+		return true, nil
+	}
 	if err != nil {
 		return false, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.heldTold = false
 	if last && !left && s.closed.Equal(closed) { // what was closed meanwhile is looked for anew
 		s.closed = time.Time{}
 	}
 	return !s.closed.IsZero(), nil
+}
+
+// tellHeld says once that flows cannot be ended because of a process that keeps
+// a socket locked. Nobody waits for it: what policy denies to them is dropped.
+func (s *Sandbox) tellHeld(err error) {
+	s.mu.Lock()
+	told := s.heldTold
+	s.heldTold = true
+	s.mu.Unlock()
+	if told {
+		return
+	}
+	s.recordWeak("held-socket", "flows that policy denies now cannot be ended: a process keeps one of its sockets locked", err.Error(), "end the process that sends memory which it never gives (userfaultfd, FUSE)")
+	s.m.o.Logger.Error("flows that policy denies now cannot be ended, and are tried again", "sandbox", s.Record.ID, "error", err)
 }
 
 // network opens the sandbox's network namespace; nil when it is gone. Another

@@ -88,6 +88,7 @@ type Sandbox struct {
 	powersFrom int             // the same, for what they may do
 	hung       *hand           // the thread of a look that did not come back
 	members    map[int]Process // those that were seen in the cgroup; only the look under way uses it
+	heldTold   bool            // that a process keeps a socket locked, see revoke.go
 	closed     time.Time       // when a switch last closed something that may be open still; see revoke.go
 	why        string          // for what the keeper ended it, "" if it did not
 
