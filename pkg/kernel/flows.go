@@ -350,8 +350,13 @@ func probeSockDestroy() error {
 	if err != nil {
 		return err
 	}
-	d := newDiag(fd)
-	defer d.Close()
+	t := &diagTurn{diag: newDiag(fd), held: new(atomic.Bool)}
+	defer t.close()
+	_, err = within(t, func(q *diag) (struct{}, error) { return struct{}{}, q.probeDestroy() })
+	return err
+}
+
+func (d *diag) probeDestroy() error {
 	for _, proto := range []uint8{ProtoTCP, ProtoUDP} {
 		err := diagSend(d, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, diagReq{Family: unix.AF_INET, Proto: proto})
 		if err == nil {

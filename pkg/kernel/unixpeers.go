@@ -5,6 +5,7 @@ package kernel
 import (
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,28 +36,35 @@ type unixMsg struct {
 // UnixPeers says of each connected unix socket that was made in a network
 // namespace which socket is at its other end, by their inodes: 0 for one that
 // has none, because it was closed or nobody has accepted it yet.
-func UnixPeers(netnsFD int) (map[uint64]uint64, error) {
-	d, err := openDiag(netnsFD)
+// It is refused with [ErrSocketHeld] as long as one before it, of the same held,
+// is under way in the kernel.
+func UnixPeers(netnsFD int, held *atomic.Bool) (map[uint64]uint64, error) {
+	d, err := newDiagTurn(netnsFD, held)
 	if err != nil {
 		return nil, fmt.Errorf("list unix sockets: %w", err)
 	}
-	defer d.Close()
-	req := unixReq{Family: unix.AF_UNIX, States: ^uint32(0), Show: unixShowPeer}
-	if err := diagSend(d, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, req); err != nil {
+	defer d.close()
+	peers, err := within(d, func(q *diag) (map[uint64]uint64, error) { return q.unixPeers() })
+	if err != nil {
 		return nil, fmt.Errorf("list unix sockets: %w", err)
 	}
+	return peers, nil
+}
+
+func (d *diag) unixPeers() (map[uint64]uint64, error) {
+	req := unixReq{Family: unix.AF_UNIX, States: ^uint32(0), Show: unixShowPeer}
+	if err := diagSend(d, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, req); err != nil {
+		return nil, err
+	}
 	out := map[uint64]uint64{}
-	err = d.messages(func(body []byte) error {
+	err := d.messages(func(body []byte) error {
 		inode, peer, connected, err := unixPeer(body)
 		if connected {
 			out[inode] = peer
 		}
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list unix sockets: %w", err)
-	}
-	return out, nil
+	return out, err
 }
 
 // unixPeer reads one message of the list.

@@ -5,6 +5,7 @@ package kernel
 import (
 	"os"
 	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +34,7 @@ func TestUnixPeers(t *testing.T) {
 			t.Fatal(err)
 		}
 		a, b := inodeOf(t, pair[0]), inodeOf(t, pair[1])
-		peers, err := UnixPeers(int(ns.Fd()))
+		peers, err := UnixPeers(int(ns.Fd()), new(atomic.Bool))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +42,7 @@ func TestUnixPeers(t *testing.T) {
 			t.Errorf("type %d: the ends %d and %d have the peers %d and %d", typ, a, b, peers[a], peers[b])
 		}
 		unix.Close(pair[1])
-		if peers, err = UnixPeers(int(ns.Fd())); err != nil || peers[a] != 0 {
+		if peers, err = UnixPeers(int(ns.Fd()), new(atomic.Bool)); err != nil || peers[a] != 0 {
 			t.Errorf("type %d: the peer is closed: %d, %v", typ, peers[a], err)
 		}
 		unix.Close(pair[0])
@@ -51,7 +52,7 @@ func TestUnixPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(alone)
-	peers, err := UnixPeers(int(ns.Fd()))
+	peers, err := UnixPeers(int(ns.Fd()), new(atomic.Bool))
 	if _, connected := peers[inodeOf(t, alone)]; connected || err != nil {
 		t.Errorf("a socket that is not connected has a peer, %v", err)
 	}

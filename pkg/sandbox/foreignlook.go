@@ -93,7 +93,7 @@ func (s *Sandbox) lookAtForeign(b bounds) (Sighting, error) {
 		return Sighting{}, err
 	}
 	defer h.close()
-	l := looseLook{number: s.Record.Number, unix: s.Record.Unix, pids: pids, hand: h, bounds: b, seen: map[uint64]bool{}}
+	l := looseLook{number: s.Record.Number, unix: s.Record.Unix, pids: pids, hand: h, held: &s.m.unlisted, bounds: b, seen: map[uint64]bool{}}
 	s.mu.Lock()
 	before, first := s.sighting, s.lookFrom
 	s.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,7 +130,7 @@ print("ready", flush=True)
 time.sleep(1000)
 `)
 	places := make(chan struct{}, 1)
-	l := &looseLook{pids: []int{pid}, hand: handOf(t, places), bounds: newBounds(), seen: map[uint64]bool{}}
+	l := &looseLook{pids: []int{pid}, hand: handOf(t, places), held: new(atomic.Bool), bounds: newBounds(), seen: map[uint64]bool{}}
 	returns(t, "the look", func() {
 		if done, err := l.all(l.pids); done != 0 || err != nil {
 			t.Errorf("%d done, %v", done, err)

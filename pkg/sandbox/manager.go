@@ -135,6 +135,7 @@ type Manager struct {
 
 	looks    chan struct{} // looks at adopted processes that are under way
 	hands    chan struct{} // their threads, and those that hang
+	unlisted atomic.Bool   // the kernel does not come back with a list of unix sockets
 	adopting sync.Mutex    // one adoption of running processes at a time: two of one cgroup would share its state
 
 	filterMu sync.Mutex // guards filters; compiling takes a while
@@ -207,7 +208,8 @@ func (m *Manager) reserve(s *Sandbox) error {
 	if m.closed {
 		return errors.New("the daemon is stopping")
 	}
-	if err := noRoom(len(m.reserved)); err != nil {
+	adopted := m.adoptedLocked()
+	if err := noRoom(len(m.reserved)-adopted, adopted, s.Record.Foreign != nil); err != nil {
 		return err
 	}
 	for range 100 {

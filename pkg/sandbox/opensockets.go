@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -66,8 +67,9 @@ type looseLook struct {
 	number uint32
 	unix   bool // unix sockets are open
 	pids   []int
-	hand   *hand // copies the sockets
-	hung   bool  // and did not come back from one of them
+	hand   *hand        // copies the sockets
+	hung   bool         // and did not come back from one of them
+	held   *atomic.Bool // the list of unix sockets is not to be had, see kernel.UnixPeers
 	bounds bounds
 	seen   map[uint64]bool // by inode: workers share what their parent opened
 	ends   []unixEnd       // connected unix sockets, to be settled at the end

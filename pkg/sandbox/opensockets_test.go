@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,7 +49,7 @@ func looked(t *testing.T, b bounds, pids ...int) (*looseLook, int) {
 	t.Helper()
 	h := handOf(t, make(chan struct{}, 1))
 	defer h.close()
-	l := &looseLook{pids: pids, hand: h, bounds: b, seen: map[uint64]bool{}}
+	l := &looseLook{pids: pids, hand: h, held: new(atomic.Bool), bounds: b, seen: map[uint64]bool{}}
 	done, err := l.all(pids)
 	if err != nil {
 		t.Fatal(err)
@@ -198,7 +199,7 @@ func TestDescriptorThatChanges(t *testing.T) {
 	defer unix.Close(pidfd)
 	h := handOf(t, make(chan struct{}, 1))
 	defer h.close()
-	l := &looseLook{pids: []int{pid}, hand: h, bounds: newBounds(), seen: map[uint64]bool{}}
+	l := &looseLook{pids: []int{pid}, hand: h, held: new(atomic.Bool), bounds: newBounds(), seen: map[uint64]bool{}}
 	if err := l.descriptor(pid, pid, pidfd, 3, "socket:[7]"); err != nil { // as /proc said it a moment ago
 		t.Fatal(err)
 	}

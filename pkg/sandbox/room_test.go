@@ -17,10 +17,17 @@ func TestTooFewDescriptors(t *testing.T) {
 	if err != nil || limit == 0 {
 		t.Fatalf("room %d, limit %d, %v", room, limit, err)
 	}
-	if err := noRoom(room - 1); err != nil {
-		t.Errorf("the last one there is room for: %v", err)
+	const swaps = 4
+	less := room - swaps*DescriptorsAdopted/DescriptorsEach - 1
+	for _, c := range []struct {
+		sandboxes, adopted int
+		adopt, fits        bool
+	}{{room - 1, 0, false, true}, {room, 0, false, false}, {room - 1, 0, true, false}, {less - DescriptorsAdopted/DescriptorsEach, swaps, true, true}, {less + 2, swaps, false, false}} {
+		if err := noRoom(c.sandboxes, c.adopted, c.adopt); (err == nil) != c.fits {
+			t.Errorf("%+v: %v", c, err)
+		}
 	}
-	err = noRoom(room)
+	err = noRoom(room, 0, false)
 	if !errors.Is(err, ErrNoRoom) {
 		t.Errorf("one more than there is room for: %v", err)
 	}

@@ -63,7 +63,7 @@ func (l *looseLook) settle(networks []*os.File) error {
 	}
 	peers := map[uint64]uint64{}
 	for _, ns := range networks { // a unix socket is listed in the namespace it was made in
-		of, err := kernel.UnixPeers(int(ns.Fd()))
+		of, err := kernel.UnixPeers(int(ns.Fd()), l.held)
 		if err != nil {
 			return err
 		}

@@ -74,7 +74,7 @@ func TestLimitOfOpenFiles(t *testing.T) {
 		if r.Code != 125 {
 			t.Errorf("exit %d", r.Code)
 		}
-		for _, part := range []string{"limit of open files is reached", "enough for 2 sandboxes", "LimitNOFILE=", "stop sandboxes"} {
+		for _, part := range []string{"limit of open files is reached", "not enough for one more than 2 sandboxes", "LimitNOFILE=", "stop sandboxes"} {
 			if !strings.Contains(r.Stderr, part) {
 				t.Errorf("%q is not in %s", part, r.Stderr)
 			}
