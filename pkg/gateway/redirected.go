@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,7 +55,7 @@ func (sb *sandbox) relayRedirected(s *redirectedSocket) {
 }
 
 // stop ends reading; answers go on.
-func (s *redirectedSocket) stop() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) }
+func (s *redirectedSocket) stop() { _ = s.conn.SetReadDeadline(past) }
 
 // relayNumbered finds the datagram's association, or makes one.
 func (sb *sandbox) relayNumbered(s *redirectedSocket, d *arrived) {

@@ -126,13 +126,12 @@ func (sb *sandbox) start() {
 // stopListening ends the loops that take what arrives. Sockets that are kept
 // stay open, and every read from them, going on or to come, ends at once.
 func (sb *sandbox) stopListening() {
-	now := time.Unix(1, 0)
 	for _, l := range []net.Listener{sb.cfg.TCP4, sb.cfg.TCP6, sb.cfg.DNSTCP4, sb.cfg.DNSTCP6} {
 		t, ok := l.(*net.TCPListener)
 		switch {
 		case l == nil:
 		case sb.cfg.Kept && ok:
-			_ = t.SetDeadline(now) // fails for one that was closed: then nobody reads
+			_ = t.SetDeadline(past) // fails for one that was closed: then nobody reads
 		default:
 			l.Close()
 		}
@@ -141,7 +140,7 @@ func (sb *sandbox) stopListening() {
 		switch {
 		case c == nil:
 		case sb.cfg.Kept:
-			_ = c.SetReadDeadline(now) // as above; answers go on
+			_ = c.SetReadDeadline(past) // as above; answers go on
 		default:
 			c.Close()
 		}

@@ -59,8 +59,8 @@ type straight struct {
 const (
 	straightIn  = 8 << 10  // a request, as a whole
 	straightOut = 16 << 10 // the head of an answer and the beginning of its body
-	// grace is how long a request or an answer may be incomplete before it is
-	// looked at what keeps it: work for the HTTP server, or a client that left.
+	// grace is how long a request may be incomplete, or connecting may take,
+	// before it is work for the HTTP server.
 	grace = 100 * time.Millisecond
 )
 

@@ -176,9 +176,9 @@ func TestStraightWaitsForTheServer(t *testing.T) {
 						gone <- err
 						return
 					}
-					time.Sleep(3 * grace) // longer than anything is waited for in one go
+					time.Sleep(3 * watch) // longer than anything is waited for in one go
 					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
-					time.Sleep(2 * watch)
+					time.Sleep(3 * watch)
 					_, _ = io.WriteString(c, "world")
 				}
 			})

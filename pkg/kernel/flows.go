@@ -68,19 +68,14 @@ type diagSock struct {
 	cgroup uint64
 }
 
-// DestroyFlows ends every TCP and UDP flow of the namespace for which match
-// returns true, in both IP versions, and returns how many. Listeners, sockets
-// in TIME_WAIT and unconnected UDP sockets are not shown to match: destroying
+// destroyFlows ends, in a turn of held, every TCP and UDP flow of the namespace
+// for which match returns true, in both IP versions, and returns how many.
+// Listeners, sockets in TIME_WAIT and unconnected UDP sockets are not shown to match: destroying
 // the last would silently move them to another port, and egress judges their
 // packets anyway.
 // A flow that ends by itself meanwhile is no error. The clients see
 // ECONNABORTED. The error is [ErrNoDestroy] where the kernel has no way to do it;
 // on [ErrSocketHeld] the rest is left as it is.
-func (f *Fence) DestroyFlows(netnsFD int, match func(Flow) bool) (int, error) {
-	return destroyFlows(netnsFD, new(atomic.Bool), match)
-}
-
-// destroyFlows does it in a turn of held.
 func destroyFlows(netnsFD int, held *atomic.Bool, match func(Flow) bool) (int, error) {
 	d, err := newDiagTurn(netnsFD, held)
 	if err != nil {

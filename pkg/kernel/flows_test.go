@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,7 +42,7 @@ func TestDestroyFlows(t *testing.T) {
 			n := 0
 			for deadline := time.Now().Add(3 * time.Second); n == 0 && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 				var err error
-				if n, err = r.fence.DestroyFlows(int(r.ns.file.Fd()), match); err != nil {
+				if n, err = destroyFlows(int(r.ns.file.Fd()), new(atomic.Bool), match); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -53,7 +54,7 @@ func TestDestroyFlows(t *testing.T) {
 			}
 		})
 	}
-	if n, err := r.fence.DestroyFlows(int(r.ns.file.Fd()), func(Flow) bool { return false }); n != 0 || err != nil {
+	if n, err := destroyFlows(int(r.ns.file.Fd()), new(atomic.Bool), func(Flow) bool { return false }); n != 0 || err != nil {
 		t.Errorf("nothing matched: %d, %v", n, err)
 	}
 }

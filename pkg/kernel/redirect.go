@@ -217,8 +217,8 @@ type Listening struct {
 	Netns                                          uint64 // SO_NETNS_COOKIE of the listeners
 	TCP4, TCP6, DNSTCP4, DNSTCP6, DNSUDP4, DNSUDP6 uint16
 	// UDP4 and UDP6 are for datagrams other than DNS: one socket can have as
-	// many destinations over an IP version as it has ports here. None, and they
-	// are refused as [ReasonNoRelay].
+	// many destinations as there are ports here. None, and they are refused as
+	// [ReasonNoRelay].
 	UDP4, UDP6 [Relays]uint16
 
 	// Sockets are the listeners themselves. A port alone is nobody's: processes

@@ -88,7 +88,7 @@ type Options struct {
 	// may have something to do. It must not block. Nil: not called.
 	Closed func()
 	// Foreign opens listeners for processes that were running before. Nil:
-	// none can be taken over.
+	// nothing can be adopted.
 	Foreign ForeignNetworks
 	// Often records what adopted processes can cause at will: each within its
 	// share of the log. Nil: all of it is recorded.
