@@ -34,7 +34,7 @@ func TestThirdLock(t *testing.T) {
 		t.Fatal(r.Stderr)
 	}
 	part := thirdLock(t, n, "watched")
-	if ps := n.CLI(t, "ps").Stdout; !strings.Contains(ps, "Third lock (bpf_lsm): "+part.State+": ") || part.Detail == "" {
+	if ps := n.CLI(t, "ps").Stdout; !strings.Contains(ps, "Third lock (BPF LSM), an extra beside the walls of FENCE: "+part.State+": ") || part.Detail == "" {
 		t.Errorf("ps does not say what %+v is:\n%s", part, ps)
 	}
 	ws := n.Workspace(t)
