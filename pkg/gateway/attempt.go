@@ -106,7 +106,13 @@ func (a *attempt) request(dst []byte) []byte {
 
 // toServer leaves the request and its connection to the HTTP server.
 func (a *attempt) toServer(b *begun) step {
+	x := &a.s.x
 	b.method, b.target = a.s.req.Method, string(a.s.req.Target)
+	b.ticket, x.ticket = x.ticket, nil
+	if b.sent != nil {
+		a.s.resp.Status = statusClientLeft
+		b.sent.unclaimed = a.s.event(a.d, b.sent.peer, 0, true, true)
+	}
 	a.s.hc.begun.Store(b)
 	return toServer
 }
@@ -133,12 +139,12 @@ func (a *attempt) ask() (again bool, st step) {
 				return false, goOn
 			}
 			if err != http1.ErrIncomplete || have == len(a.bufs.in) {
-				return false, a.toServer(&begun{kept: k, read: append([]byte(nil), a.got...)})
+				return false, a.toServer(a.sent(&begun{kept: k, read: append([]byte(nil), a.got...)}))
 			}
 			err = nil
 		case isTimeout(err):
 			if s.goesOn(); s.clientLeft() {
-				return false, a.toServer(&begun{kept: k, read: append([]byte(nil), a.got...)})
+				return false, a.toServer(a.sent(&begun{kept: k, read: append([]byte(nil), a.got...)}))
 			}
 			err = nil
 		}
@@ -151,7 +157,13 @@ func (a *attempt) ask() (again bool, st step) {
 		s.asking(nil)
 		return true, goOn
 	}
-	return false, a.toServer(&begun{err: err})
+	return false, a.toServer(a.sent(&begun{err: err}))
+}
+
+// sent says of what was begun that the server may have it.
+func (a *attempt) sent(b *begun) *begun {
+	b.sent = &sent{decision: a.d, peer: a.k.peer}
+	return b
 }
 
 // answer passes the answer on, whose head has been read.

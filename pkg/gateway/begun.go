@@ -13,12 +13,16 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // begun is a request that straight has sent, or tried to send, and does not
 // finish: the upstream takes its time, failed, or answered in a way that
 // net/http has to look at. The HTTP server reads the same request from the
-// beginning, decides on it again, and this is its way to the upstream.
+// beginning, decides again on one that was not sent, and this is its way to the
+// upstream.
 type begun struct {
 	method, target string
 	dial           *dialling // nil once there is a connection
@@ -26,12 +30,40 @@ type begun struct {
 	kept           *kept
 	read           []byte // of the answer
 	err            error  // why there is no answer
+
+	ticket *ticket // of its record; nil once it is somebody's
+	sent   *sent   // nil: nothing of it has left
+}
+
+// sent is what was decided on a request before it was sent: that is in force for
+// it, whatever policy says since.
+type sent struct {
+	decision  policy.Decision
+	peer      string
+	unclaimed event.Event // if nobody goes on with it
+}
+
+// claim hands over the place of the record.
+func (b *begun) claim() *ticket {
+	if b == nil {
+		return nil
+	}
+	t := b.ticket
+	b.ticket = nil
+	return t
 }
 
 // drop lets go of what was begun and is not wanted.
 func (b *begun) drop() {
+	if b == nil {
+		return
+	}
+	if t := b.claim(); t != nil && b.sent != nil {
+		t.post(b.sent.unclaimed)
+	} else if t != nil {
+		t.release()
+	}
 	switch {
-	case b == nil:
 	case b.dial != nil:
 		b.dial.drop()
 	case b.kept != nil:

@@ -62,6 +62,50 @@ func TestBegunRequestsGoOn(t *testing.T) {
 	}
 }
 
+// What was sent is recorded as it was decided then, though policy has changed
+// before the answer, which the HTTP server has to look at.
+func TestBegunKeepsItsDecision(t *testing.T) {
+	for how, answer := range map[string]string{"odd": "HTTP/1.0 200 OK\r\n\r\nhi", "plain": ok("hi")} {
+		t.Run(how, func(t *testing.T) {
+			r := newRig(t, straightPolicy, rigOptions{})
+			s := r.rawServer(443, func(_ int, conn net.Conn, br *bufio.Reader) {
+				if _, err := http.ReadRequest(br); err != nil {
+					return
+				}
+				r.setPolicy(2, strings.ReplaceAll(straightPolicy, "/ok/", "/other/"))
+				_, _ = io.WriteString(conn, answer)
+			})
+			c := r.rawClient(t, 443)
+			if status, got := c.ask(getOne); status != 200 || got != "hi" {
+				t.Errorf("%d %q", status, got)
+			}
+			e := r.event("the request", func(e *event.Event) bool { return e.Kind == event.KindHTTP })
+			if e.Verdict != event.Allowed || e.PeerAddr == "" || e.Status != 200 {
+				t.Errorf("it was sent, and the record is %+v", e)
+			}
+			if status, _ := r.rawClient(t, 443).ask(getOne); status != 403 || len(s.sent()) != 1 {
+				t.Errorf("the next one: %d, %d were sent", status, len(s.sent()))
+			}
+		})
+	}
+}
+
+// The place of its record goes along with what was begun; nobody wants it: what
+// was sent is recorded, and else the place is free again.
+func TestBegunThatNobodyWants(t *testing.T) {
+	r := newRig(t, straightPolicy, rigOptions{})
+	const id = 1
+	b := &begun{ticket: r.g.rec.reserve(id), sent: &sent{unclaimed: event.Event{Kind: event.KindHTTP, Path: "/unclaimed"}}}
+	b.drop()
+	r.event("what was sent", func(e *event.Event) bool { return e.Path == "/unclaimed" })
+	free := &begun{ticket: r.g.rec.reserve(id)}
+	place := free.ticket
+	free.drop()
+	if !place.used {
+		t.Error("the place of what was not sent is kept")
+	}
+}
+
 func TestBegunIsForOneRequestOnly(t *testing.T) {
 	b := &begun{method: "GET", target: "/ok/1", err: io.EOF}
 	if _, err := b.RoundTrip(httptest.NewRequest("GET", "/ok/1", nil)); !errors.Is(err, io.EOF) {

@@ -69,6 +69,14 @@ func (g *Gateway) newTransport(dial func(context.Context, string, string) (net.C
 	return t
 }
 
+// decision is of now, or of before the request was sent.
+func (x *exchange) decision(port uint16, path string) policy.Decision {
+	if x.begun != nil && x.begun.sent != nil {
+		return x.begun.sent.decision
+	}
+	return x.f.claimed(x.name, x.e.view.HTTP(x.name, port, x.r.Method, path))
+}
+
 // proxy decides on the request and forwards it.
 func (x *exchange) proxy() {
 	port, path := x.f.dst.Port(), x.path
@@ -76,7 +84,7 @@ func (x *exchange) proxy() {
 		x.deny(refusalOf(codeNoSnapshot, "no policy is in force yet", http.StatusForbidden))
 		return
 	}
-	d := x.f.claimed(x.name, x.e.view.HTTP(x.name, port, x.r.Method, path))
+	d := x.decision(port, path)
 	if !d.Allowed {
 		x.deny(refusalByPolicy(d))
 		return

@@ -122,7 +122,10 @@ func (g *Gateway) serveRequest(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{g: g, f: f, hc: hc, w: w, r: r.WithContext(ctx), start: time.Now(), e: f.sb.epoch.Load(),
 		method: r.Method, path: r.URL.EscapedPath(), secure: r.TLS != nil, begun: hc.begun.Swap(nil)}
 	defer x.begun.drop()
-	if x.ticket = g.rec.reserve(f.sb.cfg.ID); x.ticket == nil {
+	if x.ticket = x.begun.claim(); x.ticket == nil {
+		x.ticket = g.rec.reserve(f.sb.cfg.ID)
+	}
+	if x.ticket == nil {
 		x.answer(refusalOf(codeEventBuffer, "the gateway cannot record more requests at the moment", http.StatusServiceUnavailable))
 		return
 	}

@@ -20,6 +20,11 @@ type kept struct {
 	idle     time.Time
 }
 
+// Close implements net.Conn. It says no goodbye (close_notify), for which a
+// server that reads nothing could make us wait: what was asked is answered in
+// full, or is broken off.
+func (k *kept) Close() error { return k.wire.Close() }
+
 // quiet tells whether a connection that has been idle can take a request: what
 // has come since, the end of it included, is no answer to anything, and whoever
 // used the connection would take it for one.

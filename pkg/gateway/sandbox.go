@@ -177,7 +177,7 @@ func (sb *sandbox) close(code string) {
 	}
 	sb.cancel()
 	if e := sb.epoch.Load(); e != nil {
-		e.close()
+		go e.close() // as in setSnapshot
 	}
 }
 
@@ -199,7 +199,7 @@ func (sb *sandbox) setSnapshot(s *policy.Snapshot) {
 		a.judgeAgain(e)
 	}
 	if old != nil {
-		old.close()
+		go old.close() // a server that reads nothing may keep it for seconds
 	}
 }
 

@@ -213,7 +213,11 @@ func (s *straight) next() step {
 	if x.ticket = x.g.rec.reserve(s.f.sb.cfg.ID); x.ticket == nil {
 		return toServer
 	}
-	defer x.ticket.release()
+	defer func() {
+		if x.ticket != nil { // begun has it
+			x.ticket.release()
+		}
+	}()
 	a := attempt{s: s, d: d, head: n, total: n + int(s.req.Length)}
 	return a.serve()
 }
@@ -316,15 +320,18 @@ const tlsFirstRecord = 1 << 10
 
 // told records a request that was answered, or whose answer broke off.
 func (s *straight) told(d policy.Decision, peer string, in uint64, interrupted, left bool) {
-	x := &s.x
 	s.f.requests.Add(1)
 	s.served = true
-	ev := x.event()
+	s.x.ticket.post(s.event(d, peer, in, interrupted, left))
+}
+
+func (s *straight) event(d policy.Decision, peer string, in uint64, interrupted, left bool) event.Event {
+	ev := s.x.event()
 	s.apply(&ev, d)
 	ev.Status, ev.PeerAddr = uint32(s.resp.Status), peer
 	ev.BytesIn, ev.BytesOut = in, uint64(s.req.Length)
-	x.ended(&ev, interrupted, left)
-	x.ticket.post(ev)
+	s.x.ended(&ev, interrupted, left)
+	return ev
 }
 
 // apply is applyDecision. The rule is the same for most requests.

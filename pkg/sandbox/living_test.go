@@ -75,6 +75,10 @@ func TestProcessWithoutFirstThreadLives(t *testing.T) {
 	if err != nil || !p.Alive() {
 		t.Fatalf("it counts as ended: %v", err)
 	}
+	b := newBounds()
+	if tid, err := livingThread(p.PID, &b); err != nil || tid == p.PID || comesOrGoes(tid) || !comesOrGoes(p.PID) {
+		t.Errorf("thread %d, %v: the first one goes, the other does not", tid, err)
+	}
 	if err := p.kill(); err != nil {
 		t.Error(err)
 	}

@@ -11,14 +11,18 @@ import (
 // pfExiting is PF_EXITING of the kernel's include/linux/sched.h.
 const pfExiting = 0x4
 
-// comesOrGoes says that a process is not in its cgroup yet or any more, though
+// comesOrGoes says that a thread is not in its cgroup yet or any more, though
 // /proc shows it and its namespaces: fork makes it visible before it joins the
 // cgroup (kernel/fork.c: cgroup_post_fork), and one that ends is left out of
 // cgroup.procs before it has left its namespaces, since Linux 7 from the first
 // step (seen on 7.3). What has never run, or runs nothing of its own any more,
-// gets past nothing. st is its status.
-func comesOrGoes(pid int, st map[string]string) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+// gets past nothing.
+func comesOrGoes(tid int) bool {
+	st, err := readStatus(tid)
+	if err != nil || ended(st) {
+		return true
+	}
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/stat")
 	if err != nil {
 		return true
 	}

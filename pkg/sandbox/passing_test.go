@@ -23,24 +23,19 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-// A process that ended is on its way, one that runs or waits is not.
+// A process that ended is on its way, one that runs or waits is not; nor is one
+// whose first thread has ended while another goes on.
 func TestComesOrGoes(t *testing.T) {
 	cmd := exec.Command("sleep", "100")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for pid, want := range map[int]bool{os.Getpid(): false, 1: false, cmd.Process.Pid: false} {
-		eventually(t, func() bool {
-			st, err := readStatus(pid)
-			if err != nil {
-				t.Fatal(err)
+	for _, pid := range []int{os.Getpid(), 1, cmd.Process.Pid} {
+		for end := time.Now().Add(env.Wait(10 * time.Second)); comesOrGoes(pid); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("process %d is never there", pid)
 			}
-			return comesOrGoes(pid, st) == want
-		})
-	}
-	st, err := readStatus(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
+		}
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -49,17 +44,8 @@ func TestComesOrGoes(t *testing.T) {
 	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
 		t.Fatal(err)
 	}
-	if !comesOrGoes(cmd.Process.Pid, st) {
+	if !comesOrGoes(cmd.Process.Pid) {
 		t.Error("a process that has ended is not on its way")
 	}
 	_ = cmd.Wait() // it was killed
-}
-
-func eventually(t *testing.T, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(env.Wait(10 * time.Second)); !f(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it did not come")
-		}
-	}
 }

@@ -16,7 +16,8 @@ var scannedNamespaces = []string{"pid", "net", "mnt"}
 
 // strays looks through the processes of the machine once, for all sandboxes,
 // and returns those that are in a namespace of a sandbox and not in its cgroup.
-// It looks at the first thread of each process; the keeper's own threads enter
+// It looks at the first thread of each process, which keeps its pid namespace
+// when it has ended and others go on; the keeper's own threads enter
 // namespaces of sandboxes and are left out.
 func (m *Manager) strays(list []*Sandbox) (map[*Sandbox][]int, error) {
 	owner := map[string]*Sandbox{}
@@ -74,13 +75,14 @@ func (s *Sandbox) attestStrays(pids []int, d *differences) {
 		if slices.Contains(members, pid) {
 			continue
 		}
-		st, err := readStatus(pid)
-		if err != nil || ended(st) || comesOrGoes(pid, st) {
+		b := newBounds()
+		tid, err := livingThread(pid, &b) // the first one may have ended while others go on
+		if err != nil || tid == 0 || comesOrGoes(tid) {
 			continue
 		}
 		var in []string
 		for _, name := range scannedNamespaces {
-			text, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/" + name)
+			text, err := os.Readlink("/proc/" + strconv.Itoa(tid) + "/ns/" + name)
 			if err == nil && text == namespaceText(name, s.Record.Namespaces[name]) {
 				in = append(in, name)
 			}

@@ -14,7 +14,7 @@ type Chunks struct {
 	state chunkState
 	left  int64 // of the chunk's data
 	size  int   // digits of the size so far
-	over  int   // bytes of extensions and trailers so far
+	over  int   // bytes of extensions and trailers so far, less what data makes up for
 	empty bool  // the trailer's line has no byte yet
 }
 
@@ -71,6 +71,8 @@ func (c *Chunks) step(b byte) bool {
 	case inPadding:
 		return (blank(b) || b == '\r') && c.readOver(b)
 	case afterSize:
+		// As net/http has it: who sends little data with much around it is refused.
+		c.over = max(0, c.over+c.size+len("\r\n")-16-2*int(min(c.left, maxOver)))
 		c.state, c.size = inData, 0
 		if c.left == 0 {
 			c.state, c.empty = inTrailer, true

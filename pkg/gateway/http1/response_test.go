@@ -151,6 +151,25 @@ func TestChunksInPieces(t *testing.T) {
 	}
 }
 
+// Padding of long bodies is made up for by their data.
+func TestPaddedChunksGoOn(t *testing.T) {
+	var c Chunks
+	chunk := "1000;an-extension\r\n" + strings.Repeat("x", 4096) + "\r\n"
+	for i := range 20_000 {
+		if _, _, err := c.Decode([]byte(chunk)); err != nil {
+			t.Fatalf("after %d chunks: %v", i, err)
+		}
+	}
+	var tiny Chunks
+	var err error
+	for i := 0; i < 20_000 && err == nil; i++ {
+		_, _, err = tiny.Decode([]byte("1;" + strings.Repeat("x", 64) + "\r\nx\r\n"))
+	}
+	if err == nil {
+		t.Error("any amount of extensions around single bytes is read")
+	}
+}
+
 var oddChunks = map[string]string{
 	"no size":                  "\r\nabc\r\n0\r\n\r\n",
 	"not hexadecimal":          "g\r\n",
