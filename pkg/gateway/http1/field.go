@@ -166,9 +166,10 @@ func field(text []byte) (name, value []byte, err error) {
 
 func blank(c byte) bool { return c == ' ' || c == '\t' }
 
-// number reads a length: digits, and not so many that an int64 has no room.
+// number reads a length: digits as we would write them, and not so many that an
+// int64 has no room.
 func number(p []byte) (int64, error) {
-	if len(p) == 0 || len(p) > 18 || !all(p, isDigit) {
+	if len(p) == 0 || len(p) > 18 || len(p) > 1 && p[0] == '0' || !all(p, isDigit) {
 		return 0, ErrOther
 	}
 	var n int64
