@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/ringfence/ringfence/pkg/wire"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -35,12 +36,13 @@ func TestNothingIsLeftOfLaunchesThatFail(t *testing.T) {
 			}
 		}
 	}
-	settled := func() held {
-		eventually(t, "the spare is made", func() bool {
+	settled := func() (h held) {
+		eventually(t, "the spare is made, with its listeners", func() bool {
 			dirs, err := os.ReadDir(filepath.Join(n.RunDir, "sandboxes"))
-			return err == nil && len(dirs) == 2
+			h = inventory(t, n)
+			return err == nil && len(dirs) == 2 && h["keeper descriptors: socket:"] >= 2*wire.Listeners
 		})
-		return inventory(t, n)
+		return h
 	}
 	fails(6)
 	before := settled()
