@@ -12,20 +12,8 @@ import (
 
 func TestKeptConnections(t *testing.T) {
 	pair := func() (*kept, net.Conn) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		far, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		wire, err := newReadAhead(c.(*net.TCPConn), &lender{})
+		c, far := connection(t)
+		wire, err := newReadAhead(c, &lender{})
 		if err != nil {
 			t.Fatal(err)
 		}

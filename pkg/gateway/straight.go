@@ -100,47 +100,44 @@ func (f *flow) serveStraight(hc *httpConn, c net.Conn) net.Conn {
 
 // rest is the connection with what was read and not served in front.
 func (s *straight) rest() net.Conn {
-	head := append([]byte(nil), s.in...)
+	head := resumed(append([]byte(nil), s.in...))
 	if t, ok := s.c.(*tls.Conn); ok {
 		return &resumedTLS{t, head}
 	}
-	return &resumed{s.hc, head}
+	return &resumedPlain{s.hc, head}
 }
 
-// resumed is a connection whose first bytes were read already.
-type resumed struct {
+// resumed is what of a connection was read already.
+type resumed []byte
+
+// read gives that, and then what comes.
+func (head *resumed) read(from io.Reader, p []byte) (int, error) {
+	if len(*head) == 0 {
+		return from.Read(p)
+	}
+	n := copy(p, *head)
+	*head = (*head)[n:]
+	return n, nil
+}
+
+type resumedPlain struct {
 	*httpConn
-	head []byte
+	head resumed
 }
 
 // Read implements net.Conn.
-func (c *resumed) Read(p []byte) (int, error) {
-	if len(c.head) == 0 {
-		return c.httpConn.Read(p)
-	}
-	n := copy(p, c.head)
-	c.head = c.head[n:]
-	return n, nil
-}
+func (c *resumedPlain) Read(p []byte) (int, error) { return c.head.read(c.httpConn, p) }
 
 // NetConn is what carries it, as of a *tls.Conn.
-func (c *resumed) NetConn() net.Conn { return c.httpConn }
+func (c *resumedPlain) NetConn() net.Conn { return c.httpConn }
 
-// resumedTLS is the same inside TLS.
 type resumedTLS struct {
 	*tls.Conn
-	head []byte
+	head resumed
 }
 
 // Read implements net.Conn.
-func (c *resumedTLS) Read(p []byte) (int, error) {
-	if len(c.head) == 0 {
-		return c.Conn.Read(p)
-	}
-	n := copy(p, c.head)
-	c.head = c.head[n:]
-	return n, nil
-}
+func (c *resumedTLS) Read(p []byte) (int, error) { return c.head.read(c.Conn, p) }
 
 // kill ends what the upstream is asked for; the flow ends the client's side.
 func (s *straight) kill() {

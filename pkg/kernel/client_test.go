@@ -48,19 +48,15 @@ func (a attempt) connectFrom() result {
 
 // sendConnected sends on a connected datagram socket.
 func (a attempt) sendConnected() result {
-	sa, family := sockaddr(a.Addr)
-	fd, err := open(family, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		return fail("socket", err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Connect(fd, sa); err != nil {
-		return fail("connect", err)
-	}
-	if _, err := unix.Write(fd, []byte("hello")); err != nil {
-		return fail("write", err)
-	}
-	return result{}
+	return onDatagrams(a.Addr, func(fd int, sa unix.Sockaddr) result {
+		if err := unix.Connect(fd, sa); err != nil {
+			return fail("connect", err)
+		}
+		if _, err := unix.Write(fd, []byte("hello")); err != nil {
+			return fail("write", err)
+		}
+		return result{}
+	})
 }
 
 // sendByChild connects a datagram socket and has another process send with it.

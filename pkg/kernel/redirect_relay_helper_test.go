@@ -147,23 +147,38 @@ func askedOf(fd int, number uint32) (v bpf.RedirectRfAsked, errno unix.Errno) {
 	return v, errno
 }
 
-// questions sends each address of the list its own text on one socket, and then
-// says who answered what.
-func (a attempt) questions() result {
-	list := strings.Fields(a.Addr)
-	_, family := sockaddr(list[0])
+// onDatagrams lends a datagram socket of the address's family.
+func onDatagrams(addr string, do func(fd int, to unix.Sockaddr) result) result {
+	sa, family := sockaddr(addr)
 	fd, err := open(family, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return fail("socket", err)
 	}
 	defer unix.Close(fd)
+	return do(fd, sa)
+}
+
+// sendEach sends each address of the list its own text.
+func sendEach(fd int, list []string) error {
 	for _, to := range list {
 		sa, _ := sockaddr(to)
 		if err := unix.Sendto(fd, []byte("for "+to), 0, sa); err != nil {
-			return fail("send", err)
+			return err
 		}
 	}
-	return hear(fd, len(list))
+	return nil
+}
+
+// questions sends each address of the list its own text on one socket, and then
+// says who answered what.
+func (a attempt) questions() result {
+	list := strings.Fields(a.Addr)
+	return onDatagrams(list[0], func(fd int, _ unix.Sockaddr) result {
+		if err := sendEach(fd, list); err != nil {
+			return fail("send", err)
+		}
+		return hear(fd, len(list))
+	})
 }
 
 // questionsKept connects a socket to the first address, asks each other one, and
@@ -179,11 +194,8 @@ func (a attempt) questionsKept() result {
 	if err := unix.Connect(fd, sa); err != nil {
 		return fail("connect", err)
 	}
-	for _, to := range list[1:] {
-		sa, _ := sockaddr(to)
-		if err := unix.Sendto(fd, []byte("for "+to), 0, sa); err != nil {
-			return fail("send", err)
-		}
+	if err := sendEach(fd, list[1:]); err != nil {
+		return fail("send", err)
 	}
 	return result{Reply: fmt.Sprint(fd)}
 }
@@ -213,19 +225,15 @@ func hear(fd, n int) result {
 
 // prepared asks on a socket on which set was called.
 func (a attempt) prepared(set func(fd int) error) result {
-	sa, family := sockaddr(a.Addr)
-	fd, err := open(family, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		return fail("socket", err)
-	}
-	defer unix.Close(fd)
-	if err := set(fd); err != nil {
-		return fail("prepare", err)
-	}
-	if err := unix.Sendto(fd, []byte("q"), 0, sa); err != nil {
-		return fail("send", err)
-	}
-	return hear(fd, 1)
+	return onDatagrams(a.Addr, func(fd int, sa unix.Sockaddr) result {
+		if err := set(fd); err != nil {
+			return fail("prepare", err)
+		}
+		if err := unix.Sendto(fd, []byte("q"), 0, sa); err != nil {
+			return fail("send", err)
+		}
+		return hear(fd, 1)
+	})
 }
 
 func (a attempt) questionBound() result {
@@ -238,39 +246,31 @@ func (a attempt) questionOnDevice() result {
 
 // questionInSegments sends three datagrams in one call (UDP_SEGMENT).
 func (a attempt) questionInSegments() result {
-	sa, family := sockaddr(a.Addr)
-	fd, err := open(family, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		return fail("socket", err)
-	}
-	defer unix.Close(fd)
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 4); err != nil {
-		return fail("UDP_SEGMENT", err)
-	}
-	if err := unix.Sendto(fd, []byte("aaaabbbbcc"), 0, sa); err != nil {
-		return fail("send", err)
-	}
-	return hear(fd, 3)
+	return onDatagrams(a.Addr, func(fd int, sa unix.Sockaddr) result {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 4); err != nil {
+			return fail("UDP_SEGMENT", err)
+		}
+		if err := unix.Sendto(fd, []byte("aaaabbbbcc"), 0, sa); err != nil {
+			return fail("send", err)
+		}
+		return hear(fd, 3)
+	})
 }
 
 // questionCorked begins a datagram to the first address and ends it with a call
 // that names the second.
 func (a attempt) questionCorked() result {
 	first, second, _ := strings.Cut(a.Addr, " ")
-	sa, family := sockaddr(first)
-	fd, err := open(family, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		return fail("socket", err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Sendto(fd, []byte("begun "), unix.MSG_MORE, sa); err != nil {
-		return fail("send", err)
-	}
-	sa, _ = sockaddr(second)
-	if err := unix.Sendto(fd, []byte("and ended"), 0, sa); err != nil { // goes to the first: the datagram was begun
-		return fail("send", err)
-	}
-	return hear(fd, 1)
+	return onDatagrams(first, func(fd int, sa unix.Sockaddr) result {
+		if err := unix.Sendto(fd, []byte("begun "), unix.MSG_MORE, sa); err != nil {
+			return fail("send", err)
+		}
+		sa, _ = sockaddr(second)
+		if err := unix.Sendto(fd, []byte("and ended"), 0, sa); err != nil { // goes to the first: the datagram was begun
+			return fail("send", err)
+		}
+		return hear(fd, 1)
+	})
 }
 
 // sendNumbered gives its datagram the number N by itself, which takes
@@ -304,17 +304,13 @@ func (a attempt) questionShared() result {
 
 // questionFromSource names another source with the datagram.
 func (a attempt) questionFromSource() result {
-	sa, family := sockaddr(a.Addr)
-	fd, err := open(family, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		return fail("socket", err)
-	}
-	defer unix.Close(fd)
-	oob := unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte{10, 99, 0, 2}})
-	if err := unix.Sendmsg(fd, []byte("q"), oob, sa, 0); err != nil {
-		return fail("send", err)
-	}
-	return hear(fd, 1)
+	return onDatagrams(a.Addr, func(fd int, sa unix.Sockaddr) result {
+		oob := unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte{10, 99, 0, 2}})
+		if err := unix.Sendmsg(fd, []byte("q"), oob, sa, 0); err != nil {
+			return fail("send", err)
+		}
+		return hear(fd, 1)
+	})
 }
 
 // laterFromPort asks from source port N what is answered later.
@@ -404,23 +400,16 @@ func (a attempt) askNumber() result {
 // and again over the connection.
 func (a attempt) connectThenSend() result {
 	list := strings.Fields(a.Addr)
-	sa, family := sockaddr(list[0])
-	fd, err := open(family, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		return fail("socket", err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Connect(fd, sa); err != nil {
-		return fail("connect", err)
-	}
-	for _, to := range list[1:] {
-		sa, _ := sockaddr(to)
-		if err := unix.Sendto(fd, []byte("for "+to), 0, sa); err != nil {
+	return onDatagrams(list[0], func(fd int, sa unix.Sockaddr) result {
+		if err := unix.Connect(fd, sa); err != nil {
+			return fail("connect", err)
+		}
+		if err := sendEach(fd, list[1:]); err != nil {
 			return fail("send", err)
 		}
-	}
-	if _, err := unix.Write(fd, []byte("connected")); err != nil {
-		return fail("write", err)
-	}
-	return hear(fd, 1) // a connected socket hears nobody else
+		if _, err := unix.Write(fd, []byte("connected")); err != nil {
+			return fail("write", err)
+		}
+		return hear(fd, 1) // a connected socket hears nobody else
+	})
 }
