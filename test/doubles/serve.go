@@ -167,6 +167,7 @@ type Echo struct {
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 	count int
+	bytes int64
 }
 
 // NewEcho serves on ln (nil: a free port of 127.0.0.1).
@@ -191,6 +192,27 @@ func (e *Echo) Count() int {
 	return e.count
 }
 
+// Bytes is how many bytes arrived on all of them.
+func (e *Echo) Bytes() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.bytes
+}
+
+// arrived counts what an echo reads.
+type arrived struct {
+	net.Conn
+	e *Echo
+}
+
+func (a arrived) Read(p []byte) (int, error) {
+	n, err := a.Conn.Read(p)
+	a.e.mu.Lock()
+	a.e.bytes += int64(n)
+	a.e.mu.Unlock()
+	return n, err
+}
+
 func (e *Echo) accept() {
 	defer e.wg.Done()
 	for {
@@ -208,7 +230,7 @@ func (e *Echo) accept() {
 		e.wg.Add(1)
 		go func() {
 			defer e.wg.Done()
-			_, _ = io.Copy(c, c)
+			_, _ = io.Copy(c, arrived{c, e})
 			_ = c.Close()
 			e.mu.Lock()
 			delete(e.conns, c)
