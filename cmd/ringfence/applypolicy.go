@@ -39,18 +39,21 @@ const waitText = "With --wait the command returns when kernel and gateway judge 
 
 func (a *app) policyApplyCommand() *cobra.Command {
 	var w waitFlags
+	var forScope string
 	cmd := &cobra.Command{
-		Use:   "apply FILE|DIR...",
+		Use:   "apply FILE|DIR|PACK...",
 		Short: "Put documents into force, all of them or none",
 		Long: "Store documents in the daemon and put them into force, in one revision: all of them, or\n" +
 			"none if one has a mistake. They replace what was applied under the same kind and name\n" +
 			"before, and stay across restarts; policy delete removes them. A document of the policy\n" +
 			"directory is not replaced. Of a directory every *.yaml and *.yml is taken; - is standard\n" +
-			"input. Needs root.\n\n" + waitText,
-		Example: "  ringfence policy apply --wait engineering.yaml\n  ringfence policy apply ./policies",
-		Args:    args(cobra.MinimumNArgs(1)),
+			"input. The name of a pack that ships with Ringfence (see policy packs) applies that pack,\n" +
+			"for every sandbox without --as or for the scope that --scope names. Needs root.\n\n" + waitText,
+		Example: "  ringfence policy apply --wait engineering.yaml\n  ringfence policy apply ./policies\n" +
+			"  ringfence policy apply coding-agent package-registries --scope org:acme/team:eng",
+		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			docs, err := a.documentTexts(names)
+			docs, err := a.documentTexts(names, forScope)
 			if err != nil {
 				return err
 			}
@@ -62,17 +65,25 @@ func (a *app) policyApplyCommand() *cobra.Command {
 		},
 	}
 	w.add(cmd)
+	cmd.Flags().StringVar(&forScope, "scope", "", "whom packs are for, such as org:acme/team:eng")
 	a.outputFlag(cmd, "table", "json")
 	return cmd
 }
 
-// documentTexts reads files, and those of directories, with the caller's rights.
-func (a *app) documentTexts(names []string) ([]api.Document, error) {
-	names, err := documentFiles(names)
+// documentTexts reads files, and those of directories, with the caller's rights,
+// and packs.
+func (a *app) documentTexts(names []string, forScope string) ([]api.Document, error) {
+	packs, names, err := packsOf(names, forScope)
 	if err != nil {
 		return nil, err
 	}
+	if names, err = documentFiles(names); err != nil {
+		return nil, err
+	}
 	var docs []api.Document
+	for _, p := range packs {
+		docs = append(docs, api.Document{File: p.File, Text: p.Text})
+	}
 	for _, name := range names {
 		text, err := a.readDocument(name)
 		if err != nil {
