@@ -319,21 +319,36 @@ func TestDocumentsThatClash(t *testing.T) {
 }
 
 func TestReferenceHasEveryField(t *testing.T) {
-	ref := Reference()
-	for _, o := range objects {
-		if !strings.Contains(ref, "\n## "+o.name+"\n") {
-			t.Errorf("no section %s", o.name)
+	documented := map[string]bool{}
+	for _, kind := range Kinds() {
+		ref := Reference(kind)
+		if !strings.HasPrefix(ref, "# "+kind+" documents\n") {
+			t.Errorf("the page of %s begins otherwise", kind)
 		}
-		for _, f := range o.fields {
-			if f.doc == "" || f.typ == "" {
-				t.Errorf("%s.%s is not documented", o.name, f.name)
+		for _, o := range within(kind) {
+			documented[o.name] = true
+			if !o.document() && !strings.Contains(ref, "\n## "+o.name+"\n") {
+				t.Errorf("%s: no section %s", kind, o.name)
 			}
-			if !strings.Contains(ref, "`"+f.name+"`") {
-				t.Errorf("%s.%s is not in the reference", o.name, f.name)
+			for _, f := range o.fields {
+				if f.doc == "" || f.typ == "" {
+					t.Errorf("%s.%s is not documented", o.name, f.name)
+				}
+				if !strings.Contains(ref, "`"+f.name+"`") {
+					t.Errorf("%s.%s is not in the reference", o.name, f.name)
+				}
 			}
 		}
 	}
-	if !strings.Contains(ref, "api.anthropic.com") {
+	for _, o := range objects {
+		if !documented[o.name] {
+			t.Errorf("%s stands on no page", o.name)
+		}
+	}
+	if !strings.Contains(Reference(KindProvider), "api.anthropic.com") {
 		t.Error("no provider hosts")
+	}
+	if Reference("Polcy") != "" {
+		t.Error("a page of an unknown kind")
 	}
 }

@@ -4,44 +4,90 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// Reference is the policy reference as Markdown, generated from the tables
-// that documents are checked with.
-func Reference() string {
-	var b strings.Builder
-	b.WriteString("# Policy documents\n\n")
-	b.WriteString("Documents are YAML with `apiVersion: " + APIVersion + "`; a file may hold several, separated by `---`. ")
-	b.WriteString("Unknown fields, repeated keys, anchors and aliases are errors, and so is a field that this version does not enforce. ")
-	b.WriteString("Every verdict that nothing allows is a refusal.\n")
+// Kinds are the kinds of documents, in the order of the reference.
+func Kinds() []string {
+	var out []string
 	for _, o := range objects {
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| field | type | meaning |\n|---|---|---|\n", o.name, o.doc)
-		var later []string
-		for _, f := range o.fields {
-			if f.later {
-				later = append(later, "`"+f.name+"`")
-				continue
-			}
-			doc := f.doc
-			if f.required {
-				doc += " Required."
-			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", f.name, f.typ, strings.ReplaceAll(doc, "|", "\\|"))
-		}
-		if len(later) > 0 {
-			fmt.Fprintf(&b, "\nNot enforced by this version, and therefore errors: %s.\n", strings.Join(later, ", "))
+		if o.document() {
+			out = append(out, o.name)
 		}
 	}
+	return out
+}
+
+// Reference is the reference page of one kind of documents as Markdown,
+// generated from the tables that documents are checked with. It is "" for an
+// unknown kind.
+func Reference(kind string) string {
+	var b strings.Builder
+	for _, o := range within(kind) {
+		o.write(&b)
+	}
+	if kind == KindProvider {
+		writeProviderHosts(&b)
+	}
+	return b.String()
+}
+
+// within is the document of a kind and what may stand in it.
+func within(kind string) (out []*object) {
+	for _, o := range objects {
+		if o.name == kind && o.document() {
+			out = append(out, o)
+		}
+	}
+	for i := 0; i < len(out); i++ {
+		for _, f := range out[i].fields {
+			name := strings.TrimPrefix(f.typ, "list of ")
+			for _, o := range objects {
+				if o.name == name && !slices.Contains(out, o) {
+					out = append(out, o)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// write is the table of one object: the page's title for a document.
+func (o *object) write(b *strings.Builder) {
+	if o.document() {
+		fmt.Fprintf(b, "# %s documents\n\n%s\n\nDocuments are YAML with `apiVersion: %s`; a file may hold several, separated by `---`. "+
+			"Unknown fields, repeated keys, anchors and aliases are errors, and so is a field that this version does not enforce.\n", o.name, o.doc, APIVersion)
+	} else {
+		fmt.Fprintf(b, "\n## %s\n\n%s\n", o.name, o.doc)
+	}
+	b.WriteString("\n| field | type | meaning |\n|---|---|---|\n")
+	var later []string
+	for _, f := range o.fields {
+		if f.later {
+			later = append(later, "`"+f.name+"`")
+			continue
+		}
+		doc := f.doc
+		if f.required {
+			doc += " Required."
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", f.name, f.typ, strings.ReplaceAll(doc, "|", "\\|"))
+	}
+	if len(later) > 0 {
+		fmt.Fprintf(b, "\nNot enforced by this version, and therefore errors: %s.\n", strings.Join(later, ", "))
+	}
+}
+
+func writeProviderHosts(b *strings.Builder) {
 	b.WriteString("\n## Hosts of model providers\n\nNo egress rule matches these; an inference rule opens those whose dialect is built.\n\n")
 	b.WriteString("| host | provider | dialect |\n|---|---|---|\n")
 	for _, p := range knownProviders {
-		writeProviderRow(&b, p[0], p[2], p[1])
+		writeProviderRow(b, p[0], p[2], p[1])
 	}
 	for _, p := range regionalProviders {
-		writeProviderRow(&b, p.prefix+"*"+p.suffix, p.provider, "")
+		writeProviderRow(b, p.prefix+"*"+p.suffix, p.provider, "")
 	}
-	return b.String()
 }
 
 func writeProviderRow(b *strings.Builder, host, provider, dialect string) {

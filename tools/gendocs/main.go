@@ -41,10 +41,16 @@ func run(bin, out string) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for name, text := range map[string]string{
-		"policy.md": policy.Reference(), "cli.md": cli, "metrics.md": metricsPage(), "system-calls.md": systemCalls(),
-	} {
+	pages := map[string]string{"cli.md": cli, "metrics.md": metricsPage(), "system-calls.md": systemCalls()}
+	for _, kind := range policy.Kinds() {
+		pages[strings.ToLower(kind)+".md"] = policy.Reference(kind)
+	}
+	schema, err := policy.Schema()
+	if err != nil {
+		return err
+	}
+	errs := []error{os.WriteFile(filepath.Join(out, "documents.schema.json"), schema, 0o644)}
+	for name, text := range pages {
 		text = head + strings.TrimSpace(text) + "\n"
 		errs = append(errs, os.WriteFile(filepath.Join(out, name), []byte(text), 0o644))
 	}
