@@ -191,5 +191,6 @@ var objects = []*object{
 	objPolicy, objEgress, objInference, objTools, objHTTP,
 	objProvider, objModelEntry,
 	objProfile, objFiles, objEnv, objResources, objSeccomp, objGit, objRequire,
+	objSuite, objTest,
 	objMetadata,
 }

@@ -25,18 +25,28 @@ const MaxFile = 64 << 20
 // documents into force must keep the last good form of a document that is now
 // missing: dropping a document also drops what it denied.
 func Parse(file string, data []byte) ([]Document, []Problem) {
-	if len(data) > MaxFile {
-		return nil, []Problem{{File: file, Line: 1, Col: 1, Msg: "the file is larger than 64 MiB"}}
-	}
 	var docs []Document
+	problems := eachDocument(file, data, func(d *decoder, n *yaml.Node, text []byte) {
+		if doc, ok := d.document(n); ok && len(d.problems) == 0 {
+			doc.Raw = text
+			docs = append(docs, doc)
+		}
+	})
+	return docs, problems
+}
+
+// eachDocument hands every YAML document of a file to read, with a decoder of
+// its own and the text of its part, and gathers what they find wrong.
+func eachDocument(file string, data []byte, read func(*decoder, *yaml.Node, []byte)) []Problem {
+	if len(data) > MaxFile {
+		return []Problem{{File: file, Line: 1, Col: 1, Msg: "the file is larger than 64 MiB"}}
+	}
 	var problems []Problem
 	for _, part := range split(data) {
-		d, p := parsePart(file, part)
-		docs = append(docs, d...)
-		problems = append(problems, p...)
+		problems = append(problems, eachOfPart(file, part, read)...)
 	}
 	sortProblems(problems)
-	return docs, problems
+	return problems
 }
 
 type part struct {
@@ -73,13 +83,13 @@ var yamlLine = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 })
 
-func parsePart(file string, p part) (docs []Document, problems []Problem) {
+func eachOfPart(file string, p part, read func(*decoder, *yaml.Node, []byte)) (problems []Problem) {
 	dec := yaml.NewDecoder(bytes.NewReader(p.text))
 	for {
 		var root yaml.Node
 		err := dec.Decode(&root)
 		if errors.Is(err, io.EOF) {
-			return docs, problems
+			return problems
 		}
 		if err != nil {
 			line := 1
@@ -90,18 +100,14 @@ func parsePart(file string, p part) (docs []Document, problems []Problem) {
 					line = n
 				}
 			}
-			return docs, append(problems, Problem{File: file, Line: p.line + line, Col: 1, Msg: "not valid YAML: " + msg})
+			return append(problems, Problem{File: file, Line: p.line + line, Col: 1, Msg: "not valid YAML: " + msg})
 		}
 		if len(root.Content) == 0 || root.Content[0].Kind == yaml.ScalarNode && root.Content[0].ShortTag() == "!!null" {
 			continue // only comments
 		}
 		d := &decoder{file: file, line: p.line}
-		doc, ok := d.document(root.Content[0])
+		read(d, root.Content[0], p.text)
 		problems = append(problems, d.problems...)
-		if ok && len(d.problems) == 0 {
-			doc.Raw = p.text
-			docs = append(docs, doc)
-		}
 	}
 }
 
@@ -139,6 +145,9 @@ func (d *decoder) document(n *yaml.Node) (Document, bool) {
 		m, _ = d.mapping(n, objProvider)
 		d.header(m, &doc)
 		doc.Provider = d.provider(m, &doc)
+	case KindTest:
+		d.fail(kind, "run it with ringfence policy test", "a %s is never in force", KindTest)
+		return doc, false
 	case "ToolServer", "Access":
 		d.fail(kind, "", "kind %q %s", doc.Kind, notEnforced)
 		return doc, false

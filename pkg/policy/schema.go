@@ -96,7 +96,7 @@ var typeSchemas = map[string]func() map[string]any{
 }
 
 // textTypes are written as one string.
-var textTypes = []string{"string", "selector", "target", "model", "URL", "secret name", "path", "prefix", "workspace path"}
+var textTypes = []string{"string", "selector", "principal", "target", "model", "URL", "secret name", "path", "prefix", "workspace path"}
 
 func typeSchema(typ string) (map[string]any, error) {
 	if s := typeSchemas[typ]; s != nil {

@@ -3,6 +3,7 @@
 package policies_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -11,62 +12,44 @@ import (
 	"github.com/ringfence/ringfence/profiles/policies"
 )
 
-// TestPacks asks every pack what it is made for and what it must refuse.
-// A line is VERDICT HTTP-METHOD HOST:PORT/PATH, or VERDICT tool NAME, or VERDICT model NAME.
+// TestPacks runs the tests of every pack: they pass, each rule decides one, and
+// one fails without it.
 func TestPacks(t *testing.T) {
-	tests := map[string][]string{
-		"github-read-only": {
-			"allow GET github.com:443/o/r/info/refs?service=git-upload-pack", "allow POST github.com:443/o/r/git-upload-pack",
-			"allow POST github.com:443/o/r.git/git-upload-pack", "allow GET api.github.com:443/repos/o/r/issues",
-			"allow GET codeload.github.com:443/o/r/tar.gz/main", "allow GET raw.githubusercontent.com:443/o/r/main/x",
-			"block POST github.com:443/o/r.git/git-receive-pack", "block POST github.com:443/o/r/x/../git-upload-pack",
-			"block POST github.com:443/login", "block POST api.github.com:443/repos/o/r/issues", "block POST api.github.com:443/graphql",
-			"block PUT raw.githubusercontent.com:443/x", "block DELETE api.github.com:443/repos/o/r", "block GET uploads.github.com:443/x",
-			"block GET gist.github.com:443/x", "block GET github.com:80/o/r", "block GET a.b.githubusercontent.com:443/x", "block GET example.com:443/",
-		},
-		"package-registries": {
-			"allow GET registry.npmjs.org:443/left-pad", "allow POST registry.npmjs.org:443/-/npm/v1/security/advisories/bulk",
-			"allow GET pypi.org:443/simple/requests/", "allow GET files.pythonhosted.org:443/packages/x.whl", "allow GET proxy.golang.org:443/x/@v/list",
-			"allow GET sum.golang.org:443/lookup/x@v1", "allow GET index.crates.io:443/se/rd/serde", "allow GET static.crates.io:443/crates/x",
-			"allow GET repo.maven.apache.org:443/maven2/x", "allow GET rubygems.org:443/gems/x.gem", "allow GET deb.debian.org:80/debian/dists/x",
-			"allow GET archive.ubuntu.com:80/ubuntu/dists/x",
-			"block PUT registry.npmjs.org:443/left-pad", "block POST registry.npmjs.org:443/-/v1/login", "block POST upload.pypi.org:443/legacy/",
-			"block POST pypi.org:443/legacy/", "block PUT crates.io:443/api/v1/crates/new", "block POST rubygems.org:443/api/v1/gems",
-			"block GET github.com:443/x", "block GET pypi.org:80/simple/",
-		},
-		"coding-agent": {
-			"allow GET github.com:443/o/r/info/refs?service=git-receive-pack", "allow POST github.com:443/o/r.git/git-receive-pack",
-			"allow POST api.github.com:443/repos/o/r/pulls", "allow PATCH api.github.com:443/repos/o/r/pulls/7", "allow GET pkg.go.dev:443/x",
-			"block POST api.github.com:443/repos/o/r/issues", "block POST api.github.com:443/gists", "block DELETE api.github.com:443/repos/o/r",
-			"block PUT api.github.com:443/repos/o/r/pulls/7/merge", "block GET gist.github.com:443/x", "block GET example.com:443/",
-			"block POST pastebin.com:443/api", "block GET x.webhook.site:443/",
-		},
-		"data-agent": {
-			"block GET github.com:443/", "block GET example.com:443/", "block tool web_search", "allow model gpt-5",
-			"block POST pastebin.com:443/api",
-		},
-		"locked-down": {
-			"block GET github.com:443/", "block GET localhost:80/", "block GET 8.8.8.8:443/", "block GET [2606:4700::1111]:443/",
-			"block tool web_search", "allow model gpt-5",
-		},
-	}
 	all, err := policies.All()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(all) != len(tests) {
-		t.Errorf("%d packs, %d are tested", len(all), len(tests))
+	if len(all) != 5 {
+		t.Errorf("%d packs", len(all))
 	}
 	for _, p := range all {
 		t.Run(p.Name, func(t *testing.T) {
 			if p.Description == "" || !strings.HasSuffix(p.File, "/"+p.Name+".yaml") {
 				t.Errorf("file %q, description %q", p.File, p.Description)
 			}
-			view := viewOf(t, policies.Scope+"/team:default/agent:x", p.Text)
-			for _, line := range tests[p.Name] {
-				if got := verdict(t, view, line); !strings.HasPrefix(line, got+" ") {
-					t.Errorf("%s: %s", line, got)
+			file := "testdata/" + p.Name + ".yaml"
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			suites, problems := policy.ParseSuite(file, text)
+			if len(problems) > 0 || len(suites) != 1 {
+				t.Fatal(policy.Problems(problems))
+			}
+			docs, snap := compiled(t, p.Text)
+			outcomes := suites[0].Run(snap)
+			for _, o := range outcomes {
+				if !o.OK {
+					t.Errorf("%s:%d: want %s %s, got %s by %q", o.Test.File, o.Test.Line, o.Test.Want, o.Test.Rule, o.Got, o.Rule)
 				}
+			}
+			for _, c := range policy.Cover(docs, outcomes) {
+				if c.Hits == 0 {
+					t.Errorf("no test is decided by %s", c.Rule)
+				}
+			}
+			if left := policy.Mutate(docs, suites); len(left) > 0 {
+				t.Errorf("without one of these every test passes: %v", left)
 			}
 		})
 	}
@@ -140,7 +123,7 @@ func TestPackForAnotherScope(t *testing.T) {
 	}
 }
 
-func viewOf(t *testing.T, who, text string) *policy.View {
+func compiled(t *testing.T, text string) ([]policy.Document, *policy.Snapshot) {
 	t.Helper()
 	docs, problems := policy.Parse("packs.yaml", []byte(text))
 	if len(problems) > 0 {
@@ -150,31 +133,29 @@ func viewOf(t *testing.T, who, text string) *policy.View {
 	if len(problems) > 0 {
 		t.Fatal(policy.Problems(problems))
 	}
+	return docs, snap
+}
+
+func viewOf(t *testing.T, who, text string) *policy.View {
+	t.Helper()
 	p, err := scope.ParsePrincipal(who)
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, snap := compiled(t, text)
 	return snap.View(p)
 }
 
+// verdict answers "? METHOD HOST:443/PATH" and "? tool NAME".
 func verdict(t *testing.T, v *policy.View, line string) string {
 	t.Helper()
 	words := strings.Fields(line)
 	var d policy.Decision
-	switch words[1] {
-	case "tool":
+	if words[1] == "tool" {
 		d = v.ProviderTool(words[2])
-	case "model":
-		d = v.Inference("openai", words[2])
-	default:
-		host, path, _ := strings.Cut(words[2], "/")
-		port := uint16(443)
-		host, plain := strings.CutSuffix(host, ":80")
-		if plain {
-			port = 80
-		}
-		host = strings.Trim(strings.TrimSuffix(host, ":443"), "[]")
-		d = v.HTTP(host, port, words[1], "/"+path)
+	} else {
+		host, path, _ := strings.Cut(words[2], ":443/")
+		d = v.HTTP(host, 443, words[1], "/"+path)
 	}
 	if d.Allowed {
 		return "allow"

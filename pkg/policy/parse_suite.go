@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/ringfence/ringfence/pkg/scope"
+)
+
+var objSuite = &object{KindTest, "Tests of documents: questions, and what must come of them. They are run by `ringfence policy test` and never in force.", []field{
+	{name: "apiVersion", typ: "string", required: true, doc: "`ringfence.dev/v1`."},
+	{name: "kind", typ: "string", required: true, doc: "`PolicyTest`."},
+	{name: "metadata", typ: "metadata", required: true, doc: "Name of the tests."},
+	{name: "policies", typ: "list of paths", doc: "What is tested, when the command line does not say it: files and directories relative to this file, and `pack:NAME`."},
+	{name: "as", typ: "principal", doc: "Who asks, such as `org:acme/team:eng/agent:bot`, where a test does not say it."},
+	{name: "tests", typ: "list of test", required: true, doc: "The questions."},
+}}
+
+var objTest = &object{"test", "One question: exactly one of `egress`, `model` and `tool`, and what must come of it.", []field{
+	{name: "name", typ: "string", doc: "What the test is for, shown when it fails."},
+	{name: "as", typ: "principal", doc: "Who asks; the document's `as` when absent."},
+	{name: "egress", typ: "target", doc: "A connection to `HOST:PORT`, or datagrams to `HOST:PORT/udp`. The host is a name or an address."},
+	{name: "request", typ: "string", doc: "`METHOD /path` on the connection, such as `GET /repos/a/b`."},
+	{name: "model", typ: "string", doc: "A call of this model."},
+	{name: "dialect", typ: "string", doc: "The dialect of the call: `openai` (default) or `anthropic`."},
+	{name: "tool", typ: "string", doc: "A call of `SERVER/TOOL`. In this version only `provider/NAME`, what the model provider runs on its side."},
+	{name: "want", typ: "string", required: true, doc: "`allow`, `block`, or `http`: the connection is allowed as inspected HTTP, and each request is decided."},
+	{name: "rule", typ: "string", doc: "`DOCUMENT/ID` of the rule that must decide, or `none`."},
+}}
+
+// ParseSuite reads a file of PolicyTest documents. It returns those without
+// mistakes and every mistake of the others.
+func ParseSuite(file string, data []byte) ([]*Suite, []Problem) {
+	var out []*Suite
+	problems := eachDocument(file, data, func(d *decoder, n *yaml.Node, _ []byte) {
+		if s := d.suite(n); s != nil && len(d.problems) == 0 {
+			out = append(out, s)
+		}
+	})
+	return out, problems
+}
+
+func (d *decoder) suite(n *yaml.Node) *Suite {
+	if !d.plainTree(n, 0) {
+		return nil
+	}
+	if kind := valueOf(n, "kind"); n.Kind != yaml.MappingNode || kind == nil || kind.Value != KindTest {
+		d.fail(n, "kind: "+KindTest, "this is no document of tests")
+		return nil
+	}
+	m, _ := d.mapping(n, objSuite)
+	doc := Document{File: d.file, Scope: scope.All()}
+	d.header(m, &doc)
+	s := &Suite{Name: doc.Name, File: d.file}
+	if n := m.get("policies"); n != nil {
+		s.Policies = d.strs(n, "policies", func(s string) (string, error) { return s, nil })
+	}
+	as := d.principal(m.get("as"))
+	d.list(m.get("tests"), "tests", func(n *yaml.Node) { d.test(n, s, as) })
+	if n := m.get("tests"); n != nil && n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		d.fail(n, "", "tests is an empty list")
+	}
+	return s
+}
+
+func (d *decoder) principal(n *yaml.Node) *scope.Principal {
+	s, ok := d.str(n, "as")
+	if !ok {
+		return nil
+	}
+	p, err := scope.ParsePrincipal(s)
+	if err != nil {
+		d.fail(n, "for example org:local/team:default/agent:bot", "as: %v", err)
+		return nil
+	}
+	return &p
+}
+
+func (d *decoder) test(n *yaml.Node, s *Suite, as *scope.Principal) {
+	m, ok := d.mapping(n, objTest)
+	if !ok {
+		return
+	}
+	t := Test{File: d.file, Line: d.line + n.Line, Name: d.text(m.get("name"), "name", 512), Rule: d.text(m.get("rule"), "rule", 300)}
+	if own := m.get("as"); own != nil {
+		as = d.principal(own)
+	} else if as == nil {
+		d.fail(n, "as: org:local/team:default/agent:bot, here or for the whole document", "nobody asks")
+	}
+	if as != nil {
+		t.As = *as
+	}
+	d.question(m, &t.Ask)
+	if w, ok := d.str(m.get("want"), "want"); ok {
+		if t.Want = w; !slices.Contains(wants, w) {
+			d.fail(m.get("want"), didYouMean(w, wants), "unknown want %s", quote(w))
+		}
+	}
+	s.Tests = append(s.Tests, t)
+}
+
+// question reads what is asked.
+func (d *decoder) question(m fieldMap, q *Question) {
+	var asked []string
+	for _, k := range []string{"egress", "model", "tool"} {
+		if m.get(k) != nil {
+			asked = append(asked, k)
+		}
+	}
+	switch {
+	case len(asked) == 0 && !m.unknown:
+		d.fail(m.node, "egress: HOST:PORT, model: NAME or tool: SERVER/TOOL", "nothing is asked")
+	case len(asked) > 1:
+		d.fail(m.key[asked[1]], "make two tests of it", "%q and %q in one test", asked[0], asked[1])
+	case len(asked) == 1 && asked[0] == "egress":
+		d.egressQuestion(m, q)
+	case len(asked) == 1 && asked[0] == "model":
+		q.Section, q.Dialect = SectionInference, DialectOpenAI
+		q.Model, _ = d.str(m.get("model"), "model")
+		if n := m.get("dialect"); n != nil {
+			if q.Dialect, _ = d.str(n, "dialect"); !builtDialect(q.Dialect) {
+				d.fail(n, didYouMean(q.Dialect, []string{DialectOpenAI, DialectAnthropic}), "unknown dialect %s", quote(q.Dialect))
+			}
+		}
+	case len(asked) == 1:
+		d.toolQuestion(m.get("tool"), q)
+	}
+	for _, x := range [][2]string{{"request", "egress"}, {"dialect", "model"}} {
+		if m.get(x[0]) != nil && m.get(x[1]) == nil {
+			d.fail(m.key[x[0]], "", "%q goes with %q", x[0], x[1])
+		}
+	}
+}
+
+func (d *decoder) egressQuestion(m fieldMap, q *Question) {
+	n := m.get("egress")
+	s, ok := d.str(n, "egress")
+	if !ok {
+		return
+	}
+	t, err := ParseTarget(s)
+	switch {
+	case err != nil:
+		d.failText(n, err)
+		return
+	case t.Port == 0:
+		d.fail(n, "for example "+quote(s+":443"), "a question names its port: %s has none", quote(s))
+	case t.Prefix.IsValid() && !t.Prefix.IsSingleIP() || !t.Prefix.IsValid() && t.Host.Kind != HostExact:
+		d.fail(n, "ask about one host or address", "%s stands for many", quote(s))
+	}
+	q.Section, q.Port, q.Proto, q.Host = SectionEgress, t.Port, t.Proto, t.Host.Name
+	if t.Prefix.IsValid() {
+		q.Host = t.Prefix.Addr().String()
+	}
+	if r := m.get("request"); r != nil {
+		text, _ := d.str(r, "request")
+		method, path, ok := strings.Cut(text, " ")
+		if _, err := parseMethod(method); err != nil || !ok || !strings.HasPrefix(path, "/") {
+			d.fail(r, "for example GET /repos/a/b", "request %s is not METHOD /path", quote(text))
+		}
+		if q.Proto == UDP {
+			d.fail(r, "", "a request on datagrams")
+		}
+		q.Method, q.Path = method, path
+	}
+}
+
+func (d *decoder) toolQuestion(n *yaml.Node, q *Question) {
+	s, ok := d.str(n, "tool")
+	if !ok {
+		return
+	}
+	server, tool, ok := strings.Cut(s, "/")
+	switch {
+	case !ok || server == "" || tool == "":
+		d.fail(n, "for example "+scope.ServerProvider+"/web_search", "tool %s is not SERVER/TOOL", quote(s))
+	case server != scope.ServerProvider:
+		d.fail(n, "only "+scope.ServerProvider+"/NAME is", "tools of server %s: this %s", quote(server), notEnforced)
+	}
+	q.Section, q.Tool = SectionTools, tool
+}
