@@ -14,13 +14,30 @@ import (
 )
 
 func (a *app) explainCommand() *cobra.Command {
+	var as string
+	var f askFlags
 	cmd := &cobra.Command{
-		Use:     "explain EVENT-ID",
-		Short:   "Explain one decision: which rule, and what would allow it",
-		Example: "  ringfence explain 1042",
-		Args:    args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, ids []string) error {
-			x, err := a.client().Explain(cmd.Context(), ids[0])
+		Use:   "explain EVENT-ID | --as SCOPE egress|model|tool WHAT",
+		Short: "Explain one decision: which rule, and what would allow it",
+		Long: "Explain a decision that was made, by the id of its event; or with --as one that would be made:\n" +
+			whatIsAsked + ". The second is decided on the\n" +
+			"documents in force on the node (root), or those of --policy, without the daemon. Every rule\n" +
+			"that speaks of the target is listed, with why it decides or does not.",
+		Example: "  ringfence explain 1042\n  ringfence explain --as org:acme/team:eng/agent:bot egress api.github.com:443 --request \"POST /graphql\"",
+		Args: args(func(cmd *cobra.Command, words []string) error {
+			if as != "" {
+				return cobra.ExactArgs(2)(cmd, words)
+			}
+			return cobra.ExactArgs(1)(cmd, words)
+		}),
+		RunE: func(cmd *cobra.Command, words []string) error {
+			if as != "" {
+				return a.whatIf(cmd.Context(), as, &f, words)
+			}
+			if len(f.policies) > 0 || f.request != "" || f.dialect != "" {
+				return usagef("--policy, --request and --dialect go with --as")
+			}
+			x, err := a.client().Explain(cmd.Context(), words[0])
 			if err != nil {
 				return err
 			}
@@ -30,6 +47,8 @@ func (a *app) explainCommand() *cobra.Command {
 			return a.printExplanation(x)
 		},
 	}
+	cmd.Flags().StringVar(&as, "as", "", "who would ask, such as org:local/team:default/agent:web")
+	f.add(cmd)
 	a.outputFlag(cmd, "table", "json")
 	return cmd
 }

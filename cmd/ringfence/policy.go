@@ -23,10 +23,10 @@ func (a *app) policyCommand() *cobra.Command {
 		Short: "Check, apply, remove and show policy documents",
 		Args:  args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("name what to do: ringfence policy check|apply|delete|wait|show|list|packs|schema|test")
+			return usagef("name what to do: ringfence policy check|apply|delete|wait|show|list|packs|schema|test|who-can")
 		},
 	}
-	cmd.AddCommand(a.policyCheckCommand(), a.policyApplyCommand(), a.policyDeleteCommand(), a.policyWaitCommand(), a.policyShowCommand(), a.policyListCommand(), a.policyPacksCommand(), a.policySchemaCommand(), a.policyTestCommand())
+	cmd.AddCommand(a.policyCheckCommand(), a.policyApplyCommand(), a.policyDeleteCommand(), a.policyWaitCommand(), a.policyShowCommand(), a.policyListCommand(), a.policyPacksCommand(), a.policySchemaCommand(), a.policyTestCommand(), a.whoCanCommand())
 	return cmd
 }
 

@@ -4,7 +4,6 @@ package policy
 
 import (
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -111,75 +110,38 @@ func (d *decoder) question(m fieldMap, q *Question) {
 			asked = append(asked, k)
 		}
 	}
-	switch {
-	case len(asked) == 0 && !m.unknown:
-		d.fail(m.node, "egress: HOST:PORT, model: NAME or tool: SERVER/TOOL", "nothing is asked")
-	case len(asked) > 1:
-		d.fail(m.key[asked[1]], "make two tests of it", "%q and %q in one test", asked[0], asked[1])
-	case len(asked) == 1 && asked[0] == "egress":
-		d.egressQuestion(m, q)
-	case len(asked) == 1 && asked[0] == "model":
-		q.Section, q.Dialect = SectionInference, DialectOpenAI
-		q.Model, _ = d.str(m.get("model"), "model")
-		if n := m.get("dialect"); n != nil {
-			if q.Dialect, _ = d.str(n, "dialect"); !builtDialect(q.Dialect) {
-				d.fail(n, didYouMean(q.Dialect, []string{DialectOpenAI, DialectAnthropic}), "unknown dialect %s", quote(q.Dialect))
-			}
-		}
-	case len(asked) == 1:
-		d.toolQuestion(m.get("tool"), q)
-	}
 	for _, x := range [][2]string{{"request", "egress"}, {"dialect", "model"}} {
 		if m.get(x[0]) != nil && m.get(x[1]) == nil {
 			d.fail(m.key[x[0]], "", "%q goes with %q", x[0], x[1])
 		}
 	}
-}
-
-func (d *decoder) egressQuestion(m fieldMap, q *Question) {
-	n := m.get("egress")
-	s, ok := d.str(n, "egress")
+	switch {
+	case len(asked) == 0 && m.unknown:
+		return // told already, and more to the point
+	case len(asked) == 0:
+		d.fail(m.node, "egress: HOST:PORT, model: NAME or tool: SERVER/TOOL", "nothing is asked")
+		return
+	case len(asked) > 1:
+		d.fail(m.key[asked[1]], "make two tests of it", "%q and %q in one test", asked[0], asked[1])
+		return
+	}
+	n := m.get(asked[0])
+	what, ok := d.str(n, asked[0])
+	request, _ := d.str(m.get("request"), "request")
+	dialect, _ := d.str(m.get("dialect"), "dialect")
 	if !ok {
 		return
 	}
-	t, err := ParseTarget(s)
-	switch {
-	case err != nil:
+	var err error
+	switch asked[0] {
+	case "egress":
+		*q, err = EgressQuestion(what, request)
+	case "model":
+		*q, err = ModelQuestion(what, dialect)
+	case "tool":
+		*q, err = ToolQuestion(what)
+	}
+	if err != nil {
 		d.failText(n, err)
-		return
-	case t.Port == 0:
-		d.fail(n, "for example "+quote(s+":443"), "a question names its port: %s has none", quote(s))
-	case t.Prefix.IsValid() && !t.Prefix.IsSingleIP() || !t.Prefix.IsValid() && t.Host.Kind != HostExact:
-		d.fail(n, "ask about one host or address", "%s stands for many", quote(s))
 	}
-	q.Section, q.Port, q.Proto, q.Host = SectionEgress, t.Port, t.Proto, t.Host.Name
-	if t.Prefix.IsValid() {
-		q.Host = t.Prefix.Addr().String()
-	}
-	if r := m.get("request"); r != nil {
-		text, _ := d.str(r, "request")
-		method, path, ok := strings.Cut(text, " ")
-		if _, err := parseMethod(method); err != nil || !ok || !strings.HasPrefix(path, "/") {
-			d.fail(r, "for example GET /repos/a/b", "request %s is not METHOD /path", quote(text))
-		}
-		if q.Proto == UDP {
-			d.fail(r, "", "a request on datagrams")
-		}
-		q.Method, q.Path = method, path
-	}
-}
-
-func (d *decoder) toolQuestion(n *yaml.Node, q *Question) {
-	s, ok := d.str(n, "tool")
-	if !ok {
-		return
-	}
-	server, tool, ok := strings.Cut(s, "/")
-	switch {
-	case !ok || server == "" || tool == "":
-		d.fail(n, "for example "+scope.ServerProvider+"/web_search", "tool %s is not SERVER/TOOL", quote(s))
-	case server != scope.ServerProvider:
-		d.fail(n, "only "+scope.ServerProvider+"/NAME is", "tools of server %s: this %s", quote(server), notEnforced)
-	}
-	q.Section, q.Tool = SectionTools, tool
 }

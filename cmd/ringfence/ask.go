@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringfence/ringfence/cmd/ringfence/internal/show"
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
+)
+
+// askFlags say what is asked, and of which documents.
+type askFlags struct {
+	policies         []string
+	request, dialect string
+}
+
+func (f *askFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&f.policies, "policy", nil, "file, directory or pack to ask instead of the node")
+	cmd.Flags().StringVar(&f.request, "request", "", "with egress: the HTTP request, such as \"GET /repos/a/b\"")
+	cmd.Flags().StringVar(&f.dialect, "dialect", "", "with model: openai (default) or anthropic")
+}
+
+const whatIsAsked = "egress HOST:PORT[/udp], model NAME or tool SERVER/TOOL"
+
+// question reads "egress a.example:443", "model gpt-5", "tool provider/web_search".
+func (f *askFlags) question(words []string) (policy.Question, error) {
+	var q policy.Question
+	var err error
+	switch {
+	case words[0] != "egress" && f.request != "":
+		return q, usagef("--request goes with egress")
+	case words[0] != "model" && f.dialect != "":
+		return q, usagef("--dialect goes with model")
+	}
+	switch words[0] {
+	case "egress":
+		q, err = policy.EgressQuestion(words[1], f.request)
+	case "model":
+		q, err = policy.ModelQuestion(words[1], f.dialect)
+	case "tool":
+		q, err = policy.ToolQuestion(words[1])
+	default:
+		return q, usagef("%q cannot be asked about; write %s", words[0], whatIsAsked)
+	}
+	if err != nil {
+		return q, usagef("%v", err)
+	}
+	return q, nil
+}
+
+// asked compiles the documents that are asked: those of files and packs, or
+// those in force on the node.
+func (a *app) asked(ctx context.Context, policies []string) (*policy.Snapshot, error) {
+	if len(policies) > 0 {
+		docs, err := a.testedDocuments(policies)
+		if err != nil {
+			return nil, err
+		}
+		return compile(0, docs)
+	}
+	v, err := a.client().Policy(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	docs, err := inForce(v)
+	if err != nil {
+		return nil, err
+	}
+	return compile(v.Revision, docs)
+}
+
+func compile(revision uint64, docs []policy.Document) (*policy.Snapshot, error) {
+	snap, problems := policy.Compile(revision, docs)
+	if len(problems) > 0 {
+		return nil, policy.Problems(problems)
+	}
+	return snap, nil
+}
+
+// inForce reads the documents of the node. A text may hold several, and stands
+// with each of them.
+func inForce(v api.PolicyView) ([]policy.Document, error) {
+	var out []policy.Document
+	read := map[string]bool{}
+	for _, d := range v.Documents {
+		if read[d.File+"\x00"+d.Text] {
+			continue
+		}
+		read[d.File+"\x00"+d.Text] = true
+		docs, problems := policy.Parse(d.File, []byte(d.Text))
+		if len(problems) > 0 {
+			return nil, fmt.Errorf("a document in force is not understood by this version of ringfence: %w", policy.Problems(problems))
+		}
+		if d.Scope != "" && len(docs) == 1 { // one of a sandbox is narrowed to it
+			sel, err := scope.ParseSelector(d.Scope)
+			if err != nil {
+				return nil, err
+			}
+			docs[0].Scope = sel
+		}
+		out = append(out, docs...)
+	}
+	return out, nil
+}
+
+func (a *app) whoCanCommand() *cobra.Command {
+	var f askFlags
+	cmd := &cobra.Command{
+		Use:   "who-can egress|model|tool WHAT",
+		Short: "Tell who may reach a destination, use a model or have a tool run",
+		Long: "Tell for everybody what they get: " + whatIsAsked + ".\n" +
+			"A row is everybody in its scope who is not in the scope of a row below it. The documents in\n" +
+			"force on the node are asked (root), or those of --policy, without the daemon.",
+		Example: "  ringfence policy who-can egress db.internal:5432\n  ringfence policy who-can model claude-opus-4 --dialect anthropic --policy ./policies",
+		Args:    args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, words []string) error {
+			q, err := f.question(words)
+			if err != nil {
+				return err
+			}
+			snap, err := a.asked(cmd.Context(), f.policies)
+			if err != nil {
+				return err
+			}
+			rows, err := snap.WhoCan(q)
+			if err != nil {
+				return err
+			}
+			return a.printWho(rows)
+		},
+	}
+	f.add(cmd)
+	a.outputFlag(cmd, "table", "json")
+	return cmd
+}
+
+// verdictRow is what somebody gets.
+type verdictRow struct {
+	Scope   string `json:"scope"`
+	Verdict string `json:"verdict"` // allow, http (each request is decided) or block
+	Rule    string `json:"rule,omitempty"`
+	RuleAt  string `json:"ruleAt,omitempty"`
+	Why     string `json:"why"`
+}
+
+func verdictOf(d *policy.Decision) (verdict, at string) {
+	verdict = policy.WantBlock
+	switch {
+	case d.Allowed && d.HTTP:
+		verdict = policy.WantHTTP
+	case d.Allowed:
+		verdict = policy.WantAllow
+	}
+	if d.Rule.File != "" {
+		at = fmt.Sprintf("%s:%d", d.Rule.File, d.Rule.Line)
+	}
+	return verdict, at
+}
+
+func (a *app) printWho(rows []policy.Who) error {
+	list, table := []verdictRow{}, [][]string{}
+	for i := range rows {
+		d := &rows[i].Decision
+		verdict, at := verdictOf(d)
+		r := verdictRow{rows[i].Scope.String(), verdict, d.Rule.String(), at, d.Reason}
+		list = append(list, r)
+		table = append(table, []string{r.Scope, r.Verdict, strings.TrimSpace(r.Rule + " " + r.RuleAt), r.Why})
+	}
+	if a.json() {
+		return show.JSON(a.out, list)
+	}
+	return show.Table(a.out, []string{"SCOPE", "VERDICT", "RULE", "WHY"}, table)
+}
+
+// whatIf answers `explain --as`.
+func (a *app) whatIf(ctx context.Context, as string, f *askFlags, words []string) error {
+	p, err := scope.ParsePrincipal(as)
+	if err != nil {
+		return usagef("--as: %v", err)
+	}
+	q, err := f.question(words)
+	if err != nil {
+		return err
+	}
+	snap, err := a.asked(ctx, f.policies)
+	if err != nil {
+		return err
+	}
+	x := snap.View(p).Explain(q)
+	if a.json() {
+		return show.JSON(a.out, explained(p, &x))
+	}
+	return a.printWhatIf(p, &x)
+}
+
+// whatIfResult is the answer of explain --as with -o json.
+type whatIfResult struct {
+	verdictRow
+	Revision uint64         `json:"revision,omitempty"` // 0: of files
+	Nearest  string         `json:"nearest,omitempty"`  // the rule that came closest to allowing it
+	Remedy   string         `json:"remedy,omitempty"`
+	Rules    []judgedByRule `json:"rules"` // all that speak of the target, the winner first
+}
+
+type judgedByRule struct {
+	Rule    string `json:"rule"`
+	At      string `json:"at"`
+	Layer   string `json:"layer"`
+	Effect  string `json:"effect"`
+	Target  string `json:"target"`
+	Matched bool   `json:"matched"`
+	Why     string `json:"why"`
+}
+
+func explained(p scope.Principal, x *policy.Explanation) whatIfResult {
+	verdict, at := verdictOf(&x.Decision)
+	r := whatIfResult{verdictRow: verdictRow{p.String(), verdict, x.Decision.Rule.String(), at, x.Decision.Reason},
+		Revision: x.Decision.Revision, Remedy: x.Remedy, Rules: []judgedByRule{}}
+	for i := range x.Candidates {
+		c := &x.Candidates[i]
+		r.Rules = append(r.Rules, judgedByRule{c.Rule.String(), fmt.Sprintf("%s:%d", c.Rule.File, c.Rule.Line), c.Layer.String(), c.Effect.String(), c.Target, c.Matched, c.Why})
+	}
+	if x.Nearest != nil {
+		r.Nearest = x.Nearest.Rule.String() + ": " + x.Nearest.Why
+	}
+	return r
+}
+
+func (a *app) printWhatIf(p scope.Principal, x *policy.Explanation) error {
+	r := explained(p, x)
+	for _, f := range []struct{ name, value string }{
+		{"scope", r.Scope}, {"verdict", r.Verdict}, {"rule", strings.TrimSpace(r.Rule + " " + r.RuleAt)}, {"why", r.Why}, {"nearest", r.Nearest}, {"to allow", r.Remedy},
+	} {
+		if f.value != "" {
+			_, _ = fmt.Fprintf(a.out, "%-9s %s\n", f.name, show.Text(f.value, 1000))
+		}
+	}
+	if len(r.Rules) == 0 {
+		return nil
+	}
+	_, _ = fmt.Fprintln(a.out)
+	var table [][]string
+	for _, c := range r.Rules {
+		table = append(table, []string{c.Rule, c.At, c.Layer, c.Effect, c.Target, c.Why})
+	}
+	return show.Table(a.out, []string{"RULE", "AT", "LAYER", "EFFECT", "TARGET", "WHY"}, table)
+}
