@@ -21,17 +21,25 @@ const MaxFile = 64 << 20
 
 // Parse reads a file of YAML documents separated by "---". It returns the
 // documents without mistakes and every mistake of the others; one bad document
-// does not hide the next. file is only used in positions. A caller that puts
-// documents into force must keep the last good form of a document that is now
-// missing: dropping a document also drops what it denied.
-func Parse(file string, data []byte) ([]Document, []Problem) {
+// does not hide the next. What this version does not enforce is a mistake, see
+// [Unenforced]. file is only used in positions. A caller that puts documents
+// into force must keep the last good form of a document that is now missing:
+// dropping a document also drops what it denied.
+func Parse(file string, data []byte) ([]Document, []Problem) { return parse(file, data, false) }
+
+// ParseWhole is Parse for documents that do not come into force: it also takes
+// what this version does not enforce.
+func ParseWhole(file string, data []byte) ([]Document, []Problem) { return parse(file, data, true) }
+
+func parse(file string, data []byte, whole bool) ([]Document, []Problem) {
 	if len(data) > MaxFile {
 		return nil, []Problem{{File: file, Line: 1, Col: 1, Msg: "the file is larger than 64 MiB"}}
 	}
 	var docs []Document
 	var problems []Problem
+	envs := newEnvs()
 	for _, part := range split(data) {
-		d, p := parsePart(file, part)
+		d, p := parsePart(file, part, envs, whole)
 		docs = append(docs, d...)
 		problems = append(problems, p...)
 	}
@@ -73,7 +81,7 @@ var yamlLine = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 })
 
-func parsePart(file string, p part) (docs []Document, problems []Problem) {
+func parsePart(file string, p part, envs *envs, whole bool) (docs []Document, problems []Problem) {
 	dec := yaml.NewDecoder(bytes.NewReader(p.text))
 	for {
 		var root yaml.Node
@@ -95,8 +103,11 @@ func parsePart(file string, p part) (docs []Document, problems []Problem) {
 		if len(root.Content) == 0 || root.Content[0].Kind == yaml.ScalarNode && root.Content[0].ShortTag() == "!!null" {
 			continue // only comments
 		}
-		d := &decoder{file: file, line: p.line}
+		d := &decoder{file: file, line: p.line, envs: envs}
 		doc, ok := d.document(root.Content[0])
+		if !whole {
+			d.problems = append(d.problems, Unenforced(&doc)...)
+		}
 		problems = append(problems, d.problems...)
 		if ok && len(d.problems) == 0 {
 			doc.Raw = p.text
