@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,12 +21,30 @@ import (
 type askFlags struct {
 	policies         []string
 	request, dialect string
+	risk             []string
+	args, at         string
 }
 
 func (f *askFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.policies, "policy", nil, "file, directory or pack to ask instead of the node")
 	cmd.Flags().StringVar(&f.request, "request", "", "with egress: the HTTP request, such as \"GET /repos/a/b\"")
 	cmd.Flags().StringVar(&f.dialect, "dialect", "", "with model: openai (default) or anthropic")
+	cmd.Flags().StringSliceVar(&f.risk, "risk", nil, "with tool: its risk classes, such as read,money; unclassified when absent")
+	cmd.Flags().StringVar(&f.args, "args", "", "with tool: the arguments of the call, as a JSON object")
+	cmd.Flags().StringVar(&f.at, "at", "", "when, such as 2026-03-02T10:00:00Z; now when absent")
+}
+
+// flagOf is the subject that a flag goes with.
+var flagOf = map[string]string{"request": "egress", "dialect": "model", "risk": "tool", "args": "tool"}
+
+// fits refuses flags that say nothing about the subject.
+func fits(cmd *cobra.Command, subject string) error {
+	for flag, of := range flagOf {
+		if cmd.Flags().Changed(flag) && of != subject {
+			return usagef("--%s goes with %s", flag, of)
+		}
+	}
+	return nil
 }
 
 const whatIsAsked = "egress HOST:PORT[/udp], model NAME or tool SERVER/TOOL"
@@ -33,19 +53,13 @@ const whatIsAsked = "egress HOST:PORT[/udp], model NAME or tool SERVER/TOOL"
 func (f *askFlags) question(words []string) (policy.Question, error) {
 	var q policy.Question
 	var err error
-	switch {
-	case words[0] != "egress" && f.request != "":
-		return q, usagef("--request goes with egress")
-	case words[0] != "model" && f.dialect != "":
-		return q, usagef("--dialect goes with model")
-	}
 	switch words[0] {
 	case "egress":
 		q, err = policy.EgressQuestion(words[1], f.request)
 	case "model":
 		q, err = policy.ModelQuestion(words[1], f.dialect)
 	case "tool":
-		q, err = policy.ToolQuestion(words[1])
+		q, err = f.tool(words[1])
 	default:
 		return q, usagef("%q cannot be asked about; write %s", words[0], whatIsAsked)
 	}
@@ -53,6 +67,40 @@ func (f *askFlags) question(words []string) (policy.Question, error) {
 		return q, usagef("%v", err)
 	}
 	return q, nil
+}
+
+func (f *askFlags) tool(name string) (policy.Question, error) {
+	q, err := policy.ToolQuestion(name)
+	if err != nil {
+		return q, err
+	}
+	for _, name := range f.risk {
+		class, err := policy.RiskNamed(name)
+		if err != nil {
+			return q, err
+		}
+		q.Risk |= class
+	}
+	if f.args != "" {
+		var args map[string]any
+		if err := json.Unmarshal([]byte(f.args), &args); err != nil {
+			return q, fmt.Errorf("--args is not a JSON object: %w", err)
+		}
+		q.Args = policy.NewArgs(args)
+	}
+	return q, nil
+}
+
+// when is the time that is asked about.
+func (f *askFlags) when() (time.Time, error) {
+	if f.at == "" {
+		return time.Now(), nil
+	}
+	at, err := time.Parse(time.RFC3339, f.at)
+	if err != nil {
+		return at, usagef("--at %q is no time such as 2026-03-02T10:00:00Z", f.at)
+	}
+	return at, nil
 }
 
 // asked compiles the documents that are asked: those of files and packs, or
@@ -121,7 +169,14 @@ func (a *app) whoCanCommand() *cobra.Command {
 		Example: "  ringfence policy who-can egress db.internal:5432\n  ringfence policy who-can model claude-opus-4 --dialect anthropic --policy ./policies",
 		Args:    args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, words []string) error {
+			if err := fits(cmd, words[0]); err != nil {
+				return err
+			}
 			q, err := f.question(words)
+			if err != nil {
+				return err
+			}
+			at, err := f.when()
 			if err != nil {
 				return err
 			}
@@ -129,7 +184,7 @@ func (a *app) whoCanCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows, err := snap.WhoCan(q)
+			rows, err := snap.WhoCan(q, at)
 			if err != nil {
 				return err
 			}
@@ -144,32 +199,24 @@ func (a *app) whoCanCommand() *cobra.Command {
 // verdictRow is what somebody gets.
 type verdictRow struct {
 	Scope   string `json:"scope"`
-	Verdict string `json:"verdict"` // allow, http (each request is decided) or block
+	Verdict string `json:"verdict"` // allow, http (each request is decided), require-approval or block
 	Rule    string `json:"rule,omitempty"`
 	RuleAt  string `json:"ruleAt,omitempty"`
 	Why     string `json:"why"`
 }
 
-func verdictOf(d *policy.Decision) (verdict, at string) {
-	verdict = policy.WantBlock
-	switch {
-	case d.Allowed && d.HTTP:
-		verdict = policy.WantHTTP
-	case d.Allowed:
-		verdict = policy.WantAllow
+func ruleAtOf(d *policy.Decision) string {
+	if d.Rule.File == "" {
+		return ""
 	}
-	if d.Rule.File != "" {
-		at = fmt.Sprintf("%s:%d", d.Rule.File, d.Rule.Line)
-	}
-	return verdict, at
+	return fmt.Sprintf("%s:%d", d.Rule.File, d.Rule.Line)
 }
 
 func (a *app) printWho(rows []policy.Who) error {
 	list, table := []verdictRow{}, [][]string{}
 	for i := range rows {
 		d := &rows[i].Decision
-		verdict, at := verdictOf(d)
-		r := verdictRow{rows[i].Scope.String(), verdict, d.Rule.String(), at, d.Reason}
+		r := verdictRow{rows[i].Scope.String(), d.Verdict(), d.Rule.String(), ruleAtOf(d), d.Reason}
 		list = append(list, r)
 		table = append(table, []string{r.Scope, r.Verdict, strings.TrimSpace(r.Rule + " " + r.RuleAt), r.Why})
 	}
@@ -189,11 +236,15 @@ func (a *app) whatIf(ctx context.Context, as string, f *askFlags, words []string
 	if err != nil {
 		return err
 	}
+	at, err := f.when()
+	if err != nil {
+		return err
+	}
 	snap, err := a.asked(ctx, f.policies)
 	if err != nil {
 		return err
 	}
-	x := snap.View(p).Explain(q)
+	x := snap.View(p).At(at).Explain(q)
 	if a.json() {
 		return show.JSON(a.out, explained(p, &x))
 	}
@@ -220,9 +271,9 @@ type judgedByRule struct {
 }
 
 func explained(p scope.Principal, x *policy.Explanation) whatIfResult {
-	verdict, at := verdictOf(&x.Decision)
-	r := whatIfResult{verdictRow: verdictRow{p.String(), verdict, x.Decision.Rule.String(), at, x.Decision.Reason},
-		Revision: x.Decision.Revision, Remedy: x.Remedy, Rules: []judgedByRule{}}
+	d := &x.Decision
+	r := whatIfResult{verdictRow: verdictRow{p.String(), d.Verdict(), d.Rule.String(), ruleAtOf(d), d.Reason},
+		Revision: d.Revision, Remedy: x.Remedy, Rules: []judgedByRule{}}
 	for i := range x.Candidates {
 		c := &x.Candidates[i]
 		r.Rules = append(r.Rules, judgedByRule{c.Rule.String(), fmt.Sprintf("%s:%d", c.Rule.File, c.Rule.Line), c.Layer.String(), c.Effect.String(), c.Target, c.Matched, c.Why})

@@ -18,6 +18,11 @@ func TestAskFiles(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "eng.yaml"), []byte(testedPolicy), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	const pay = "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: pay}\nscope: org:acme\ntools:\n" +
+		"  - {id: small, match: \"server:bank\", action: allow, when: {expression: \"args.amount < 100\"}}\n  - {id: any, match: \"server:bank\", action: require-approval}\n"
+	if err := os.WriteFile(filepath.Join(dir, "pay.yaml"), []byte(pay), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		code int
@@ -32,8 +37,13 @@ func TestAskFiles(t *testing.T) {
 		{[]string{"explain", "--policy", "eng.yaml", "--as", "org:acme/team:t/agent:a", "egress", "db.example:443"}, exitOK,
 			[]string{"verdict   block", "nearest   eng/db: is for port 5432", "to allow  ringfence allow db.example:443", "eng/db  eng.yaml:6  org    allow   db.example:5432  is for port 5432"}},
 		{[]string{"explain", "--policy", "eng.yaml", "--as", "org:acme/team:t/agent:a", "-o", "json", "egress", "db.example:5432"}, exitOK, []string{`"verdict": "allow"`, `"ruleAt": "eng.yaml:6"`, `"matched": true`}},
+		{[]string{"explain", "--policy", "pay.yaml", "--as", "org:acme/team:t/agent:a", "tool", "bank/pay", "--risk", "money", "--args", `{"amount": 5}`}, exitOK, []string{"verdict   allow", "rule      pay/small pay.yaml:6"}},
+		{[]string{"explain", "--policy", "pay.yaml", "--as", "org:acme/team:t/agent:a", "tool", "bank/pay", "--args", `{"amount": 500}`}, exitOK, []string{"verdict   require-approval", "note: policy apply refuses this: pay.yaml:6:"}},
+		{[]string{"explain", "--policy", "pay.yaml", "--as", "org:acme/team:t/agent:a", "tool", "bank/pay", "--risk", "mony"}, exitUsage, []string{`did you mean "money"?`}},
+		{[]string{"explain", "--policy", "pay.yaml", "--as", "org:acme/team:t/agent:a", "tool", "bank/pay", "--args", "5"}, exitUsage, []string{"--args is not a JSON object"}},
+		{[]string{"explain", "--policy", "pay.yaml", "--as", "org:acme/team:t/agent:a", "tool", "bank/pay", "--at", "noon"}, exitUsage, []string{"is no time"}},
 		{[]string{"explain", "--as", "org:acme", "egress", "db.example:443"}, exitUsage, []string{"--as: "}},
-		{[]string{"explain", "--policy", "eng.yaml", "1042"}, exitUsage, []string{"go with --as"}},
+		{[]string{"explain", "--policy", "eng.yaml", "1042"}, exitUsage, []string{"--policy goes with --as"}},
 		{[]string{"explain", "--as", "org:acme/team:t/agent:a", "1042"}, exitUsage, nil},
 	} {
 		cmd := tool(t, "/nonexistent", c.args...)
@@ -71,7 +81,7 @@ func TestInForce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := snap.View(p).Egress("db.example", 5432); !d.Allowed || d.Rule.String() != rule {
+		if d := snap.View(p).Egress("db.example", 5432); !d.Allowed() || d.Rule.String() != rule {
 			t.Errorf("%s: %+v", as, d)
 		}
 	}

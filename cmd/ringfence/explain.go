@@ -32,10 +32,15 @@ func (a *app) explainCommand() *cobra.Command {
 		}),
 		RunE: func(cmd *cobra.Command, words []string) error {
 			if as != "" {
+				if err := fits(cmd, words[0]); err != nil {
+					return err
+				}
 				return a.whatIf(cmd.Context(), as, &f, words)
 			}
-			if len(f.policies) > 0 || f.request != "" || f.dialect != "" {
-				return usagef("--policy, --request and --dialect go with --as")
+			for _, flag := range []string{"policy", "request", "dialect", "risk", "args", "at"} {
+				if cmd.Flags().Changed(flag) {
+					return usagef("--%s goes with --as", flag)
+				}
 			}
 			x, err := a.client().Explain(cmd.Context(), words[0])
 			if err != nil {

@@ -130,18 +130,34 @@ func (s *tested) run(f testFlags, res *testResult) error {
 func at(r policy.RuleRef) ruleAt { return ruleAt{r.String(), r.File, r.Line} }
 
 func wanted(t *policy.Test) string {
-	if t.Rule == "" {
-		return t.Want
+	out := t.Want
+	if t.Rule != "" {
+		out += " by " + t.Rule
 	}
-	return t.Want + " by " + t.Rule
+	return out + listed(" obliged to", t.Obligations) + listed(" approved for", t.Demands)
 }
 
+// got says of an outcome what its test asks for.
 func got(o *policy.Outcome) string {
 	by := o.Rule.String()
 	if by == "" {
 		by = policy.NoRule
 	}
-	return o.Got + " by " + by
+	out := o.Got + " by " + by
+	if o.Test.Obligations != nil {
+		out += listed(" obliged to", o.Obligations)
+	}
+	if o.Test.Demands != nil {
+		out += listed(" approved for", o.Demands)
+	}
+	return out
+}
+
+func listed(what string, names []string) string {
+	if names == nil {
+		return ""
+	}
+	return what + " [" + strings.Join(names, ", ") + "]"
 }
 
 func (a *app) printTests(res testResult) {
@@ -231,11 +247,16 @@ func (a *app) testedDocuments(names []string) ([]policy.Document, error) {
 	var docs []policy.Document
 	var problems []policy.Problem
 	for _, t := range texts {
-		d, p := policy.Parse(t.File, []byte(t.Text))
+		d, p := policy.ParseWhole(t.File, []byte(t.Text)) // also what no part enforces yet: nothing comes into force here
 		docs, problems = append(docs, d...), append(problems, p...)
 	}
 	if len(problems) > 0 {
 		return nil, policy.Problems(problems)
+	}
+	for i := range docs {
+		for _, p := range policy.Unenforced(&docs[i]) {
+			_, _ = fmt.Fprintln(a.err, show.Text("note: policy apply refuses this: "+p.Error(), 1000))
+		}
 	}
 	return docs, nil
 }

@@ -256,8 +256,8 @@ func (d *Daemon) judge(doc *policy.Document, rule policy.Rule, sel scope.Selecto
 		return api.Errorf(api.CodeBadRequest, "%v", err)
 	}
 	dec := decide(snap.View(someoneIn(sel)), rule.Target())
-	res.Effective = dec.Allowed
-	if !dec.Allowed {
+	res.Effective = dec.Allowed()
+	if !dec.Allowed() {
 		res.Note = dec.Reason
 		if dec.Rule.String() != "" {
 			res.Note += " (rule " + dec.Rule.String()

@@ -148,7 +148,7 @@ func (b *backend) explainNow(e *event.Event, x *api.Explanation) {
 		}
 	}
 	now := view.Explain(q)
-	if now.Decision.Allowed && e.Verdict == event.Denied {
+	if now.Decision.Allowed() && e.Verdict == event.Denied {
 		x.Now = fmt.Sprintf("allowed by %s, revision %d", now.Decision.Rule, now.Decision.Revision)
 		x.Remedy = "" // done
 		return
@@ -159,7 +159,7 @@ func (b *backend) explainNow(e *event.Event, x *api.Explanation) {
 	if x.Remedy == "" {
 		x.Remedy = now.Remedy
 	}
-	if now.Decision.Allowed != (e.Verdict == event.Allowed) || now.Decision.Rule.String() != e.Rule {
+	if now.Decision.Allowed() != (e.Verdict == event.Allowed) || now.Decision.Rule.String() != e.Rule {
 		x.Now = fmt.Sprintf("revision %d: %s", now.Decision.Revision, now.Decision.Reason)
 	}
 }

@@ -167,7 +167,7 @@ func (d *Daemon) openedBy(t policy.Target, sel scope.Selector, s *sandbox.Sandbo
 		return ""
 	}
 	dec := decide(v, t)
-	if !dec.Allowed {
+	if !dec.Allowed() {
 		return ""
 	}
 	return fmt.Sprintf("the rule %s (%s) allows it", dec.Rule, ruleAt(dec.Rule.File, dec.Rule.Line))

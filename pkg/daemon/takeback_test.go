@@ -102,7 +102,7 @@ func TestPatternsAreAskedByAName(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := decide(v, tg).Allowed; got != want {
+		if got := decide(v, tg).Allowed(); got != want {
 			t.Errorf("%s: %v", target, got)
 		}
 	}

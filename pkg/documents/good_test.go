@@ -47,7 +47,7 @@ func TestMistakeAtStartDoesNotOpenWhatTheFileDenied(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	denied := func(l *Library) bool { return !l.Snapshot().View(p).Egress("www.pastebin.com", 443).Allowed }
+	denied := func(l *Library) bool { return !l.Snapshot().View(p).Egress("www.pastebin.com", 443).Allowed() }
 	l, err := Open(o)
 	if err != nil {
 		t.Fatal(err)

@@ -82,7 +82,7 @@ func providerOf(name, url string) string {
 var who = scope.Principal{Org: "local", Team: "default", Agent: "a"}
 
 func (r *rig) allows(host string) bool {
-	return r.lib.Snapshot().View(who).Egress(host, 443).Allowed
+	return r.lib.Snapshot().View(who).Egress(host, 443).Allowed()
 }
 
 func (r *rig) want(host string, allowed bool) {
@@ -319,7 +319,7 @@ func TestDocumentsOfOneSandbox(t *testing.T) {
 	if err := r.lib.SetSandbox("sandbox:aaaa/0", policyOf("own", "allow", "own.example:443"), mine); err != nil {
 		t.Fatal(err)
 	}
-	if !r.lib.Snapshot().View(mine).Egress("own.example", 443).Allowed || r.lib.Snapshot().View(other).Egress("own.example", 443).Allowed {
+	if !r.lib.Snapshot().View(mine).Egress("own.example", 443).Allowed() || r.lib.Snapshot().View(other).Egress("own.example", 443).Allowed() {
 		t.Error("it counts for the wrong sandbox")
 	}
 	for name, text := range map[string]string{
@@ -332,13 +332,13 @@ func TestDocumentsOfOneSandbox(t *testing.T) {
 		}
 	}
 	r.reload()
-	if !r.lib.Snapshot().View(mine).Egress("own.example", 443).Allowed {
+	if !r.lib.Snapshot().View(mine).Egress("own.example", 443).Allowed() {
 		t.Error("a reload of the directories dropped it")
 	}
 	if err := r.lib.Remove("sandbox:aaaa/0"); err != nil {
 		t.Fatal(err)
 	}
-	if r.lib.Snapshot().View(mine).Egress("own.example", 443).Allowed {
+	if r.lib.Snapshot().View(mine).Egress("own.example", 443).Allowed() {
 		t.Error("it is still in force")
 	}
 }

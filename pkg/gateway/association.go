@@ -102,7 +102,7 @@ func (a *association) decide(e *epoch) (t upstream.Target, ok bool) {
 		return t, false
 	}
 	d := e.datagrams(name, dst)
-	if d.Allowed && d.Rule.Once() {
+	if d.Allowed() && d.Rule.Once() {
 		ev := a.event()
 		ev.DstName = name
 		d = a.grant.claimed(a.sb, ev, d)
@@ -111,7 +111,7 @@ func (a *association) decide(e *epoch) (t upstream.Target, ok bool) {
 	a.name, a.decision, a.decided = name, d, true
 	a.mu.Unlock()
 	switch {
-	case !d.Allowed:
+	case !d.Allowed():
 		a.denyByPolicy()
 		return t, false
 	case named:
@@ -351,12 +351,12 @@ func (a *association) stillAllowed(e *epoch) (policy.Decision, bool) {
 		return policy.Decision{}, true // open judges it
 	}
 	d := e.datagrams(name, a.key.dst)
-	if d.Allowed && name != "" && peer.IsValid() {
+	if d.Allowed() && name != "" && peer.IsValid() {
 		if err := a.sb.g.dialer.JudgeAddr(e.named(name, a.key.dst.Port(), policy.UDP), peer.Addr()); err != nil {
 			return policy.Decision{Reason: err.Error()}, false
 		}
 	}
-	return d, d.Allowed
+	return d, d.Allowed()
 }
 
 // reject ends what waits and answers every further datagram with an error, for

@@ -177,7 +177,7 @@ func (f *flow) deny(code, reason string) {
 	}
 	ev := f.event(event.KindNetwork)
 	ev.Verdict, ev.ReasonCode, ev.Reason = event.Denied, code, reason
-	if f.decision.Allowed {
+	if f.decision.Allowed() {
 		ev.Rule, ev.RuleAt = "", "" // the rule allowed it; something else refused
 	}
 	f.ticket.postFolded(ev)
@@ -193,7 +193,7 @@ func (f *flow) denyByPolicy() {
 // applyDecision copies a policy decision into an event.
 func applyDecision(ev *event.Event, d policy.Decision) {
 	ev.Verdict = event.Denied
-	if d.Allowed {
+	if d.Allowed() {
 		ev.Verdict = event.Allowed
 	}
 	ev.Reason, ev.ReasonCode, ev.Rule = d.Reason, d.ReasonCode, d.Rule.String()

@@ -85,7 +85,7 @@ func (x *exchange) proxy() {
 		return
 	}
 	d := x.decision(port, path)
-	if !d.Allowed {
+	if !d.Allowed() {
 		x.deny(refusalByPolicy(d))
 		return
 	}
@@ -99,7 +99,7 @@ func (x *exchange) proxy() {
 		transport = x.e.web2
 	}
 	if upgrade {
-		if d = x.e.upgradeDecision(x.name, port, path); !d.Allowed {
+		if d = x.e.upgradeDecision(x.name, port, path); !d.Allowed() {
 			ref := refusalByPolicy(d)
 			ref.reason = "a WebSocket carries data both ways; policy allows only certain methods here and " + methodWebSocket + " is not one of them"
 			ref.code = codeUpgrade

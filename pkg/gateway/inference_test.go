@@ -23,7 +23,7 @@ func (stubInference) ServeHTTP(w http.ResponseWriter, r *http.Request, c inferen
 	d := c.View.Inference(c.Dialect, "gpt-x")
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{"host": c.Host, "dialect": c.Dialect, "sandbox": c.Sandbox, "scope": c.Scope,
-		"key": key, "has": ok, "allowed": d.Allowed, "proto": r.Proto, "path": r.URL.Path})
+		"key": key, "has": ok, "allowed": d.Allowed(), "proto": r.Proto, "path": r.URL.Path})
 	c.Record(event.Event{Kind: event.KindInference, Time: time.Now(), Verdict: event.Allowed, Layer: "inference", ReasonCode: "rule",
 		Provider: "p", Model: "gpt-x", Status: 200, TokensIn: 3, TokensOut: 5, Credential: "injected"})
 }

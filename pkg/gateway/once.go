@@ -62,7 +62,7 @@ type heldGrant struct {
 // claimed turns a decision into a denial when it rests on a rule for one
 // connection that another connection has had. ev tells of the flow.
 func (h *heldGrant) claimed(sb *sandbox, ev event.Event, d policy.Decision) policy.Decision {
-	if !d.Allowed || !d.Rule.Once() {
+	if !d.Allowed() || !d.Rule.Once() {
 		return d
 	}
 	applyDecision(&ev, d)
@@ -104,7 +104,7 @@ func (h *heldGrant) release(g *Gateway) {
 
 // claimed asks for the flow's own grant; see heldGrant.
 func (f *flow) claimed(name string, d policy.Decision) policy.Decision {
-	if !d.Allowed || !d.Rule.Once() {
+	if !d.Allowed() || !d.Rule.Once() {
 		return d
 	}
 	ev := f.event(event.KindNetwork)
@@ -114,7 +114,7 @@ func (f *flow) claimed(name string, d policy.Decision) policy.Decision {
 
 // claim is claimed for a whole connection.
 func (f *flow) claim(name string, r route) route {
-	if d := f.claimed(name, r.decision); d.Allowed != r.decision.Allowed {
+	if d := f.claimed(name, r.decision); d.Effect != r.decision.Effect {
 		return route{decision: d}
 	}
 	return r

@@ -109,7 +109,7 @@ func (e *epoch) byName(name string, port uint16) route {
 	}
 	d := e.view.Egress(name, port)
 	switch {
-	case !d.Allowed:
+	case !d.Allowed():
 		return route{decision: d}
 	case d.HTTP:
 		return route{mode: modeInspect, decision: d}
@@ -122,7 +122,7 @@ func (e *epoch) byName(name string, port uint16) route {
 // byAddr decides on a literal address: address rules only.
 func (e *epoch) byAddr(a netip.Addr, port uint16) route {
 	d := e.view.Addr(upstream.Judged(a), port, policy.TCP)
-	if !d.Allowed {
+	if !d.Allowed() {
 		return route{decision: d}
 	}
 	return route{mode: modeLiteral, decision: d}
@@ -166,7 +166,7 @@ func (f *flow) stillAllowed(e *epoch) (policy.Decision, bool) {
 	}
 	if t != nil {
 		d := e.upgradeDecision(name, port, t.path)
-		return d, d.Allowed
+		return d, d.Allowed()
 	}
 	return r.decision, true
 }
@@ -178,7 +178,7 @@ const methodWebSocket = "WEBSOCKET"
 
 func (e *epoch) upgradeDecision(name string, port uint16, path string) policy.Decision {
 	d := e.view.HTTP(name, port, http.MethodGet, path)
-	if !d.Allowed {
+	if !d.Allowed() {
 		return d
 	}
 	return e.view.HTTP(name, port, methodWebSocket, path)

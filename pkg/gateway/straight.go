@@ -204,7 +204,7 @@ func (s *straight) next() step {
 		return toServer
 	}
 	d := x.e.view.HTTP(x.name, s.to.port, x.method, x.path)
-	if !d.Allowed || d.Rule.Once() {
+	if !d.Allowed() || d.Rule.Once() {
 		return toServer
 	}
 	if x.ticket = x.g.rec.reserve(s.f.sb.cfg.ID); x.ticket == nil {

@@ -97,7 +97,7 @@ func (x *exchange) decide() *refusal {
 	}
 	if x.route.model {
 		dec := x.c.View.Inference(x.d.name, x.asked.model)
-		if !dec.Allowed {
+		if !dec.Allowed() {
 			return x.deniedModel(&dec)
 		}
 		x.rec.decided(&dec)
@@ -139,7 +139,7 @@ func (x *exchange) decideTools() *refusal {
 			return denied("redirecting-field", f.what+" would send the call elsewhere than policy decided", "Leave it out")
 		}
 		dec := x.c.View.ProviderTool(f.tool)
-		if dec.Allowed {
+		if dec.Allowed() {
 			x.rec.decided(&dec)
 			continue
 		}

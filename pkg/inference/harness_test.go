@@ -38,11 +38,11 @@ func (v view) Inference(_, model string) policy.Decision {
 	if model == v.deniedModel {
 		return policy.Decision{Reason: "too expensive", ReasonCode: "rule", Rule: policy.RuleRef{Doc: "eng", ID: "no-big", File: "p.yaml", Line: 7}, Revision: 3}
 	}
-	return policy.Decision{Allowed: true, ReasonCode: "builtin", Revision: 3}
+	return policy.Decision{Effect: policy.Allow, ReasonCode: "builtin", Revision: 3}
 }
 
 func (v view) ProviderTool(tool string) policy.Decision {
-	return policy.Decision{Allowed: v.tools[tool], ReasonCode: "no-rule", Revision: 3}
+	return policy.Decision{Effect: effectOf(v.tools[tool]), ReasonCode: "no-rule", Revision: 3}
 }
 
 // providers is a snapshot.
@@ -225,4 +225,11 @@ func holds(r doubles.Received, text string) string {
 		}
 	}
 	return ""
+}
+
+func effectOf(allowed bool) policy.Effect {
+	if allowed {
+		return policy.Allow
+	}
+	return policy.Block
 }

@@ -82,7 +82,7 @@ func (r *Rule) targetText() string {
 	case SectionInference:
 		return r.Model.String()
 	case SectionTools:
-		return toolSelector(r.Tool)
+		return toolSelector(r.Server, r.Tool)
 	}
 	return r.Target().String()
 }

@@ -26,32 +26,45 @@ func (v *View) prefixDecision(p netip.Prefix, port uint16, proto Proto) Decision
 	if virtualRange.Bits() <= p.Bits() && virtualRange.Contains(p.Addr()) {
 		return v.s.refuse(CodeVirtualRange, reasonVirtual)
 	}
-	var buf [32]uint32
+	var buf [32]hit
 	m := v.addrRules(v.s.cidrs.match(buf[:0], v, p), p, port, proto)
-	return v.s.decision(v.s.decide(m, false))
+	return v.verdict(m, false)
 }
 
 // addrRules keeps the rules of m that cover port and protocol and may reach p.
-func (v *View) addrRules(m []uint32, p netip.Prefix, port uint16, proto Proto) []uint32 {
+func (v *View) addrRules(m []hit, p netip.Prefix, port uint16, proto Proto) []hit {
 	within := specialOf(p)
 	k := 0
-	for _, i := range m {
-		r := &v.s.rules[i]
+	for _, h := range m {
+		r := v.s.rule(h)
 		if !r.covers(port, proto) {
 			continue
 		}
-		if within >= 0 && r.effect == Allow && r.prefix.Bits() < special[within].prefix.Bits() {
-			continue
+		if within >= 0 && r.prefix.Bits() < special[within].prefix.Bits() {
+			if r.effect == Allow {
+				continue
+			}
+			h |= r.narrows()
 		}
-		m[k] = i
+		if r.proto == 0 && proto != TCP {
+			h |= r.narrows()
+		}
+		if r.when != nil {
+			f := v.facts(p.Addr().String(), port)
+			var counts bool
+			if h, counts = r.weigh(h, r.when.holds(&f)); !counts {
+				continue
+			}
+		}
+		m[k] = h
 		k++
 	}
 	return m[:k]
 }
 
-// AddrDenied reports whether an address rule says no to an address that a name
-// resolved to: the gateway must not dial it, whatever allowed the name. With a
-// port the rules for that port count, without one the rules for any port.
+// AddrDenied reports whether an address rule says no, or wants an approval, to an
+// address that a name resolved to: the gateway must not dial it, whatever allowed
+// the name. With a port the rules for that port count, without one those for any.
 func (v *View) AddrDenied(a netip.Addr, proto Proto, port ...uint16) (Decision, bool) {
 	if !a.IsValid() {
 		return v.s.refuse(CodeBadName, reasonBadName), true
@@ -61,23 +74,22 @@ func (v *View) AddrDenied(a netip.Addr, proto Proto, port ...uint16) (Decision, 
 	if virtualRange.Contains(a) {
 		return v.s.refuse(CodeVirtualRange, reasonVirtual), true
 	}
-	var buf [32]uint32
+	var buf [32]hit
 	m := v.s.cidrs.match(buf[:0], v, p)
 	if len(port) > 0 {
 		m = v.addrRules(m, p, port[0], proto)
 	} else {
 		k := 0
-		for _, i := range m {
-			if r := &v.s.rules[i]; r.effect == Block && r.speaks(proto) {
-				m[k] = i
+		for _, h := range m {
+			if r := v.s.rule(h); r.effect != Allow && r.speaks(proto) {
+				m[k] = h
 				k++
 			}
 		}
 		m = m[:k]
 	}
-	o := v.s.decide(m, false)
-	if o.effect == Block && o.winner >= 0 {
-		return v.s.decision(o), true
+	if d := v.verdict(m, false); d.Effect != Allow && d.Rule.Num != 0 {
+		return d, true
 	}
 	return Decision{}, false
 }
@@ -87,7 +99,7 @@ type CIDREntry struct {
 	Prefix netip.Prefix
 	Port   uint16 // 0 = every port that has no group of its own
 	Proto  Proto
-	Allow  bool
+	Allow  bool // false also for what needs an approval: the kernel opens nothing that is not decided
 	Rule   RuleRef
 }
 
@@ -114,7 +126,7 @@ func (v *View) cidrTable(proto Proto) []CIDREntry {
 				continue
 			}
 			byPort[r.port] = append(byPort[r.port], r.prefix)
-			if r.effect == Allow {
+			if r.grants() {
 				allows[r.port] = append(allows[r.port], r.prefix)
 			}
 		}
@@ -157,7 +169,7 @@ func (v *View) cidrGroup(port uint16, proto Proto, prefixes []netip.Prefix) []CI
 	var out []CIDREntry
 	for _, p := range prefixes {
 		d := v.prefixDecision(p, port, proto)
-		e := CIDREntry{Prefix: p, Port: port, Proto: proto, Allow: d.Allowed, Rule: d.Rule}
+		e := CIDREntry{Prefix: p, Port: port, Proto: proto, Allow: d.Allowed(), Rule: d.Rule}
 		said[p] = e
 		if outer, ok := enclosing(said, p); ok && outer.Allow == e.Allow && outer.Rule == e.Rule {
 			continue

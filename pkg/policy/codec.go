@@ -13,7 +13,7 @@ import (
 
 // snapshotMagic begins an encoded snapshot; the last byte is the version of
 // the format, which keeper and gateway of one build share.
-const snapshotMagic = "RFSNAP\x00\x02"
+const snapshotMagic = "RFSNAP\x00\x03"
 
 // MarshalBinary encodes rules and providers, in that order, behind a magic.
 // Profiles are not part of it: the gateway has no use for them. Strings are
@@ -55,7 +55,7 @@ func UnmarshalSnapshot(b []byte) (*Snapshot, error) {
 	for n := d.count(1); n > 0 && d.err == nil; n-- {
 		d.table = append(d.table, string(d.bytes()))
 	}
-	s := &Snapshot{rev: d.num(), profiles: map[string]*Profile{}}
+	s := newSnapshot(d.num())
 	for n := d.count(8); n > 0 && d.err == nil; n-- {
 		s.groups = append(s.groups, d.selector())
 	}
@@ -64,7 +64,7 @@ func UnmarshalSnapshot(b []byte) (*Snapshot, error) {
 		s.rules = make([]crule, 0, n)
 	}
 	for ; n > 0 && d.err == nil; n-- {
-		s.rules = append(s.rules, d.rule(len(s.groups)))
+		s.rules = append(s.rules, d.rule(s))
 	}
 	for n := d.count(8); n > 0 && d.err == nil; n-- {
 		s.providers = append(s.providers, d.provider())
@@ -163,6 +163,15 @@ func (e *encoder) rule(r *crule) {
 	}
 	e.prefixes(r.resolvesTo)
 	e.str(r.reason)
+	e.pattern(r.server)
+	e.num(uint64(r.risk))
+	e.flag(r.silent)
+	e.flag(r.shadow)
+	e.num(uint64(r.waive))
+	e.when(r.when)
+	e.approval(r.approval)
+	e.duties(r.duties)
+	e.b = append(e.b, r.digest[:]...)
 }
 
 func (e *encoder) provider(p *Provider) {
@@ -223,8 +232,14 @@ func (d *reader) count(least int) int {
 	return int(n)
 }
 
-func (d *reader) bytes() []byte {
-	n := d.count(1)
+func (d *reader) bytes() []byte { return d.take(d.count(1)) }
+
+// take reads n bytes.
+func (d *reader) take(n int) []byte {
+	if n > len(d.b) {
+		d.fail("it is cut off")
+		return nil
+	}
 	b := d.b[:n]
 	d.b = d.b[n:]
 	return b
@@ -285,7 +300,7 @@ func (d *reader) prefixes() []netip.Prefix {
 	return out
 }
 
-func (d *reader) rule(groups int) (r crule) {
+func (d *reader) rule(s *Snapshot) (r crule) {
 	r.ref.Doc, r.ref.ID, r.ref.File = d.str(), d.str(), d.str()
 	r.ref.Line = int(d.below(1<<31, "a line"))
 	r.ref.Scope = d.str()
@@ -293,7 +308,7 @@ func (d *reader) rule(groups int) (r crule) {
 	r.effect = Effect(d.below(uint64(Allow)+1, "an effect"))
 	r.mandatory, r.delegable = d.flag(), d.flag()
 	r.level = scope.Level(d.below(uint64(scope.NumLevels), "a level"))
-	r.group = uint32(d.below(uint64(groups), "a group"))
+	r.group = uint32(d.below(uint64(len(s.groups)), "a group"))
 	r.port = uint16(d.below(1<<16, "a port"))
 	r.proto = Proto(d.below(uint64(UDP)+1, "a protocol"))
 	r.host.Kind = HostKind(d.below(uint64(HostDeep)+1, "a host"))
@@ -305,11 +320,25 @@ func (d *reader) rule(groups int) (r crule) {
 	}
 	r.resolvesTo = d.prefixes()
 	r.reason = d.str()
+	r.server = d.pattern()
+	r.risk = Risk(d.below(1<<8, "a risk"))
+	r.silent, r.shadow = d.flag(), d.flag()
+	r.waive = Kinds(d.below(uint64(KindAudit)<<1, "what is waived"))
+	r.when = s.condition(r.section, d.when())
+	r.approval = d.approval()
+	if o := d.duties(); o.kinds() != 0 {
+		r.oblige, r.duties = o.kinds(), &o
+	}
+	copy(r.digest[:], d.take(len(r.digest)))
 	switch {
 	case r.section == SectionInvalid || r.level == scope.LevelBuiltin:
 		d.fail("a rule has no section or level")
-	case r.mandatory && r.effect != Block:
-		d.fail("a mandatory rule allows")
+	case r.mandatory && (r.effect == Allow || r.delegable || r.waive != 0):
+		d.fail("a mandatory rule allows or gives way")
+	case r.silent && r.effect != Block:
+		d.fail("a rule has an effect and has none")
+	case (r.effect == RequireApproval) != (r.approval != nil):
+		d.fail("an approval without its terms")
 	case r.proto != 0 && r.proto != TCP && r.proto != UDP:
 		d.fail("a rule has a protocol that no rule can have")
 	case r.section == SectionEgress && r.prefix.IsValid() == (r.host.Kind != HostNone):

@@ -25,7 +25,10 @@ type Snapshot struct {
 	hosts  hostIndex
 	cidrs  cidrIndex
 	models nameIndex
-	tools  nameIndex
+	tools  toolIndex
+
+	conds map[condKey]*condition // only while it is made: conditions of the rules, each once
+	envs  *envs
 
 	mu    sync.Mutex
 	views map[scope.Principal]*View // guarded by mu
@@ -48,10 +51,21 @@ type crule struct {
 	spec       int32 // strictly greater for anything this rule strictly contains
 	host       HostPattern
 	prefix     netip.Prefix
+	server     scope.Pattern // tools only
 	name       scope.Pattern // model or tool
+	risk       Risk
 	http       *HTTPMatch
+	when       *condition // interned: equal conditions are one
 	resolvesTo []netip.Prefix
 	reason     string // the rule's own, or ""
+	words      string // what a decision by it says
+	silent     bool   // no effect: see Rule.NoEffect
+	shadow     bool
+	oblige     Kinds
+	waive      Kinds
+	duties     *duties // nil when oblige is 0
+	approval   *Approval
+	digest     [32]byte
 }
 
 // Compile joins documents into a snapshot of revision rev. The snapshot is
@@ -64,7 +78,7 @@ func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 	})
 	problems := duplicateDocuments(docs)
-	s := &Snapshot{rev: rev, profiles: map[string]*Profile{}}
+	s := newSnapshot(rev)
 	dialects := map[string]*Provider{}
 	for i := range docs {
 		d := &docs[i]
@@ -96,6 +110,10 @@ func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
 	return s, problems
 }
 
+func newSnapshot(rev uint64) *Snapshot {
+	return &Snapshot{rev: rev, profiles: map[string]*Profile{}, conds: map[condKey]*condition{}, envs: newEnvs()}
+}
+
 func (s *Snapshot) add(d *Document, r *Rule) {
 	sel := d.Scope
 	if r.For != nil {
@@ -104,12 +122,24 @@ func (s *Snapshot) add(d *Document, r *Rule) {
 			return // selects nobody; Parse refuses it
 		}
 	}
-	s.rules = append(s.rules, crule{
+	c := crule{
 		ref:     RuleRef{Doc: d.Name, ID: r.ID, File: d.File, Line: r.Line, Scope: d.Scope.String()},
 		section: r.Section, effect: r.Effect, mandatory: r.Mandatory, delegable: r.Delegable,
 		level: d.Scope.Level(), group: s.group(sel), port: r.Port, proto: r.Proto, host: r.Host, prefix: r.Prefix,
-		name: ruleName(r), http: r.HTTP, resolvesTo: r.ResolvesTo, reason: r.Reason,
-	})
+		server: r.Server, name: ruleName(r), risk: r.Risk, http: r.HTTP, when: s.condition(r.Section, r.When),
+		resolvesTo: r.ResolvesTo, reason: r.Reason, silent: r.NoEffect, shadow: r.Shadow,
+		waive: r.Waive, approval: r.Approval, digest: r.Digest,
+	}
+	if o := (duties{r.Rate, r.PII, r.Redact, r.Audit}); o.kinds() != 0 {
+		c.oblige, c.duties = o.kinds(), &o
+	}
+	if c.effect == RequireApproval && c.approval == nil {
+		c.approval = &Approval{Quorum: 1, ExpiresAfter: DefaultExpiresAfter, ValidFor: DefaultValidFor}
+	}
+	if c.silent {
+		c.effect = Block
+	}
+	s.rules = append(s.rules, c)
 }
 
 // covers says whether the rule is for a port and protocol.
@@ -118,17 +148,20 @@ func (r *crule) covers(port uint16, proto Proto) bool {
 }
 
 // speaks says whether the rule is for a protocol: without one written, an allow
-// is for TCP and a deny for both. The protocol takes no part in which of two
+// is for TCP and what restricts for both. The protocol takes no part in which of two
 // rules is narrower: a deny of a port and an allow of that port's datagrams are
 // equals, and the stricter stands.
 func (r *crule) speaks(proto Proto) bool {
 	if r.proto == 0 {
-		return r.effect == Block || proto == TCP
+		return r.effect != Allow || proto == TCP
 	}
 	return r.proto == proto
 }
 
-// opens is the protocol that an allow is for.
+// grants says whether the rule can open anything, by itself or with an approval.
+func (r *crule) grants() bool { return r.effect != Block && !r.shadow }
+
+// opens is the protocol that a rule opens.
 func (r *crule) opens() Proto {
 	if r.proto == UDP {
 		return UDP
@@ -182,18 +215,19 @@ func (s *Snapshot) build() {
 			cmp.Compare(a.ref.File, b.ref.File), cmp.Compare(a.ref.Line, b.ref.Line))
 	})
 	slices.SortFunc(s.providers, func(a, b Provider) int { return cmp.Compare(a.Name, b.Name) })
-	s.views = map[scope.Principal]*View{}
+	s.views, s.conds = map[scope.Principal]*View{}, nil
 	s.hosts.init(s.providers)
 	for i := range s.rules {
 		r := &s.rules[i]
 		r.ref.Num = uint32(i) + 1
 		r.spec = s.specificity(r)
+		r.setWords()
 		e := entry{r.group, uint32(i)}
 		switch {
 		case r.section == SectionInference:
 			s.models.add(r.name, e)
 		case r.section == SectionTools:
-			s.tools.add(r.name, e)
+			s.tools.add(r.server, r.name, e)
 		case r.prefix.IsValid():
 			s.cidrs.add(r.prefix, e)
 		default:
@@ -264,15 +298,17 @@ func (s *Snapshot) Rule(num uint32) (ref RuleRef, reason string, ok bool) {
 		return RuleRef{}, "", false
 	}
 	r := &s.rules[num-1]
-	return r.ref, r.reasonText(), true
+	return r.ref, r.words, true
 }
 
 // Described is one rule for people.
 type Described struct {
-	Ref     RuleRef
-	Section string // "egress", "inference", "tools"
-	Effect  Effect
-	Target  string
+	Ref      RuleRef
+	Section  string // "egress", "inference", "tools"
+	Effect   Effect
+	NoEffect bool // obligations alone
+	Shadow   bool
+	Target   string
 }
 
 // Builtin is the one rule of the builtin layer, which no document has.
@@ -286,7 +322,7 @@ func (s *Snapshot) Describe(num uint32) (Described, bool) {
 		return Described{}, false
 	}
 	r := &s.rules[num-1]
-	return Described{Ref: r.ref, Section: r.section.String(), Effect: r.effect, Target: r.target()}, true
+	return Described{Ref: r.ref, Section: r.section.String(), Effect: r.effect, NoEffect: r.silent, Shadow: r.shadow, Target: r.target()}, true
 }
 
 // Profile finds a profile by name among the compiled documents.
@@ -328,7 +364,7 @@ func (s *Snapshot) UpstreamPrefixes() []UpstreamPrefix {
 	var out []UpstreamPrefix
 	for i := range s.rules {
 		r := &s.rules[i]
-		if r.section != SectionEgress || r.effect != Allow {
+		if r.section != SectionEgress || r.effect != Allow || r.shadow {
 			continue
 		}
 		if r.prefix.IsValid() {
@@ -359,7 +395,7 @@ func (s *Snapshot) DatagramPorts() []uint16 {
 	var out []uint16
 	for i := range s.rules {
 		r := &s.rules[i]
-		if r.section == SectionEgress && r.effect == Allow && r.opens() == UDP && !r.prefix.IsValid() {
+		if r.section == SectionEgress && r.effect == Allow && !r.shadow && r.opens() == UDP && !r.prefix.IsValid() {
 			out = append(out, r.port)
 		}
 	}

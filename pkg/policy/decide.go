@@ -13,19 +13,37 @@ import (
 //   - Within a layer (the level of the document's scope) a rule that strictly
 //     contains another matching rule gives way to it; of what remains the
 //     strictest effect is the layer's word. The word is delegable only when
-//     every remaining rule with that effect is.
+//     every remaining rule with that effect is. Rules without an effect, whose
+//     obligations are all they are for, take no part.
 //   - Across layers from org to sandbox a silent layer changes nothing; the
 //     first word stands; a later one replaces it if it is delegable, else the
-//     stricter of the two stands. All silent: block.
+//     stricter of the two stands. A word that is not delegable binds all below
+//     it, also where a delegable one in between was stricter. All silent: block.
 //   - Mandatory rules take no part in that; each that matches is a floor.
 //   - The winner's name is the smallest (scope, document, id), which is the
 //     order of Snapshot.rules.
+//   - A condition that is an error, and a risk of which a rule names only some
+//     classes, make a match unsure: what restricts counts, what loosens (allow,
+//     delegable, waive) does not.
 
 // Winners that are no rule.
 const (
 	noRule      = -1
 	builtinRule = -2
 )
+
+// hit is the index of a matching rule, with marks of how it matches.
+type hit uint32
+
+const (
+	hitUnsure  hit = 1 << 31 // what loosens of the rule does not count
+	hitNarrows hit = 1 << 30 // the rule only makes stricter what others open
+	hitIndex       = hitNarrows - 1
+)
+
+func (h hit) index() int { return int(h & hitIndex) }
+
+func (s *Snapshot) rule(h hit) *crule { return &s.rules[h.index()] }
 
 // outcome is what the algebra says. The zero value blocks by rule 0, so
 // outcomes are only made by decide.
@@ -34,24 +52,86 @@ type outcome struct {
 	winner    int // index of the rule, noRule or builtinRule
 	delegable bool
 	layer     scope.Level
+	asking    uint8 // layers whose words stand and ask for an approval
 }
 
-// decide applies the algebra. builtin adds the builtin layer's delegable allow.
-func (s *Snapshot) decide(m []uint32, builtin bool) outcome {
-	out := outcome{effect: Block, winner: noRule}
-	spoken := false
-	if builtin {
-		out = outcome{effect: Allow, winner: builtinRule, delegable: true}
-		spoken = true
+// verdict decides on the matching rules; the order of m changes. builtin adds the
+// builtin layer's delegable allow.
+func (v *View) verdict(m []hit, builtin bool) Decision {
+	live, more := v.s.live(m)
+	o := v.s.decide(m[:live], builtin)
+	d := v.s.decision(o)
+	if more || o.effect == RequireApproval {
+		d.Terms = v.settle(m, live, o, builtin)
 	}
-	var layers uint8
-	floor := noRule
-	for _, i := range m {
-		r := &s.rules[i]
-		if !r.mandatory {
+	return d
+}
+
+// live puts the rules in shadow mode last and tells how many there are before
+// them, and whether any rule has more than an effect.
+func (s *Snapshot) live(m []hit) (n int, more bool) {
+	for i, h := range m {
+		r := s.rule(h)
+		more = more || r.shadow || r.oblige != 0
+		if !r.shadow {
+			m[i], m[n] = m[n], h
+			n++
+		}
+	}
+	return n, more
+}
+
+// sortHits orders by index: few entries, often in order.
+func sortHits(m []hit) {
+	for i := 1; i < len(m); i++ {
+		for j := i; j > 0 && m[j].index() < m[j-1].index(); j-- {
+			m[j], m[j-1] = m[j-1], m[j]
+		}
+	}
+}
+
+// decide applies the algebra to matching rules. Where some only narrow, the
+// stricter counts of what is said with and without them.
+func (s *Snapshot) decide(m []hit, builtin bool) outcome {
+	o := s.combine(m, builtin)
+	if o.effect == Block {
+		return o
+	}
+	for i, h := range m {
+		if h&hitNarrows == 0 {
+			continue
+		}
+		var buf [32]hit
+		rest := append(buf[:0], m[:i]...)
+		for _, g := range m[i:] {
+			if g&hitNarrows == 0 {
+				rest = append(rest, g)
+			}
+		}
+		if w := s.combine(rest, builtin); w.effect < o.effect {
+			return w
+		}
+		break
+	}
+	return o
+}
+
+func (s *Snapshot) combine(m []hit, builtin bool) outcome {
+	var words [scope.NumLevels]outcome // those that nothing below replaced, from above
+	n := 0
+	standing := outcome{winner: noRule}
+	if builtin {
+		standing = outcome{effect: Allow, winner: builtinRule, delegable: true}
+		words[0], n = standing, 1
+	}
+	var layers, floors uint8
+	for _, h := range m {
+		switch r := s.rule(h); {
+		case r.silent:
+		case r.mandatory:
+			floors |= 1 << r.effect
+		default:
 			layers |= 1 << r.level
-		} else if floor < 0 || int(i) < floor {
-			floor = int(i)
 		}
 	}
 	for l := scope.LevelOrg; l <= scope.LevelSandbox; l++ {
@@ -59,30 +139,66 @@ func (s *Snapshot) decide(m []uint32, builtin bool) outcome {
 			continue
 		}
 		word := s.word(m, l)
-		if !spoken || out.delegable || word.effect < out.effect {
-			out, spoken = word, true
+		k := 0
+		for _, w := range words[:n] {
+			if !w.delegable {
+				words[k] = w
+				k++
+			}
+		}
+		if standing.winner == noRule || standing.delegable {
+			standing = word
+			for _, w := range words[:k] {
+				if w.effect < standing.effect {
+					standing = w
+				}
+			}
+		} else if word.effect < standing.effect {
+			standing = word
+		}
+		words[k], n = word, k+1
+	}
+	for _, w := range words[:n] {
+		if w.winner >= 0 && w.effect == RequireApproval {
+			standing.asking |= 1 << w.layer
 		}
 	}
-	if floor >= 0 && (out.effect == Allow || out.winner < 0 || floor < out.winner) {
-		out = outcome{effect: Block, winner: floor, layer: s.rules[floor].level}
+	if floors == 0 {
+		return standing
 	}
-	return out
+	return s.floor(m, standing)
+}
+
+// floor makes an outcome as strict as every mandatory rule. Of all rules that
+// say the same, mandatory or the standing word, the smallest name wins.
+func (s *Snapshot) floor(m []hit, o outcome) outcome {
+	for _, h := range m {
+		i, r := h.index(), s.rule(h)
+		if !r.mandatory || r.silent {
+			continue
+		}
+		if r.effect < o.effect || r.effect == o.effect && (o.winner == noRule || i < o.winner) {
+			o.effect, o.winner, o.delegable, o.layer = r.effect, i, false, r.level
+		}
+	}
+	return o
 }
 
 // word is what one layer says; at least one rule of the layer is in m.
-func (s *Snapshot) word(m []uint32, l scope.Level) outcome {
+func (s *Snapshot) word(m []hit, l scope.Level) outcome {
 	out := outcome{effect: Allow, winner: noRule, delegable: true, layer: l}
-	for _, i := range m {
-		r := &s.rules[i]
-		if r.level != l || r.mandatory || s.givesWay(m, r) >= 0 {
+	for _, h := range m {
+		r := s.rule(h)
+		if r.level != l || r.mandatory || r.silent || s.givesWay(m, r) >= 0 {
 			continue
 		}
+		delegable := r.delegable && h&hitUnsure == 0
 		switch {
 		case out.winner < 0 || r.effect < out.effect:
-			out.effect, out.winner, out.delegable = r.effect, int(i), r.delegable
+			out.effect, out.winner, out.delegable = r.effect, h.index(), delegable
 		case r.effect == out.effect:
-			out.winner = min(out.winner, int(i))
-			out.delegable = out.delegable && r.delegable
+			out.winner = min(out.winner, h.index())
+			out.delegable = out.delegable && delegable
 		}
 	}
 	return out
@@ -90,11 +206,11 @@ func (s *Snapshot) word(m []uint32, l scope.Level) outcome {
 
 // givesWay is the index of a matching rule of the same layer that r strictly
 // contains, -1 if there is none.
-func (s *Snapshot) givesWay(m []uint32, r *crule) int {
-	for _, j := range m {
-		q := &s.rules[j]
-		if q.spec > r.spec && q.level == r.level && !q.mandatory && s.contains(r, q) {
-			return int(j)
+func (s *Snapshot) givesWay(m []hit, r *crule) int {
+	for _, h := range m {
+		q := s.rule(h)
+		if q.spec > r.spec && q.level == r.level && !q.mandatory && !q.silent && s.contains(r, q) {
+			return h.index()
 		}
 	}
 	return -1
@@ -109,8 +225,12 @@ func (s *Snapshot) contains(a, b *crule) bool {
 	switch {
 	case a.section != b.section:
 		return false
+	case a.when != nil && a.when != b.when: // conditions are interned
+		return false
+	case a.risk != 0 && (b.risk == 0 || b.risk&^a.risk != 0):
+		return false
 	case a.section != SectionEgress:
-		return a.name.Contains(b.name)
+		return a.server.Contains(b.server) && a.name.Contains(b.name)
 	case a.port != 0 && a.port != b.port:
 		return false
 	case a.http != nil && (b.http == nil || !a.http.equal(b.http)):
@@ -126,8 +246,14 @@ func (s *Snapshot) contains(a, b *crule) bool {
 func (s *Snapshot) specificity(r *crule) int32 {
 	g := &s.groups[r.group]
 	n := patternSpec(g.Org) + patternSpec(g.Team) + patternSpec(g.Agent) + patternSpec(g.Sandbox)
+	if r.when != nil {
+		n++
+	}
+	if r.risk != 0 {
+		n += int32(len(riskNames)) + 1 - int32(r.risk.count())
+	}
 	if r.section != SectionEgress {
-		return n + patternSpec(r.name)
+		return n + patternSpec(r.server) + patternSpec(r.name)
 	}
 	if r.port != 0 {
 		n++
@@ -170,33 +296,43 @@ const (
 	reasonUnsupported = "this model provider's dialect is not supported by this version"
 	reasonVirtual     = "this address is reserved for names; connect by name"
 	reasonDialect     = "this dialect is not supported by this version"
+	reasonApproval    = "needs an approval; this version has nobody to ask"
 )
 
-func (r *crule) reasonText() string {
+// setWords makes the words that a decision by the rule has.
+func (r *crule) setWords() {
 	switch {
+	case r.effect == RequireApproval && r.reason != "":
+		r.words = "needs an approval; " + r.reason
+	case r.effect == RequireApproval:
+		r.words = reasonApproval
 	case r.reason != "":
-		return r.reason
+		r.words = r.reason
 	case r.effect == Allow:
-		return reasonAllowed
+		r.words = reasonAllowed
+	default:
+		r.words = reasonBlocked
 	}
-	return reasonBlocked
 }
 
 // decision turns an outcome into a Decision.
 func (s *Snapshot) decision(o outcome) Decision {
-	d := Decision{Allowed: o.effect == Allow, Revision: s.rev}
+	d := Decision{Effect: o.effect, Revision: s.rev}
 	switch {
 	case o.winner >= 0:
 		r := &s.rules[o.winner]
-		d.Rule, d.Reason, d.ReasonCode = r.ref, r.reasonText(), CodeRule
-		if r.mandatory {
+		d.Rule, d.Reason, d.ReasonCode = r.ref, r.words, CodeRule
+		switch {
+		case o.effect == RequireApproval:
+			d.ReasonCode = CodeApproval
+		case r.mandatory:
 			d.ReasonCode = CodeMandatory
 		}
 	case o.winner == builtinRule:
 		d.Rule = Builtin().Ref
 		d.Reason, d.ReasonCode = reasonBuiltin, CodeBuiltin
 	default:
-		d.Allowed = false
+		d.Effect = Block
 		d.Reason, d.ReasonCode = reasonNoRule, CodeNoRule
 	}
 	return d

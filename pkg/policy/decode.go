@@ -20,6 +20,7 @@ import (
 type decoder struct {
 	file     string
 	line     int // lines of the file before this document
+	envs     *envs
 	problems []Problem
 }
 

@@ -50,7 +50,7 @@ type Document struct {
 type Policy struct {
 	Egress    []Rule
 	Inference []Rule
-	Tools     []Rule // only rules on server:provider in this version
+	Tools     []Rule
 }
 
 // Section is the part of a Policy document that a rule stands in.
@@ -80,25 +80,29 @@ func (s Section) String() string {
 // blocks; a greater value is looser.
 type Effect uint8
 
-// Effects of this version.
+// Effects, from the strictest.
 const (
 	Block Effect = iota
+	RequireApproval
 	Allow
 )
 
+var effectNames = []string{"block", "require-approval", "allow"}
+
 func (e Effect) String() string {
-	if e == Allow {
-		return "allow"
+	if int(e) < len(effectNames) {
+		return effectNames[e]
 	}
 	return "block"
 }
 
 // Rule is one rule. What it matches is the intersection of the document's
-// scope, For, its target and HTTP.
+// scope, For, its target, Risk, HTTP and When.
 type Rule struct {
-	ID      string
-	Section Section
-	Effect  Effect
+	ID       string
+	Section  Section
+	Effect   Effect
+	NoEffect bool // only what it obliges to counts: it neither blocks nor grants, and Effect is Block
 
 	// The target of an egress rule: either Host or Prefix.
 	Host   HostPattern  // zero when Prefix is set
@@ -107,16 +111,37 @@ type Rule struct {
 	Proto  Proto        // 0 = none given: an allow means TCP, a deny both
 
 	Model scope.Pattern // the target of an inference rule
-	Tool  scope.Pattern // the target of a tools rule on server:provider
+
+	Server scope.Pattern // the target of a tools rule, with Tool
+	Tool   scope.Pattern
 
 	For        *scope.Selector // nil = everybody in the document's scope
+	Risk       Risk            // classes of calls, tools only; 0 = every call
 	HTTP       *HTTPMatch      // nil = no condition
+	When       *When           // nil = no condition
 	ResolvesTo []netip.Prefix  // private prefixes admitted for Host
 	Mandatory  bool
 	Delegable  bool
+	Shadow     bool   // left out of what is enforced, see Terms.Shadow
 	Reason     string // shown to the agent and the operator
 
+	Approval *Approval // set for RequireApproval
+	Rate     *Rate
+	PII      *PII
+	Redact   *Redact
+	Audit    AuditLevel
+	Waive    Kinds // obligations of wider rules that this one lifts
+
+	Digest [32]byte // stands for scope, document and text of the rule; zero if it was not parsed
+
 	Line, Col int // where the rule begins in the document's file
+	fields    []fieldPlace
+}
+
+// fieldPlace is where a field of a rule stands.
+type fieldPlace struct {
+	name      string
+	line, col int
 }
 
 // RuleRef names the rule that decided. The zero value is "no rule".
@@ -139,7 +164,9 @@ func (r RuleRef) String() string {
 
 // Decision is one verdict. The zero value is a denial.
 type Decision struct {
-	Allowed bool
+	// Effect: only Allow lets anything pass. RequireApproval is for who can ask
+	// for an approval; for everybody else it is a denial.
+	Effect Effect
 	// HTTP: the flow is admitted only as inspected HTTP, and View.HTTP decides
 	// each request. Never pass such a flow through unseen; View.Opaque says
 	// whether a flow that cannot be inspected may pass.
@@ -148,13 +175,18 @@ type Decision struct {
 	Reason     string // one sentence for agent and operator; no rule text but the rule's own reason
 	ReasonCode string // one of the Code constants
 	Revision   uint64
+	Terms      *Terms // what comes with the effect; nil = nothing
 }
+
+// Allowed reports whether what was asked may happen without anybody being asked.
+func (d Decision) Allowed() bool { return d.Effect == Allow }
 
 // Codes of decisions: stable, for events and tests.
 const (
 	CodeRule                = "rule"                 // a rule of a document decided
 	CodeMandatory           = "mandatory"            // a mandatory rule decided
 	CodeBuiltin             = "builtin"              // the builtin layer decided
+	CodeApproval            = "approval"             // a rule demands an approval
 	CodeNoRule              = "no-rule"              // nothing allows it
 	CodeBadName             = "bad-name"             // not a host name that can be decided on
 	CodeProviderHost        = "provider-host"        // a provider's host is never plain egress

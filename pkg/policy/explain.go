@@ -24,7 +24,18 @@ type Question struct {
 	Dialect string // inference
 	Model   string
 
-	Tool string // tools on server:provider
+	Server string // tools: "" is the model provider, server:provider
+	Tool   string
+	Risk   Risk
+	Args   Args
+}
+
+func (q *Question) call() Call {
+	c := Call{Server: q.Server, Tool: q.Tool, Risk: q.Risk, Args: q.Args}
+	if c.Server == "" {
+		c.Server = scope.ServerProvider
+	}
+	return c
 }
 
 // Explanation is a decision with every rule that speaks of its target.
@@ -40,6 +51,7 @@ type Candidate struct {
 	Rule      RuleRef
 	Layer     scope.Level
 	Effect    Effect
+	NoEffect  bool // obligations only
 	Mandatory bool
 	Delegable bool
 	Target    string // as in the document
@@ -58,21 +70,25 @@ const maxCandidates = 200
 // the data path.
 func (v *View) Explain(q Question) Explanation {
 	var e Explanation
-	var m []uint32
+	var m []hit
 	builtin := false
 	switch q.Section {
 	case SectionEgress:
 		m = v.explainEgress(q, &e)
 	case SectionInference:
 		e.Decision = v.Inference(q.Dialect, q.Model)
-		m = v.s.models.match(nil, v, q.Model)
+		f := facts{principal: v.p, now: v.now, dialect: q.Dialect, model: q.Model}
+		m = v.judge(v.s.models.match(nil, v, q.Model), &f)
 		builtin = builtDialect(q.Dialect) && v.builtin(q.Dialect, q.Model)
 	case SectionTools:
-		e.Decision = v.ProviderTool(q.Tool)
-		m = v.s.tools.match(nil, v, q.Tool)
+		c := q.call()
+		e.Decision = v.Tool(&c)
+		m = v.callRules(nil, &c)
 	default:
 		return e
 	}
+	live, _ := v.s.live(m)
+	m = m[:live]
 	for i := range v.s.rules {
 		if c, ok := v.candidate(i, q, m, builtin, &e.Decision); ok {
 			e.Candidates = append(e.Candidates, c)
@@ -87,7 +103,7 @@ func (v *View) Explain(q Question) Explanation {
 	if len(e.Candidates) > maxCandidates {
 		e.Candidates = e.Candidates[:maxCandidates]
 	}
-	if !e.Decision.Allowed {
+	if !e.Decision.Allowed() {
 		for i := range e.Candidates {
 			if e.Candidates[i].Effect == Allow {
 				e.Nearest = &e.Candidates[i]
@@ -100,28 +116,30 @@ func (v *View) Explain(q Question) Explanation {
 }
 
 // explainEgress decides and gives the rules that matched.
-func (v *View) explainEgress(q Question, e *Explanation) []uint32 {
+func (v *View) explainEgress(q Question, e *Explanation) []hit {
 	if a, err := netip.ParseAddr(q.Host); err == nil {
 		e.Decision = v.Addr(a, q.Port, q.proto())
 		a = JudgedAddr(a)
 		p := netip.PrefixFrom(a, a.BitLen())
 		return v.addrRules(v.s.cidrs.match(nil, v, p), p, q.Port, q.proto())
 	}
-	m, _, prov, ok := v.hostRules(nil, q.Host)
+	m, name, prov, ok := v.hostRules(nil, q.Host)
+	f := v.facts(name, q.Port)
 	if q.Method != "" {
 		e.Decision = v.HTTP(q.Host, q.Port, q.Method, q.Path)
-		return v.request(m, q.Port, q.Method, q.Path)
+		return v.request(m, &f, q.Method, q.Path)
 	}
 	mode := condAll
 	if q.proto() == UDP {
 		e.Decision, mode = v.Datagrams(q.Host, q.Port), condOpaque
-	} else if e.Decision = v.Egress(q.Host, q.Port); e.Decision.Allowed {
-		mode = condOpen
+	} else {
+		e.Decision = v.Egress(q.Host, q.Port)
+		mode = [...]condMode{Block: condAll, RequireApproval: condAsk, Allow: condOpen}[e.Decision.Effect]
 	}
 	if !ok || prov != nil {
 		return nil
 	}
-	m, _ = v.filter(m, q.Port, q.proto(), mode)
+	m, _ = v.filter(m, &f, q.proto(), mode)
 	return m
 }
 
@@ -144,18 +162,20 @@ const (
 )
 
 // candidate judges rule i; ok is false when it does not speak of the target.
-func (v *View) candidate(i int, q Question, m []uint32, builtin bool, d *Decision) (Candidate, bool) {
+func (v *View) candidate(i int, q Question, m []hit, builtin bool, d *Decision) (Candidate, bool) {
 	r := &v.s.rules[i]
 	if r.section != q.Section || !r.speaksOf(q) {
 		return Candidate{}, false
 	}
-	c := Candidate{Rule: r.ref, Layer: r.level, Effect: r.effect, Mandatory: r.mandatory, Delegable: r.delegable,
+	c := Candidate{Rule: r.ref, Layer: r.level, Effect: r.effect, NoEffect: r.silent, Mandatory: r.mandatory, Delegable: r.delegable,
 		Target: r.target(), index: i}
 	switch {
 	case d.Rule.Num == r.ref.Num:
 		c.Matched, c.Won, c.rank, c.Why = true, true, rankWon, "decides"
-	case slices.Contains(m, uint32(i)):
+	case slices.ContainsFunc(m, func(h hit) bool { return h.index() == i }):
 		c.Matched, c.rank, c.Why = true, rankMatched, v.whyLost(m, r, builtin)
+	case r.shadow:
+		c.rank, c.Why = rankCondition, "is in shadow mode: it is left out of what is enforced"
 	case v.bits[r.group>>6]&(1<<(r.group&63)) == 0:
 		c.rank, c.Why = rankPrincipal, fmt.Sprintf("is for %s", v.s.groups[r.group])
 	case r.section == SectionEgress && r.port != 0 && r.port != q.Port:
@@ -164,6 +184,10 @@ func (v *View) candidate(i int, q Question, m []uint32, builtin bool, d *Decisio
 		c.rank, c.Why = rankProto, fmt.Sprintf("is for %s, this is %s", strings.ToUpper(r.opens().String()), strings.ToUpper(q.proto().String()))
 	case r.http != nil:
 		c.rank, c.Why = rankCondition, "its HTTP condition does not match"
+	case r.risk != 0 && !v.risky(r, q):
+		c.rank, c.Why = rankCondition, fmt.Sprintf("is for risk %s, this is %s", r.risk, q.Risk.classified())
+	case r.when != nil:
+		c.rank, c.Why = rankCondition, "its condition does not hold"
 	default:
 		c.rank, c.Why = rankReach, "does not reach this destination: special-purpose ranges and provider hosts are left out"
 	}
@@ -175,7 +199,7 @@ func (r *crule) speaksOf(q Question) bool {
 	case SectionInference:
 		return r.name.Matches(q.Model)
 	case SectionTools:
-		return r.name.Matches(q.Tool)
+		return r.server.Matches(q.call().Server) && r.name.Matches(q.Tool)
 	}
 	if a, err := netip.ParseAddr(q.Host); err == nil {
 		return r.prefix.IsValid() && r.prefix.Contains(JudgedAddr(a))
@@ -189,20 +213,31 @@ func (r *crule) target() string {
 	case SectionInference:
 		return r.name.String()
 	case SectionTools:
-		return toolSelector(r.name)
+		return toolSelector(r.server, r.name)
 	}
 	return Target{Host: r.host, Prefix: r.prefix, Port: r.port, Proto: r.proto}.String()
 }
 
-func toolSelector(p scope.Pattern) string {
+func toolSelector(server, tool scope.Pattern) string {
 	sel := scope.All()
-	sel.Server, sel.Tool = scope.Exact(scope.ServerProvider), p
+	sel.Server, sel.Tool = server, tool
 	return sel.String()
 }
 
+// risky says whether the risk of a call lets the rule count.
+func (v *View) risky(r *crule, q Question) bool {
+	some, all := r.risk.covers(q.Risk)
+	return some && (all || r.effect != Allow)
+}
+
 // whyLost says why a rule that matched did not decide.
-func (v *View) whyLost(m []uint32, r *crule, builtin bool) string {
-	if r.mandatory {
+func (v *View) whyLost(m []hit, r *crule, builtin bool) string {
+	switch {
+	case r.silent:
+		return "has obligations only"
+	case r.mandatory && r.effect == RequireApproval:
+		return "is mandatory: what others allow needs its approval"
+	case r.mandatory:
 		return "is mandatory too"
 	}
 	if j := v.s.givesWay(m, r); j >= 0 {

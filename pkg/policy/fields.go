@@ -53,7 +53,7 @@ var objPolicy = &object{"Policy", "Rules on what agents may reach. Everything th
 	{name: "scope", typ: "selector", required: true, hint: "scope: org:local is every sandbox without --as, scope: org:local/team:default/agent:NAME one agent", doc: "Whom the rules are for, such as `org:acme/team:payments`. The deepest named segment is the document's layer; `org:*` is everybody."},
 	{name: "egress", typ: "list of egress rule", doc: "Network destinations."},
 	{name: "inference", typ: "list of inference rule", doc: "Models. An allow also opens the provider's own hosts."},
-	{name: "tools", typ: "list of tools rule", doc: "Tools. In this version only tools that the model provider runs on its side (`server:provider`)."},
+	{name: "tools", typ: "list of tools rule", doc: "Tools."},
 	{name: "guardrails", typ: "list", later: true, doc: "Content checks."},
 	{name: "budgets", typ: "list", later: true, doc: "Spending limits."},
 }}
@@ -63,20 +63,19 @@ var ruleFields = []field{
 	{name: "id", typ: "string", required: true, doc: "Name of the rule, unique in its document."},
 	{name: "allow", typ: "target", doc: "Shorthand for `action: allow` on this target."},
 	{name: "deny", typ: "target", doc: "Shorthand for `action: block` on this target."},
-	{name: "action", typ: "string", doc: "`allow` or `block`, with the target in its own field."},
+	{name: "action", typ: "string", doc: "`allow`, `block` or `require-approval`, with the target in its own field. `rate-limit`, `pii-scan` and `redact` are no effect: the rule only obliges."},
 	{name: "for", typ: "selector", doc: "Narrows the rule to these principals below the document's scope."},
-	{name: "mandatory", typ: "boolean", doc: "The rule is a floor that no layer can lift. Only for a rule that blocks."},
-	{name: "delegable", typ: "boolean", doc: "Lower layers may replace this rule's word."},
+	{name: "mandatory", typ: "boolean", doc: "The rule is a floor that no layer can lift. Not with `allow`, `delegable` or `waive`: it never opens."},
+	{name: "delegable", typ: "boolean", doc: "Lower layers may replace this rule's word, and waive what it obliges to."},
 	{name: "reason", typ: "string", doc: "Shown to the agent and the operator when the rule decides."},
-	{name: "risk", typ: "list of strings", later: true, doc: "Risk classes of tools."},
-	{name: "when", typ: "string", later: true, doc: "Condition."},
-	{name: "mode", typ: "string", later: true, doc: "Shadow rules."},
-	{name: "approval", typ: "mapping", later: true, doc: "How a human decides."},
-	{name: "rate", typ: "mapping", later: true, doc: "Rate obligation."},
-	{name: "pii", typ: "mapping", later: true, doc: "PII obligation."},
-	{name: "redact", typ: "mapping", later: true, doc: "Redaction obligation."},
-	{name: "audit", typ: "string", later: true, doc: "Audit level."},
-	{name: "waive", typ: "list of strings", later: true, doc: "Lifts obligations."},
+	{name: "when", typ: "when", doc: "Limits the rule to times and to what an expression says."},
+	{name: "mode", typ: "string", doc: "`shadow`: the rule is left out of what is enforced; what it would change is recorded."},
+	{name: "approval", typ: "approval", doc: "Who approves, and for how long. With `require-approval` only."},
+	{name: "rate", typ: "rate", doc: "Obligation: how often."},
+	{name: "pii", typ: "pii", doc: "Obligation: what happens to personal data."},
+	{name: "redact", typ: "redact", doc: "Obligation: what is taken out of results."},
+	{name: "audit", typ: "string", doc: "Obligation: how much is recorded, `metadata` or `full`."},
+	{name: "waive", typ: "list of strings", doc: "Lifts obligations of wider rules of the same layer, and of delegable ones above: `rate`, `pii`, `redact`, `audit`."},
 }
 
 func ruleObject(name, doc string, own ...field) *object {
@@ -97,8 +96,46 @@ var objInference = ruleObject("inference rule",
 	field{name: "model", typ: "model", doc: "The model, when `action` is used."})
 
 var objTools = ruleObject("tools rule",
-	"Tools by selector. In this version only `server:provider/tool:NAME`: what the model provider would do on its side, such as `web_search`, `code_interpreter`, `mcp`, `image_url`.",
-	field{name: "match", typ: "selector", doc: "Server and tool, when `action` is used."})
+	"Tools by selector: `server:jira/tool:read_*`. `server:provider/tool:NAME` is what the model provider would do on its side, such as `web_search`, `code_interpreter`, `mcp`, `image_url`.",
+	field{name: "match", typ: "selector", doc: "Server and tool, when `action` is used."},
+	field{name: "risk", typ: "list of strings", doc: "Limits the rule to classes of calls: `read`, `write`, `destructive`, `exfil`, `exec`, `money`, `identity`, `unclassified` (which counts as `destructive`). Of several classes of a call an allow, a waive and a delegation must name all; what restricts needs one."})
+
+var objWhen = &object{"when", "A condition; all that is given must hold. What cannot be decided counts against the agent: a block, an approval and an obligation then match, an allow, a waive and a delegation do not.", []field{
+	{name: "expression", typ: "CEL", doc: "A bool. Variables: `principal.org`, `.team`, `.agent`, `.sandbox` and `now`; for egress `host`, `port`, `method`, `path` (the last two make the connection inspected); for inference `model`, `dialect`; for tools `server`, `tool`, `risk`, `args`. Its cost is bounded."},
+	{name: "windows", typ: "list of window", doc: "Times; one of them must hold."},
+}}
+
+var objWindow = &object{"window", "A span of the wall clock. One that ends before it begins goes over midnight and belongs to the day on which it begins.", []field{
+	{name: "days", typ: "list of strings", doc: "`mon` to `sun`; every day when absent."},
+	{name: "from", typ: "string", required: true, doc: "`HH:MM`, included."},
+	{name: "to", typ: "string", required: true, doc: "`HH:MM` up to `24:00`, not included."},
+	{name: "zone", typ: "string", doc: "Time zone such as `Europe/Berlin`; `UTC` when absent."},
+}}
+
+var objApproval = &object{"approval", "How people decide. Every rule that demands an approval and was not displaced has to be satisfied.", []field{
+	{name: "approvers", typ: "list of strings", doc: "`user:NAME`, `uid:N`, `group:NAME`; whoever may approve in the scope when absent."},
+	{name: "quorum", typ: "number", doc: "How many different people; 1 when absent."},
+	{name: "separate", typ: "boolean", doc: "Who launched the sandbox does not count."},
+	{name: "expiresAfter", typ: "duration", doc: "How long a request waits for an answer; 15m when absent. Then it is denied."},
+	{name: "validFor", typ: "duration", doc: "How long what was approved stays so, at most; 1h when absent."},
+}}
+
+var objRate = &object{"rate", "A limit.", []field{
+	{name: "requests", typ: "amount", doc: "Such as `60/m`: a number for `s`, `m`, `h` or `d`."},
+	{name: "tokens", typ: "amount", doc: "Tokens of models, such as `200k/m`."},
+	{name: "per", typ: "list of strings", doc: "What is counted apart: `org`, `team`, `agent`, `sandbox`, `server`, `tool`, `model`. All together when absent."},
+	{name: "queue", typ: "duration", doc: "How long a call waits for room; it is rejected at once when absent."},
+}}
+
+var objPII = &object{"pii", "What happens to personal data: `block`, `require-approval`, `redact`, `mask`, `hash`, `tokenise` or `log`.", []field{
+	{name: "in", typ: "string", doc: "In arguments."},
+	{name: "out", typ: "string", doc: "In results."},
+	{name: "entities", typ: "list of strings", doc: "Which; all when absent."},
+}}
+
+var objRedact = &object{"redact", "What is taken out of results.", []field{
+	{name: "entities", typ: "list of strings", doc: "Which; all when absent."},
+}}
 
 var objHTTP = &object{"http", "A condition on HTTP requests.", []field{
 	{name: "methods", typ: "list of strings", doc: "Methods in upper case; none given means every method."},
@@ -188,7 +225,7 @@ var objRequire = &object{"require", "Without these the sandbox is refused, unles
 
 // objects lists every mapping in the order of the reference.
 var objects = []*object{
-	objPolicy, objEgress, objInference, objTools, objHTTP,
+	objPolicy, objEgress, objInference, objTools, objHTTP, objWhen, objWindow, objApproval, objRate, objPII, objRedact,
 	objProvider, objModelEntry,
 	objProfile, objFiles, objEnv, objResources, objSeccomp, objGit, objRequire,
 	objSuite, objTest,

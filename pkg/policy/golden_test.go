@@ -99,7 +99,7 @@ func askGolden(t *testing.T, v *View, q []string) Decision {
 func checkGolden(t *testing.T, line string, d Decision, want []string) {
 	t.Helper()
 	got := "block"
-	if d.Allowed {
+	if d.Allowed() {
 		got = "allow"
 		if d.HTTP {
 			got = "http"

@@ -24,11 +24,11 @@ func (p postings) sort() {
 
 // collect appends the rules whose group the view is in. A short list is
 // scanned; in a long one each of the view's groups is searched.
-func (p postings) collect(m []uint32, v *View) []uint32 {
+func (p postings) collect(m []hit, v *View) []hit {
 	if len(p) <= 8+4*len(v.groups) {
 		for _, e := range p {
 			if v.bits[e.group>>6]&(1<<(e.group&63)) != 0 {
-				m = append(m, e.rule)
+				m = append(m, hit(e.rule))
 			}
 		}
 		return m
@@ -43,7 +43,7 @@ func (p postings) collect(m []uint32, v *View) []uint32 {
 			}
 		}
 		for ; lo < len(p) && p[lo].group == g; lo++ {
-			m = append(m, p[lo].rule)
+			m = append(m, hit(p[lo].rule))
 		}
 	}
 	return m
@@ -171,7 +171,7 @@ func (x *hostIndex) allProviders() []ProviderHost {
 
 // match appends the rules of the view whose host pattern matches, whatever
 // their port. prov is set, and no rules are, when the host is a provider's.
-func (x *hostIndex) match(m []uint32, v *View, host string) (_ []uint32, prov *ProviderHost) {
+func (x *hostIndex) match(m []hit, v *View, host string) (_ []hit, prov *ProviderHost) {
 	from := len(m)
 	suffix := host
 	for depth := 0; ; depth++ {
@@ -234,7 +234,7 @@ func (x *cidrIndex) sort() {
 }
 
 // match appends the rules of the view whose prefix holds all of p.
-func (x *cidrIndex) match(m []uint32, v *View, p netip.Prefix) []uint32 {
+func (x *cidrIndex) match(m []hit, v *View, p netip.Prefix) []hit {
 	lens := x.len6
 	if p.Addr().Is4() {
 		lens = x.len4
@@ -250,7 +250,7 @@ func (x *cidrIndex) match(m []uint32, v *View, p netip.Prefix) []uint32 {
 	return m
 }
 
-// nameIndex finds model and tool patterns: the exact one, and one look-up for
+// nameIndex finds patterns of models or of one server's tools: the exact one, and one look-up for
 // each length of prefix in use.
 type nameIndex struct {
 	exact  map[string]postings
@@ -284,13 +284,65 @@ func (x *nameIndex) sort() {
 	}
 }
 
-func (x *nameIndex) match(m []uint32, v *View, name string) []uint32 {
+func (x *nameIndex) match(m []hit, v *View, name string) []hit {
 	m = x.exact[name].collect(m, v)
 	for _, l := range x.lens {
 		if l > len(name) {
 			break
 		}
 		m = x.prefix[name[:l]].collect(m, v)
+	}
+	return m
+}
+
+// toolIndex finds patterns of servers and tools: of each server pattern that
+// matches, the tool patterns.
+type toolIndex struct {
+	exact  map[string]*nameIndex
+	prefix map[string]*nameIndex
+	lens   []int
+}
+
+func (x *toolIndex) add(server, tool scope.Pattern, e entry) {
+	if x.exact == nil {
+		x.exact, x.prefix = map[string]*nameIndex{}, map[string]*nameIndex{}
+	}
+	of := x.exact
+	if server.Wild {
+		of = x.prefix
+		if !slices.Contains(x.lens, len(server.Text)) {
+			x.lens = append(x.lens, len(server.Text))
+		}
+	}
+	n := of[server.Text]
+	if n == nil {
+		n = &nameIndex{}
+		of[server.Text] = n
+	}
+	n.add(tool, e)
+}
+
+func (x *toolIndex) sort() {
+	slices.Sort(x.lens)
+	for n := range maps.Values(x.exact) {
+		n.sort()
+	}
+	for n := range maps.Values(x.prefix) {
+		n.sort()
+	}
+}
+
+func (x *toolIndex) match(m []hit, v *View, server, tool string) []hit {
+	if n := x.exact[server]; n != nil {
+		m = n.match(m, v, tool)
+	}
+	for _, l := range x.lens {
+		if l > len(server) {
+			break
+		}
+		if n := x.prefix[server[:l]]; n != nil {
+			m = n.match(m, v, tool)
+		}
 	}
 	return m
 }

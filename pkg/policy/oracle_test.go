@@ -39,6 +39,7 @@ type orule struct {
 	r     *Rule
 	doc   *Document
 	scope scope.Selector
+	sure  bool // its condition was looked at: a delegation counts
 }
 
 func (o orule) name() [3]string { return [3]string{o.doc.Scope.String(), o.doc.Name, o.r.ID} }
@@ -68,7 +69,7 @@ func oracleRules(docs []Document, p scope.Principal, q ask) (out []orule) {
 			if r.For != nil {
 				sc, _ = sc.Intersect(*r.For)
 			}
-			out = append(out, orule{r, d, sc})
+			out = append(out, orule{r, d, sc, r.HTTP == nil || q.proto != UDP})
 		}
 	}
 	return out
@@ -170,6 +171,7 @@ func oracleHolds(a, b orule) bool {
 func oracle(docs []Document, p scope.Principal, q ask) verdict {
 	rules := oracleRules(docs, p, q)
 	var v verdict
+	var bound []verdict
 	if q.section == SectionInference && q.configured {
 		v = verdict{allow: true, rule: "builtin/models", delegable: true, spoken: true}
 	}
@@ -198,6 +200,14 @@ func oracle(docs []Document, p scope.Principal, q ask) verdict {
 		word := strictest(left)
 		if !v.spoken || v.delegable || v.allow && !word.allow {
 			v = word
+		}
+		for _, w := range bound { // what stands above and was not delegated goes on standing
+			if v.allow && !w.allow {
+				v = w
+			}
+		}
+		if !word.delegable {
+			bound = append(bound, word)
 		}
 	}
 	var floors []orule
@@ -235,7 +245,7 @@ func strictest(rules []orule) verdict {
 		if (r.r.Effect == Allow) != v.allow {
 			continue
 		}
-		v.delegable = v.delegable && r.r.Delegable
+		v.delegable = v.delegable && r.r.Delegable && r.sure
 		if n := r.name(); v.rule == "" || less(n, best) {
 			best, v.rule = n, n[1]+"/"+n[2]
 		}

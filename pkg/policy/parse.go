@@ -21,13 +21,24 @@ const MaxFile = 64 << 20
 
 // Parse reads a file of YAML documents separated by "---". It returns the
 // documents without mistakes and every mistake of the others; one bad document
-// does not hide the next. file is only used in positions. A caller that puts
-// documents into force must keep the last good form of a document that is now
-// missing: dropping a document also drops what it denied.
-func Parse(file string, data []byte) ([]Document, []Problem) {
+// does not hide the next. What this version does not enforce is a mistake, see
+// [Unenforced]. file is only used in positions. A caller that puts documents
+// into force must keep the last good form of a document that is now missing:
+// dropping a document also drops what it denied.
+func Parse(file string, data []byte) ([]Document, []Problem) { return parse(file, data, false) }
+
+// ParseWhole is Parse for documents that do not come into force: it also takes
+// what this version does not enforce.
+func ParseWhole(file string, data []byte) ([]Document, []Problem) { return parse(file, data, true) }
+
+func parse(file string, data []byte, whole bool) ([]Document, []Problem) {
 	var docs []Document
 	problems := eachDocument(file, data, func(d *decoder, n *yaml.Node, text []byte) {
-		if doc, ok := d.document(n); ok && len(d.problems) == 0 {
+		doc, ok := d.document(n)
+		if !whole {
+			d.problems = append(d.problems, Unenforced(&doc)...)
+		}
+		if ok && len(d.problems) == 0 {
 			doc.Raw = text
 			docs = append(docs, doc)
 		}
@@ -42,8 +53,9 @@ func eachDocument(file string, data []byte, read func(*decoder, *yaml.Node, []by
 		return []Problem{{File: file, Line: 1, Col: 1, Msg: "the file is larger than 64 MiB"}}
 	}
 	var problems []Problem
+	envs := newEnvs()
 	for _, part := range split(data) {
-		problems = append(problems, eachOfPart(file, part, read)...)
+		problems = append(problems, eachOfPart(file, part, envs, read)...)
 	}
 	sortProblems(problems)
 	return problems
@@ -83,7 +95,7 @@ var yamlLine = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 })
 
-func eachOfPart(file string, p part, read func(*decoder, *yaml.Node, []byte)) (problems []Problem) {
+func eachOfPart(file string, p part, envs *envs, read func(*decoder, *yaml.Node, []byte)) (problems []Problem) {
 	dec := yaml.NewDecoder(bytes.NewReader(p.text))
 	for {
 		var root yaml.Node
@@ -105,7 +117,7 @@ func eachOfPart(file string, p part, read func(*decoder, *yaml.Node, []byte)) (p
 		if len(root.Content) == 0 || root.Content[0].Kind == yaml.ScalarNode && root.Content[0].ShortTag() == "!!null" {
 			continue // only comments
 		}
-		d := &decoder{file: file, line: p.line}
+		d := &decoder{file: file, line: p.line, envs: envs}
 		read(d, root.Content[0], p.text)
 		problems = append(problems, d.problems...)
 	}

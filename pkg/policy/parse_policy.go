@@ -69,6 +69,9 @@ func (d *decoder) rule(n *yaml.Node, s Section, o *object, doc *Document) (Rule,
 	if s == SectionEgress {
 		d.egressExtras(m, &r)
 	}
+	d.extras(m, &r)
+	d.requestCondition(m, &r)
+	r.Digest = digestRule(n, doc, &r)
 	return r, true
 }
 
@@ -104,23 +107,7 @@ func (d *decoder) effect(m fieldMap, r *Rule) *yaml.Node {
 		}
 		return m.get(given[0])
 	}
-	if a, ok := d.str(m.get("action"), "action"); ok {
-		switch a {
-		case "allow":
-			r.Effect = Allow
-		case "block":
-			r.Effect = Block
-		case "deny":
-			d.fail(m.get("action"), `did you mean "block"?`, "unknown action %q", a)
-			return nil
-		case "require-approval", "rate", "rate-limit", "pii", "pii-scan", "redact", "mask", "hash", "tokenise", "log", "audit":
-			d.fail(m.get("action"), "use allow or block", "action %q %s", a, notEnforced)
-			return nil
-		default:
-			d.fail(m.get("action"), didYouMean(a, []string{"allow", "block"}), "unknown action %s", quote(a))
-			return nil
-		}
-	} else {
+	if !d.action(m.get("action"), r) {
 		return nil
 	}
 	if m.get(long) == nil {
@@ -144,6 +131,9 @@ func (d *decoder) ruleFor(n *yaml.Node, r *Rule, doc *Document) {
 	r.For = &sel
 }
 
+// opening is what a rule that can open is called.
+var opening = map[Effect]string{Allow: "an allow", RequireApproval: "an approval"}
+
 func (d *decoder) egressTarget(n *yaml.Node, r *Rule) {
 	s, ok := d.str(n, "the target")
 	if !ok {
@@ -155,10 +145,10 @@ func (d *decoder) egressTarget(n *yaml.Node, r *Rule) {
 		return
 	}
 	r.Host, r.Prefix, r.Port, r.Proto = t.Host, t.Prefix, t.Port, t.Proto
-	if r.Effect == Allow && t.Port == 0 {
+	if r.Effect != Block && t.Port == 0 {
 		with := t
 		with.Port = 443
-		d.fail(n, fmt.Sprintf("for example %q", with), "an allow names its port: %s has none", quote(s))
+		d.fail(n, fmt.Sprintf("for example %q", with), "%s names its port: %s has none", opening[r.Effect], quote(s))
 	}
 	if t.Prefix.IsValid() {
 		d.addressTarget(n, s, r)
@@ -182,10 +172,10 @@ func (d *decoder) addressTarget(n *yaml.Node, s string, r *Rule) {
 		d.fail(n, "name the host instead", "%s lies in %s, which is reserved for virtual addresses", quote(s), virtualRange)
 		return
 	}
-	if i := specialOf(p); r.Effect == Allow && i >= 0 && strings.Contains(special[i].name, "loopback") {
+	if i := specialOf(p); r.Effect != Block && i >= 0 && strings.Contains(special[i].name, "loopback") {
 		d.fail(n, "give the host's service a name and resolvesTo: [127.0.0.1/32]", "%s: loopback inside a sandbox is the sandbox's own", quote(s))
 	}
-	if i := specialOf(p); r.Effect == Allow && r.Proto == UDP && i >= 0 && special[i].name == "multicast" {
+	if i := specialOf(p); r.Effect != Block && r.Proto == UDP && i >= 0 && special[i].name == "multicast" {
 		d.fail(n, "name each receiver", "%s: datagrams to a group are not relayed", quote(s))
 	}
 }
@@ -255,12 +245,23 @@ func (d *decoder) toolTarget(n *yaml.Node, r *Rule) {
 	}
 	only := scope.All()
 	only.Server, only.Tool = sel.Server, sel.Tool
-	switch {
-	case sel != only:
+	if sel != only {
 		d.fail(n, "use for: to narrow to principals", "the target %s names principals", quote(n.Value))
-	case sel.Server != scope.Exact(scope.ServerProvider):
-		d.fail(n, `only "server:provider/tool:NAME" is`, "tools on %s: this %s", quote(n.Value), notEnforced)
-	default:
-		r.Tool = sel.Tool
+		return
+	}
+	r.Server, r.Tool = sel.Server, sel.Tool
+}
+
+// requestCondition checks an expression on requests like http.
+func (d *decoder) requestCondition(m fieldMap, r *Rule) {
+	if r.When == nil || !r.When.Request {
+		return
+	}
+	switch {
+	case r.Proto == UDP || r.Prefix.IsValid():
+		d.fail(m.key["when"], "name a host and a TCP port", "method and path in a condition: only HTTP requests to names have them")
+	case r.Port == 0 && r.Host.Kind != HostNone:
+		d.fail(m.key["when"], "add the port to the target, such as "+quote(Target{Host: r.Host, Port: 443}.String()),
+			"a condition on requests needs a port, or every connection to the host would have to be HTTP")
 	}
 }

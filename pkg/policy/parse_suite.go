@@ -4,6 +4,7 @@ package policy
 
 import (
 	"slices"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -26,9 +27,14 @@ var objTest = &object{"test", "One question: exactly one of `egress`, `model` an
 	{name: "request", typ: "string", doc: "`METHOD /path` on the connection, such as `GET /repos/a/b`."},
 	{name: "model", typ: "string", doc: "A call of this model."},
 	{name: "dialect", typ: "string", doc: "The dialect of the call: `openai` (default) or `anthropic`."},
-	{name: "tool", typ: "string", doc: "A call of `SERVER/TOOL`. In this version only `provider/NAME`, what the model provider runs on its side."},
-	{name: "want", typ: "string", required: true, doc: "`allow`, `block`, or `http`: the connection is allowed as inspected HTTP, and each request is decided."},
+	{name: "tool", typ: "string", doc: "A call of `SERVER/TOOL`; `provider/NAME` is what the model provider runs on its side."},
+	{name: "risk", typ: "list of strings", doc: "The risk classes of the tool; unclassified when absent."},
+	{name: "args", typ: "mapping of anything", doc: "The arguments of the call, for conditions."},
+	{name: "at", typ: "string", doc: "When, for time windows, such as `2026-03-02T10:00:00Z`. Without it, what depends on the time is decided the stricter way."},
+	{name: "want", typ: "string", required: true, doc: "`allow`, `block`, `require-approval`, or `http`: the connection is allowed as inspected HTTP, and each request is decided."},
 	{name: "rule", typ: "string", doc: "`DOCUMENT/ID` of the rule that must decide, or `none`."},
+	{name: "obligations", typ: "list of strings", doc: "All that must be done with what passes, as `KIND DOCUMENT/ID`, such as `rate acme/slow`, in any order; `[]` for nothing. Not compared when absent."},
+	{name: "demands", typ: "list of strings", doc: "All rules whose approval is needed, as `DOCUMENT/ID`, in any order. Not compared when absent."},
 }}
 
 // ParseSuite reads a file of PolicyTest documents. It returns those without
@@ -94,6 +100,9 @@ func (d *decoder) test(n *yaml.Node, s *Suite, as *scope.Principal) {
 		t.As = *as
 	}
 	d.question(m, &t.Ask)
+	d.call(m, &t)
+	t.Obligations = d.set(m.get("obligations"), "obligations")
+	t.Demands = d.set(m.get("demands"), "demands")
 	if w, ok := d.str(m.get("want"), "want"); ok {
 		if t.Want = w; !slices.Contains(wants, w) {
 			d.fail(m.get("want"), didYouMean(w, wants), "unknown want %s", quote(w))
@@ -110,7 +119,7 @@ func (d *decoder) question(m fieldMap, q *Question) {
 			asked = append(asked, k)
 		}
 	}
-	for _, x := range [][2]string{{"request", "egress"}, {"dialect", "model"}} {
+	for _, x := range [][2]string{{"request", "egress"}, {"dialect", "model"}, {"risk", "tool"}, {"args", "tool"}} {
 		if m.get(x[0]) != nil && m.get(x[1]) == nil {
 			d.fail(m.key[x[0]], "", "%q goes with %q", x[0], x[1])
 		}
@@ -144,4 +153,44 @@ func (d *decoder) question(m fieldMap, q *Question) {
 	if err != nil {
 		d.failText(n, err)
 	}
+}
+
+// call reads what belongs to the call of a tool, and when it is.
+func (d *decoder) call(m fieldMap, t *Test) {
+	if n := m.get("risk"); n != nil {
+		d.strs(n, "risk", func(name string) (string, error) {
+			class, err := RiskNamed(name)
+			t.Ask.Risk |= class
+			return name, err
+		})
+	}
+	if n := m.get("args"); n != nil {
+		var args map[string]any
+		if err := n.Decode(&args); err != nil || n.Kind != yaml.MappingNode {
+			d.fail(n, "for example {amount: 5}", "args must be a mapping")
+		}
+		t.Ask.Args = NewArgs(args)
+	}
+	if n := m.get("at"); n != nil {
+		at, err := time.Parse(time.RFC3339, n.Value)
+		if err != nil {
+			d.fail(n, "for example 2026-03-02T10:00:00Z", "at %s is no time", quote(n.Value))
+		}
+		t.At = at
+	}
+}
+
+// set reads names without order; nil where the field is absent.
+func (d *decoder) set(n *yaml.Node, what string) []string {
+	if n == nil {
+		return nil
+	}
+	out := []string{}
+	d.list(n, what, func(c *yaml.Node) {
+		if s, ok := d.str(c, "an entry of "+what); ok {
+			out = append(out, s)
+		}
+	})
+	slices.Sort(out)
+	return out
 }

@@ -58,10 +58,11 @@ func TestEveryMistakeHasItsPlace(t *testing.T) {
 		{"action without target", egressDoc("{id: a, action: block}"), `f:6:5: a rule with action needs the field "to"`},
 		{"unknown action", egressDoc("{id: a, to: x.org, action: blok}"), `f:6:32: unknown action "blok" (did you mean "block"?)`},
 		{"action deny", egressDoc("{id: a, to: x.org, action: deny}"), `f:6:32: unknown action "deny" (did you mean "block"?)`},
-		{"approval", egressDoc("{id: a, to: x.org, action: require-approval}"), `f:6:32: action "require-approval" is not enforced by this version`},
+		{"approval without a port", egressDoc("{id: a, to: x.org, action: require-approval}"), `f:6:17: an approval names its port: "x.org" has none (for example "x.org:443")`},
+		{"approval", egressDoc("{id: a, to: 'x.org:443', action: require-approval}"), `f:6:38: action "require-approval" is not enforced by this version`},
 		{"rate", egressDoc("{id: a, deny: x.org, rate: {requests: 60/m}}"), `f:6:26: field "rate" in egress rule is not enforced by this version`},
 		{"mode", egressDoc("{id: a, deny: x.org, mode: shadow}"), `f:6:26: field "mode" in egress rule is not enforced`},
-		{"when", egressDoc("{id: a, deny: x.org, when: 'true'}"), `f:6:26: field "when" in egress rule is not enforced`},
+		{"when", egressDoc("{id: a, deny: x.org, when: {expression: 'true'}}"), `f:6:26: field "when" in egress rule is not enforced`},
 		{"misspelt field", egressDoc("{id: a, deny: x.org, mandatry: true}"), `f:6:26: unknown field "mandatry" in egress rule (did you mean "mandatory"?)`},
 		{"model in egress", egressDoc("{id: a, deny: x.org, model: x}"), `f:6:26: unknown field "model" in egress rule`},
 		{"yes is no boolean", egressDoc("{id: a, deny: x.org, mandatory: yes}"), `f:6:37: mandatory must be true or false, found "yes"`},
@@ -310,7 +311,7 @@ func TestDocumentsThatClash(t *testing.T) {
 			t.Errorf("%s: what a clashing document denies is not in force: %+v", host, d)
 		}
 	}
-	if d := v.Egress("llm.example", 443); d.Allowed || d.ReasonCode != CodeProviderHost {
+	if d := v.Egress("llm.example", 443); d.Allowed() || d.ReasonCode != CodeProviderHost {
 		t.Errorf("a configured provider's host is plain egress: %+v", d)
 	}
 	if nd := v.Name("llm.example"); !nd.Resolves || nd.Provider == nil || nd.Ports[0].Port != 443 {
@@ -320,7 +321,7 @@ func TestDocumentsThatClash(t *testing.T) {
 
 func TestReferenceHasEveryField(t *testing.T) {
 	documented := map[string]bool{}
-	for _, kind := range Kinds() {
+	for _, kind := range DocumentKinds() {
 		ref := Reference(kind)
 		if !strings.HasPrefix(ref, "# "+kind+" documents\n") {
 			t.Errorf("the page of %s begins otherwise", kind)

@@ -57,11 +57,17 @@ func ModelQuestion(model, dialect string) (Question, error) {
 // ToolQuestion asks for a call of "SERVER/TOOL".
 func ToolQuestion(name string) (Question, error) {
 	server, tool, ok := strings.Cut(name, "/")
-	switch {
-	case !ok || server == "" || tool == "":
+	if !ok || server == "" || tool == "" {
 		return Question{}, fmt.Errorf("tool %s is not SERVER/TOOL; for example %s/web_search", quote(name), scope.ServerProvider)
-	case server != scope.ServerProvider:
-		return Question{}, fmt.Errorf("tools of server %s: this %s; only %s/NAME is", quote(server), notEnforced, scope.ServerProvider)
 	}
-	return Question{Section: SectionTools, Tool: tool}, nil
+	return Question{Section: SectionTools, Server: server, Tool: tool}, nil
+}
+
+// RiskNamed reads one class of risk; the error says which there are.
+func RiskNamed(s string) (Risk, error) {
+	class, ok := ParseRisk(s)
+	if !ok {
+		return 0, fmt.Errorf("unknown risk class %s; %s", quote(s), didYouMean(s, riskNames))
+	}
+	return class, nil
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Kinds are the kinds of documents, in the order of the reference.
-func Kinds() []string {
+// DocumentKinds are the kinds of documents, in the order of the reference.
+func DocumentKinds() []string {
 	var out []string
 	for _, o := range objects {
 		if o.document() {

@@ -5,6 +5,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -36,20 +37,22 @@ func (v *View) remedy(q Question) string {
 	case SectionEgress:
 		return v.remedyEgress(q)
 	case SectionInference:
-		if !builtDialect(q.Dialect) || v.Inference(q.Dialect, q.Model).Allowed {
+		if d := v.Inference(q.Dialect, q.Model); !builtDialect(q.Dialect) || d.Allowed() {
 			return ""
 		}
-		m := v.s.models.match(nil, v, q.Model)
+		f := facts{principal: v.p, now: v.now, dialect: q.Dialect, model: q.Model}
+		m := v.judge(v.s.models.match(nil, v, q.Model), &f)
 		hyp := crule{section: SectionInference, name: scope.Exact(q.Model)}
 		s, _ := v.try(m, hyp, v.builtin(q.Dialect, q.Model), fmt.Sprintf("add to a Policy document: inference: [{id: ID, allow: %q}]", q.Model))
 		return s
 	case SectionTools:
-		if v.ProviderTool(q.Tool).Allowed {
+		c := q.call()
+		if d := v.Tool(&c); d.Allowed() {
 			return ""
 		}
-		m := v.s.tools.match(nil, v, q.Tool)
-		hyp := crule{section: SectionTools, name: scope.Exact(q.Tool)}
-		s, _ := v.try(m, hyp, false, fmt.Sprintf("add to a Policy document: tools: [{id: ID, allow: %q}]", toolSelector(hyp.name)))
+		m := v.callRules(nil, &c)
+		hyp := crule{section: SectionTools, server: scope.Exact(c.Server), name: scope.Exact(q.Tool)}
+		s, _ := v.try(m, hyp, false, fmt.Sprintf("add to a Policy document: tools: [{id: ID, allow: %q}]", toolSelector(hyp.server, hyp.name)))
 		return s
 	}
 	return ""
@@ -72,35 +75,36 @@ func (v *View) remedyEgress(q Question) string {
 	case prov != nil && !prov.Supported():
 		return fmt.Sprintf("%s is a host of %s, whose dialect this version does not speak: configure a Provider and use its dialect", name, prov.Provider)
 	case prov != nil:
-		if v.opens()[prov.Dialect].Allowed {
+		if d := v.opens()[prov.Dialect]; d.Effect != Block {
 			return ""
 		}
 		return fmt.Sprintf(`%s is a model provider: allow its models with an inference rule, such as inference: [{id: ID, allow: "*"}]`, name)
 	}
 	hyp.host = HostPattern{HostExact, name}
+	f := v.facts(name, q.Port)
 	then := "ringfence allow " + Target{Host: hyp.host, Port: q.Port, Proto: hyp.proto}.String()
 	if q.proto() == UDP {
-		if v.Datagrams(q.Host, q.Port).Allowed {
+		if d := v.Datagrams(q.Host, q.Port); d.Allowed() {
 			return ""
 		}
-		m, _ = v.filter(m, q.Port, UDP, condOpaque)
+		m, _ = v.filter(m, &f, UDP, condOpaque)
 		s, _ := v.try(m, hyp, false, then)
 		return s
 	}
 	if q.Method != "" {
-		if v.HTTP(q.Host, q.Port, q.Method, q.Path).Allowed {
+		if d := v.HTTP(q.Host, q.Port, q.Method, q.Path); d.Allowed() {
 			return ""
 		}
-		m = v.request(m, q.Port, q.Method, q.Path)
+		m = v.request(m, &f, q.Method, q.Path)
 	} else {
-		if v.Egress(q.Host, q.Port).Allowed {
+		if d := v.Egress(q.Host, q.Port); d.Allowed() {
 			return ""
 		}
-		open, _ := v.filter(append([]uint32(nil), m...), q.Port, TCP, condOpen)
+		open, _ := v.filter(slices.Clone(m), &f, TCP, condOpen)
 		if s, ok := v.try(open, hyp, false, then); ok {
 			return s
 		}
-		m, _ = v.filter(m, q.Port, TCP, condAll)
+		m, _ = v.filter(m, &f, TCP, condAll)
 	}
 	s, _ := v.try(m, hyp, false, then)
 	return s
@@ -109,8 +113,9 @@ func (v *View) remedyEgress(q Question) string {
 func (v *View) remedyAddr(a netip.Addr, q Question, hyp crule) string {
 	a = JudgedAddr(a)
 	hyp.prefix = netip.PrefixFrom(a, a.BitLen())
+	d := v.Addr(a, q.Port, q.proto())
 	switch {
-	case a.Zone() != "" || v.Addr(a, q.Port, q.proto()).Allowed:
+	case a.Zone() != "" || d.Allowed():
 		return ""
 	case virtualRange.Contains(a):
 		return "connect by name: the address is reserved for names"
@@ -125,16 +130,17 @@ func (v *View) remedyAddr(a netip.Addr, q Question, hyp crule) string {
 // try decides with one more rule that allows exactly this for exactly this
 // principal. When that helps, ok is true and the answer is then; otherwise the
 // rule that stands above is named.
-func (v *View) try(m []uint32, hyp crule, builtin bool, then string) (answer string, ok bool) {
+func (v *View) try(m []hit, hyp crule, builtin bool, then string) (answer string, ok bool) {
 	t := &Snapshot{groups: append(append([]scope.Selector(nil), v.s.groups...), v.p.Selector())}
 	hyp.effect, hyp.level, hyp.group = Allow, v.p.Selector().Level(), uint32(len(v.s.groups))
-	all := make([]uint32, 0, len(m)+1)
-	for _, i := range m {
-		all = append(all, uint32(len(t.rules)))
-		t.rules = append(t.rules, v.s.rules[i])
+	all := make([]hit, 0, len(m)+1)
+	live, _ := v.s.live(m)
+	for _, h := range m[:live] {
+		all = append(all, hit(len(t.rules))|h&^hitIndex)
+		t.rules = append(t.rules, *v.s.rule(h))
 	}
 	hyp.spec = t.specificity(&hyp)
-	all = append(all, uint32(len(t.rules)))
+	all = append(all, hit(len(t.rules)))
 	t.rules = append(t.rules, hyp)
 	o := t.decide(all, builtin)
 	if o.effect == Allow {
@@ -143,6 +149,10 @@ func (v *View) try(m []uint32, hyp crule, builtin bool, then string) (answer str
 	r := &t.rules[o.winner]
 	where := fmt.Sprintf("%s (%s, scope %s)", r.ref, place(r.ref.File, r.ref.Line), r.ref.Scope)
 	switch {
+	case o.effect == RequireApproval && r.mandatory:
+		return "the mandatory rule " + where + " demands an approval; no other rule can lift that", false
+	case o.effect == RequireApproval:
+		return "the rule " + where + " demands an approval and is not delegable", false
 	case r.mandatory:
 		return "the mandatory rule " + where + " refuses it; no other rule can allow it", false
 	case r.level < hyp.level:

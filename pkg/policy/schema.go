@@ -30,7 +30,7 @@ func Schema() ([]byte, error) {
 		kinds = append(kinds, o.name)
 		branches = append(branches, map[string]any{
 			"if":   map[string]any{"properties": map[string]any{"kind": map[string]any{"const": o.name}}},
-			"then": ref(o.name),
+			"then": refTo(o.name),
 		})
 	}
 	out, err := json.MarshalIndent(map[string]any{
@@ -51,7 +51,7 @@ func Schema() ([]byte, error) {
 // document says that the object is a whole document.
 func (o *object) document() bool { return o.field("kind") != nil }
 
-func ref(name string) map[string]any { return map[string]any{"$ref": "#/$defs/" + pointer(name)} }
+func refTo(name string) map[string]any { return map[string]any{"$ref": "#/$defs/" + pointer(name)} }
 
 // pointer escapes a name for a JSON pointer in a URI fragment (RFC 6901).
 func pointer(name string) string {
@@ -96,7 +96,7 @@ var typeSchemas = map[string]func() map[string]any{
 }
 
 // textTypes are written as one string.
-var textTypes = []string{"string", "selector", "principal", "target", "model", "URL", "secret name", "path", "prefix", "workspace path"}
+var textTypes = []string{"string", "selector", "principal", "target", "CEL", "duration", "amount", "model", "URL", "secret name", "path", "prefix", "workspace path"}
 
 func typeSchema(typ string) (map[string]any, error) {
 	if s := typeSchemas[typ]; s != nil {
@@ -109,7 +109,7 @@ func typeSchema(typ string) (map[string]any, error) {
 	}
 	for _, o := range objects {
 		if typ == o.name {
-			return ref(o.name), nil
+			return refTo(o.name), nil
 		}
 	}
 	if entry, ok := strings.CutPrefix(typ, "list of "); ok {
@@ -117,6 +117,8 @@ func typeSchema(typ string) (map[string]any, error) {
 		return map[string]any{"type": "array", "items": s}, err
 	}
 	switch typ {
+	case "mapping of anything":
+		return map[string]any{"type": "object"}, nil
 	case "mapping of strings":
 		return map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "string"}}, nil
 	case "mapping of numbers":

@@ -5,6 +5,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -26,10 +27,14 @@ type Test struct {
 	Name string // "" where none is given
 	As   scope.Principal
 	Ask  Question
-	Want string // one of the Want constants
-	Rule string // "document/id" that must decide, NoRule for none; "" when any may
-	File string
-	Line int
+	Want string    // one of the Want constants
+	Rule string    // "document/id" that must decide, NoRule for none; "" when any may
+	At   time.Time // zero: without a time, so what depends on it is decided the stricter way
+	// Sorted, complete; nil when they are not compared.
+	Obligations []string // "kind document/id"
+	Demands     []string // "document/id"
+	File        string
+	Line        int
 }
 
 // What a test may want.
@@ -37,9 +42,23 @@ const (
 	WantAllow = "allow"
 	WantHTTP  = "http" // the connection is allowed as inspected HTTP only: each request is asked for
 	WantBlock = "block"
+	WantAsk   = "require-approval"
 )
 
-var wants = []string{WantAllow, WantHTTP, WantBlock}
+var wants = []string{WantAllow, WantHTTP, WantAsk, WantBlock}
+
+// Verdict is the decision in the words of tests.
+func (d Decision) Verdict() string {
+	switch {
+	case d.Effect == RequireApproval:
+		return WantAsk
+	case d.Allowed() && d.HTTP:
+		return WantHTTP
+	case d.Allowed():
+		return WantAllow
+	}
+	return WantBlock
+}
 
 // NoRule is how a test says that no rule decides.
 const NoRule = "none"
@@ -51,6 +70,8 @@ type Outcome struct {
 	Rule RuleRef
 	Why  string // one sentence, of the decision
 	OK   bool
+
+	Obligations, Demands []string // as in Test
 }
 
 // Run asks all questions of the suite.
@@ -63,19 +84,26 @@ func (s *Suite) Run(snap *Snapshot) []Outcome {
 }
 
 func (t *Test) run(snap *Snapshot) Outcome {
-	d := snap.View(t.As).Explain(t.Ask).Decision
-	o := Outcome{Test: t, Got: WantBlock, Rule: d.Rule, Why: d.Reason}
-	switch {
-	case d.Allowed && d.HTTP:
-		o.Got = WantHTTP
-	case d.Allowed:
-		o.Got = WantAllow
+	view := snap.View(t.As)
+	if !t.At.IsZero() {
+		view = view.At(t.At)
 	}
+	d := view.Explain(t.Ask).Decision
+	o := Outcome{Test: t, Got: d.Verdict(), Rule: d.Rule, Why: d.Reason, Obligations: []string{}, Demands: []string{}}
+	for _, x := range d.Obligations() {
+		o.Obligations = append(o.Obligations, x.Kind.String()+" "+x.Rule.String())
+	}
+	for _, x := range d.Demands() {
+		o.Demands = append(o.Demands, x.Rule.String())
+	}
+	slices.Sort(o.Obligations)
+	slices.Sort(o.Demands)
 	name := d.Rule.String()
 	if name == "" {
 		name = NoRule
 	}
-	o.OK = o.Got == t.Want && (t.Rule == "" || t.Rule == name)
+	o.OK = o.Got == t.Want && (t.Rule == "" || t.Rule == name) &&
+		(t.Obligations == nil || slices.Equal(t.Obligations, o.Obligations)) && (t.Demands == nil || slices.Equal(t.Demands, o.Demands))
 	return o
 }
 

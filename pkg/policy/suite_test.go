@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -87,6 +88,64 @@ func TestSuite(t *testing.T) {
 	}
 }
 
+// The table of the algebra as tests: what one harness says, the other does.
+func TestSuiteOnTheAlgebra(t *testing.T) {
+	asked := 0
+	for _, c := range algCases(t) {
+		docs, problems := ParseWhole("a.yaml", []byte(c.Docs))
+		if len(problems) > 0 {
+			t.Fatal(Problems(problems))
+		}
+		text := "apiVersion: ringfence.dev/v1\nkind: PolicyTest\nmetadata: {name: t}\ntests:\n"
+		for _, q := range c.Ask {
+			if q.Model != "" && !q.Builtin {
+				continue // of a model that is not configured
+			}
+			test := map[string]any{"as": algPrincipals[q.As].String(), "want": q.Want, "rule": q.By, "at": q.At}
+			if q.By == "" {
+				test["rule"] = NoRule
+			}
+			if q.At == "" {
+				test["at"] = "2026-03-02T10:00:00Z"
+			}
+			for k, v := range map[string]string{"tool": q.Tool, "egress": q.Egress, "model": q.Model} {
+				if v != "" {
+					test[k] = v
+				}
+			}
+			if len(q.Risk) > 0 {
+				test["risk"] = q.Risk
+			}
+			if q.Args != nil {
+				test["args"] = q.Args
+			}
+			if q.Obligations != nil {
+				test["obligations"] = *q.Obligations
+			}
+			if q.Demands != nil {
+				test["demands"] = *q.Demands
+			}
+			line, err := json.Marshal(test)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text += "  - " + string(line) + "\n"
+			asked++
+		}
+		if !strings.Contains(text, "\n  - ") {
+			continue
+		}
+		for _, o := range suiteOf(t, text).Run(compileAll(t, docs)) {
+			if !o.OK {
+				t.Errorf("%s: line %d of\n%s\tgot %s by %q, %q, %q", c.Name, o.Test.Line, text, o.Got, o.Rule, o.Obligations, o.Demands)
+			}
+		}
+	}
+	if asked < 100 {
+		t.Errorf("only %d questions", asked)
+	}
+}
+
 func TestSuiteFails(t *testing.T) {
 	snap := compileAll(t, suitePolicies(t))
 	for _, line := range []string{
@@ -134,7 +193,10 @@ func TestSuiteProblems(t *testing.T) {
 		{suiteHead + `  - {egress: "a.example:443/udp", request: GET /x, want: allow}`, `a request on datagrams`},
 		{suiteHead + `  - {model: x, dialect: opnai, want: allow}`, `did you mean "openai"?`},
 		{suiteHead + `  - {model: x, request: GET /x, want: allow}`, `"request" goes with "egress"`},
-		{suiteHead + `  - {tool: jira/read, want: allow}`, notEnforced},
+		{suiteHead + `  - {tool: jira/read, risk: [raed], want: allow}`, `did you mean "read"?`},
+		{suiteHead + `  - {tool: jira/read, args: [1], want: allow}`, `args must be a mapping`},
+		{suiteHead + `  - {tool: jira/read, at: noon, want: allow}`, `at "noon" is no time`},
+		{suiteHead + `  - {model: x, args: {a: 1}, want: allow}`, `"args" goes with "tool"`},
 		{suiteHead + `  - {tool: read, want: allow}`, `is not SERVER/TOOL`},
 		{suiteHead + `  - {want: allow}`, `nothing is asked`},
 		{suiteHead + `  - {egress: "a.example:443"}`, `test needs the field "want"`},

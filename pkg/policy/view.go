@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -20,6 +21,8 @@ type View struct {
 	bits   []uint64 // the same as a bit set
 	prov   map[string]*Provider
 	opens  func() map[string]Decision // could any model of the dialect be allowed
+	now    time.Time                  // see At
+	known  *termsCache
 }
 
 // View makes the view of a principal; views are cached.
@@ -29,7 +32,7 @@ func (s *Snapshot) View(p scope.Principal) *View {
 	if v := s.views[p]; v != nil {
 		return v
 	}
-	v := &View{s: s, p: p, bits: make([]uint64, (len(s.groups)+63)/64), prov: map[string]*Provider{}}
+	v := &View{s: s, p: p, bits: make([]uint64, (len(s.groups)+63)/64), prov: map[string]*Provider{}, known: &termsCache{}}
 	for _, some := range [][]uint32{s.ofMany, s.ofAgent[p.Agent]} {
 		for _, i := range some {
 			if s.groups[i].Matches(p, "", "") {
@@ -52,6 +55,15 @@ func (s *Snapshot) View(p scope.Principal) *View {
 	return v
 }
 
+// At is the view at a time. Without one, windows and expressions on now are
+// errors: what restricts counts, what loosens does not.
+func (v *View) At(t time.Time) *View {
+	w := *v
+	w.now = t
+	w.opens = w.openDialects
+	return &w
+}
+
 // Principal is whose view it is.
 func (v *View) Principal() scope.Principal { return v.p }
 
@@ -61,54 +73,98 @@ func (v *View) Snapshot() *Snapshot { return v.s }
 // Revision is the revision of the snapshot.
 func (v *View) Revision() uint64 { return v.s.rev }
 
-// How conditions on HTTP requests count when there is no request yet.
+// How conditions on requests count when there is no request yet.
 type condMode uint8
 
 const (
-	condOpaque condMode = iota // the flow cannot be inspected: blocks count, allows do not
-	condOpen                   // what some request could get: allows count, blocks do not
+	condOpaque condMode = iota // the flow cannot be inspected: what restricts counts, what opens does not
+	condOpen                   // what the luckiest request could get: only allows count
+	condAsk                    // the next best: allows and approvals count
 	condAll                    // all count
 )
 
 // filter keeps the rules of m that cover port and protocol and count in the
-// mode. conditional reports whether any rule that covers them has a condition.
-func (v *View) filter(m []uint32, port uint16, proto Proto, mode condMode) (_ []uint32, conditional bool) {
+// mode. conditional reports whether any rule that covers them has a condition
+// on requests.
+func (v *View) filter(m []hit, f *facts, proto Proto, mode condMode) (_ []hit, conditional bool) {
 	k := 0
-	for _, i := range m {
-		r := &v.s.rules[i]
-		if !r.covers(port, proto) {
+	for _, h := range m {
+		r := v.s.rule(h)
+		if !r.covers(f.port, proto) {
 			continue
 		}
-		if r.http != nil {
+		if r.onRequests() {
 			conditional = true
-			if mode == condOpaque && r.effect == Allow || mode == condOpen && r.effect == Block {
+			switch {
+			case mode == condOpaque && r.effect == Allow,
+				mode == condOpen && r.effect != Allow,
+				mode == condAsk && r.effect == Block:
+				continue
+			case mode == condOpaque:
+				h |= hitUnsure | r.narrows()
+			}
+		}
+		if !r.onRequests() && r.when != nil {
+			var counts bool
+			if h, counts = r.weigh(h, r.when.holds(f)); !counts {
 				continue
 			}
 		}
-		m[k] = i
+		if r.proto == 0 && proto != TCP {
+			h |= r.narrows()
+		}
+		m[k] = h
 		k++
 	}
 	return m[:k], conditional
 }
 
+// onRequests says whether only a request can tell if the rule matches.
+func (r *crule) onRequests() bool { return r.http != nil || r.when != nil && r.when.Request }
+
+// narrows marks an approval that must not open what it meets here.
+func (r *crule) narrows() hit {
+	if r.effect == RequireApproval {
+		return hitNarrows
+	}
+	return 0
+}
+
+// weigh is what a condition makes of a match.
+func (r *crule) weigh(h hit, t truth) (_ hit, counts bool) {
+	switch {
+	case t == condTrue:
+		return h, true
+	case t == condError && r.effect != Allow:
+		return h | hitUnsure, true
+	}
+	return h, false
+}
+
 // named decides a host and TCP port on name rules. hosts are the rules that match
 // the host; it is not changed.
-func (v *View) named(hosts []uint32, port uint16) Decision {
-	var buf [32]uint32
-	m, conditional := v.filter(append(buf[:0], hosts...), port, TCP, condOpen)
-	out := v.s.decide(m, false)
-	if conditional && out.effect != Allow {
-		m, _ = v.filter(append(buf[:0], hosts...), port, TCP, condAll)
-		out = v.s.decide(m, false)
+func (v *View) named(hosts []hit, f *facts) Decision {
+	var buf [32]hit
+	m, conditional := v.filter(append(buf[:0], hosts...), f, TCP, condOpen)
+	d := v.verdict(m, false)
+	for _, mode := range []condMode{condAsk, condAll} {
+		if !conditional || d.Effect != Block {
+			break
+		}
+		m, _ = v.filter(append(buf[:0], hosts...), f, TCP, mode)
+		d = v.verdict(m, false)
 	}
-	d := v.s.decision(out)
-	d.HTTP = conditional && d.Allowed
+	d.HTTP = conditional && d.Effect != Block
 	return d
+}
+
+func (v *View) facts(host string, port uint16) facts {
+	return facts{principal: v.p, now: v.now, host: host, port: port}
 }
 
 // hostRules finds the rules of a host, or the decision when there is
 // nothing to decide on: literal addresses, bad names, provider hosts.
-func (v *View) hostRules(m []uint32, host string) (_ []uint32, name string, prov *ProviderHost, ok bool) {
+func (v *View) hostRules(m []hit, host string) (_ []hit, name string, prov *ProviderHost, ok bool) {
 	name, ok = lookupHost(host)
 	if !ok {
 		return m, name, nil, false
@@ -139,15 +195,16 @@ func (v *View) providerRefusal(h *ProviderHost) Decision {
 // is decided as by Addr. Hosts of providers are always refused here: Name says
 // whether an inference rule opens them.
 func (v *View) Egress(host string, port uint16) Decision {
-	var buf [32]uint32
-	m, _, prov, ok := v.hostRules(buf[:0], host)
+	var buf [32]hit
+	m, name, prov, ok := v.hostRules(buf[:0], host)
 	switch {
 	case !ok:
 		return v.unnamed(host, port, TCP)
 	case prov != nil:
 		return v.providerRefusal(prov)
 	}
-	return v.named(m, port)
+	f := v.facts(name, port)
+	return v.named(m, &f)
 }
 
 // Opaque decides a flow that cannot be inspected: conditions on HTTP count as
@@ -159,16 +216,17 @@ func (v *View) Opaque(host string, port uint16) Decision { return v.unseen(host,
 func (v *View) Datagrams(host string, port uint16) Decision { return v.unseen(host, port, UDP) }
 
 func (v *View) unseen(host string, port uint16, proto Proto) Decision {
-	var buf [32]uint32
-	m, _, prov, ok := v.hostRules(buf[:0], host)
+	var buf [32]hit
+	m, name, prov, ok := v.hostRules(buf[:0], host)
 	switch {
 	case !ok:
 		return v.unnamed(host, port, proto)
 	case prov != nil:
 		return v.providerRefusal(prov)
 	}
-	m, _ = v.filter(m, port, proto, condOpaque)
-	return v.s.decision(v.s.decide(m, false))
+	f := v.facts(name, port)
+	m, _ = v.filter(m, &f, proto, condOpaque)
+	return v.verdict(m, false)
 }
 
 // HTTP decides one request. path is the request target as received, still
@@ -177,69 +235,78 @@ func (v *View) unseen(host string, port uint16, proto Proto) Decision {
 // an escaped slash) makes conditions on paths errors: block counts as matched,
 // allow does not.
 func (v *View) HTTP(host string, port uint16, method, path string) Decision {
-	var buf [32]uint32
-	m, _, prov, ok := v.hostRules(buf[:0], host)
+	var buf [32]hit
+	m, name, prov, ok := v.hostRules(buf[:0], host)
 	switch {
 	case !ok:
 		return v.unnamed(host, port, TCP)
 	case prov != nil:
 		return v.providerRefusal(prov)
 	}
-	m = v.request(m, port, method, path)
-	return v.s.decision(v.s.decide(m, false))
+	f := v.facts(name, port)
+	return v.verdict(v.request(m, &f, method, path), false)
 }
 
 // request keeps the rules of m that match the port and the request.
-func (v *View) request(m []uint32, port uint16, method, path string) []uint32 {
+func (v *View) request(m []hit, f *facts, method, path string) []hit {
 	canonical, checked := false, false
 	k := 0
-	for _, i := range m {
-		r := &v.s.rules[i]
-		if !r.covers(port, TCP) {
+	for _, h := range m {
+		r := v.s.rule(h)
+		if !r.covers(f.port, TCP) {
 			continue
 		}
-		if r.http != nil {
-			if !checked {
-				path, canonical = canonicalPath(path)
-				checked = true
-			}
-			if t := r.http.match(method, path, canonical); t == condFalse || t == condError && r.effect == Allow {
-				continue
-			}
+		if (r.http != nil || r.when != nil) && !checked {
+			path, canonical = canonicalPath(path)
+			f.method, f.path, f.request, checked = method, path, canonical && method != "", true
 		}
-		m[k] = i
+		counts := true
+		if r.http != nil {
+			h, counts = r.weigh(h, r.http.match(method, path, canonical))
+		}
+		if counts && r.when != nil {
+			h, counts = r.weigh(h, r.when.holds(f))
+		}
+		if !counts {
+			continue
+		}
+		m[k] = h
 		k++
 	}
 	return m[:k]
 }
 
 // ResolvesTo lists the private prefixes that a host may resolve to when the
-// port is spoken to by the protocol: those of every allow rule that shares in the winning
-// word. nil when there are none, or the host is not allowed.
+// port is spoken to by the protocol: those of every rule that shares in the winning
+// word. nil when there are none, or the host is not allowed, not even with an
+// approval.
 func (v *View) ResolvesTo(host string, port uint16, proto Proto) []netip.Prefix {
-	var buf [32]uint32
-	m, _, prov, ok := v.hostRules(buf[:0], host)
+	var buf [32]hit
+	m, name, prov, ok := v.hostRules(buf[:0], host)
 	if !ok || prov != nil {
 		return nil
 	}
-	return v.resolvesTo(m, port, proto)
+	f := v.facts(name, port)
+	return v.resolvesTo(m, &f, proto)
 }
 
-func (v *View) resolvesTo(hosts []uint32, port uint16, proto Proto) []netip.Prefix {
-	modes := []condMode{condOpen, condAll}
+func (v *View) resolvesTo(hosts []hit, f *facts, proto Proto) []netip.Prefix {
+	modes := []condMode{condOpen, condAsk, condAll}
 	if proto == UDP {
 		modes = []condMode{condOpaque}
 	}
 	for _, mode := range modes {
-		m, _ := v.filter(slices.Clone(hosts), port, proto, mode)
+		m, _ := v.filter(slices.Clone(hosts), f, proto, mode)
+		live, _ := v.s.live(m)
+		m = m[:live]
 		o := v.s.decide(m, false)
-		if o.effect != Allow || o.winner < 0 {
+		if o.effect == Block || o.winner < 0 {
 			continue
 		}
 		var out []netip.Prefix
-		for _, i := range m {
-			r := &v.s.rules[i]
-			if r.level == o.layer && r.effect == Allow && v.s.givesWay(m, r) < 0 {
+		for _, h := range m {
+			r := v.s.rule(h)
+			if r.level == o.layer && r.effect == o.effect && v.s.givesWay(m, r) < 0 {
 				out = append(out, r.resolvesTo...)
 			}
 		}
@@ -253,9 +320,9 @@ func (v *View) resolvesTo(hosts []uint32, port uint16, proto Proto) []netip.Pref
 type NameDecision struct {
 	Name     string // canonical
 	Resolves bool
-	// Ports are the ports that are allowed, ascending, TCP before UDP: each
-	// Decision is an allow. What is not listed is refused; ask Egress or
-	// Datagrams why.
+	// Ports are the ports that are allowed or wait for an approval, ascending,
+	// TCP before UDP: each Decision says which. What is not listed is refused;
+	// ask Egress or Datagrams why.
 	Ports []PortDecision
 	// Decision is why not when Resolves is false, else that of the first port.
 	Decision Decision
@@ -267,7 +334,7 @@ type NameDecision struct {
 	Wildcard bool
 }
 
-// PortDecision is one allowed port of a name.
+// PortDecision is one port of a name that is allowed or wants an approval.
 type PortDecision struct {
 	Port       uint16
 	Proto      Proto
@@ -284,9 +351,9 @@ type ProviderRoute struct {
 }
 
 // Name decides whether a name resolves: whether any of its ports could be
-// allowed, or, for a provider's host, whether any model could.
+// allowed or sent to approval, or, for a provider's host, whether any model could.
 func (v *View) Name(host string) NameDecision {
-	var buf [32]uint32
+	var buf [32]hit
 	m, name, prov, ok := v.hostRules(buf[:0], host)
 	nd := NameDecision{Name: name}
 	switch {
@@ -299,9 +366,9 @@ func (v *View) Name(host string) NameDecision {
 	}
 	nd.Wildcard = true
 	var doors []PortDecision
-	for _, i := range m {
-		r := &v.s.rules[i]
-		if r.effect != Allow {
+	for _, h := range m {
+		r := v.s.rule(h)
+		if !r.grants() {
 			continue
 		}
 		if r.host.Kind == HostExact {
@@ -314,19 +381,21 @@ func (v *View) Name(host string) NameDecision {
 	slices.SortFunc(doors, func(a, b PortDecision) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto)) })
 	first := true
 	for _, door := range doors {
-		d := v.door(m, door.Port, door.Proto)
-		if d.Allowed {
-			door.Decision, door.HTTP, door.ResolvesTo = d, d.HTTP, v.resolvesTo(m, door.Port, door.Proto)
+		f := v.facts(name, door.Port)
+		d := v.door(m, &f, door.Proto)
+		if d.Effect != Block {
+			door.Decision, door.HTTP, door.ResolvesTo = d, d.HTTP, v.resolvesTo(m, &f, door.Proto)
 			nd.Ports = append(nd.Ports, door)
 		}
-		if d.Allowed && !nd.Resolves || first {
+		if first || d.Effect > nd.Decision.Effect {
 			nd.Decision = d
 		}
-		nd.Resolves = nd.Resolves || d.Allowed
 		first = false
 	}
+	nd.Resolves = len(nd.Ports) > 0
 	if first {
-		nd.Decision = v.named(m, 0)
+		f := v.facts(name, 0)
+		nd.Decision = v.named(m, &f)
 	}
 	if !nd.Resolves {
 		nd.Wildcard = false
@@ -335,12 +404,12 @@ func (v *View) Name(host string) NameDecision {
 }
 
 // door decides one port of a name. hosts is not changed.
-func (v *View) door(hosts []uint32, port uint16, proto Proto) Decision {
+func (v *View) door(hosts []hit, f *facts, proto Proto) Decision {
 	if proto == TCP {
-		return v.named(hosts, port)
+		return v.named(hosts, f)
 	}
-	m, _ := v.filter(slices.Clone(hosts), port, proto, condOpaque)
-	return v.s.decision(v.s.decide(m, false))
+	m, _ := v.filter(slices.Clone(hosts), f, proto, condOpaque)
+	return v.verdict(m, false)
 }
 
 func (v *View) providerName(nd *NameDecision, h *ProviderHost) {
@@ -351,7 +420,7 @@ func (v *View) providerName(nd *NameDecision, h *ProviderHost) {
 	p := v.prov[h.Dialect]
 	nd.Provider = &ProviderRoute{Host: nd.Name, Dialect: h.Dialect, Provider: p}
 	nd.Decision = v.opens()[h.Dialect]
-	if nd.Decision.Allowed {
+	if nd.Decision.Effect != Block {
 		nd.Resolves = true
 		nd.Ports = []PortDecision{{Port: h.Port, Proto: TCP, Decision: nd.Decision, HTTP: true}}
 	}
@@ -396,17 +465,16 @@ func (v *View) Inference(dialect, model string) Decision {
 	if !builtDialect(dialect) {
 		return v.s.refuse(CodeDialect, reasonDialect)
 	}
-	var buf [32]uint32
-	m := v.s.models.match(buf[:0], v, model)
-	return v.s.decision(v.s.decide(m, v.builtin(dialect, model)))
+	var buf [32]hit
+	f := facts{principal: v.p, now: v.now, dialect: dialect, model: model}
+	m := v.judge(v.s.models.match(buf[:0], v, model), &f)
+	return v.verdict(m, v.builtin(dialect, model))
 }
 
 // ProviderTool decides a tool that the provider would run on its side, such as
-// "web_search". Nothing allows one by default.
+// "web_search". Nothing allows one by default, and nobody classifies them.
 func (v *View) ProviderTool(tool string) Decision {
-	var buf [32]uint32
-	m := v.s.tools.match(buf[:0], v, tool)
-	return v.s.decision(v.s.decide(m, false))
+	return v.Tool(&Call{Server: scope.ServerProvider, Tool: tool})
 }
 
 // openDialects decides for each dialect whether any model could be allowed. A
@@ -432,14 +500,33 @@ func (v *View) openDialects() map[string]Decision {
 			if p.Wild {
 				w += "\x00"
 			}
-			d := v.Inference(dialect, w)
-			if i == 0 || d.Allowed {
+			d := v.couldInfer(dialect, w)
+			if i == 0 || d.Effect > out[dialect].Effect {
 				out[dialect] = d
 			}
-			if d.Allowed {
+			if d.Effect == Allow {
 				break
 			}
 		}
 	}
 	return out
+}
+
+// couldInfer is the best that a call of a model could get, whatever conditions
+// say then.
+func (v *View) couldInfer(dialect, model string) (d Decision) {
+	for _, mode := range []condMode{condOpen, condAsk, condAll} {
+		var buf [32]hit
+		m := v.s.models.match(buf[:0], v, model)
+		conditional := false
+		m = slices.DeleteFunc(m, func(h hit) bool {
+			r := v.s.rule(h)
+			conditional = conditional || r.when != nil
+			return r.when != nil && (mode == condOpen && r.effect != Allow || mode == condAsk && r.effect == Block)
+		})
+		if d = v.verdict(m, v.builtin(dialect, model)); !conditional || d.Effect != Block {
+			break
+		}
+	}
+	return d
 }

@@ -179,7 +179,7 @@ func TestAddrDenied(t *testing.T) {
 		{"8.8.8.8", nil, false}, {"198.18.0.5", nil, true},
 	} {
 		d, denied := v.AddrDenied(netip.MustParseAddr(c.addr), TCP, c.port...)
-		if denied != c.want || d.Allowed || denied && d.ReasonCode == "" {
+		if denied != c.want || d.Allowed() || denied && d.ReasonCode == "" {
 			t.Errorf("%s %v: %v %+v", c.addr, c.port, denied, d)
 		}
 	}
@@ -193,11 +193,11 @@ func TestProviderScopes(t *testing.T) {
 	if _, ok := v.Provider(DialectOpenAI); ok {
 		t.Error("a provider of another organisation is used")
 	}
-	if !v.Inference(DialectOpenAI, "anything").Allowed {
+	if !v.Inference(DialectOpenAI, "anything").Allowed() {
 		t.Error("without a provider of its own the trial provider answers")
 	}
 	other := v.Snapshot().View(scope.Principal{Org: "other", Team: "t", Agent: "a"})
-	if p, ok := other.Provider(DialectOpenAI); !ok || p.Secret != "k" || other.Inference(DialectOpenAI, "anything").Allowed {
+	if p, ok := other.Provider(DialectOpenAI); !ok || p.Secret != "k" || other.Inference(DialectOpenAI, "anything").Allowed() {
 		t.Error("the provider's own principal does not get it")
 	}
 	if nd := other.Name("API.openai.com."); !nd.Resolves || nd.Provider.Provider == nil || nd.Provider.Host != "api.openai.com" || !nd.Ports[0].HTTP {
@@ -225,7 +225,7 @@ egress:
   - {id: soft, deny: "c.y.org"}
 `)
 	e := v.Explain(Question{Section: SectionEgress, Host: "b.x.org", Port: 443})
-	if e.Decision.Allowed || e.Decision.Reason != "ask the platform team" || e.Decision.Rule.File != "f.yaml" || e.Decision.Rule.Line != 7 {
+	if e.Decision.Allowed() || e.Decision.Reason != "ask the platform team" || e.Decision.Rule.File != "f.yaml" || e.Decision.Rule.Line != 7 {
 		t.Errorf("%+v", e.Decision)
 	}
 	var got []string
@@ -240,7 +240,7 @@ egress:
 		t.Errorf("%+v %q", e.Nearest, e.Remedy)
 	}
 	e = v.Explain(Question{Section: SectionEgress, Host: "a.x.org", Port: 80})
-	if !e.Decision.Allowed || e.Candidates[1].Why != "gives way to org/web, which is narrower" || e.Remedy != "" {
+	if !e.Decision.Allowed() || e.Candidates[1].Why != "gives way to org/web, which is narrower" || e.Remedy != "" {
 		t.Errorf("%+v", e)
 	}
 	for _, c := range []struct {
@@ -271,7 +271,7 @@ egress:
 		t.Errorf("port 53: %q", got)
 	}
 	e = v.Explain(Question{Section: SectionEgress, Host: "a.x.org", Port: 80, Proto: UDP})
-	if e.Decision.Allowed || e.Remedy == "" || e.Nearest == nil || e.Nearest.Why != "is for TCP, this is UDP" {
+	if e.Decision.Allowed() || e.Remedy == "" || e.Nearest == nil || e.Nearest.Why != "is for TCP, this is UDP" {
 		t.Errorf("%+v", e)
 	}
 	if got := v.RemedyTool("web_search"); got != `add to a Policy document: tools: [{id: ID, allow: "server:provider/tool:web_search"}]` {
@@ -321,7 +321,7 @@ egress:
 	if err != nil || other.Name != "allow-api.example-443-2" {
 		t.Errorf("%v %s", err, other.Name)
 	}
-	if !compileAll(t, []Document{d}).View(bot).Egress("api.example", 443).Allowed {
+	if !compileAll(t, []Document{d}).View(bot).Egress("api.example", 443).Allowed() {
 		t.Error("the authored rule does not allow")
 	}
 	for _, bad := range []string{"example", "api.openai.com:443", "127.1:80", "a b:1"} {
@@ -364,7 +364,7 @@ func TestLongPostings(t *testing.T) {
 	s := compileAll(t, docs)
 	for _, i := range []int{0, 150, 299} {
 		v := s.View(scope.Principal{Org: "acme", Team: "eng", Agent: fmt.Sprint("a", i)})
-		if !v.Egress("x.org", uint16(1000+i)).Allowed || v.Egress("x.org", uint16(1001+i)).Allowed || len(v.Name("x.org").Ports) != 1 {
+		if !v.Egress("x.org", uint16(1000+i)).Allowed() || v.Egress("x.org", uint16(1001+i)).Allowed() || len(v.Name("x.org").Ports) != 1 {
 			t.Errorf("agent %d", i)
 		}
 	}

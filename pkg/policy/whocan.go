@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -23,12 +24,12 @@ type Who struct {
 // maxWho bounds the sets that WhoCan tells apart.
 const maxWho = 4096
 
-// WhoCan answers a question for everybody. What a decision depends on is the
+// WhoCan answers a question for everybody, at a time. What a decision depends on is the
 // set of rules that are for somebody, so the scopes of the rules that speak of
 // the target, and what two of them have in common, part all principals into
 // finitely many sets. The rows are exact, wider sets first; the first is
 // everybody.
-func (s *Snapshot) WhoCan(q Question) ([]Who, error) {
+func (s *Snapshot) WhoCan(q Question, at time.Time) ([]Who, error) {
 	sets := []scope.Selector{scope.All()}
 	seen := map[scope.Selector]bool{sets[0]: true}
 	var groups []scope.Selector
@@ -64,7 +65,7 @@ func (s *Snapshot) WhoCan(q Question) ([]Who, error) {
 		if !ok {
 			continue // smaller sets cover all of it
 		}
-		if w := (Who{set, s.View(p).Explain(q).Decision}); !w.saidAbove(out) {
+		if w := (Who{set, s.View(p).At(at).Explain(q).Decision}); !w.saidAbove(out) {
 			out = append(out, w)
 		}
 	}
@@ -88,7 +89,7 @@ func (w *Who) saidAbove(rows []Who) bool {
 		closest = append(closest, &rows[i])
 	}
 	return len(closest) > 0 && !slices.ContainsFunc(closest, func(c *Who) bool {
-		return c.Decision.Allowed != w.Decision.Allowed || c.Decision.HTTP != w.Decision.HTTP || c.Decision.Rule != w.Decision.Rule || c.Decision.ReasonCode != w.Decision.ReasonCode
+		return c.Decision.Verdict() != w.Decision.Verdict() || c.Decision.Rule != w.Decision.Rule || c.Decision.ReasonCode != w.Decision.ReasonCode
 	})
 }
 

@@ -7,9 +7,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/scope"
 )
+
+var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 
 func TestWhoCan(t *testing.T) {
 	docs, problems := Parse("p.yaml", []byte(`apiVersion: ringfence.dev/v1
@@ -41,7 +44,7 @@ egress:
 		if err != nil {
 			t.Fatal(err)
 		}
-		rows, err := snap.WhoCan(q)
+		rows, err := snap.WhoCan(q, noon)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,16 +82,16 @@ func TestWhoCanIsExact(t *testing.T) {
 			{Section: SectionEgress, Host: "a.x.org", Port: 443}, {Section: SectionEgress, Host: "a.x.org", Port: 443, Method: "GET", Path: "/v1/a"},
 			{Section: SectionEgress, Host: "y.net", Port: 80}, {Section: SectionInference, Dialect: DialectOpenAI, Model: "gpt-4"}, {Section: SectionTools, Tool: "gpt-4"},
 		} {
-			who, err := snap.WhoCan(q)
+			who, err := snap.WhoCan(q, noon)
 			if err != nil {
 				t.Fatal(err)
 			}
 			rows += len(who)
 			for _, p := range principals {
-				want := snap.View(p).Explain(q).Decision
+				want := snap.View(p).At(noon).Explain(q).Decision
 				for _, w := range narrowest(who, p) {
-					if w.Decision.Allowed != want.Allowed || w.Decision.Rule != want.Rule || w.Decision.HTTP != want.HTTP {
-						t.Fatalf("seed %d: %+v for %s: row %s says %v by %s, it is %v by %s", seed, q, p, w.Scope, w.Decision.Allowed, w.Decision.Rule, want.Allowed, want.Rule)
+					if w.Decision.Verdict() != want.Verdict() || w.Decision.Rule != want.Rule {
+						t.Fatalf("seed %d: %+v for %s: row %s says %s by %s, it is %s by %s", seed, q, p, w.Scope, w.Decision.Verdict(), w.Decision.Rule, want.Verdict(), want.Rule)
 					}
 				}
 			}
@@ -120,10 +123,10 @@ func TestWhoCanIsBounded(t *testing.T) {
 		t.Fatal(Problems(problems))
 	}
 	snap := compileAll(t, docs)
-	if _, err := snap.WhoCan(Question{Section: SectionEgress, Host: "x.example", Port: 443}); err == nil || !strings.Contains(err.Error(), "more than") {
+	if _, err := snap.WhoCan(Question{Section: SectionEgress, Host: "x.example", Port: 443}, noon); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("%v", err)
 	}
-	if rows, err := snap.WhoCan(Question{Section: SectionEgress, Host: "y.example", Port: 443}); err != nil || len(rows) != 1 {
+	if rows, err := snap.WhoCan(Question{Section: SectionEgress, Host: "y.example", Port: 443}, noon); err != nil || len(rows) != 1 {
 		t.Errorf("what no rule speaks of: %v, %v", rows, err)
 	}
 }

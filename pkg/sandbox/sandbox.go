@@ -204,11 +204,12 @@ func (s *Sandbox) Resolve(name string) (wire.ResolveReply, error) {
 	return r, nil
 }
 
-// nameEntries are the ports of a name that the kernel steers to the gateway.
+// nameEntries are the ports of a name that the kernel steers to the gateway, which
+// lets pass or, where an approval is needed, refuses with that word.
 func nameEntries(addr netip.Addr, d policy.NameDecision) []kernel.NameEntry {
 	var out []kernel.NameEntry
 	for _, p := range d.Ports {
-		if p.Decision.Allowed {
+		if p.Decision.Effect != policy.Block {
 			out = append(out, kernel.NameEntry{Addr: addr, Port: p.Port, Proto: uint8(p.Proto), Rule: p.Decision.Rule.Num})
 		}
 	}

@@ -157,7 +157,7 @@ func verdict(t *testing.T, v *policy.View, line string) string {
 		host, path, _ := strings.Cut(words[2], ":443/")
 		d = v.HTTP(host, 443, words[1], "/"+path)
 	}
-	if d.Allowed {
+	if d.Allowed() {
 		return "allow"
 	}
 	return "block"

@@ -136,7 +136,7 @@ func (w *world) Inference(_, model string) policy.Decision {
 	if model == w.denied.Load() {
 		return policy.Decision{Reason: "not for this agent"}
 	}
-	return policy.Decision{Allowed: true}
+	return policy.Decision{Effect: policy.Allow}
 }
 
 func (w *world) ProviderTool(string) policy.Decision { return policy.Decision{} }

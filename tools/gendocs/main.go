@@ -42,7 +42,7 @@ func run(bin, out string) error {
 		return err
 	}
 	pages := map[string]string{"cli.md": cli, "metrics.md": metricsPage(), "system-calls.md": systemCalls()}
-	for _, kind := range policy.Kinds() {
+	for _, kind := range policy.DocumentKinds() {
 		pages[strings.ToLower(kind)+".md"] = policy.Reference(kind)
 	}
 	schema, err := policy.Schema()

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import "time"
+
+// Call is a call of a tool.
+type Call struct {
+	Server, Tool string
+	Risk         Risk // 0 = nobody classified it
+	Args         Args
+	Now          time.Time // zero: the view's, see View.At
+}
+
+// Tool decides a call of a tool on any server.
+func (v *View) Tool(c *Call) Decision {
+	var buf [32]hit
+	return v.verdict(v.callRules(buf[:0], c), false)
+}
+
+// callRules appends the rules that match a call.
+func (v *View) callRules(m []hit, c *Call) []hit {
+	f := facts{principal: v.p, now: c.Now, server: c.Server, tool: c.Tool, risk: c.Risk, args: c.Args}
+	if f.now.IsZero() {
+		f.now = v.now
+	}
+	return v.judge(v.s.tools.match(m, v, c.Server, c.Tool), &f)
+}
+
+// judge keeps the rules of m whose risk and condition let them count, and marks
+// those that are unsure.
+func (v *View) judge(m []hit, f *facts) []hit {
+	k := 0
+	for _, h := range m {
+		r := v.s.rule(h)
+		if r.risk != 0 || r.when != nil {
+			some, sure := r.risk.covers(f.risk)
+			if !some {
+				continue
+			}
+			if r.when != nil {
+				switch r.when.holds(f) {
+				case condFalse:
+					continue
+				case condError:
+					sure = false
+				}
+			}
+			if !sure {
+				if r.effect == Allow {
+					continue
+				}
+				h |= hitUnsure
+			}
+		}
+		m[k] = h
+		k++
+	}
+	return m[:k]
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import "github.com/ringfence/ringfence/pkg/scope"
+
+// unenforced lists what documents can say and this version does not enforce. A
+// row goes when what it names is built.
+var unenforced = []struct {
+	field string // where it stands in a rule, for the place of the problem
+	has   func(r *Rule) bool
+	msg   func(r *Rule) string
+	hint  string
+}{
+	{"action", func(r *Rule) bool { return r.Effect == RequireApproval },
+		says(`action "require-approval"`), "nobody can be asked yet: use allow or block"},
+	{"match", func(r *Rule) bool {
+		return r.Server != scope.Pattern{} && r.Server != scope.Exact(scope.ServerProvider)
+	},
+		func(r *Rule) string { return "tools on " + quote(toolSelector(r.Server, r.Tool)) + ": this" }, `only "server:provider/tool:NAME" is`},
+	{"when", func(r *Rule) bool { return r.When != nil }, fieldOf("when"), ""},
+	{"mode", func(r *Rule) bool { return r.Shadow }, fieldOf("mode"), "what it would change is recorded nowhere"},
+	{"rate", func(r *Rule) bool { return r.Rate != nil }, fieldOf("rate"), ""},
+	{"pii", func(r *Rule) bool { return r.PII != nil }, fieldOf("pii"), ""},
+	{"redact", func(r *Rule) bool { return r.Redact != nil }, fieldOf("redact"), ""},
+	{"audit", func(r *Rule) bool { return r.Audit != AuditUnsaid }, fieldOf("audit"), ""},
+	{"waive", func(r *Rule) bool { return r.Waive != 0 }, fieldOf("waive"), ""},
+}
+
+func says(what string) func(*Rule) string { return func(*Rule) string { return what } }
+
+// fieldOf names a field or an action and the kind of rule it stands in.
+func fieldOf(name string) func(*Rule) string {
+	return func(r *Rule) string { return "field " + quote(name) + " in " + r.Section.String() + " rule" }
+}
+
+// Unenforced tells what a document says that nothing in this version enforces.
+// Such a document must not come into force: who wrote it relies on it. Parse
+// refuses it; ParseWhole does not.
+func Unenforced(d *Document) (out []Problem) {
+	if d.Policy == nil {
+		return nil
+	}
+	for _, rules := range [][]Rule{d.Policy.Egress, d.Policy.Inference, d.Policy.Tools} {
+		for i := range rules {
+			r := &rules[i]
+			for _, row := range unenforced {
+				if !row.has(r) {
+					continue
+				}
+				p := Problem{File: d.File, Line: r.Line, Col: r.Col, Msg: row.msg(r) + " " + notEnforced, Hint: row.hint}
+				p.Line, p.Col = r.place(row.field)
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// place is where a field stands, or the field that stands for it.
+func (r *Rule) place(field string) (line, col int) {
+	for _, name := range []string{field, "allow", "deny"} {
+		for _, f := range r.fields {
+			if f.name == name {
+				return f.line, f.col
+			}
+		}
+	}
+	return r.Line, r.Col
+}
