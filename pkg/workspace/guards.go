@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,7 +55,22 @@ func Survey(ctx context.Context, root *os.File, l Limits) (*Baseline, []Guard, e
 	if err != nil {
 		return nil, nil, err
 	}
+	o.settle()
 	return &Baseline{items: o.items}, guards, nil
+}
+
+// settle waits until the clock of change times is past all that was seen, so
+// that whatever is changed from here on has another identity. That clock goes in
+// ticks of up to 10 ms (CLOCK_REALTIME_COARSE, clock_gettime(2)); nothing waits
+// for change times that lie in the future.
+func (o *observer) settle() {
+	for range 20 {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil || now.Nano() > o.changed {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // GitGuards is Survey for a caller that wants the guards alone.

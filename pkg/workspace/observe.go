@@ -37,6 +37,8 @@ type observer struct {
 	extra  []string // hook directories that settings name, each once
 	nested int      // current depth of includes
 	flat   bool     // do not go down
+
+	changed int64 // newest change time of an identity, unix nanoseconds
 }
 
 func newObserver(ctx context.Context, t *tree, l Limits) *observer {
@@ -176,13 +178,13 @@ func (o *observer) special(d *os.File, name, rel string, st *unix.Stat_t, inHook
 	switch kind {
 	case unix.S_IFREG:
 		if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
-			o.note(itemSetID, rel, item{Digest: identity(st)}, st)
+			o.note(itemSetID, rel, item{Digest: o.identity(st)}, st)
 		}
 		if st.Mode&0o111 != 0 && hasCaps(d, name) {
-			o.note(itemCaps, rel, item{Digest: identity(st)}, st)
+			o.note(itemCaps, rel, item{Digest: o.identity(st)}, st)
 		}
 	case unix.S_IFCHR, unix.S_IFBLK:
-		o.note(itemDevice, rel, item{Digest: identity(st)}, st)
+		o.note(itemDevice, rel, item{Digest: o.identity(st)}, st)
 		return
 	}
 	switch {
@@ -202,7 +204,8 @@ func (o *observer) special(d *os.File, name, rel string, st *unix.Stat_t, inHook
 
 // identity changes whenever the file was written, renamed or replaced: nobody
 // can set a change time back.
-func identity(st *unix.Stat_t) string {
+func (o *observer) identity(st *unix.Stat_t) string {
+	o.changed = max(o.changed, st.Ctim.Nano())
 	return fmt.Sprintf("%d:%d:%o:%d:%d.%d", st.Dev, st.Ino, st.Mode, st.Rdev, st.Ctim.Sec, st.Ctim.Nsec)
 }
 
@@ -232,13 +235,13 @@ func (o *observer) content(d *os.File, name string, st *unix.Stat_t, limit int64
 	}
 	f, _, err := openRegular(d, name)
 	if err != nil {
-		return item{Digest: identity(st), Err: err.Error()}
+		return item{Digest: o.identity(st), Err: err.Error()}
 	}
 	defer f.Close()
 	h := sha256.New()
 	n, err := io.Copy(h, io.LimitReader(f, limit+1))
 	if err != nil || n > limit {
-		return item{Digest: identity(st), Err: errText(errors.Join(err, errTooBig))}
+		return item{Digest: o.identity(st), Err: errText(errors.Join(err, errTooBig))}
 	}
 	return item{Digest: fmt.Sprintf("%t %x", st.Mode&0o111 != 0, h.Sum(nil))}
 }

@@ -56,7 +56,7 @@ func (o *observer) settings(d *os.File, name, rel string, judge func(Setting) st
 	if err != nil {
 		i := item{Digest: "unreadable", Err: err.Error()}
 		if st, serr := lstat(d, name); serr == nil {
-			i.Digest = identity(&st)
+			i.Digest = o.identity(&st)
 		}
 		return i
 	}
