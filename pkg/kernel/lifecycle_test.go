@@ -190,7 +190,7 @@ func TestAttachRefuses(t *testing.T) {
 // detachSoon allows an ended process the moment it takes to leave its cgroup.
 func detachSoon(box *Sandbox) error {
 	var err error
-	for range 50 {
+	for range 500 {
 		if err = box.Detach(); !errors.Is(err, ErrPopulated) {
 			return err
 		}

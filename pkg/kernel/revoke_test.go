@@ -229,7 +229,7 @@ func newOther(t *testing.T, r *rig) *child {
 	c := r.ns.spawn(t, cg)
 	t.Cleanup(func() {
 		c.end()
-		if err := box.Detach(); err != nil {
+		if err := detachSoon(box); err != nil {
 			t.Errorf("Detach: %v", err)
 		}
 	})
