@@ -11,13 +11,13 @@ import (
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
-// The last good text of every file of the policy directory is kept beside the
-// documents of the API: a mistake that is still there when the daemon starts
+// The last good text of every file of the policy directory is kept as a whole,
+// with its lines: a mistake that is still there when the daemon starts
 // must not open what the file denied.
 
 func (l *Library) goodPath(name string) string {
 	sum := sha256.Sum256([]byte(name))
-	return filepath.Join(l.o.APIDir, ".good", hex.EncodeToString(sum[:12]))
+	return filepath.Join(l.o.StateDir, ".good", hex.EncodeToString(sum[:12]))
 }
 
 // remember stores a text that came into force. A disk that does not take it is

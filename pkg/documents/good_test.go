@@ -30,7 +30,9 @@ egress:
 
 func TestMistakeAtStartDoesNotOpenWhatTheFileDenied(t *testing.T) {
 	dir := t.TempDir()
-	o := Options{Dir: filepath.Join(dir, "policy"), APIDir: filepath.Join(dir, "api"), Logger: slog.New(slog.DiscardHandler)}
+	st := openStore(t, filepath.Join(dir, "store"))
+	defer st.Close() //nolint:errcheck // only read from here on
+	o := Options{Dir: filepath.Join(dir, "policy"), StateDir: filepath.Join(dir, "state"), Store: st, Logger: slog.New(slog.DiscardHandler)}
 	file := filepath.Join(o.Dir, "deny.yaml")
 	write := func(path, text string) {
 		t.Helper()
