@@ -46,6 +46,23 @@ func (l *Library) recall(name string) []policy.Document {
 	return docs
 }
 
+// recallHeldLocked leaves in force what a file said before, if it is held back at
+// the start of the daemon and that goes with the rest.
+func (l *Library) recallHeldLocked(rev uint64, name string, taken []string) {
+	s := l.sources[name]
+	if s.origin != FromDirectory || len(s.docs) > 0 {
+		return
+	}
+	docs := l.recall(name)
+	if len(docs) == 0 || len(l.claimedLocked(name, docs)) > 0 {
+		return
+	}
+	s.docs = docs
+	if _, problems := l.compileLocked(rev, taken); len(problems) > 0 {
+		s.docs = nil
+	}
+}
+
 func (l *Library) forget(name string) {
 	if err := os.Remove(l.goodPath(name)); err != nil && !os.IsNotExist(err) {
 		l.o.Logger.Warn("the kept form of a removed policy file", "file", name, "error", err)

@@ -114,6 +114,9 @@ func Open(o Options) (*Library, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := l.lostLocked(last); err != nil {
+		return nil, err
+	}
 	l.given = max(given, last)
 	l.revision = l.given
 	stored, err := l.load()
@@ -405,7 +408,7 @@ func (l *Library) selectLocked(rev uint64) (snap *policy.Snapshot, taken []strin
 	}
 	var problems []policy.Problem
 	for _, n := range waiting {
-		problems = append(problems, l.claimedLocked(n)...)
+		problems = append(problems, l.claimedLocked(n, l.sources[n].wanted)...)
 	}
 	if len(problems) == 0 {
 		snap, problems = l.compileLocked(rev, waiting)
@@ -420,7 +423,7 @@ func (l *Library) selectLocked(rev uint64) (snap *policy.Snapshot, taken []strin
 			if slices.Contains(taken, n) {
 				continue
 			}
-			problems := l.claimedLocked(n)
+			problems := l.claimedLocked(n, l.sources[n].wanted)
 			if len(problems) == 0 {
 				_, problems = l.compileLocked(rev, append(slices.Clone(taken), n))
 			}
@@ -431,6 +434,9 @@ func (l *Library) selectLocked(rev uint64) (snap *policy.Snapshot, taken []strin
 			taken, progress = append(taken, n), true
 			delete(held, n)
 		}
+	}
+	for n := range held {
+		l.recallHeldLocked(rev, n, taken)
 	}
 	if snap, problems = l.compileLocked(rev, taken); len(problems) > 0 {
 		return nil, nil, nil, fmt.Errorf("documents: %w", policy.Problems(problems))

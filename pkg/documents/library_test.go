@@ -39,6 +39,8 @@ func newRig(t testing.TB) *rig {
 	return r
 }
 
+var discard = slog.New(slog.DiscardHandler)
+
 var byRoot = Act{Author: store.Author{Name: "root", PID: 1, Program: "ringfence"}, Action: "apply"}
 
 func (r *rig) reopen() {

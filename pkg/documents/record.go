@@ -112,6 +112,9 @@ func (l *Library) recordLocked(rev uint64, taken []string, act Act, urgent bool)
 	if err := l.o.Store.AddRevision(context.Background(), r, texts, urgent); err != nil {
 		return err
 	}
+	if err := l.storedFile().write(rev); err != nil {
+		l.o.Logger.Warn("that the store has a policy revision could not be noted beside it", "revision", rev, "error", err)
+	}
 	for _, c := range r.Changes {
 		l.recorded[c.Key] = c.After
 		if c.After == "" {
@@ -120,6 +123,21 @@ func (l *Library) recordLocked(rev uint64, taken []string, act Act, urgent bool)
 	}
 	l.owed = nil
 	return nil
+}
+
+// storedFile holds the number of the last revision that the store took. It is
+// written after it, so a store that has less has lost something.
+func (l *Library) storedFile() numbers { return numbers(filepath.Join(l.o.StateDir, ".stored")) }
+
+// lostLocked refuses a store that lacks revisions which were acknowledged: an
+// older copy, or one without its log. What it denied would be open.
+func (l *Library) lostLocked(last uint64) error {
+	stored, err := l.storedFile().read()
+	if err != nil || stored <= last {
+		return err
+	}
+	return &store.Error{Kind: store.ErrCorrupt, What: fmt.Sprintf("the store ends with policy revision %d, and had revision %d", last, stored),
+		Remedy: fmt.Sprintf("put the whole store back as it was, with its -wal file; or, to go on without what was applied since revision %d, remove %s and apply it again", last, l.storedFile())}
 }
 
 func compareKeys(a, b store.Key) int {
@@ -162,13 +180,12 @@ func (l *Library) settleLocked() error {
 
 // claimedLocked holds a file of the directory back that claims a document which
 // the API owns: the two would undo each other.
-func (l *Library) claimedLocked(name string) (problems []policy.Problem) {
-	s := l.sources[name]
-	if s.origin != FromDirectory {
+func (l *Library) claimedLocked(name string, docs []policy.Document) (problems []policy.Problem) {
+	if l.sources[name].origin != FromDirectory {
 		return nil
 	}
-	for i := range s.wanted {
-		d := &s.wanted[i]
+	for i := range docs {
+		d := &docs[i]
 		for _, o := range l.sources {
 			if o.origin == FromAPI && o.key.Kind == d.Kind && o.key.Name == d.Name {
 				problems = append(problems, policy.Problem{File: name, Line: d.Line, Col: 1,

@@ -24,9 +24,9 @@ func slot(n uint64) string {
 	return fmt.Sprintf(slotFormat, n, crc32.ChecksumIEEE([]byte(strconv.FormatUint(n, 10))))
 }
 
-// numbers is the file of the last number that was given to a revision. It is
-// not in the store: most revisions change nothing there, and a number must be
-// given, and never twice, also while the store takes nothing.
+// numbers is a file with one number that only grows: the last that was given to
+// a revision, say. That is not in the store: most revisions change nothing there,
+// and a number must be given, and never twice, also while the store takes nothing.
 type numbers string
 
 func numbersIn(dir string) numbers { return numbers(filepath.Join(dir, ".revision")) }
