@@ -36,6 +36,16 @@ func Import(ctx context.Context, dir string, st store.Revisions, log *slog.Logge
 	if err != nil {
 		return fmt.Errorf("documents: %w", err)
 	}
+	have, err := st.Documents(ctx, 0)
+	if err != nil {
+		return err
+	}
+	before := map[store.Key]string{} // of an import that was undone by hand: the files count
+	for _, d := range have {
+		if d.Owner == store.OwnerAPI {
+			before[d.Key] = store.Hash(d.Text)
+		}
+	}
 	r := store.Revision{Time: time.Now().UnixNano(), Author: store.Author{Name: "ringfenced", UID: -1}, Action: "import", Comment: "documents of the API that were files before"}
 	var texts, paths []string
 	taken := map[string]bool{}
@@ -50,24 +60,20 @@ func Import(ctx context.Context, dir string, st store.Revisions, log *slog.Logge
 		}
 		paths = append(paths, path)
 		for i := range docs {
-			text, file := string(docs[i].Raw), importedName(e.Name(), &docs[i], len(docs), taken)
-			r.Changes = append(r.Changes, store.Change{Key: keyOf(store.OwnerAPI, file, &docs[i]), After: store.Hash(text)})
-			texts = append(texts, text)
+			text := string(docs[i].Raw)
+			c := store.Change{Key: keyOf(store.OwnerAPI, importedName(e.Name(), &docs[i], len(docs), taken), &docs[i]), After: store.Hash(text)}
+			c.Before = before[c.Key]
+			delete(before, c.Key)
+			if c.Before != c.After {
+				r.Changes, texts = append(r.Changes, c), append(texts, text)
+			}
 		}
 	}
-	if len(r.Changes) > 0 {
-		number := numbersIn(dir)
-		last, err := number.read()
-		if err != nil {
-			return err
-		}
-		r.Number = last + 1
-		if err := number.write(r.Number); err != nil {
-			return err
-		}
-		if err := st.AddRevision(ctx, r, texts, false); err != nil {
-			return err
-		}
+	for key, hash := range before {
+		r.Changes = append(r.Changes, store.Change{Key: key, Before: hash})
+	}
+	if err := addImport(ctx, dir, st, r, texts); err != nil {
+		return err
 	}
 	for _, path := range paths {
 		if err := os.Remove(path); err != nil {
@@ -75,6 +81,25 @@ func Import(ctx context.Context, dir string, st store.Revisions, log *slog.Logge
 		}
 	}
 	return syncDir(dir)
+}
+
+func addImport(ctx context.Context, dir string, st store.Revisions, r store.Revision, texts []string) error {
+	if len(r.Changes) == 0 {
+		return nil
+	}
+	given, err := numbersIn(dir).read()
+	if err != nil {
+		return err
+	}
+	last, err := st.Last(ctx)
+	if err != nil {
+		return err
+	}
+	r.Number = max(given, last) + 1
+	if err := numbersIn(dir).write(r.Number); err != nil {
+		return err
+	}
+	return st.AddRevision(ctx, r, texts, false)
 }
 
 func importable(path string) ([]policy.Document, error) {

@@ -237,7 +237,7 @@ func (w *walk) check() {
 		w.t.Fatalf("revision %d after %d", rev, w.m.last)
 	}
 	w.m.last = rev
-	if !w.r.lib.owes() {
+	if !w.r.lib.Owes() {
 		w.m.at[rev] = w.m.kept()
 	}
 }
@@ -299,7 +299,7 @@ func TestHistoryAgainstAModel(t *testing.T) {
 		}
 		w.disk.full = false
 		w.r.reload() // what is owed is stored
-		if w.r.lib.owes() {
+		if w.r.lib.Owes() {
 			t.Fatal("something is owed to a store that takes it")
 		}
 		w.check()

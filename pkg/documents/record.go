@@ -159,7 +159,8 @@ func (l *Library) owe(act Act) {
 	}
 }
 
-func (l *Library) owes() bool {
+// Owes says whether something is in force that the store could not take yet.
+func (l *Library) Owes() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.owed != nil

@@ -73,7 +73,7 @@ func (l *Library) Watch(ctx context.Context) error {
 			if err != nil && !failed {
 				l.o.Logger.Error("policy reload failed; the last good policy stays in force and it is tried again", "error", err)
 			}
-			if failed = err != nil; failed || l.owes() {
+			if failed = err != nil; failed || l.Owes() {
 				timer.Reset(retry)
 			}
 		}

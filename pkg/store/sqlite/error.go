@@ -52,5 +52,5 @@ func (s *Store) isReadOnly() bool {
 func (s *Store) damaged(cause error) error {
 	return &store.Error{Kind: store.ErrCorrupt, What: "the store cannot be used (" + s.path() + ")", Cause: cause,
 		Remedy: "stop the daemon, keep a copy of " + s.o.Dir + ", and put the directory back from a backup (copies made before a change of format are beside it, *" + backupSuffix + ", and in " +
-			filepath.Join(filepath.Dir(s.o.Dir), "backup") + "); without one, move " + s.o.Dir + " away: the daemon starts with the policy directory alone, and what was applied has to be applied again"}
+			filepath.Join(filepath.Dir(s.o.Dir), "backup") + "); without one, move " + s.o.Dir + " away and do what the next start says: what was applied has to be applied again"}
 }
