@@ -32,7 +32,7 @@ const backupSuffix = ".bak"
 // migrate brings the schema up to date, all steps in one transaction. Unless the
 // store is new, a copy is made first.
 func (s *Store) migrate(ctx context.Context) error {
-	steps := migrations()
+	steps := s.steps
 	have, err := s.schema(ctx)
 	if err != nil {
 		return err

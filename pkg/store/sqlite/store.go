@@ -54,19 +54,22 @@ const (
 
 // Store implements [store.Store].
 type Store struct {
-	o  Options
-	db *sql.DB
+	o     Options
+	steps []migration
+	db    *sql.DB
 }
 
 var _ store.Store = (*Store)(nil)
 
 // Open opens a store, or makes an empty one, and brings its schema up to date.
 // What is damaged, or written by a newer version, is refused and not touched.
-func Open(ctx context.Context, o Options) (*Store, error) {
+func Open(ctx context.Context, o Options) (*Store, error) { return openWith(ctx, o, migrations()) }
+
+func openWith(ctx context.Context, o Options, steps []migration) (*Store, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{o: o}
+	s := &Store{o: o, steps: steps}
 	if err := ownFile(s.path()); err != nil {
 		return nil, err
 	}

@@ -199,6 +199,71 @@ func TestAStoreThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// A change of the schema: a copy is made first, and it is done whole or not at all.
+func TestMigration(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	add(t, s, 1, "", "one")
+	closeStore(t, s)
+	with := func(more ...migration) (*Store, error) {
+		return openWith(context.Background(), Options{Dir: dir, Version: "2", Logger: slog.New(slog.DiscardHandler)}, append(migrations(), more...))
+	}
+	good := migration{"pets", "CREATE TABLE pets (name TEXT NOT NULL) STRICT"}
+	if _, err := with(good, migration{"nonsense", "CREATE NONSENSE"}); err == nil || !strings.Contains(err.Error(), "nonsense") {
+		t.Fatalf("%v", err)
+	}
+	s = open(t, dir) // it is as it was
+	var pets int
+	if err := s.db.QueryRow("SELECT count(*) FROM sqlite_schema WHERE name='pets'").Scan(&pets); err != nil || pets != 0 {
+		t.Errorf("%d, %v: half of the steps were done", pets, err)
+	}
+	add(t, s, 2, "one", "two")
+	closeStore(t, s)
+	s, err := with(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.db.Exec("INSERT INTO pets VALUES ('cat')"); err != nil {
+		t.Error(err)
+	}
+	add(t, s, 3, "two", "three")
+	closeStore(t, s)
+	if err := openErr(t, dir); !errors.Is(err, store.ErrNewer) { // the version before
+		t.Errorf("%v", err)
+	}
+	copied := s.backupPath(len(migrations()))
+	if st, err := os.Stat(copied); err != nil || st.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, %v", st, err)
+	}
+	back := t.TempDir()
+	if err := os.Rename(copied, filepath.Join(back, fileName)); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, back)
+	defer closeStore(t, s)
+	if docs, err := s.Documents(context.Background(), 0); err != nil || len(docs) != 1 || docs[0].Text != "two" {
+		t.Errorf("the copy has %v, %v", docs, err)
+	}
+}
+
+// Without room for the copy nothing is changed.
+func TestMigrationOnAFullDisk(t *testing.T) {
+	dir := small(t, 4096)
+	s := open(t, dir)
+	add(t, s, 1, "", "one")
+	closeStore(t, s)
+	fill(t, dir, 0)
+	_, err := openWith(context.Background(), Options{Dir: dir, Version: "2", Logger: slog.New(slog.DiscardHandler)}, append(migrations(), migration{"pets", "CREATE TABLE pets (name TEXT) STRICT"}))
+	if !errors.Is(err, store.ErrFull) || !strings.Contains(err.Error(), "copied before a change of its schema") {
+		t.Errorf("%v", err)
+	}
+	s = open(t, dir)
+	defer closeStore(t, s)
+	if docs, err := s.Documents(context.Background(), 0); err != nil || len(docs) != 1 {
+		t.Errorf("%v, %v", docs, err)
+	}
+}
+
 // A text that somebody changed in place is no policy.
 func TestATextThatIsNotItsHash(t *testing.T) {
 	s := open(t, t.TempDir())
