@@ -376,6 +376,9 @@ func (l *Library) durableLocked(rev uint64, taken []string, ch *Change, onlyRemo
 		return err
 	}
 	l.given = rev
+	if !l.concernsStore(taken, ch) {
+		return nil
+	}
 	err := l.recordLocked(rev, taken, ch.Act, onlyRemoves)
 	if err == nil || ch.whole {
 		return err

@@ -78,6 +78,17 @@ func (l *Library) wantedLocked(taken []string) map[store.Key]string {
 	return want
 }
 
+// concernsStore is false for what only changes documents of sandboxes, which is
+// most: comparing all others takes time in which nobody can launch.
+func (l *Library) concernsStore(taken []string, ch *Change) bool {
+	if l.owed != nil || l.snapshot.Load() == nil { // a start finds what changed while no daemon ran
+		return true
+	}
+	return slices.ContainsFunc(slices.Concat(taken, ch.Loaded, ch.Removed), func(name string) bool {
+		return strings.HasPrefix(name, apiPrefix) || filepath.Dir(name) == filepath.Clean(l.o.Dir)
+	})
+}
+
 // recordLocked lets the store have what is different from what it holds.
 func (l *Library) recordLocked(rev uint64, taken []string, act Act, urgent bool) error {
 	if act == (Act{}) {
