@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/store"
 )
 
 // The last good text of every file of the policy directory is kept as a whole,
@@ -60,6 +61,16 @@ func (l *Library) recallHeldLocked(rev uint64, name string, taken []string) {
 	s.docs = docs
 	if _, problems := l.compileLocked(rev, taken); len(problems) > 0 {
 		s.docs = nil
+	}
+}
+
+// forgetUnseenLocked forgets files that went while no daemon ran: the store knows
+// that they were there.
+func (l *Library) forgetUnseenLocked(seen map[string]bool) {
+	for key := range l.recorded {
+		if path := filepath.Join(l.o.Dir, key.File); key.Owner == store.OwnerDirectory && !seen[path] {
+			l.forget(path)
+		}
 	}
 }
 

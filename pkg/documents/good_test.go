@@ -28,6 +28,23 @@ egress:
 `
 )
 
+// A file that went while no daemon ran is gone: one of its name that comes later
+// with a mistake does not bring back what the former said.
+func TestAFileThatWentUnseenIsForgotten(t *testing.T) {
+	r := newRig(t)
+	r.write("a.yaml", policyOf("a", "allow", "a.example:443"))
+	r.reload()
+	r.want("a.example", true)
+	r.remove("a.yaml")
+	r.reopen()
+	r.want("a.example", false)
+	r.write("a.yaml", "kind: [")
+	r.reload()
+	r.want("a.example", false)
+	r.reopen()
+	r.want("a.example", false)
+}
+
 func TestMistakeAtStartDoesNotOpenWhatTheFileDenied(t *testing.T) {
 	dir := t.TempDir()
 	st := openStore(t, filepath.Join(dir, "store"))

@@ -186,6 +186,9 @@ func (l *Library) reload(ch Change) error {
 			ch.Removed = append(ch.Removed, n)
 		}
 	}
+	if l.snapshot.Load() == nil {
+		l.forgetUnseenLocked(seen)
+	}
 	if err := l.recompileLocked(ch); err != nil {
 		return err
 	}

@@ -203,6 +203,10 @@ func (w *walk) edit() {
 		w.r.write(file, f.now.text())
 	}
 	w.m.recompile()
+	if w.rng.IntN(4) == 0 { // while no daemon runs
+		w.reopen()
+		return
+	}
 	w.r.reload()
 }
 
@@ -275,16 +279,16 @@ func TestHistoryAgainstAModel(t *testing.T) {
 		w := &walk{t: t, r: &rig{t: t, dir: t.TempDir(), api: t.TempDir()}, rng: rand.New(rand.NewPCG(seed, 3)), m: &model{api: map[string]said{}, dir: map[string]*modelFile{}, at: map[uint64][]string{}}}
 		w.reopen()
 		for range 40 {
-			switch w.rng.IntN(10) {
+			switch w.rng.IntN(11) {
 			case 0, 1, 2:
 				w.put()
 			case 3:
 				w.remove()
 			case 4:
 				w.rollback()
-			case 5, 6:
+			case 5, 6, 7:
 				w.edit()
-			case 7:
+			case 10:
 				w.sandbox()
 			case 8:
 				w.disk.full, w.disk.reserved = w.rng.IntN(2) == 0, true
