@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,15 +39,17 @@ const waitText = "With --wait the command returns when kernel and gateway judge 
 func (a *app) policyApplyCommand() *cobra.Command {
 	var w waitFlags
 	var forScope string
+	var comment string
 	cmd := &cobra.Command{
 		Use:   "apply FILE|DIR|PACK...",
 		Short: "Put documents into force, all of them or none",
 		Long: "Store documents in the daemon and put them into force, in one revision: all of them, or\n" +
 			"none if one has a mistake. They replace what was applied under the same kind and name\n" +
-			"before, and stay across restarts; policy delete removes them. A document of the policy\n" +
-			"directory is not replaced. Of a directory every *.yaml and *.yml is taken; - is standard\n" +
-			"input. The name of a pack that ships with Ringfence (see policy packs) applies that pack,\n" +
-			"for every sandbox without --as or for the scope that --scope names. Needs root.\n\n" + waitText,
+			"before, and stay across restarts; policy delete removes them and policy rollback goes\n" +
+			"back. A document of the policy directory is not replaced. Of a directory every *.yaml\n" +
+			"and *.yml is taken; - is standard input. The name of a pack that ships with Ringfence\n" +
+			"(see policy packs) applies that pack, for every sandbox without --as or for the scope\n" +
+			"that --scope names. Needs root.\n\n" + waitText,
 		Example: "  ringfence policy apply --wait engineering.yaml\n  ringfence policy apply ./policies\n" +
 			"  ringfence policy apply coding-agent package-registries --scope org:acme/team:eng",
 		Args: args(cobra.MinimumNArgs(1)),
@@ -57,7 +58,7 @@ func (a *app) policyApplyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			res, err := a.client().ApplyPolicy(cmd.Context(), docs)
+			res, err := a.client().ApplyPolicy(cmd.Context(), api.ApplyRequest{Documents: docs, Comment: comment})
 			if err != nil {
 				return err
 			}
@@ -66,6 +67,7 @@ func (a *app) policyApplyCommand() *cobra.Command {
 	}
 	w.add(cmd)
 	cmd.Flags().StringVar(&forScope, "scope", "", "whom packs are for, such as org:acme/team:eng")
+	cmd.Flags().StringVar(&comment, "comment", "", "why, for the history")
 	a.outputFlag(cmd, "table", "json")
 	return cmd
 }
@@ -127,9 +129,9 @@ func (a *app) policyWaitCommand() *cobra.Command {
 		Example: "  ringfence policy wait 12 --timeout 30s",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, arg []string) error {
-			revision, err := strconv.ParseUint(arg[0], 10, 64)
-			if err != nil || revision == 0 {
-				return usagef("the revision %q is no number above 0, for example 12", arg[0])
+			revision, err := revisionNumber(arg[0])
+			if err != nil {
+				return err
 			}
 			e, err := a.client().Enforced(cmd.Context(), revision, w.timeout)
 			if err != nil {
@@ -159,7 +161,14 @@ type changed struct {
 func (a *app) changed(ctx context.Context, what string, res api.PolicyChange, w waitFlags) error {
 	if !a.json() {
 		for _, d := range res.Documents {
-			_, _ = fmt.Fprintf(a.out, "%s %s %s (%s), revision %d\n", what, show.Text(d.Kind, 50), show.Text(d.Name, 200), show.Text(filepath.Base(d.File), 200), res.Revision)
+			did := what
+			if d.Change == "removed" {
+				did = "removed"
+			}
+			_, _ = fmt.Fprintf(a.out, "%s %s %s (%s), revision %d\n", did, show.Text(d.Kind, 50), show.Text(d.Name, 200), show.Text(filepath.Base(d.File), 200), res.Revision)
+		}
+		for _, note := range res.Notes {
+			_, _ = fmt.Fprintln(a.out, show.Text(note, 500))
 		}
 	}
 	out := changed{PolicyChange: res}

@@ -345,7 +345,8 @@ func (n *fakeNode) Policy(context.Context, string) (api.PolicyView, error) {
 	return api.PolicyView{Revision: 4, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", Scope: "org:acme", File: "eng.yaml"}}}, nil
 }
 
-func (n *fakeNode) ApplyPolicy(_ context.Context, _ *api.Caller, docs []api.Document) (api.PolicyChange, error) {
+func (n *fakeNode) ApplyPolicy(_ context.Context, _ *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
+	docs := r.Documents
 	if strings.Contains(docs[0].Text, "alow") {
 		return api.PolicyChange{}, api.Errorf(api.CodeBadRequest, "%s:6:12: unknown field", docs[0].File).WithRemedy("nothing was applied")
 	}
@@ -354,6 +355,46 @@ func (n *fakeNode) ApplyPolicy(_ context.Context, _ *api.Caller, docs []api.Docu
 
 func (n *fakeNode) DeletePolicy(_ context.Context, _ *api.Caller, name string) (api.PolicyChange, error) {
 	return api.PolicyChange{Revision: 9, Documents: []api.PolicyDocument{{Kind: "Policy", Name: name, File: "applied-policy-eng.yaml"}}}, nil
+}
+
+func (n *fakeNode) StoredDocuments(_ context.Context, name string, revision uint64) (api.StoredDocuments, error) {
+	if name == "nosuch" {
+		return api.StoredDocuments{}, api.Errorf(api.CodeNotFound, "no document %q is in force", name)
+	}
+	return api.StoredDocuments{Revision: 9, Documents: []api.StoredDocument{
+		{Kind: "Policy", Name: "eng", Scope: "org:local", Owner: "api", File: "applied-policy-eng.yaml", Text: "kind: Policy # eng"},
+		{Kind: "Policy", Name: "eng", Scope: "org:acme", Owner: "directory", File: "house.yaml", Text: "kind: Policy # of acme\n"},
+	}}, nil
+}
+
+func (n *fakeNode) Revisions(_ context.Context, q api.RevisionQuery) (api.Revisions, error) {
+	root := int64(0)
+	return api.Revisions{Revisions: []api.Revision{
+		{Number: 9, Time: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Author: "root", UID: &root, PID: 812, Program: "ring\x1bfence", Action: "rollback", Comment: "revision 7: bad\x1b day", Changes: []api.DocumentChange{
+			{Kind: "Policy", Name: "eng", Scope: "org:local", Owner: "api", File: "applied-policy-eng.yaml", Change: "changed", BeforeHash: "aa", AfterHash: "bb"},
+			{Kind: "Policy", Name: "new", Scope: "org:local", Owner: "api", File: "applied-policy-new.yaml", Change: "removed", BeforeHash: "cc"}}},
+		{Number: 7, Time: time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC), Author: "directory", Action: "directory", Changes: []api.DocumentChange{
+			{Kind: "Policy", Name: "house", Scope: "org:acme", Owner: "directory", File: "house.yaml", Change: "added", AfterHash: "dd"}}},
+	}[:min(q.Limit, 2)]}, nil
+}
+
+func (n *fakeNode) PolicyDiff(_ context.Context, from, to uint64) (api.PolicyDiff, error) {
+	d := api.PolicyDiff{From: from, To: max(to, from), Changes: []api.DocumentChange{}}
+	if to == 0 {
+		d.To = 9
+		d.Changes = []api.DocumentChange{
+			{Kind: "Policy", Name: "eng", Scope: "org:local", Owner: "api", File: "applied-policy-eng.yaml", Change: "changed", Before: "a\n\tb\x1b\n", After: "a\n\tc\n"},
+			{Kind: "Policy", Name: "house", Scope: "org:acme", Owner: "directory", File: "house.yaml", Change: "added", After: "x\n"}}
+	}
+	return d, nil
+}
+
+func (n *fakeNode) RollbackPolicy(_ context.Context, _ *api.Caller, r *api.RollbackRequest) (api.PolicyChange, error) {
+	if !r.APIOnly && r.Revision == 3 {
+		return api.PolicyChange{}, api.Errorf(api.CodeConflict, "since revision 3 the policy directory has changed")
+	}
+	return api.PolicyChange{Revision: 10, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", File: "applied-policy-eng.yaml", Change: "changed"}, {Kind: "Policy", Name: "new", File: "applied-policy-new.yaml", Change: "removed"}},
+		Notes: []string{"the provider x is back without its key"}}, nil
 }
 
 // Enforced: revision 9 is late in one sandbox.

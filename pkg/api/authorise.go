@@ -57,6 +57,10 @@ var routes = []route{
 	{"DELETE", "/v1/policy/{name}", needRoot, 0, (*Server).deletePolicy, false},
 	{"GET", "/v1/policy/use", needRoot, 0, (*Server).policyUse, false},
 	{"GET", "/v1/policy/enforced", needRoot, 0, (*Server).enforced, true},
+	{"GET", "/v1/policy/documents", needRoot, 0, (*Server).policyDocuments, false},
+	{"GET", "/v1/policy/history", needRoot, 0, (*Server).policyHistory, false},
+	{"GET", "/v1/policy/diff", needRoot, 0, (*Server).policyDiff, false},
+	{"POST", "/v1/policy/rollback", needRoot, MaxBody, (*Server).rollbackPolicy, false},
 
 	{"GET", "/v1/providers", needRoot, 0, (*Server).listProviders, false},
 	{"POST", "/v1/providers", needRoot, MaxBody, (*Server).addProvider, false},

@@ -68,11 +68,12 @@ type Backend interface {
 	PolicyUse(ctx context.Context) (PolicyUse, error)
 	// ApplyPolicy stores documents in one revision, all or none; each has a
 	// text. It does not wait until they are in force.
-	ApplyPolicy(ctx context.Context, c *Caller, docs []Document) (PolicyChange, error)
+	ApplyPolicy(ctx context.Context, c *Caller, r *ApplyRequest) (PolicyChange, error)
 	// DeletePolicy removes what ApplyPolicy stored under a name, likewise.
 	DeletePolicy(ctx context.Context, c *Caller, name string) (PolicyChange, error)
 	// Enforced waits until a revision is in force, at most for the timeout.
 	Enforced(ctx context.Context, revision uint64, timeout time.Duration) (Enforcement, error)
+	PolicyHistory
 
 	Doctor(ctx context.Context) (DoctorReport, error)
 	VerifyAudit(ctx context.Context) (AuditReport, error)

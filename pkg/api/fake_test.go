@@ -205,8 +205,8 @@ func (f *fake) Policy(_ context.Context, id string) (PolicyView, error) {
 
 func (f *fake) PolicyUse(context.Context) (PolicyUse, error) { return PolicyUse{Revision: 7}, nil }
 
-func (f *fake) ApplyPolicy(_ context.Context, c *Caller, docs []Document) (PolicyChange, error) {
-	f.note("apply uid=%d %s", c.UID, docs[0].File)
+func (f *fake) ApplyPolicy(_ context.Context, c *Caller, r *ApplyRequest) (PolicyChange, error) {
+	f.note("apply uid=%d %s %s", c.UID, r.Documents[0].File, r.Comment)
 	return PolicyChange{Revision: 8}, nil
 }
 
@@ -218,6 +218,26 @@ func (f *fake) DeletePolicy(_ context.Context, _ *Caller, name string) (PolicyCh
 func (f *fake) Enforced(_ context.Context, revision uint64, timeout time.Duration) (Enforcement, error) {
 	f.note("enforced %d %s", revision, timeout)
 	return Enforcement{Revision: revision, InForce: true}, nil
+}
+
+func (f *fake) StoredDocuments(_ context.Context, name string, revision uint64) (StoredDocuments, error) {
+	f.note("documents %q %d", name, revision)
+	return StoredDocuments{Revision: 9}, nil
+}
+
+func (f *fake) Revisions(_ context.Context, q RevisionQuery) (Revisions, error) {
+	f.note("history %+v", q)
+	return Revisions{}, nil
+}
+
+func (f *fake) PolicyDiff(_ context.Context, from, to uint64) (PolicyDiff, error) {
+	f.note("diff %d %d", from, to)
+	return PolicyDiff{From: from, To: to}, nil
+}
+
+func (f *fake) RollbackPolicy(_ context.Context, c *Caller, r *RollbackRequest) (PolicyChange, error) {
+	f.note("rollback uid=%d %+v", c.UID, *r)
+	return PolicyChange{Revision: 10}, nil
 }
 
 func (f *fake) Doctor(context.Context) (DoctorReport, error) {

@@ -14,13 +14,15 @@ import (
 // replace what was applied under the same kind and name before.
 type ApplyRequest struct {
 	Documents []Document `json:"documents"`
+	Comment   string     `json:"comment,omitempty"`
 }
 
-// PolicyChange answers PUT /v1/policy and DELETE /v1/policy/{name}: the change
-// is stored, and is being put into force.
+// PolicyChange answers PUT /v1/policy, DELETE /v1/policy/{name} and
+// POST /v1/policy/rollback: the change is stored, and is being put into force.
 type PolicyChange struct {
 	Revision  uint64           `json:"revision"`
-	Documents []PolicyDocument `json:"documents"` // what was applied or removed, without text
+	Documents []PolicyDocument `json:"documents"` // what was applied, removed or restored, without text
+	Notes     []string         `json:"notes,omitempty"`
 }
 
 // Enforcement answers GET /v1/policy/enforced?revision=N&timeout=D, when every
@@ -57,7 +59,10 @@ func (s *Server) applyPolicy(w http.ResponseWriter, r *call) error {
 			return Errorf(CodeBadRequest, "the document %q has no text: the client reads the file and sends what is in it", d.File)
 		}
 	}
-	res, err := s.o.Backend.ApplyPolicy(r.Context(), r.caller, req.Documents)
+	if err := checkComment(req.Comment); err != nil {
+		return err
+	}
+	res, err := s.o.Backend.ApplyPolicy(r.Context(), r.caller, &req)
 	return answer(w, res, err)
 }
 
@@ -93,8 +98,8 @@ func (c *Client) PolicyUse(ctx context.Context) (PolicyUse, error) {
 }
 
 // ApplyPolicy applies documents in one revision.
-func (c *Client) ApplyPolicy(ctx context.Context, docs []Document) (PolicyChange, error) {
-	return call1[PolicyChange](ctx, c, "PUT", "/v1/policy", ApplyRequest{Documents: docs})
+func (c *Client) ApplyPolicy(ctx context.Context, r ApplyRequest) (PolicyChange, error) {
+	return call1[PolicyChange](ctx, c, "PUT", "/v1/policy", r)
 }
 
 // DeletePolicy removes what was applied under a name.

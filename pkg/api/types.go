@@ -350,6 +350,8 @@ type PolicyDocument struct {
 	Scope string `json:"scope,omitempty"`
 	File  string `json:"file,omitempty"`
 	Text  string `json:"text,omitempty"`
+
+	Change string `json:"change,omitempty"` // of a rollback: added, changed or removed
 }
 
 // PolicyUse answers GET /v1/policy/use: every rule in force, what it has in the

@@ -62,7 +62,7 @@ func (b *backend) Allow(ctx context.Context, c *api.Caller, r *api.AllowRequest)
 		res.Revision = d.library.Snapshot().Revision()
 		return res, nil
 	}
-	if err := d.grant(r, s, &doc, &res); err != nil {
+	if err := d.grant(c, r, s, &doc, &res); err != nil {
 		return res, api.Errorf(api.CodeBadRequest, "%v", err)
 	}
 	res.Revision = d.library.Snapshot().Revision()
@@ -102,7 +102,7 @@ func (b *backend) allowScope(r *api.AllowRequest, s **sandbox.Sandbox) (scope.Se
 // grant puts the document where its life says. Only what must outlive the
 // daemon is stored; a rule with an end is not, so that a restart can only
 // close it early.
-func (d *Daemon) grant(r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Document, res *api.AllowResult) error {
+func (d *Daemon) grant(c *api.Caller, r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Document, res *api.AllowResult) error {
 	name := doc.Name
 	if s != nil {
 		name = "sandbox:" + s.Record.ID + "/" + doc.Name
@@ -112,7 +112,7 @@ func (d *Daemon) grant(r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Docu
 		if s != nil {
 			return fmt.Errorf("a sandbox does not last for ever: leave --always out, or allow it for a scope")
 		}
-		return d.library.Put(alwaysFile(doc), string(doc.Raw))
+		return d.library.Put(act(c, "allow", ""), alwaysFile(doc), string(doc.Raw))
 	case api.AllowSandbox, "":
 		if s == nil {
 			return fmt.Errorf("name a sandbox with --sandbox, or say --once, --for or --always")

@@ -20,7 +20,7 @@ func TestARuleIsJudgedBeforeItIsAdded(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "p.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	lib, err := documents.Open(documents.Options{Dir: dir, APIDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	lib, err := documents.Open(documents.Options{Dir: dir, StateDir: t.TempDir(), Store: newStore(t), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

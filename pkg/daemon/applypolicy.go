@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,13 +16,9 @@ import (
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
-// appliedFile is where ApplyPolicy writes: one file per kind and name.
-func appliedFile(kind, name string) string {
-	return "applied-" + strings.ToLower(kind) + "-" + name + ".yaml"
-}
-
+// isApplied says whether `policy apply` wrote a document.
 func isApplied(it *documents.Item) bool {
-	return it.Origin == documents.FromAPI && filepath.Base(it.File) == appliedFile(it.Kind, it.Name)
+	return it.Origin == documents.FromAPI && strings.HasPrefix(filepath.Base(it.File), "applied-")
 }
 
 // applied is one document on its way into the library.
@@ -35,10 +30,10 @@ type applied struct {
 }
 
 // ApplyPolicy puts documents into force in one revision, all or none.
-func (b *backend) ApplyPolicy(_ context.Context, c *api.Caller, docs []api.Document) (api.PolicyChange, error) {
+func (b *backend) ApplyPolicy(_ context.Context, c *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
 	b.d.applying.Lock()
 	defer b.d.applying.Unlock()
-	list, err := readApplied(docs, c.UID)
+	list, err := readApplied(r.Documents)
 	if err != nil {
 		return api.PolicyChange{}, err
 	}
@@ -51,14 +46,12 @@ func (b *backend) ApplyPolicy(_ context.Context, c *api.Caller, docs []api.Docum
 		files[a.file] = a.text
 		res.Documents = append(res.Documents, api.PolicyDocument{Kind: a.doc.Kind, Name: a.doc.Name, Scope: a.doc.Scope.String(), File: a.doc.File})
 	}
-	res.Revision, err = b.d.library.PutAll(author(c), files)
+	res.Revision, err = b.d.library.PutAll(act(c, "apply", r.Comment), files)
 	if ps := (policy.Problems)(nil); errors.As(err, &ps) {
 		return api.PolicyChange{}, refused(inSource(ps, list))
 	}
 	return res, err
 }
-
-func author(c *api.Caller) string { return "uid=" + strconv.FormatUint(uint64(c.UID), 10) }
 
 // refused is the answer to documents with mistakes.
 func refused(ps policy.Problems) error {
@@ -68,7 +61,7 @@ func refused(ps policy.Problems) error {
 
 // readApplied parses what is to be applied, under the names that the caller
 // knows, and gives each document a file of its own.
-func readApplied(docs []api.Document, uid uint32) ([]applied, error) {
+func readApplied(docs []api.Document) ([]applied, error) {
 	var out []applied
 	var problems policy.Problems
 	seen := map[string]*policy.Document{}
@@ -79,8 +72,7 @@ func readApplied(docs []api.Document, uid uint32) ([]applied, error) {
 			problems = append(problems, policy.Problem{File: d.File, Line: 1, Col: 1, Msg: "no document"})
 		}
 		for _, doc := range parsed {
-			a := applied{doc: doc, file: appliedFile(doc.Kind, doc.Name)}
-			a.text = fmt.Sprintf("# ringfence policy apply, by uid %d\n", uid) + string(doc.Raw)
+			a := applied{doc: doc, file: documents.AppliedFile(doc.Kind, doc.Name), text: string(doc.Raw)}
 			again, _ := policy.Parse(a.file, []byte(a.text))
 			switch first := seen[a.file]; {
 			case first != nil:
@@ -168,7 +160,7 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (a
 		return res, api.Errorf(api.CodeNotFound, "no document %q was applied", name).WithRemedy("`ringfence policy show` lists what is in force")
 	}
 	var err error
-	if res.Revision, err = d.library.RemoveBy(author(c), files...); err != nil {
+	if res.Revision, err = d.library.RemoveBy(act(c, "delete", ""), files...); err != nil {
 		return res, api.Errorf(api.CodeInternal, "%v", err)
 	}
 	return res, nil

@@ -65,6 +65,9 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 	if ps := d.library.Problems(); len(ps) > 0 {
 		parts[3] = api.Part{Name: "policy", State: api.Degraded, Detail: "mistakes in files: " + strconv.Itoa(len(ps)), Remedy: "see the checks named policy"}
 	}
+	if d.library.Owes() {
+		parts[3] = api.Part{Name: "policy", State: api.Degraded, Detail: "a revision that is in force could not be stored yet", Remedy: "see the check named store"}
+	}
 	d.mu.Lock()
 	secrets, unenforced := slices.Clone(d.loaded), d.unenforced
 	d.mu.Unlock()

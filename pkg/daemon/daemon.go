@@ -31,6 +31,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/sandbox"
 	"github.com/ringfence/ringfence/pkg/seccomp"
 	"github.com/ringfence/ringfence/pkg/stateformat"
+	"github.com/ringfence/ringfence/pkg/store"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
@@ -47,6 +48,7 @@ type Daemon struct {
 
 	log       *audit.Log
 	fence     *kernel.Fence
+	store     store.Store
 	library   *documents.Library
 	secrets   *Secrets
 	parsed    profileCache
@@ -124,7 +126,7 @@ func (d *Daemon) openRun() (err error) {
 	if err := os.MkdirAll(d.cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
-	if err := stateformat.Open(d.cfg.StateDir, d.version, stateFormat, stateSteps(), d.logger); err != nil {
+	if err := stateformat.Open(d.cfg.StateDir, d.version, stateFormat, stateSteps(d.version, d.logger), d.logger); err != nil {
 		return err
 	}
 	if d.cgroupRoot, d.cgroupBase, err = cgroupBase(d.cfg.RunDir); err != nil {
@@ -206,8 +208,11 @@ func (d *Daemon) openDocuments() (err error) {
 	if d.secrets, err = OpenSecrets(filepath.Join(d.cfg.StateDir, "secrets")); err != nil {
 		return err
 	}
+	if d.store, err = openStore(d.cfg.StateDir, d.version, d.logger); err != nil {
+		return err
+	}
 	d.library, err = documents.Open(documents.Options{
-		Dir: d.cfg.PolicyDir, APIDir: filepath.Join(d.cfg.StateDir, "documents"), Logger: d.logger, OnChange: d.policy.put,
+		Dir: d.cfg.PolicyDir, StateDir: filepath.Join(d.cfg.StateDir, documentsDir), Store: d.store, Logger: d.logger, OnChange: d.policy.put,
 	})
 	return err
 }

@@ -26,6 +26,9 @@ func (b *backend) Doctor(context.Context) (api.DoctorReport, error) {
 	for _, wall := range d.gateway.Unconfined() {
 		rep.Checks = append(rep.Checks, api.Check{Name: "gateway's own walls", Optional: true, Detail: wall, Remedy: "boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in the lsm= list"})
 	}
+	if d.library.Owes() {
+		rep.Checks = append(rep.Checks, api.Check{Name: "store", Detail: "a policy revision that is in force could not be stored: a restart may put back what was removed since", Remedy: "make room in " + d.cfg.StateDir + "; the daemon's log names the error, and it is tried again every second"})
+	}
 	for _, p := range d.library.Problems() {
 		rep.Checks = append(rep.Checks, api.Check{Name: "policy", State: "mistake", Detail: p.Error(), Remedy: p.Error() + ": ringfence policy check " + p.File})
 	}

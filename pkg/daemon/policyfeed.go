@@ -171,7 +171,7 @@ func (d *Daemon) setUnenforced(why string) {
 // recordPolicy writes what a change did to the event log.
 func (d *Daemon) recordPolicy(c documents.Change) {
 	for _, e := range policyEvents(c) {
-		e.Time, e.Version, e.Actor = time.Now().UTC(), d.version, c.Author
+		e.Time, e.Version, e.Actor = time.Now().UTC(), d.version, actor(c.Act)
 		d.append(e)
 	}
 	for _, m := range mistakesOf(c) {
@@ -193,7 +193,10 @@ func mistakesOf(c documents.Change) (out []documents.Mistake) {
 // policyEvents are one event for what was refused, what is gone, and what is
 // new, as far as there is any.
 func policyEvents(c documents.Change) (out []*event.Event) {
-	rev := c.Snapshot.Revision()
+	rev, why := c.Snapshot.Revision(), ""
+	if c.Act.Action == "rollback" {
+		why = " (rollback to " + c.Act.Comment + ")"
+	}
 	add := func(activity string, files []string, reason string) *event.Event {
 		e := &event.Event{Kind: event.KindPolicy, Source: "keeper", Verdict: event.Observed,
 			Activity: activity, Object: strings.Join(files, ", "), Revision: rev, Reason: reason}
@@ -219,11 +222,11 @@ func policyEvents(c documents.Change) (out []*event.Event) {
 		e.Verdict, e.Severity, e.Detail = event.Denied, event.SeverityMedium, strings.Join(all, "\n")
 	}
 	if len(c.Removed) > 0 {
-		add("remove", c.Removed, fmt.Sprintf("removed; policy revision %d is in force", rev))
+		add("remove", c.Removed, fmt.Sprintf("removed; policy revision %d is in force%s", rev, why))
 	}
 	good := slices.DeleteFunc(slices.Clone(c.Loaded), func(f string) bool { return slices.Contains(bad, f) })
 	if len(good) > 0 || len(out) == 0 {
-		add("apply", good, fmt.Sprintf("policy revision %d is in force", rev))
+		add("apply", good, fmt.Sprintf("policy revision %d is in force%s", rev, why))
 	}
 	return out
 }

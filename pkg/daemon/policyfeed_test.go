@@ -24,7 +24,7 @@ func TestPolicyEvents(t *testing.T) {
 		}
 	}
 	write("a.yaml", good)
-	lib, err := documents.Open(documents.Options{Dir: dir, APIDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler), OnChange: func(c documents.Change) { changes = append(changes, c) }})
+	lib, err := documents.Open(documents.Options{Dir: dir, StateDir: t.TempDir(), Store: newStore(t), Logger: slog.New(slog.DiscardHandler), OnChange: func(c documents.Change) { changes = append(changes, c) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func (d *Daemon) describeProvider(p *policy.Provider) api.Provider {
 
 // AddProvider stores the key first, so that the document never names a secret
 // that is not there.
-func (b *backend) AddProvider(ctx context.Context, _ *api.Caller, r *api.ProviderRequest) (api.Provider, error) {
+func (b *backend) AddProvider(ctx context.Context, c *api.Caller, r *api.ProviderRequest) (api.Provider, error) {
 	d := b.d
 	known, ok := knownProviders[r.Name]
 	if r.Dialect == "" {
@@ -73,7 +73,7 @@ func (b *backend) AddProvider(ctx context.Context, _ *api.Caller, r *api.Provide
 			return api.Provider{}, api.Errorf(api.CodeBadRequest, "%v", err)
 		}
 	}
-	if err := d.library.Put(file, text); err != nil {
+	if err := d.library.Put(act(c, "provider-add", ""), file, text); err != nil {
 		return api.Provider{}, api.Errorf(api.CodeConflict, "%v", err)
 	}
 	if err := d.sendSecrets(ctx, d.gateway); err != nil { // a new key under an old document
@@ -92,7 +92,7 @@ func providerFile(name string) string { return "provider-" + name + ".yaml" }
 
 // RemoveProvider removes the document first, so that nothing names a key that
 // is gone.
-func (b *backend) RemoveProvider(ctx context.Context, _ *api.Caller, name string) (api.ProviderRemoved, error) {
+func (b *backend) RemoveProvider(ctx context.Context, c *api.Caller, name string) (api.ProviderRemoved, error) {
 	d := b.d
 	d.providing.Lock()
 	defer d.providing.Unlock()
@@ -101,7 +101,7 @@ func (b *backend) RemoveProvider(ctx context.Context, _ *api.Caller, name string
 		return api.ProviderRemoved{}, err
 	}
 	res := api.ProviderRemoved{Name: name, Document: p.File}
-	if err := d.library.Remove(p.File); err != nil {
+	if _, err := d.library.RemoveBy(act(c, "provider-remove", ""), p.File); err != nil {
 		return res, api.Errorf(api.CodeInternal, "%v", err)
 	}
 	snap := d.library.Snapshot()
@@ -134,9 +134,7 @@ func (d *Daemon) addedProvider(name string) (*policy.Provider, error) {
 	var found, other *policy.Provider
 	var applied bool
 	var names []string
-	inFile := map[string]int{}
 	for _, it := range d.library.Items() {
-		inFile[it.File]++
 		switch {
 		case it.Provider == nil:
 		case it.Provider.Name != name:
@@ -148,9 +146,6 @@ func (d *Daemon) addedProvider(name string) (*policy.Provider, error) {
 		}
 	}
 	switch {
-	case found != nil && inFile[found.File] > 1:
-		return nil, api.Errorf(api.CodeConflict, "%s holds more than the provider %q: it was changed by hand", found.File, name).
-			WithRemedy("take the provider out of that file, then restart the daemon")
 	case found != nil:
 		return found, nil
 	case other != nil:

@@ -267,6 +267,11 @@ func (d *Daemon) close() {
 			d.logger.Error("close the event log", "error", err)
 		}
 	}
+	if d.store != nil {
+		if err := d.store.Close(); err != nil {
+			d.logger.Error("close the store", "error", err)
+		}
+	}
 	for _, f := range []*os.File{d.initFile, d.filter, d.gwCgroup, d.runLock} {
 		if f != nil {
 			f.Close()

@@ -5,7 +5,7 @@
 package daemon
 
 import (
-	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -13,19 +13,11 @@ import (
 )
 
 // stateFormat that tests upgrade to.
-const stateFormat = 2
+const stateFormat = 3
 
-// stateSteps leads to it: a line more in each document.
-func stateSteps() []stateformat.Step {
-	return []stateformat.Step{{From: 1, What: "a line more in each document", Paths: []string{"documents"}, Do: func(dir string) error {
-		docs, err := filepath.Glob(filepath.Join(dir, "documents", "*.yaml"))
-		for _, p := range docs {
-			b, rerr := os.ReadFile(p)
-			err = errors.Join(err, rerr)
-			if rerr == nil {
-				err = errors.Join(err, os.WriteFile(p, append(b, "# of format 2\n"...), 0o600))
-			}
-		}
-		return err
+// stateSteps leads to it: a file beside the store.
+func stateSteps(version string, logger *slog.Logger) []stateformat.Step {
+	return []stateformat.Step{intoStore(version, logger), {From: 2, What: "a file beside the store", Paths: []string{storeDir}, Do: func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, storeDir, "of-format-3"), nil, 0o600)
 	}}}
 }

@@ -4,11 +4,16 @@
 
 package daemon
 
-import "github.com/ringfence/ringfence/pkg/stateformat"
+import (
+	"log/slog"
+
+	"github.com/ringfence/ringfence/pkg/stateformat"
+)
 
 // stateFormat is what this version writes into the state directory. Whoever
 // changes it raises the number and adds the step that leads to it.
-const stateFormat = 1
+const stateFormat = 2
 
-// stateSteps is empty: there was no other format yet.
-func stateSteps() []stateformat.Step { return nil }
+func stateSteps(version string, logger *slog.Logger) []stateformat.Step {
+	return []stateformat.Step{intoStore(version, logger)}
+}

@@ -30,7 +30,7 @@ type given struct {
 
 // TakeBack removes the rules for one destination that Allow gave to exactly
 // that sandbox or scope.
-func (b *backend) TakeBack(ctx context.Context, _ *api.Caller, r *api.AllowRequest) (api.TakenBack, error) {
+func (b *backend) TakeBack(ctx context.Context, c *api.Caller, r *api.AllowRequest) (api.TakenBack, error) {
 	d := b.d
 	target, err := policy.ParseTarget(r.Destination)
 	if err != nil {
@@ -58,7 +58,7 @@ func (b *backend) TakeBack(ctx context.Context, _ *api.Caller, r *api.AllowReque
 	for _, g := range mine {
 		res.Rules = append(res.Rules, api.GivenRule{Destination: g.target.String(), Document: g.doc, Mode: g.mode})
 	}
-	if err := d.takeBack(s, mine); err != nil {
+	if err := d.takeBack(c, s, mine); err != nil {
 		return api.TakenBack{}, api.Errorf(api.CodeInternal, "%v", err)
 	}
 	res.Revision = d.library.Snapshot().Revision()
@@ -81,15 +81,10 @@ func (g *given) isFor(s *sandbox.Sandbox, sel scope.Selector) bool {
 	return g.sandbox == "" && g.scope == sel
 }
 
-// givenRules finds what Allow gave among the documents in force. A file that
-// somebody made something else of is not what Allow gave.
+// givenRules finds what Allow gave among the documents in force.
 func givenRules(items []documents.Item) (out []given) {
-	inFile := map[string]int{}
 	for i := range items {
-		inFile[items[i].File]++
-	}
-	for i := range items {
-		if g, ok := givenRule(&items[i]); ok && inFile[items[i].File] == 1 {
+		if g, ok := givenRule(&items[i]); ok {
 			out = append(out, g)
 		}
 	}
@@ -124,7 +119,7 @@ func givenRule(it *documents.Item) (g given, ok bool) {
 
 // takeBack puts rules out of force and out of where they are kept. Closing
 // does not wait for the disk.
-func (d *Daemon) takeBack(s *sandbox.Sandbox, list []given) error {
+func (d *Daemon) takeBack(c *api.Caller, s *sandbox.Sandbox, list []given) error {
 	d.storing.Lock()
 	defer d.storing.Unlock()
 	var files []string
@@ -132,7 +127,7 @@ func (d *Daemon) takeBack(s *sandbox.Sandbox, list []given) error {
 		d.forgetGrant(g.file)
 		files = append(files, g.file)
 	}
-	if err := d.library.Remove(files...); err != nil {
+	if _, err := d.library.RemoveBy(act(c, "take-back", ""), files...); err != nil {
 		return err
 	}
 	if s == nil {

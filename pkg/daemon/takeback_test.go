@@ -37,7 +37,7 @@ func written(t *testing.T, target, sel string) *policy.Document {
 // TestOnlyWhatAllowGaveIsTakenBack puts what Allow writes beside what others
 // wrote and looks alike.
 func TestOnlyWhatAllowGaveIsTakenBack(t *testing.T) {
-	dir, apiDir := t.TempDir(), t.TempDir()
+	dir := t.TempDir()
 	const team = "org:local/team:default"
 	const box = team + "/agent:sh/sandbox:aaaa"
 	doc := written(t, "x.test:443", team)
@@ -49,16 +49,15 @@ func TestOnlyWhatAllowGaveIsTakenBack(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "allow-x.yaml"), []byte(named("by-hand")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	lib, err := documents.Open(documents.Options{Dir: dir, APIDir: apiDir, Logger: slog.New(slog.DiscardHandler)})
+	lib, err := documents.Open(documents.Options{Dir: dir, StateDir: t.TempDir(), Store: newStore(t), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := scope.Principal{Org: "local", Team: "default", Agent: "sh", Sandbox: "aaaa"}
 	for _, err := range []error{
-		lib.Put(alwaysFile(doc), text),
-		lib.Put("provider-x.yaml", named("no-grant")),
-		lib.Put("allow-edited.yaml", named("edited")+"---\n"+named("edited-2")),
-		lib.Put("allow-other-rule.yaml", "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: o}\nscope: org:local\negress:\n  - {id: mine, allow: \"x.test:443\"}\n"),
+		lib.Put(byRoot, alwaysFile(doc), text),
+		lib.Put(byRoot, "provider-x.yaml", named("no-grant")),
+		lib.Put(byRoot, "allow-other-rule.yaml", "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: o}\nscope: org:local\negress:\n  - {id: mine, allow: \"x.test:443\"}\n"),
 		lib.SetSandbox("sandbox:aaaa/0-allow-x.yaml", named("run-policy"), p),
 		lib.SetSandbox("sandbox:aaaa/"+doc.Name, own, p),
 		lib.SetMemory(doc.Name+once+"1", named("once-1")),

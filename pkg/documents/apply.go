@@ -5,71 +5,117 @@ package documents
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/store"
 )
 
-// PutAll adds or replaces document files of the API (base names without
-// directory) in one revision, which it returns: all of them come into force, or
-// none. They are durable before that. author goes with the change.
-func (l *Library) PutAll(author string, files map[string]string) (uint64, error) {
+// PutAll adds or replaces documents of the API, one a file (a base name without
+// directory), in one revision, which it returns: all of them come into force, or
+// none. They are in the store before that.
+func (l *Library) PutAll(act Act, files map[string]string) (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	texts := map[string]string{}
-	for name, text := range files {
-		texts[filepath.Join(l.o.APIDir, name)] = text
+	return l.changeLocked(act, files, nil)
+}
+
+// Put is PutAll of one document.
+func (l *Library) Put(act Act, file, text string) error {
+	_, err := l.PutAll(act, map[string]string{file: text})
+	return err
+}
+
+// Restore makes the given files all that the API has, in one revision. It
+// returns the names of those that it replaced, added and removed; without any,
+// no revision was made.
+func (l *Library) Restore(act Act, files map[string]string) (changed []string, rev uint64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	put := map[string]string{}
+	var remove []string
+	for name, s := range l.sources {
+		file, ours := strings.CutPrefix(name, apiPrefix)
+		if _, stays := files[file]; ours && s.origin == FromAPI && !stays {
+			remove = append(remove, file)
+		}
 	}
-	undo, err := l.placeLocked(texts)
+	for file, text := range files {
+		if s := l.sources[apiName(file)]; s == nil || s.text != text {
+			put[file] = text
+		}
+	}
+	if len(put)+len(remove) == 0 {
+		return nil, l.revision, nil
+	}
+	rev, err = l.changeLocked(act, put, remove)
+	changed = append(slices.Collect(maps.Keys(put)), remove...)
+	slices.Sort(changed)
+	return changed, rev, err
+}
+
+// changeLocked is one revision of documents of the API.
+func (l *Library) changeLocked(act Act, put map[string]string, remove []string) (uint64, error) {
+	if err := l.settleLocked(); err != nil {
+		return 0, err
+	}
+	ch := Change{Act: act, whole: true}
+	for _, file := range remove {
+		ch.Removed = append(ch.Removed, apiName(file))
+	}
+	for _, file := range slices.Sorted(maps.Keys(put)) {
+		ch.Loaded = append(ch.Loaded, apiName(file))
+	}
+	undo, err := l.placeLocked(put, ch.Removed)
 	if err != nil {
 		return 0, err
 	}
-	paths := slices.Sorted(maps.Keys(texts))
-	restore, err := replaceFiles(paths, texts)
-	if err == nil {
-		err = l.recompileLocked(Change{Loaded: paths, Author: author})
-	}
-	if err != nil { // what was refused must not come into force at the next start
+	if err := l.recompileLocked(ch); err != nil {
 		undo()
-		return 0, errors.Join(err, restore())
+		l.forgetMissed(ch)
+		return 0, err
 	}
 	return l.revision, nil
 }
 
+// forgetMissed: what was refused is not tried again.
+func (l *Library) forgetMissed(ch Change) {
+	refused := func(list []string) func(string) bool {
+		return func(n string) bool { return slices.Contains(list, n) }
+	}
+	l.missed.Loaded = slices.DeleteFunc(l.missed.Loaded, refused(ch.Loaded))
+	l.missed.Removed = slices.DeleteFunc(l.missed.Removed, refused(ch.Removed))
+}
+
 // placeLocked sets sources whose texts are good, by themselves and with all
-// others; undo restores the old ones.
-func (l *Library) placeLocked(texts map[string]string) (undo func(), err error) {
+// others, and takes others away; undo restores the old ones.
+func (l *Library) placeLocked(put map[string]string, remove []string) (undo func(), err error) {
 	next := map[string]*source{}
 	var problems []policy.Problem
-	for path, text := range texts {
+	for file, text := range put {
+		name := apiName(file)
 		if len(text) > MaxFile {
-			return nil, fmt.Errorf("%s: %d bytes exceed the limit of %d", path, len(text), MaxFile)
+			return nil, fmt.Errorf("%s: %d bytes exceed the limit of %d", file, len(text), MaxFile)
 		}
-		docs, p := policy.Parse(path, []byte(text))
-		problems = append(problems, p...)
-		next[path] = &source{origin: FromAPI, text: text, docs: docs, since: l.revision + 1}
+		docs, p := policy.Parse(name, []byte(text))
+		if len(docs) != 1 && len(p) == 0 {
+			return nil, fmt.Errorf("%s: %d documents where one is kept", file, len(docs))
+		}
+		if problems = append(problems, p...); len(p) == 0 {
+			next[name] = &source{origin: FromAPI, text: text, docs: docs, since: max(l.given, l.revision) + 1, key: keyOf(store.OwnerAPI, file, &docs[0])}
+		}
 	}
 	if len(problems) > 0 {
 		return nil, policy.Problems(problems)
 	}
-	old := map[string]*source{}
-	for path, s := range next {
-		old[path] = l.sources[path]
-		l.sources[path] = s
+	old := maps.Clone(l.sources)
+	undo = func() { l.sources = old }
+	for _, name := range remove {
+		delete(l.sources, name)
 	}
-	undo = func() {
-		for path, s := range old {
-			if s == nil {
-				delete(l.sources, path)
-				continue
-			}
-			l.sources[path] = s
-		}
-	}
+	maps.Copy(l.sources, next)
 	if _, problems := l.compileLocked(l.revision+1, nil); len(problems) > 0 {
 		undo()
 		return nil, policy.Problems(problems)
@@ -77,51 +123,40 @@ func (l *Library) placeLocked(texts map[string]string) (undo func(), err error) 
 	return undo, nil
 }
 
-// replaceFiles writes files durably, one after the other; restore brings back
-// what was there. It works as far as it got also after an error.
-func replaceFiles(paths []string, texts map[string]string) (restore func() error, err error) {
-	type before struct {
-		path string
-		text []byte
-		none bool
-	}
-	var done []before
-	restore = func() error {
-		var errs []error
-		for _, b := range done {
-			if b.none {
-				errs = append(errs, ignoreMissing(os.Remove(b.path)))
-				continue
-			}
-			errs = append(errs, writeDurably(b.path, b.text, 0o600))
-		}
-		return errors.Join(errs...)
-	}
-	for _, path := range paths {
-		old, err := os.ReadFile(path)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return restore, fmt.Errorf("documents: %w", err)
-		}
-		none := err != nil
-		if err := writeDurably(path, []byte(texts[path]), 0o600); err != nil {
-			return restore, err
-		}
-		done = append(done, before{path, old, none})
-	}
-	return restore, nil
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// RemoveBy is Remove with an author; it returns the revision that it made.
-func (l *Library) RemoveBy(author string, names ...string) (uint64, error) {
+// RemoveBy takes documents of the API, by their names in the library, and of
+// sandboxes out of force and out of the store, and returns the revision. Unknown
+// names are no error. What only takes rules away does not wait for a disk: with an
+// error they are out of force, and only a daemon that is restarted before the
+// store could be written puts them back.
+func (l *Library) RemoveBy(act Act, names ...string) (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	err := l.removeLocked(Change{Author: author}, names)
-	return l.revision, err
+	_ = l.settleLocked() // a removal does not wait; what is owed goes with it
+	ch := Change{Act: act}
+	stored := false
+	for _, n := range names {
+		s := l.sources[n]
+		if s == nil || s.origin == FromDirectory {
+			continue
+		}
+		stored = stored || s.origin == FromAPI
+		delete(l.sources, n)
+		ch.Removed = append(ch.Removed, n)
+	}
+	if !stored {
+		ch.Act = Act{}
+	}
+	if err := l.recompileLocked(ch); err != nil {
+		return l.revision, err
+	}
+	if stored && l.owed != nil {
+		return l.revision, errors.New("it is not in force any more, but the store could not be written: a daemon that is restarted now puts it back; make room on the disk of the state directory, and it is stored by itself")
+	}
+	return l.revision, nil
+}
+
+// Remove is RemoveBy for what is not stored.
+func (l *Library) Remove(names ...string) error {
+	_, err := l.RemoveBy(Act{}, names...)
+	return err
 }

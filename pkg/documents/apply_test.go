@@ -4,36 +4,35 @@ package documents
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/store"
 )
 
 func TestPutAllIsOneRevision(t *testing.T) {
 	r := newRig(t)
 	first := r.lib.Snapshot().Revision()
-	rev, err := r.lib.PutAll("uid=0", map[string]string{"a.yaml": policyOf("a", "allow", "a.example:443"), "b.yaml": policyOf("b", "allow", "b.example:443")})
+	rev, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "allow", "a.example:443"), "b.yaml": policyOf("b", "allow", "b.example:443")})
 	if err != nil || rev != first+1 || r.lib.Snapshot().Revision() != rev {
 		t.Fatalf("revision %d after %d, %v", rev, first, err)
 	}
 	r.want("a.example", true)
 	r.want("b.example", true)
 	last := r.changes[len(r.changes)-1]
-	if last.Author != "uid=0" || len(last.Loaded) != 2 {
+	if last.Act != byRoot || len(last.Loaded) != 2 {
 		t.Errorf("%+v", last)
 	}
 
 	// One mistake, and nothing of it happens: in force, on disk, to the number.
-	rev2, err := r.lib.PutAll("uid=0", map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "c.yaml": policyOf("c", "alow", "c.example:443")})
+	rev2, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "c.yaml": policyOf("c", "alow", "c.example:443")})
 	var ps policy.Problems
 	if !errors.As(err, &ps) || !strings.Contains(err.Error(), "c.yaml:6:") || rev2 != 0 {
 		t.Errorf("%d, %v", rev2, err)
 	}
 	// Two that do not go together.
-	if _, err := r.lib.PutAll("uid=0", map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "c.yaml": policyOf("b", "allow", "c.example:443")}); !errors.As(err, &ps) {
+	if _, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "c.yaml": policyOf("b", "allow", "c.example:443")}); !errors.As(err, &ps) {
 		t.Errorf("%v", err)
 	}
 	r.want("a.example", true)
@@ -45,28 +44,31 @@ func TestPutAllIsOneRevision(t *testing.T) {
 	r.want("b.example", true)
 	r.want("c.example", false)
 
-	if _, err := r.lib.RemoveBy("uid=7", "a.yaml"); err != nil {
+	byOther := Act{Author: store.Author{Name: "ann", UID: 7}, Action: "delete"}
+	if _, err := r.lib.RemoveBy(byOther, "api/a.yaml"); err != nil {
 		t.Fatal(err)
 	}
 	r.want("a.example", false)
-	if last := r.changes[len(r.changes)-1]; last.Author != "uid=7" || len(last.Removed) != 1 {
+	if last := r.changes[len(r.changes)-1]; last.Act != byOther || len(last.Removed) != 1 {
 		t.Errorf("%+v", last)
 	}
 }
 
-// A write that fails half-way leaves everything as it was.
+// Of two documents neither comes into force when the store does not take both.
 func TestPutAllThatCannotBeStored(t *testing.T) {
 	r := newRig(t)
-	if _, err := r.lib.PutAll("", map[string]string{"a.yaml": policyOf("a", "allow", "a.example:443")}); err != nil {
-		t.Fatal(err)
-	}
-	// A directory cannot be replaced by a file.
-	if err := os.MkdirAll(filepath.Join(r.api, "b.yaml", "x"), 0o700); err != nil {
+	if _, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "allow", "a.example:443")}); err != nil {
 		t.Fatal(err)
 	}
 	rev := r.lib.Snapshot().Revision()
-	if _, err := r.lib.PutAll("", map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "b.yaml": policyOf("b", "allow", "b.example:443")}); err == nil {
+	if err := r.store.Close(); err != nil { // from here on it takes nothing
+		t.Fatal(err)
+	}
+	if _, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "b.yaml": policyOf("b", "allow", "b.example:443")}); err == nil {
 		t.Fatal("stored")
+	}
+	if _, _, err := r.lib.Restore(byRoot, nil); err == nil { // it only removes, and is no removal
+		t.Fatal("restored")
 	}
 	for range 2 {
 		r.want("a.example", true)
@@ -74,8 +76,12 @@ func TestPutAllThatCannotBeStored(t *testing.T) {
 		if got := r.lib.Snapshot().Revision(); got != rev {
 			t.Errorf("revision %d, was %d", got, rev)
 		}
-		if err := r.lib.Reload(); err != nil {
-			t.Fatal(err)
-		}
+		r.reload()
+	}
+	r.reopen()
+	r.want("a.example", true)
+	r.want("b.example", false)
+	if now := r.lib.Snapshot().Revision(); now <= rev+1 {
+		t.Errorf("revision %d: the number %d was given to what was refused", now, rev+1)
 	}
 }

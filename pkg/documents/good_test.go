@@ -28,9 +28,28 @@ egress:
 `
 )
 
+// A file that went while no daemon ran is gone: one of its name that comes later
+// with a mistake does not bring back what the former said.
+func TestAFileThatWentUnseenIsForgotten(t *testing.T) {
+	r := newRig(t)
+	r.write("a.yaml", policyOf("a", "allow", "a.example:443"))
+	r.reload()
+	r.want("a.example", true)
+	r.remove("a.yaml")
+	r.reopen()
+	r.want("a.example", false)
+	r.write("a.yaml", "kind: [")
+	r.reload()
+	r.want("a.example", false)
+	r.reopen()
+	r.want("a.example", false)
+}
+
 func TestMistakeAtStartDoesNotOpenWhatTheFileDenied(t *testing.T) {
 	dir := t.TempDir()
-	o := Options{Dir: filepath.Join(dir, "policy"), APIDir: filepath.Join(dir, "api"), Logger: slog.New(slog.DiscardHandler)}
+	st := openStore(t, filepath.Join(dir, "store"))
+	defer st.Close() //nolint:errcheck // only read from here on
+	o := Options{Dir: filepath.Join(dir, "policy"), StateDir: filepath.Join(dir, "state"), Store: st, Logger: slog.New(slog.DiscardHandler)}
 	file := filepath.Join(o.Dir, "deny.yaml")
 	write := func(path, text string) {
 		t.Helper()

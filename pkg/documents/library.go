@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package documents keeps the policy documents of a node: those that operators
-// put into the policy directory, those that the API wrote, and those that
-// belong to one sandbox. It compiles them into one snapshot whenever one
-// changes. A bad document never takes down the good ones: the last good form
-// of its file stays in force and the problem is reported.
+// put into the policy directory, those that the API wrote into the store, and
+// those that belong to one sandbox. It compiles them into one snapshot whenever
+// one changes, and the store keeps what each revision did to the first two. A bad
+// document never takes down the good ones: the last good form of its file stays
+// in force and the problem is reported.
 package documents
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,8 +23,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/store"
 )
 
 // MaxFile bounds one document file in bytes.
@@ -33,7 +37,7 @@ type Origin string
 
 const (
 	FromDirectory Origin = "directory" // the operator's policy directory: only its editor changes it
-	FromAPI       Origin = "api"       // written by policy apply, provider add and allow
+	FromAPI       Origin = "api"       // in the store: written by policy apply, provider add and allow
 	FromSandbox   Origin = "sandbox"   // lives as long as one sandbox
 )
 
@@ -43,14 +47,18 @@ type Change struct {
 	Loaded   []string  // files whose text is new in this revision
 	Removed  []string  // files that are gone
 	Problems []Mistake // what is present but not in force, whenever it came
-	Author   string    // who asked for it, "" when that is not known: whoever may write the directory
+	Act      Act       // who asked for it; zero: whoever may write the directory, or a sandbox
+
+	whole bool // of documents of the API: it comes into force with the store, or not at all
 }
 
 // Options of a library.
 type Options struct {
-	Dir    string // watched policy directory
-	APIDir string // documents written by the API, below the state directory
-	Logger *slog.Logger
+	Dir      string          // watched policy directory
+	StateDir string          // the library's own files, below the state directory
+	Store    store.Revisions // documents of the API, and the history
+	Logger   *slog.Logger
+	Now      func() time.Time // nil: the clock of the machine
 	// OnChange is called, one call at a time, after every new revision, with
 	// the library locked: it must not call back.
 	OnChange func(Change)
@@ -66,6 +74,7 @@ type source struct {
 	wanted   []policy.Document // of the present text, while waiting is set
 	waiting  bool              // the present text is good by itself and not in force (yet)
 	problems []policy.Problem
+	key      store.Key // FromAPI: what the store calls it
 }
 
 // Library is the set of documents in force. Safe for concurrent use.
@@ -76,25 +85,45 @@ type Library struct {
 
 	mu       sync.Mutex // guards what follows
 	sources  map[string]*source
-	revision uint64
-	missed   Change // what could not be put into force yet: the revision was not durable
+	revision uint64               // in force
+	given    uint64               // the last number that was stored as given, at least revision
+	missed   Change               // what could not be put into force yet: the revision was not durable
+	recorded map[store.Key]string // what the store holds, by the hash of the text
+	owed     *Act                 // of the first change in force that the store did not take; nil: it holds everything
+
+	late chan struct{} // something is owed: Watch tries again
 }
 
-// Open reads both directories and compiles the first snapshot. Broken files do
-// not fail it; they are reported by Problems.
+// Open reads store and directory and compiles the first snapshot. Broken files
+// do not fail it; they are reported by Problems.
 func Open(o Options) (*Library, error) {
-	for _, d := range []string{o.Dir, o.APIDir} {
+	for _, d := range []string{o.Dir, o.StateDir} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, fmt.Errorf("documents: %w", err)
 		}
 	}
-	l := &Library{o: o, sources: map[string]*source{}}
-	rev, err := l.readRevision()
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	l := &Library{o: o, sources: map[string]*source{}, recorded: map[store.Key]string{}, late: make(chan struct{}, 1)}
+	given, err := numbersIn(o.StateDir).read()
 	if err != nil {
 		return nil, err
 	}
-	l.revision = rev
-	if err := l.Reload(); err != nil {
+	last, err := o.Store.Last(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	if err := l.lostLocked(last); err != nil {
+		return nil, err
+	}
+	l.given = max(given, last)
+	l.revision = l.given
+	stored, err := l.load()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.reload(Change{Loaded: stored}); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -140,28 +169,31 @@ func (l *Library) Items() []Item {
 	return out
 }
 
-// Reload reads both directories again and recompiles if anything changed.
-func (l *Library) Reload() error {
+// Reload reads the directory again and recompiles if anything changed.
+func (l *Library) Reload() error { return l.reload(Change{}) }
+
+func (l *Library) reload(ch Change) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var ch Change
 	seen := map[string]bool{}
-	for _, d := range []struct {
-		dir    string
-		origin Origin
-	}{{l.o.Dir, FromDirectory}, {l.o.APIDir, FromAPI}} {
-		if err := l.readDirLocked(d.dir, d.origin, seen, &ch); err != nil {
-			return err
-		}
+	if err := l.readDirLocked(l.o.Dir, FromDirectory, seen, &ch); err != nil {
+		return err
 	}
 	for n, s := range l.sources {
-		if s.origin != FromSandbox && !seen[n] {
+		if s.origin == FromDirectory && !seen[n] {
 			delete(l.sources, n)
 			l.forget(n)
 			ch.Removed = append(ch.Removed, n)
 		}
 	}
-	return l.recompileLocked(ch)
+	if l.snapshot.Load() == nil {
+		l.forgetUnseenLocked(seen)
+	}
+	if err := l.recompileLocked(ch); err != nil {
+		return err
+	}
+	_ = l.settleLocked() // told when it began; Watch goes on trying
+	return nil
 }
 
 func (l *Library) readDirLocked(dir string, origin Origin, seen map[string]bool, ch *Change) error {
@@ -296,22 +328,24 @@ func othersCannotWrite(st fs.FileInfo) error {
 // compile together: a file whose present text does not go with the others is
 // held back, its last good form stays, and it is tried again with every change.
 func (l *Library) recompileLocked(ch Change) error {
-	onlyRemoves := len(ch.Loaded) == 0
+	onlyRemoves := len(ch.Loaded) == 0 && !ch.whole
 	ch.Loaded = append(l.missed.Loaded, ch.Loaded...)
 	ch.Removed = append(l.missed.Removed, ch.Removed...)
 	if l.snapshot.Load() != nil && len(ch.Loaded) == 0 && len(ch.Removed) == 0 {
 		return nil
 	}
-	snap, taken, held, err := l.selectLocked(l.revision + 1)
+	rev := max(l.given, l.revision) + 1
+	snap, taken, held, err := l.selectLocked(rev)
 	var missed Change
 	if err == nil {
 		// What only takes rules away does not wait for a disk: a rule must not
 		// outlive its end because the number of its removal is not stored. What
 		// else waits goes on waiting.
-		if err = l.writeRevision(l.revision + 1); err != nil && onlyRemoves {
+		if err = l.durableLocked(rev, taken, &ch, onlyRemoves); err != nil && onlyRemoves {
 			l.o.Logger.Error("the policy revision could not be stored; rules were removed all the same", "error", err)
 			missed, ch.Loaded, taken, held = Change{Loaded: ch.Loaded}, nil, nil, nil
-			snap, err = l.withoutWaitingLocked(l.revision + 1)
+			l.owe(ch.Act)
+			snap, err = l.withoutWaitingLocked(rev)
 		}
 	}
 	if err != nil {
@@ -319,7 +353,7 @@ func (l *Library) recompileLocked(ch Change) error {
 		return err
 	}
 	l.snapshot.Store(snap)
-	l.revision, l.missed = l.revision+1, missed
+	l.revision, l.missed = rev, missed
 	for n, problems := range held {
 		l.sources[n].problems = problems
 	}
@@ -334,6 +368,28 @@ func (l *Library) recompileLocked(ch Change) error {
 	if l.o.OnChange != nil {
 		l.o.OnChange(ch)
 	}
+	return nil
+}
+
+// durableLocked gives the revision its number and lets the store have what is
+// its business. A store that takes nothing keeps only documents of the API from
+// coming into force: the directory is where its own are kept.
+func (l *Library) durableLocked(rev uint64, taken []string, ch *Change, onlyRemoves bool) error {
+	if err := numbersIn(l.o.StateDir).write(rev); err != nil {
+		return err
+	}
+	l.given = rev
+	if !l.concernsStore(taken, ch) {
+		return nil
+	}
+	err := l.recordLocked(rev, taken, ch.Act, onlyRemoves)
+	if err == nil || ch.whole {
+		return err
+	}
+	if l.owed == nil {
+		l.o.Logger.Error("the store does not take what a policy revision did; it is in force all the same, and stored as soon as that is possible", "revision", rev, "error", err)
+	}
+	l.owe(ch.Act)
 	return nil
 }
 
@@ -356,7 +412,13 @@ func (l *Library) selectLocked(rev uint64) (snap *policy.Snapshot, taken []strin
 			waiting = append(waiting, n)
 		}
 	}
-	snap, problems := l.compileLocked(rev, waiting)
+	var problems []policy.Problem
+	for _, n := range waiting {
+		problems = append(problems, l.claimedLocked(n, l.sources[n].wanted)...)
+	}
+	if len(problems) == 0 {
+		snap, problems = l.compileLocked(rev, waiting)
+	}
 	if len(problems) == 0 {
 		return snap, waiting, nil, nil
 	}
@@ -367,7 +429,10 @@ func (l *Library) selectLocked(rev uint64) (snap *policy.Snapshot, taken []strin
 			if slices.Contains(taken, n) {
 				continue
 			}
-			_, problems := l.compileLocked(rev, append(slices.Clone(taken), n))
+			problems := l.claimedLocked(n, l.sources[n].wanted)
+			if len(problems) == 0 {
+				_, problems = l.compileLocked(rev, append(slices.Clone(taken), n))
+			}
 			if len(problems) > 0 {
 				held[n] = blame(n, problems)
 				continue
@@ -375,6 +440,9 @@ func (l *Library) selectLocked(rev uint64) (snap *policy.Snapshot, taken []strin
 			taken, progress = append(taken, n), true
 			delete(held, n)
 		}
+	}
+	for n := range held {
+		l.recallHeldLocked(rev, n, taken)
 	}
 	if snap, problems = l.compileLocked(rev, taken); len(problems) > 0 {
 		return nil, nil, nil, fmt.Errorf("documents: %w", policy.Problems(problems))

@@ -3,11 +3,13 @@
 package documents
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,13 +17,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/pkg/store"
+	"github.com/ringfence/ringfence/pkg/store/sqlite"
 )
 
 // rig is a library over two directories.
 type rig struct {
 	t        testing.TB
-	dir, api string
+	dir, api string // the policy directory; what the library keeps
 	lib      *Library
+	store    *sqlite.Store
 
 	mu      sync.Mutex
 	changes []Change
@@ -30,12 +35,21 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	r := &rig{t: t, dir: t.TempDir(), api: t.TempDir()}
 	r.reopen()
+	t.Cleanup(func() { _ = r.store.Close() })
 	return r
 }
 
+var discard = slog.New(slog.DiscardHandler)
+
+var byRoot = Act{Author: store.Author{Name: "root", PID: 1, Program: "ringfence"}, Action: "apply"}
+
 func (r *rig) reopen() {
 	r.t.Helper()
-	lib, err := Open(Options{Dir: r.dir, APIDir: r.api, Logger: slog.New(slog.DiscardHandler), OnChange: func(c Change) {
+	if r.store != nil {
+		_ = r.store.Close() // some tests have closed it
+	}
+	r.store = openStore(r.t, filepath.Join(r.api, "store"))
+	lib, err := Open(Options{Dir: r.dir, StateDir: r.api, Store: r.store, Logger: slog.New(slog.DiscardHandler), OnChange: func(c Change) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.changes = append(r.changes, c)
@@ -44,6 +58,15 @@ func (r *rig) reopen() {
 		r.t.Fatal(err)
 	}
 	r.lib = lib
+}
+
+func openStore(t testing.TB, dir string) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.Open(context.Background(), sqlite.Options{Dir: dir, Version: "1", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func (r *rig) write(name, text string) {
@@ -214,13 +237,13 @@ func TestFilesThatDoNotGoTogether(t *testing.T) {
 		r.write("a.yaml", providerOf("one", "https://one.example"))
 		r.write("broken.yaml", "kind: [")
 		r.reload()
-		if err := r.lib.Put("p.yaml", providerOf("two", "https://two.example")); err == nil {
+		if err := r.lib.Put(byRoot, "p.yaml", providerOf("two", "https://two.example")); err == nil {
 			t.Error("a second provider was taken")
 		}
-		if _, err := os.Stat(filepath.Join(r.api, "p.yaml")); err == nil {
-			t.Error("what was refused is stored")
+		if docs, err := r.store.Documents(context.Background(), 0); err != nil || slices.ContainsFunc(docs, func(d store.Document) bool { return d.Owner == store.OwnerAPI }) {
+			t.Errorf("what was refused is stored: %v, %v", docs, err)
 		}
-		if err := r.lib.Put("p.yaml", policyOf("ok", "allow", "ok.example:443")); err != nil {
+		if err := r.lib.Put(byRoot, "p.yaml", policyOf("ok", "allow", "ok.example:443")); err != nil {
 			t.Errorf("a good document was refused because another file is broken: %v", err)
 		}
 		r.want("ok.example", true)
@@ -270,7 +293,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 
 func TestDocumentsOfTheAPISurviveARestart(t *testing.T) {
 	r := newRig(t)
-	if err := r.lib.Put("allow.yaml", policyOf("stays", "allow", "stays.example:443")); err != nil {
+	if err := r.lib.Put(byRoot, "allow.yaml", policyOf("stays", "allow", "stays.example:443")); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.lib.SetMemory("grant", policyOf("grant", "allow", "grant.example:443")); err != nil {
@@ -281,33 +304,11 @@ func TestDocumentsOfTheAPISurviveARestart(t *testing.T) {
 	r.reopen()
 	r.want("stays.example", true)
 	r.want("grant.example", false) // a restart can only close it early
-	if err := r.lib.Remove("allow.yaml", "unknown"); err != nil {
+	if err := r.lib.Remove("api/allow.yaml", "unknown"); err != nil {
 		t.Fatal(err)
 	}
 	r.reopen()
 	r.want("stays.example", false)
-}
-
-// One file that cannot be deleted keeps its rules, not those of the others.
-func TestRemovalsDoNotWaitForEachOther(t *testing.T) {
-	r := newRig(t)
-	for _, name := range []string{"stuck", "gone"} {
-		if err := r.lib.Put(name+".yaml", policyOf(name, "allow", name+".example:443")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	stuck := filepath.Join(r.api, "stuck.yaml")
-	if err := os.Remove(stuck); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(filepath.Join(stuck, "x"), 0o755); err != nil { // what unlink refuses, also to root
-		t.Fatal(err)
-	}
-	if err := r.lib.Remove("stuck.yaml", "gone.yaml"); err == nil {
-		t.Error("no word of the file that stays")
-	}
-	r.want("stuck.example", true)
-	r.want("gone.example", false)
 }
 
 func TestDocumentsOfOneSandbox(t *testing.T) {

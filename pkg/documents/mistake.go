@@ -31,7 +31,7 @@ func (l *Library) mistakesLocked() []Mistake {
 func (l *Library) staysLocked(name string) string {
 	s := l.sources[name]
 	switch {
-	case name == l.o.Dir || name == l.o.APIDir:
+	case name == l.o.Dir:
 		return "what was read from it before stays in force"
 	case len(s.docs) == 0:
 		return "nothing of it is in force"

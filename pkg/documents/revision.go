@@ -24,11 +24,16 @@ func slot(n uint64) string {
 	return fmt.Sprintf(slotFormat, n, crc32.ChecksumIEEE([]byte(strconv.FormatUint(n, 10))))
 }
 
-func (l *Library) revisionFile() string { return filepath.Join(l.o.APIDir, ".revision") }
+// numbers is a file with one number that only grows: the last that was given to
+// a revision, say. That is not in the store: most revisions change nothing there,
+// and a number must be given, and never twice, also while the store takes nothing.
+type numbers string
 
-// readRevision returns the last revision that was stored, 0 if none was.
-func (l *Library) readRevision() (uint64, error) {
-	b, err := os.ReadFile(l.revisionFile())
+func numbersIn(dir string) numbers { return numbers(filepath.Join(dir, ".revision")) }
+
+// read returns the last number that was given, 0 if none was.
+func (f numbers) read() (uint64, error) {
+	b, err := os.ReadFile(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -44,23 +49,23 @@ func (l *Library) readRevision() (uint64, error) {
 		}
 	}
 	if !good {
-		return 0, fmt.Errorf("documents: %s: holds no revision number; remove it only with every event log that names revisions", l.revisionFile())
+		return 0, fmt.Errorf("documents: %s: holds no revision number; remove it only with every event log that names revisions", f)
 	}
 	return last, nil
 }
 
-// writeRevision stores n durably.
-func (l *Library) writeRevision(n uint64) error {
-	f, err := os.OpenFile(l.revisionFile(), os.O_WRONLY, 0)
+// write stores n durably.
+func (f numbers) write(n uint64) error {
+	file, err := os.OpenFile(string(f), os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return writeDurably(l.revisionFile(), []byte(slot(n)+slot(n)), 0o600)
+		return writeDurably(string(f), []byte(slot(n)+slot(n)), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("documents: %w", err)
 	}
 	line := slot(n)
-	_, err = f.WriteAt([]byte(line), int64(n%2)*int64(len(line)))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	_, err = file.WriteAt([]byte(line), int64(n%2)*int64(len(line)))
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return fmt.Errorf("documents: %w", err)
 	}
 	return nil

@@ -55,7 +55,7 @@ func TestNothingComesIntoForceWithoutItsRevision(t *testing.T) {
 	if err := r.lib.Reload(); err == nil {
 		t.Error("a revision that could not be stored is no error")
 	}
-	if err := r.lib.Put("b.yaml", policyOf("b", "allow", "api.example:443")); err == nil {
+	if err := r.lib.Put(byRoot, "b.yaml", policyOf("b", "allow", "api.example:443")); err == nil {
 		t.Error("a document was acknowledged whose revision could not be stored")
 	}
 	if err := os.Remove(filepath.Join(r.dir, "gone.yaml")); err != nil {
@@ -89,8 +89,11 @@ func TestAFullDisk(t *testing.T) {
 		t.Skip("needs root: mounts a small file system")
 	}
 	r := newRig(t)
+	if err := r.store.Close(); err != nil {
+		t.Fatal(err)
+	}
 	r.api = t.TempDir()
-	if err := unix.Mount("none", r.api, "tmpfs", 0, "size=64k"); err != nil {
+	if err := unix.Mount("none", r.api, "tmpfs", 0, "size=4m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -102,14 +105,14 @@ func TestAFullDisk(t *testing.T) {
 	r.reopen()
 	rev := r.lib.Snapshot().Revision()
 	fill := filepath.Join(r.api, "filler")
-	if err := os.WriteFile(fill, make([]byte, 1<<20), 0o600); err == nil {
+	if err := os.WriteFile(fill, make([]byte, 8<<20), 0o600); err == nil {
 		t.Fatal("the file system is not small")
 	}
 	r.write("a.yaml", policyOf("a", "allow", "new.example:443"))
 	r.reload()
 	r.want("new.example", true)
 	r.want("old.example", false)
-	if err := r.lib.Put("b.yaml", policyOf("b", "allow", "api.example:443")); err == nil {
+	if err := r.lib.Put(byRoot, "b.yaml", policyOf("b", "allow", "api.example:443")); err == nil {
 		t.Error("a document was acknowledged that could not be stored")
 	}
 	r.want("api.example", false)
@@ -122,7 +125,7 @@ func TestAFullDisk(t *testing.T) {
 	if err := os.Remove(fill); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.lib.Put("b.yaml", policyOf("b", "allow", "api.example:443")); err != nil {
+	if err := r.lib.Put(byRoot, "b.yaml", policyOf("b", "allow", "api.example:443")); err != nil {
 		t.Error(err)
 	}
 	r.want("api.example", true)
@@ -147,7 +150,7 @@ func TestATornRevision(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(r.api, ".revision"), torn, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := r.lib.readRevision(); err != nil || got != rev-1 {
+		if got, err := numbersIn(r.api).read(); err != nil || got != rev-1 {
 			t.Errorf("byte %d torn: %d, %v; want %d", i, got, err, rev-1)
 		}
 	}

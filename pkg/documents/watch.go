@@ -60,6 +60,8 @@ func (l *Library) Watch(ctx context.Context) error {
 			}
 			l.o.Logger.Warn("policy directory watch", "error", err) // an overflow loses names, not the fact of a change
 			touch()
+		case <-l.late:
+			timer.Reset(retry)
 		case <-timer.C:
 			since = time.Time{}
 			// Adding what is watched already does nothing; a directory that
@@ -71,7 +73,7 @@ func (l *Library) Watch(ctx context.Context) error {
 			if err != nil && !failed {
 				l.o.Logger.Error("policy reload failed; the last good policy stays in force and it is tried again", "error", err)
 			}
-			if failed = err != nil; failed {
+			if failed = err != nil; failed || l.Owes() {
 				timer.Reset(retry)
 			}
 		}

@@ -12,32 +12,6 @@ import (
 	"github.com/ringfence/ringfence/pkg/scope"
 )
 
-// Put adds or replaces the document file name (a base name without directory)
-// of the API. It is durable before it takes effect; a text that does not parse
-// or compile changes nothing and its problems are returned.
-func (l *Library) Put(name, text string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	path := filepath.Join(l.o.APIDir, name)
-	undo, err := l.tryLocked(path, FromAPI, text, nil)
-	if err != nil {
-		return err
-	}
-	old, oldErr := os.ReadFile(path)
-	if err := writeDurably(path, []byte(text), 0o600); err != nil {
-		undo()
-		return err
-	}
-	if err = l.commitLocked(Change{Loaded: []string{path}}, undo); err == nil {
-		return nil
-	}
-	// What was refused must not come into force at the next start.
-	if oldErr == nil {
-		return errors.Join(err, writeDurably(path, old, 0o600))
-	}
-	return errors.Join(err, os.Remove(path))
-}
-
 // SetSandbox adds or replaces a document that lives only in memory, for one
 // sandbox: whatever its scope says must cover p, and it counts for p alone, at
 // the level of the sandbox. Only Policy documents can be of one sandbox. name
@@ -63,50 +37,6 @@ func (l *Library) SetSandbox(name, text string, p scope.Principal) error {
 		return err
 	}
 	return l.commitLocked(Change{Loaded: []string{name}}, undo)
-}
-
-// Remove takes documents out of force; API files are deleted, durably. Unknown
-// names are no error. A file that cannot be deleted keeps its documents in
-// force, the others are removed all the same.
-func (l *Library) Remove(names ...string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.removeLocked(Change{}, names)
-}
-
-func (l *Library) removeLocked(ch Change, names []string) error {
-	var errs []error
-	for _, n := range names {
-		for _, key := range []string{n, filepath.Join(l.o.APIDir, n)} {
-			s := l.sources[key]
-			if s == nil || s.origin == FromDirectory {
-				continue
-			}
-			if s.origin == FromAPI {
-				if err := os.Remove(key); err != nil && !os.IsNotExist(err) {
-					errs = append(errs, fmt.Errorf("documents: %w", err))
-					continue
-				}
-				errs = append(errs, syncDir(l.o.APIDir))
-			}
-			delete(l.sources, key)
-			ch.Removed = append(ch.Removed, key)
-		}
-	}
-	return errors.Join(append(errs, l.recompileLocked(ch))...)
-}
-
-// Text returns the text of one file of the API or of a sandbox, "" if there is
-// none.
-func (l *Library) Text(name string) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, key := range []string{name, filepath.Join(l.o.APIDir, name)} {
-		if s := l.sources[key]; s != nil {
-			return s.text
-		}
-	}
-	return ""
 }
 
 // tryLocked sets a source if its text is good and adjust, if given, agrees to

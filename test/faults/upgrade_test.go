@@ -45,7 +45,7 @@ func TestUpgrade(t *testing.T) {
 	l.tried(t, nil, 100, flooded...)
 	was, gateway, before := standing(t, n), must(n.Gateway(t)), l.counts(t)
 	old := trees(t, n)
-	documents := read(t, filepath.Join(n.StateDir, "documents"))
+	kept := read(t, filepath.Join(n.StateDir, "store"))
 
 	n.KillDaemon(t)
 	n.Daemon = next
@@ -66,13 +66,14 @@ func TestUpgrade(t *testing.T) {
 	if got := trees(t, n); len(old) != 1 || len(got) != 1 || got[0] == old[0] {
 		t.Errorf("pinned are %v, were %v", got, old)
 	}
-	for name, text := range documents {
-		if b := read(t, filepath.Join(n.StateDir, "backup", "format-1", "documents")); b[name] != text {
-			t.Errorf("%s is %q in the backup, was %q", name, b[name], text)
-		}
-		if b := read(t, filepath.Join(n.StateDir, "documents")); strings.HasSuffix(name, ".yaml") && b[name] != text+"# of format 2\n" {
-			t.Errorf("%s was not brought to the new format: %q", name, b[name])
-		}
+	if got := read(t, filepath.Join(n.StateDir, "backup", "format-2", "store")); len(got["ringfence.db"]) == 0 || len(got) < len(kept) {
+		t.Errorf("the backup of the store has %d files, %d bytes", len(got), len(got["ringfence.db"]))
+	}
+	if _, there := read(t, filepath.Join(n.StateDir, "store"))["of-format-3"]; !there {
+		t.Error("the store was not brought to the new format")
+	}
+	if r := n.CLI(t, "policy", "get", "allow-later.example-443"); r.Code != 0 {
+		t.Errorf("what was stored is gone: %s", r.Stderr)
 	}
 	// It is as good as one that it launched.
 	checkCommands(t, n)
@@ -83,7 +84,7 @@ func TestUpgrade(t *testing.T) {
 	n.StopDaemon(t, syscall.SIGTERM)
 	n.Daemon = now
 	code, said := n.Refused(t)
-	if code != 2 || !strings.Contains(said, "has format 2, written by ringfenced next") || !strings.Contains(said, "start version next or a later one again") {
+	if code != 2 || !strings.Contains(said, "has format 3, written by ringfenced next") || !strings.Contains(said, "start version next or a later one again") {
 		t.Errorf("the way back: exit status %d, %s", code, said)
 	}
 	l.tried(t, l.counts(t), 100, flooded...)

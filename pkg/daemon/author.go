@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/documents"
+	"github.com/ringfence/ringfence/pkg/store"
+)
+
+// act is what the history says of a caller: the uid that the kernel told, the name
+// that it has on this machine now, and what the program calls itself (a process
+// can call itself anything).
+func act(c *api.Caller, action, comment string) documents.Act {
+	uid := strconv.FormatUint(uint64(c.UID), 10)
+	a := store.Author{Name: "uid=" + uid, UID: int64(c.UID), PID: c.PID}
+	if u, err := user.LookupId(uid); err == nil {
+		a.Name = u.Username
+	}
+	if b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.PID), "comm")); err == nil {
+		a.Program = strings.ToValidUTF8(strings.TrimSpace(string(b)), "?")
+	}
+	return documents.Act{Author: a, Action: action, Comment: comment}
+}
+
+// actor is who did it in an event; "" is whoever may write the directory.
+func actor(a documents.Act) string {
+	if a == (documents.Act{}) || a.Author.UID < 0 {
+		return ""
+	}
+	return "uid=" + strconv.FormatInt(a.Author.UID, 10)
+}
