@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"math/bits"
 	"strings"
 
 	"github.com/ringfence/ringfence/pkg/scope"
@@ -133,6 +134,15 @@ func (s *Snapshot) combine(m []hit, builtin bool) outcome {
 		default:
 			layers |= 1 << r.level
 		}
+	}
+	if floors == 0 && n == 0 && layers&(layers-1) == 0 { // the common case: one layer speaks, or none
+		if layers != 0 {
+			standing = s.word(m, scope.Level(bits.TrailingZeros8(layers)))
+			if standing.effect == RequireApproval {
+				standing.asking = layers
+			}
+		}
+		return standing
 	}
 	for l := scope.LevelOrg; l <= scope.LevelSandbox; l++ {
 		if layers&(1<<l) == 0 {

@@ -20,7 +20,7 @@ func (v *View) Tool(c *Call) Decision {
 
 // callRules appends the rules that match a call.
 func (v *View) callRules(m []hit, c *Call) []hit {
-	f := facts{principal: v.p, now: c.Now, server: c.Server, tool: c.Tool, risk: c.Risk, args: c.Args}
+	f := facts{principal: &v.p, now: c.Now, server: c.Server, tool: c.Tool, risk: c.Risk, args: c.Args}
 	if f.now.IsZero() {
 		f.now = v.now
 	}

@@ -159,7 +159,7 @@ func (v *View) named(hosts []hit, f *facts) Decision {
 }
 
 func (v *View) facts(host string, port uint16) facts {
-	return facts{principal: v.p, now: v.now, host: host, port: port}
+	return facts{principal: &v.p, now: v.now, host: host, port: port}
 }
 
 // hostRules finds the rules of a host, or the decision when there is
@@ -466,7 +466,7 @@ func (v *View) Inference(dialect, model string) Decision {
 		return v.s.refuse(CodeDialect, reasonDialect)
 	}
 	var buf [32]hit
-	f := facts{principal: v.p, now: v.now, dialect: dialect, model: model}
+	f := facts{principal: &v.p, now: v.now, dialect: dialect, model: model}
 	m := v.judge(v.s.models.match(buf[:0], v, model), &f)
 	return v.verdict(m, v.builtin(dialect, model))
 }
