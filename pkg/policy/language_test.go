@@ -262,3 +262,34 @@ func TestConditionsOnRequests(t *testing.T) {
 		t.Errorf("an approval for PUT opens what nobody can look into: %+v", d)
 	}
 }
+
+// A connection gets the best that a request could get, also where a narrower
+// approval hands the word down that a wider one keeps.
+func TestAConnectionGetsTheBestOfItsRequests(t *testing.T) {
+	v := algCompile(t, head+`egress:
+  - {id: all, to: "**.x.org:443", action: require-approval}
+  - {id: get, to: "api.x.org:443", action: require-approval, http: {methods: [GET]}, delegable: true}
+---
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: own}
+scope: org:acme/team:eng/agent:bot
+egress:
+  - {id: api, allow: "api.x.org:443", resolvesTo: [10.0.0.0/8]}
+`).View(bot)
+	if d := v.HTTP("api.x.org", 443, "GET", "/"); d.Effect != Allow {
+		t.Fatalf("%+v", d)
+	}
+	if d := v.HTTP("api.x.org", 443, "PUT", "/"); d.Effect != RequireApproval || len(d.Demands()) != 1 {
+		t.Fatalf("%+v", d)
+	}
+	if d := v.Egress("api.x.org", 443); d.Effect != Allow || !d.HTTP {
+		t.Errorf("%+v", d)
+	}
+	if p := v.ResolvesTo("api.x.org", 443, TCP); len(p) != 1 {
+		t.Errorf("%v", p)
+	}
+	if d := v.Opaque("api.x.org", 443); d.Effect != RequireApproval {
+		t.Errorf("%+v", d)
+	}
+}
