@@ -5,6 +5,7 @@ package policy
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ringfence/ringfence/pkg/scope"
@@ -134,4 +135,31 @@ func TestTermsAreBounded(t *testing.T) {
 	if c.get([]byte("7")) == nil || c.get([]byte(fmt.Sprint(maxTerms+7))) != nil {
 		t.Error("the first are kept, the others not")
 	}
+}
+
+// Many decide at once on one view: conditions are compiled and terms are kept
+// while others decide.
+func TestDecidingIsSafeForManyAtOnce(t *testing.T) {
+	s := manyTools(t, 1000, &When{Expression: "args.n < 10.0"})
+	calls := manyCalls(t, manyTools(t, 1000, &When{Expression: "args.n < 10.0"}).View(bot), 1000)
+	v := s.View(bot) // nothing is compiled or kept yet
+	want := make([]algVerdict, len(calls))
+	for i := range calls {
+		want[i] = algWords(manyTools(t, 1000, &When{Expression: "args.n < 10.0"}).View(bot).Tool(&calls[i]))
+		if i == 15 {
+			break
+		}
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 2 * len(calls) {
+				c := calls[i%len(calls)]
+				if got := algWords(v.Tool(&c)); i%len(calls) < 16 && !got.equal(want[i%len(calls)]) {
+					t.Errorf("%+v: %+v, alone %+v", c, got, want[i%len(calls)])
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
