@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -309,18 +310,7 @@ func algCondition(t testing.TB, r *algRule, q algAsk) (bool, error) {
 	if r.When.Expression == "" {
 		return true, nil
 	}
-	env, err := cel.NewEnv(cel.Variable("args", cel.MapType(cel.StringType, cel.DynType)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ast, issues := env.Compile(r.When.Expression)
-	if issues.Err() != nil {
-		t.Fatal(issues.Err())
-	}
-	program, err := env.Program(ast)
-	if err != nil {
-		t.Fatal(err)
-	}
+	program := algProgram(t, r.When.Expression)
 	args := q.Args
 	if args == nil {
 		args = map[string]any{}
@@ -334,6 +324,30 @@ func algCondition(t testing.TB, r *algRule, q algAsk) (bool, error) {
 		return false, fmt.Errorf("%v is not a bool", out)
 	}
 	return yes, nil
+}
+
+// algPrograms keeps what was compiled: environments are slow to make.
+var algPrograms sync.Map
+
+func algProgram(t testing.TB, text string) cel.Program {
+	t.Helper()
+	if p, ok := algPrograms.Load(text); ok {
+		return p.(cel.Program)
+	}
+	env, err := cel.NewEnv(cel.Variable("args", cel.MapType(cel.StringType, cel.DynType)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast, issues := env.Compile(text)
+	if issues.Err() != nil {
+		t.Fatal(issues.Err())
+	}
+	program, err := env.Program(ast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	algPrograms.Store(text, program)
+	return program
 }
 
 func algTime(t testing.TB, q algAsk) time.Time {

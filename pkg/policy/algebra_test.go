@@ -74,7 +74,7 @@ func algEngine(t testing.TB, s *Snapshot, q algAsk) Decision {
 		}
 		return v.Egress(host, uint16(n))
 	}
-	f := facts{principal: v.p, now: v.now, model: q.Model}
+	f := facts{principal: &v.p, now: v.now, model: q.Model}
 	return v.verdict(v.judge(v.s.models.match(nil, v, q.Model), &f), q.Builtin)
 }
 

@@ -118,7 +118,7 @@ func (s *Snapshot) condition(sec Section, w *When) *condition {
 
 // facts is what conditions look at. What is not known stays empty.
 type facts struct {
-	principal    scope.Principal
+	principal    *scope.Principal
 	now          time.Time // zero: not known, and what asks for it is an error
 	host         string
 	port         uint16

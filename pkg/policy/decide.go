@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"math/bits"
 	"strings"
 
 	"github.com/ringfence/ringfence/pkg/scope"
@@ -48,19 +49,19 @@ func (s *Snapshot) rule(h hit) *crule { return &s.rules[h.index()] }
 // outcome is what the algebra says. The zero value blocks by rule 0, so
 // outcomes are only made by decide.
 type outcome struct {
+	winner    int32 // index of the rule, noRule or builtinRule
 	effect    Effect
-	winner    int // index of the rule, noRule or builtinRule
-	delegable bool
 	layer     scope.Level
 	asking    uint8 // layers whose words stand and ask for an approval
+	delegable bool
 }
 
 // verdict decides on the matching rules; the order of m changes. builtin adds the
 // builtin layer's delegable allow.
-func (v *View) verdict(m []hit, builtin bool) Decision {
+func (v *View) verdict(m []hit, builtin bool) (d Decision) {
 	live, more := v.s.live(m)
 	o := v.s.decide(m[:live], builtin)
-	d := v.s.decision(o)
+	v.s.fill(&d, o)
 	if more || o.effect == RequireApproval {
 		d.Terms = v.settle(m, live, o, builtin)
 	}
@@ -117,13 +118,6 @@ func (s *Snapshot) decide(m []hit, builtin bool) outcome {
 }
 
 func (s *Snapshot) combine(m []hit, builtin bool) outcome {
-	var words [scope.NumLevels]outcome // those that nothing below replaced, from above
-	n := 0
-	standing := outcome{winner: noRule}
-	if builtin {
-		standing = outcome{effect: Allow, winner: builtinRule, delegable: true}
-		words[0], n = standing, 1
-	}
 	var layers, floors uint8
 	for _, h := range m {
 		switch r := s.rule(h); {
@@ -133,6 +127,31 @@ func (s *Snapshot) combine(m []hit, builtin bool) outcome {
 		default:
 			layers |= 1 << r.level
 		}
+	}
+	o := outcome{winner: noRule}
+	switch {
+	case builtin || layers&(layers-1) != 0:
+		o = s.layered(m, layers, builtin)
+	case layers != 0: // the common case: one layer speaks
+		o = s.word(m, scope.Level(bits.TrailingZeros8(layers)))
+		if o.effect == RequireApproval {
+			o.asking = layers
+		}
+	}
+	if floors == 0 {
+		return o
+	}
+	return s.floor(m, o)
+}
+
+// layered lets the layers speak from above.
+func (s *Snapshot) layered(m []hit, layers uint8, builtin bool) outcome {
+	var words [scope.NumLevels]outcome // those that nothing below replaced, from above
+	n := 0
+	standing := outcome{winner: noRule}
+	if builtin {
+		standing = outcome{effect: Allow, winner: builtinRule, delegable: true}
+		words[0], n = standing, 1
 	}
 	for l := scope.LevelOrg; l <= scope.LevelSandbox; l++ {
 		if layers&(1<<l) == 0 {
@@ -163,17 +182,14 @@ func (s *Snapshot) combine(m []hit, builtin bool) outcome {
 			standing.asking |= 1 << w.layer
 		}
 	}
-	if floors == 0 {
-		return standing
-	}
-	return s.floor(m, standing)
+	return standing
 }
 
 // floor makes an outcome as strict as every mandatory rule. Of all rules that
 // say the same, mandatory or the standing word, the smallest name wins.
 func (s *Snapshot) floor(m []hit, o outcome) outcome {
 	for _, h := range m {
-		i, r := h.index(), s.rule(h)
+		i, r := int32(h.index()), s.rule(h)
 		if !r.mandatory || r.silent {
 			continue
 		}
@@ -195,9 +211,9 @@ func (s *Snapshot) word(m []hit, l scope.Level) outcome {
 		delegable := r.delegable && h&hitUnsure == 0
 		switch {
 		case out.winner < 0 || r.effect < out.effect:
-			out.effect, out.winner, out.delegable = r.effect, h.index(), delegable
+			out.effect, out.winner, out.delegable = r.effect, int32(h.index()), delegable
 		case r.effect == out.effect:
-			out.winner = min(out.winner, h.index())
+			out.winner = min(out.winner, int32(h.index()))
 			out.delegable = out.delegable && delegable
 		}
 	}
@@ -315,9 +331,9 @@ func (r *crule) setWords() {
 	}
 }
 
-// decision turns an outcome into a Decision.
-func (s *Snapshot) decision(o outcome) Decision {
-	d := Decision{Effect: o.effect, Revision: s.rev}
+// fill turns an outcome into a Decision.
+func (s *Snapshot) fill(d *Decision, o outcome) {
+	d.Effect, d.Revision = o.effect, s.rev
 	switch {
 	case o.winner >= 0:
 		r := &s.rules[o.winner]
@@ -335,7 +351,6 @@ func (s *Snapshot) decision(o outcome) Decision {
 		d.Effect = Block
 		d.Reason, d.ReasonCode = reasonNoRule, CodeNoRule
 	}
-	return d
 }
 
 func (s *Snapshot) refuse(code, reason string) Decision {

@@ -77,7 +77,7 @@ func (v *View) Explain(q Question) Explanation {
 		m = v.explainEgress(q, &e)
 	case SectionInference:
 		e.Decision = v.Inference(q.Dialect, q.Model)
-		f := facts{principal: v.p, now: v.now, dialect: q.Dialect, model: q.Model}
+		f := facts{principal: &v.p, now: v.now, dialect: q.Dialect, model: q.Model}
 		m = v.judge(v.s.models.match(nil, v, q.Model), &f)
 		builtin = builtDialect(q.Dialect) && v.builtin(q.Dialect, q.Model)
 	case SectionTools:

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -146,6 +147,76 @@ func FuzzPath(f *testing.F) {
 			if q, err := parsePath(p); err != nil || q != p {
 				t.Fatalf("%q -> %q -> %q, %v", pattern, p, q, err)
 			}
+		}
+	})
+}
+
+// FuzzWhole reads the whole language: what is accepted travels, answers, and
+// answers the same after the wire.
+func FuzzWhole(f *testing.F) {
+	for seed := range uint64(12) {
+		f.Add([]byte(algText(newGen(seed).algDocs(scope.LevelOrg, scope.LevelSandbox, "d"))))
+	}
+	f.Add([]byte(toolDoc(`{id: a, match: "server:*/tool:*", action: require-approval, approval: {approvers: ["uid:7"], quorum: 1, separate: true, expiresAfter: 1m, validFor: 1d}, rate: {requests: 5/m, tokens: 1k/h, per: [agent], queue: 1s}, pii: {in: mask}, redact: {entities: [a]}, audit: full}`)))
+	f.Add([]byte(egressDoc(`{id: a, to: "**:443", action: require-approval, when: {expression: "method == 'GET'", windows: [{days: [mon], from: "22:00", to: "06:00", zone: Asia/Kolkata}]}}`)))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		docs, problems := ParseWhole("f", in)
+		for _, p := range problems {
+			if p.Line < 1 || p.Col < 1 || p.Msg == "" {
+				t.Fatalf("problem without place: %+v", p)
+			}
+		}
+		force, _ := Parse("f", in)
+		if len(force) > len(docs) {
+			t.Fatal("what does not parse as a whole comes into force")
+		}
+		for i := range force {
+			if u := Unenforced(&force[i]); len(u) > 0 {
+				t.Fatalf("comes into force: %v", Problems(u))
+			}
+		}
+		s, _ := Compile(7, docs)
+		exercise(t, s)
+		b, err := s.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := UnmarshalSnapshot(b)
+		if err != nil {
+			t.Fatalf("what Parse accepts does not travel: %v", err)
+		}
+		for _, q := range newGen(uint64(len(in))).algAsks(20) {
+			if x, y := algWords(algEngine(t, s, q)), algWords(algEngine(t, got, q)); !x.equal(y) {
+				t.Fatalf("%+v: %+v, after the wire %+v", q, x, y)
+			}
+		}
+	})
+}
+
+// FuzzCondition: whatever an expression is, it is refused with its place or
+// decides within its bounds.
+func FuzzCondition(f *testing.F) {
+	for _, s := range append(algConds, "args.n < 10", "now.getHours('UTC') < 5", "'a' in risk", "args.a.b[0] == 1.5", "[1].all(x, x > 0)", "tool.matches('(a+)+$')", "principal.team + tool == server") {
+		f.Add(s)
+	}
+	call := &Call{Server: "s", Tool: "t", Risk: RiskRead, Args: NewArgs(map[string]any{"n": 1.0, "s": "x", "l": []any{1.0, "a", nil}}), Now: time.Unix(1e9, 0)}
+	f.Fuzz(func(t *testing.T, text string) {
+		e := newEnvs()
+		if _, _, issues, err := e.compile(SectionTools, text); err != nil {
+			if issues != nil && len(issues.Errors()) == 0 {
+				t.Fatalf("%q: refused without a word", text)
+			}
+			return
+		}
+		s := newSnapshot(1)
+		for _, effect := range []Effect{Allow, Block} {
+			d := Document{Kind: KindPolicy, Name: effect.String(), Scope: scope.All(), Policy: &Policy{}}
+			s.add(&d, &Rule{ID: "a", Section: SectionTools, Effect: effect, Server: scope.Any, Tool: scope.Any, When: &When{Expression: text}})
+		}
+		s.build()
+		// True, false or an error: an allow and a block with one condition never open.
+		if d := s.View(bot).Tool(call); d.Effect != Block {
+			t.Fatalf("%q: %+v", text, d)
 		}
 	})
 }

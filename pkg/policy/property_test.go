@@ -16,9 +16,15 @@ import (
 const rounds = 450
 
 // gen makes random documents over a small universe, so that rules meet.
-type gen struct{ *rand.Rand }
+type gen struct {
+	*rand.Rand
+	approvals bool // rules may require an approval
+}
 
-func newGen(seed uint64) gen { return gen{rand.New(rand.NewPCG(seed, 42))} }
+func newGen(seed uint64) gen { return gen{rand.New(rand.NewPCG(seed, 42)), false} }
+
+// newGen3 is newGen with all three effects.
+func newGen3(seed uint64) gen { return gen{rand.New(rand.NewPCG(seed, 43)), true} }
 
 func pick[T any](g gen, list []T) T { return list[g.IntN(len(list))] }
 
@@ -53,9 +59,12 @@ func sel(s string) scope.Selector {
 
 func (g gen) rule(s Section, id string, addresses bool) Rule {
 	r := Rule{ID: id, Section: s, Effect: pick(g, []Effect{Block, Allow}), Line: 1 + g.IntN(99)}
+	if g.approvals && g.IntN(3) == 0 {
+		r.Effect = RequireApproval
+	}
 	if g.IntN(4) == 0 {
 		r.Delegable = true
-	} else if r.Effect == Block && g.IntN(6) == 0 {
+	} else if r.Effect != Allow && g.IntN(6) == 0 {
 		r.Mandatory = true
 	}
 	if f := pick(g, someFor); f != "" {
@@ -71,7 +80,7 @@ func (g gen) rule(s Section, id string, addresses bool) Rule {
 		r.Tool, _ = scope.ParsePattern(pick(g, someNames))
 		return r
 	}
-	if r.Effect == Allow || g.IntN(2) == 0 {
+	if r.Effect != Block || g.IntN(2) == 0 {
 		r.Port = pick(g, somePorts)
 		r.Proto = pick(g, []Proto{0, 0, 0, UDP, TCP})
 	}
@@ -235,8 +244,11 @@ func lookup(table []CIDREntry, a netip.Addr, port uint16, proto Proto) (CIDREntr
 
 func TestCIDRTableEqualsAddr(t *testing.T) {
 	hits := map[Proto]int{}
-	for seed := range uint64(rounds) {
+	for seed := range uint64(2 * rounds) {
 		g := newGen(seed)
+		if seed >= rounds {
+			g = newGen3(seed)
+		}
 		s := compileAll(t, g.docs(scope.LevelSandbox, true))
 		for _, p := range somePrincipals[:2] {
 			v := s.View(p)
@@ -339,8 +351,12 @@ func TestMandatoryRulesNeverLoosen(t *testing.T) {
 // Whatever some request could get, the connection gets; what resolves is what
 // some port gets; what an opaque flow gets, every request gets.
 func TestConnectionsAgreeWithRequests(t *testing.T) {
-	for seed := range uint64(rounds) {
-		s := compileAll(t, newGen(seed).docs(scope.LevelSandbox, false))
+	for seed := range uint64(2 * rounds) {
+		g := newGen(seed)
+		if seed >= rounds {
+			g = newGen3(seed)
+		}
+		s := compileAll(t, g.docs(scope.LevelSandbox, false))
 		for _, p := range somePrincipals {
 			v := s.View(p)
 			for _, host := range someHosts {
@@ -349,30 +365,30 @@ func TestConnectionsAgreeWithRequests(t *testing.T) {
 				for _, port := range somePorts {
 					conn, opaque := v.Egress(host, port), v.Opaque(host, port)
 					inName := slices.ContainsFunc(nd.Ports, func(d PortDecision) bool { return d.Port == port && d.Proto == TCP })
-					if conn.Allowed() != inName {
+					if (conn.Effect != Block) != inName {
 						t.Fatalf("seed %d %s:%d: Egress %v, Name %+v", seed, host, port, conn.Allowed(), nd)
 					}
-					datagrams := v.Datagrams(host, port).Allowed()
+					datagrams := v.Datagrams(host, port).Effect != Block
 					if inName := slices.ContainsFunc(nd.Ports, func(d PortDecision) bool { return d.Port == port && d.Proto == UDP }); datagrams != inName {
 						t.Fatalf("seed %d %s:%d: Datagrams %v, Name %+v", seed, host, port, datagrams, nd)
 					}
-					anyPort = anyPort || conn.Allowed() || datagrams
-					if opaque.Allowed() && !conn.Allowed() || conn.Allowed() && !conn.HTTP && !opaque.Allowed() {
+					anyPort = anyPort || conn.Effect != Block || datagrams
+					if opaque.Effect > conn.Effect || !conn.HTTP && conn.Effect > opaque.Effect {
 						t.Fatalf("seed %d %s:%d: Egress %+v, Opaque %+v", seed, host, port, conn, opaque)
 					}
 					for _, method := range []string{"GET", "DELETE", "PUT"} {
 						for _, path := range []string{"/v1/a", "/v1/b", "/other"} {
 							d := v.HTTP(host, port, method, path)
-							if d.Allowed() && !conn.Allowed() || !conn.HTTP && d.Allowed() != conn.Allowed() {
+							if d.Effect > conn.Effect || !conn.HTTP && d.Effect != conn.Effect {
 								t.Fatalf("seed %d %s:%d %s %s: Egress %+v, HTTP %+v", seed, host, port, method, path, conn, d)
 							}
-							if bad := v.HTTP(host, port, method, "/v1/../a"); bad.Allowed() && !opaque.Allowed() && !conn.HTTP {
+							if bad := v.HTTP(host, port, method, "/v1/../a"); bad.Effect > opaque.Effect && !conn.HTTP {
 								t.Fatalf("seed %d: an ambiguous path got in: %+v", seed, bad)
 							}
 						}
 					}
 				}
-				if anyPort != nd.Resolves || nd.Resolves != nd.Decision.Allowed() {
+				if anyPort != nd.Resolves || nd.Resolves != (nd.Decision.Effect != Block) {
 					t.Fatalf("seed %d %s: resolves %v, some port %v, %+v", seed, host, nd.Resolves, anyPort, nd.Decision)
 				}
 			}

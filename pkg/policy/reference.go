@@ -27,10 +27,21 @@ func Reference(kind string) string {
 	for _, o := range within(kind) {
 		o.write(&b)
 	}
-	if kind == KindProvider {
+	switch kind {
+	case KindPolicy:
+		writeUnenforced(&b)
+	case KindProvider:
 		writeProviderHosts(&b)
 	}
 	return b.String()
+}
+
+// writeUnenforced lists what Parse refuses although documents can say it.
+func writeUnenforced(b *strings.Builder) {
+	b.WriteString("\n## What is not in force yet\n\nDocuments may say this where they are only asked about. A rule that says it does not come into force: it is an error there, because nothing enforces it in this version.\n\n")
+	for _, row := range unenforced {
+		fmt.Fprintf(b, "- %s\n", row.what)
+	}
 }
 
 // within is the document of a kind and what may stand in it.

@@ -40,7 +40,7 @@ func (v *View) remedy(q Question) string {
 		if d := v.Inference(q.Dialect, q.Model); !builtDialect(q.Dialect) || d.Allowed() {
 			return ""
 		}
-		f := facts{principal: v.p, now: v.now, dialect: q.Dialect, model: q.Model}
+		f := facts{principal: &v.p, now: v.now, dialect: q.Dialect, model: q.Model}
 		m := v.judge(v.s.models.match(nil, v, q.Model), &f)
 		hyp := crule{section: SectionInference, name: scope.Exact(q.Model)}
 		s, _ := v.try(m, hyp, v.builtin(q.Dialect, q.Model), fmt.Sprintf("add to a Policy document: inference: [{id: ID, allow: %q}]", q.Model))

@@ -261,7 +261,7 @@ func (v *View) settle(m []hit, live int, o outcome, builtin bool) *Terms {
 	if live < len(m) {
 		sortHits(m)
 		so = v.s.decide(m, builtin)
-		key = appendClaim(appendClaim(key, shadowMark, claimShadow), uint32(int32(so.winner)), uint8(so.effect))
+		key = appendClaim(appendClaim(key, shadowMark, claimShadow), uint32(so.winner), uint8(so.effect))
 		key = v.s.claims(key, m, so)
 	}
 	if len(key) == 0 {
@@ -283,8 +283,8 @@ func (s *Snapshot) terms(key []byte) *Terms {
 		rule, what := binary.BigEndian.Uint32(key), key[claimSize-1]
 		key = key[claimSize:]
 		if rule == shadowMark {
-			winner, effect := int(int32(binary.BigEndian.Uint32(key))), Effect(key[claimSize-1])
-			d := s.decision(outcome{effect: effect, winner: winner})
+			var d Decision
+			s.fill(&d, outcome{effect: Effect(key[claimSize-1]), winner: int32(binary.BigEndian.Uint32(key))})
 			if rest := key[claimSize:]; len(rest) > 0 {
 				d.Terms = s.terms(rest)
 			}

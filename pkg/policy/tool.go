@@ -20,11 +20,25 @@ func (v *View) Tool(c *Call) Decision {
 
 // callRules appends the rules that match a call.
 func (v *View) callRules(m []hit, c *Call) []hit {
-	f := facts{principal: v.p, now: c.Now, server: c.Server, tool: c.Tool, risk: c.Risk, args: c.Args}
+	m = v.s.tools.match(m, v, c.Server, c.Tool)
+	if v.unconditional(m) {
+		return m
+	}
+	f := facts{principal: &v.p, now: c.Now, server: c.Server, tool: c.Tool, risk: c.Risk, args: c.Args}
 	if f.now.IsZero() {
 		f.now = v.now
 	}
-	return v.judge(v.s.tools.match(m, v, c.Server, c.Tool), &f)
+	return v.judge(m, &f)
+}
+
+// unconditional says that no rule of m depends on risk or a condition.
+func (v *View) unconditional(m []hit) bool {
+	for _, h := range m {
+		if r := v.s.rule(h); r.risk != 0 || r.when != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // judge keeps the rules of m whose risk and condition let them count, and marks

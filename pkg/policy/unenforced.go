@@ -8,23 +8,24 @@ import "github.com/ringfence/ringfence/pkg/scope"
 // row goes when what it names is built.
 var unenforced = []struct {
 	field string // where it stands in a rule, for the place of the problem
+	what  string // for people
 	has   func(r *Rule) bool
 	msg   func(r *Rule) string
 	hint  string
 }{
-	{"action", func(r *Rule) bool { return r.Effect == RequireApproval },
+	{"action", "`action: require-approval`: nobody can be asked yet", func(r *Rule) bool { return r.Effect == RequireApproval },
 		says(`action "require-approval"`), "nobody can be asked yet: use allow or block"},
-	{"match", func(r *Rule) bool {
+	{"match", "tools on servers other than `server:provider`", func(r *Rule) bool {
 		return r.Server != scope.Pattern{} && r.Server != scope.Exact(scope.ServerProvider)
 	},
 		func(r *Rule) string { return "tools on " + quote(toolSelector(r.Server, r.Tool)) + ": this" }, `only "server:provider/tool:NAME" is`},
-	{"when", func(r *Rule) bool { return r.When != nil }, fieldOf("when"), ""},
-	{"mode", func(r *Rule) bool { return r.Shadow }, fieldOf("mode"), "what it would change is recorded nowhere"},
-	{"rate", func(r *Rule) bool { return r.Rate != nil }, fieldOf("rate"), ""},
-	{"pii", func(r *Rule) bool { return r.PII != nil }, fieldOf("pii"), ""},
-	{"redact", func(r *Rule) bool { return r.Redact != nil }, fieldOf("redact"), ""},
-	{"audit", func(r *Rule) bool { return r.Audit != AuditUnsaid }, fieldOf("audit"), ""},
-	{"waive", func(r *Rule) bool { return r.Waive != 0 }, fieldOf("waive"), ""},
+	{"when", "`when`", func(r *Rule) bool { return r.When != nil }, fieldOf("when"), ""},
+	{"mode", "`mode: shadow`: what it would change is recorded nowhere", func(r *Rule) bool { return r.Shadow }, fieldOf("mode"), "what it would change is recorded nowhere"},
+	{"rate", "`rate`", func(r *Rule) bool { return r.Rate != nil }, fieldOf("rate"), ""},
+	{"pii", "`pii`", func(r *Rule) bool { return r.PII != nil }, fieldOf("pii"), ""},
+	{"redact", "`redact`", func(r *Rule) bool { return r.Redact != nil }, fieldOf("redact"), ""},
+	{"audit", "`audit`", func(r *Rule) bool { return r.Audit != AuditUnsaid }, fieldOf("audit"), ""},
+	{"waive", "`waive`", func(r *Rule) bool { return r.Waive != 0 }, fieldOf("waive"), ""},
 }
 
 func says(what string) func(*Rule) string { return func(*Rule) string { return what } }

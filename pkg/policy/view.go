@@ -148,18 +148,20 @@ func (v *View) named(hosts []hit, f *facts) Decision {
 	m, conditional := v.filter(append(buf[:0], hosts...), f, TCP, condOpen)
 	d := v.verdict(m, false)
 	for _, mode := range []condMode{condAsk, condAll} {
-		if !conditional || d.Effect != Block {
+		if !conditional || d.Effect == Allow {
 			break
 		}
 		m, _ = v.filter(append(buf[:0], hosts...), f, TCP, mode)
-		d = v.verdict(m, false)
+		if next := v.verdict(m, false); next.Effect > d.Effect || d.Effect == Block {
+			d = next
+		}
 	}
 	d.HTTP = conditional && d.Effect != Block
 	return d
 }
 
 func (v *View) facts(host string, port uint16) facts {
-	return facts{principal: v.p, now: v.now, host: host, port: port}
+	return facts{principal: &v.p, now: v.now, host: host, port: port}
 }
 
 // hostRules finds the rules of a host, or the decision when there is
@@ -295,25 +297,26 @@ func (v *View) resolvesTo(hosts []hit, f *facts, proto Proto) []netip.Prefix {
 	if proto == UDP {
 		modes = []condMode{condOpaque}
 	}
+	var out []netip.Prefix
+	best := Block
 	for _, mode := range modes {
 		m, _ := v.filter(slices.Clone(hosts), f, proto, mode)
 		live, _ := v.s.live(m)
 		m = m[:live]
 		o := v.s.decide(m, false)
-		if o.effect == Block || o.winner < 0 {
+		if o.effect <= best || o.winner < 0 {
 			continue
 		}
-		var out []netip.Prefix
+		best, out = o.effect, nil
 		for _, h := range m {
 			r := v.s.rule(h)
 			if r.level == o.layer && r.effect == o.effect && v.s.givesWay(m, r) < 0 {
 				out = append(out, r.resolvesTo...)
 			}
 		}
-		slices.SortFunc(out, netip.Prefix.Compare)
-		return slices.Compact(out)
 	}
-	return nil
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
 }
 
 // NameDecision says what a DNS question for a name gets.
@@ -466,7 +469,7 @@ func (v *View) Inference(dialect, model string) Decision {
 		return v.s.refuse(CodeDialect, reasonDialect)
 	}
 	var buf [32]hit
-	f := facts{principal: v.p, now: v.now, dialect: dialect, model: model}
+	f := facts{principal: &v.p, now: v.now, dialect: dialect, model: model}
 	m := v.judge(v.s.models.match(buf[:0], v, model), &f)
 	return v.verdict(m, v.builtin(dialect, model))
 }

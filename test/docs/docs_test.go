@@ -14,6 +14,9 @@
 //	sh                   one script for bash -e
 //	yaml                 with apiversion ringfence.dev: must parse and compile;
 //	                     a line "# error: TEXT" says that it must fail so
+//	yaml whole           the same, also with what does not come into force yet
+//	decisions            what the documents of the yaml block before decide, one
+//	                     question and answer on a line; see decisions_test.go
 //	yaml file=NAME       the same, and written to NAME in the working directory
 //	yaml policy=NAME     the same, and put into the daemon's policy directory
 //	yaml config          must be read as the daemon's configuration
@@ -137,6 +140,8 @@ type page struct {
 	t   *testing.T
 	n   *node.Node
 	dir string // where its commands run
+
+	snap *policy.Snapshot // of the last block of documents
 }
 
 // start starts the daemon with the first block that needs it.
@@ -189,6 +194,8 @@ func (p *page) check(b *block) {
 		if out, code := p.bash("set -e\n" + b.text()); code != 0 {
 			p.t.Errorf("%s: exit %d:\n%s", b.at(), code, out)
 		}
+	case "decisions":
+		p.decisions(b)
 	case "text":
 	default:
 		p.t.Errorf("%s: unknown kind of block %q", b.at(), b.lang)
@@ -223,10 +230,16 @@ func (p *page) yaml(b *block) {
 		p.t.Errorf("%s: a yaml block is a document or marked as config", b.at())
 		return
 	}
-	docs, problems := policy.Parse(b.at(), []byte(b.text()))
-	if len(problems) == 0 {
-		_, problems = policy.Compile(1, docs)
+	parse := policy.Parse
+	if _, ok := b.info["whole"]; ok { // shows what does not come into force yet
+		parse = policy.ParseWhole
 	}
+	docs, problems := parse(b.at(), []byte(b.text()))
+	var snap *policy.Snapshot
+	if len(problems) == 0 {
+		snap, problems = policy.Compile(1, docs)
+	}
+	p.snap = snap
 	p.problems(b, problems)
 	if name, ok := b.info["file"]; ok {
 		p.start()
