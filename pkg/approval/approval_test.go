@@ -22,8 +22,11 @@ func TestTheZeroValueDenies(t *testing.T) {
 	if r.covers(&Call{}) {
 		t.Error("it covers a call")
 	}
-	if (&Demand{}).Valid() == nil || (&Demand{}).lets(&Person{UID: 1004}, 1000) {
+	if (&Demand{}).Valid() == nil || (&Demand{}).lets(&people[5], 1000) {
 		t.Error("a demand of nothing is met")
+	}
+	if d := (&Demand{Rule: "a/b", Quorum: 1}); d.lets(&Person{}, 1000) || !d.lets(&people[0], 1000) {
+		t.Error("who is not known is root, or root is not")
 	}
 	if (Approver{}).is(&Person{}) {
 		t.Error("nobody is an approver")

@@ -257,8 +257,8 @@ func (o *oracle) vote(id string, p Person, yes bool, t Terms, now time.Time) err
 // What random sequences are made of.
 var (
 	people = []Person{
-		{UID: 0, Name: "root"}, {UID: 1000, Name: "launcher"}, {UID: 1001, Name: "alice", Groups: []string{"sre", "staff"}},
-		{UID: 1002, Name: "bob", Groups: []string{"sre"}}, {UID: 1003, Name: "carol", Role: true}, {UID: 1004, Name: "dave"},
+		{Known: true, UID: 0, Name: "root"}, {Known: true, UID: 1000, Name: "launcher"}, {Known: true, UID: 1001, Name: "alice", Groups: []string{"sre", "staff"}},
+		{Known: true, UID: 1002, Name: "bob", Groups: []string{"sre"}}, {Known: true, UID: 1003, Name: "carol", Role: true}, {Known: true, UID: 1004, Name: "dave"},
 	}
 	rules = []struct {
 		fingerprint string

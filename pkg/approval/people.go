@@ -10,8 +10,9 @@ import (
 )
 
 // Person is who votes, as the kernel and the user database know them. The zero
-// value would be root: make one only of a caller that is known.
+// value is nobody, and may nothing.
 type Person struct {
+	Known  bool // the kernel has said who it is: UID 0 is root
 	UID    uint32
 	Name   string   // "" when the uid has none
 	Groups []string // names, those that have one
@@ -67,7 +68,7 @@ func (a Approver) is(p *Person) bool {
 // sandbox with that launcher. Root is one person who may vote on everything but
 // what it launched itself where the rule wants somebody else.
 func (d *Demand) lets(p *Person, launcher uint32) bool {
-	if d.Separate && p.UID == launcher {
+	if !p.Known || d.Separate && p.UID == launcher {
 		return false
 	}
 	if p.UID == 0 {
