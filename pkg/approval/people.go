@@ -98,3 +98,36 @@ func (r *Request) votesFor(p *Person) (out []int) {
 	}
 	return out
 }
+
+// Names says whether a rule names the person as an approver: by user, uid or
+// group, not as root and not as the launcher.
+func (r *Request) Names(p *Person) bool {
+	if !p.Known {
+		return false
+	}
+	for i := range r.Demands {
+		for _, text := range r.Demands[i].Approvers {
+			if a, err := ParseApprover(text); err == nil && a.is(p) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Groups lists the groups that the request's rules name.
+func (r *Request) Groups() (out []string) {
+	for i := range r.Demands {
+		for _, text := range r.Demands[i].Approvers {
+			if a, err := ParseApprover(text); err == nil && a.group != "" && !slices.Contains(out, a.group) {
+				out = append(out, a.group)
+			}
+		}
+	}
+	return out
+}
+
+// HasApproved says whether that uid has.
+func (r *Request) HasApproved(uid uint32) bool {
+	return slices.ContainsFunc(r.Votes, func(v Vote) bool { return v.Approve && v.UID == uid })
+}

@@ -104,7 +104,7 @@ func (r Request) Vote(p Person, approve bool, t Terms, comment string, now time.
 		r.Votes = append(slices.Clip(r.Votes), v)
 		return r.next(Denied, "denied by "+who(&v), now), nil
 	}
-	if slices.ContainsFunc(r.Votes, func(o Vote) bool { return o.UID == p.UID }) {
+	if r.HasApproved(p.UID) {
 		return r, ErrTwice
 	}
 	if err := r.validTerms(&t); err != nil {
