@@ -43,6 +43,7 @@ type fakeNode struct {
 	keys     []string
 	events   [][]byte
 	boxes    []api.Sandbox
+	votes    []api.VoteRequest
 }
 
 func startNode(t *testing.T) *fakeNode {

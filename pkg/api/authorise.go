@@ -62,6 +62,11 @@ var routes = []route{
 	{"GET", "/v1/policy/diff", needRoot, 0, (*Server).policyDiff, false},
 	{"POST", "/v1/policy/rollback", needRoot, MaxBody, (*Server).rollbackPolicy, false},
 
+	{"GET", "/v1/approvals", needMember, 0, (*Server).listApprovals, false},
+	{"GET", "/v1/approvals/watch", needMember, 0, (*Server).watchApprovals, true},
+	{"GET", "/v1/approvals/{approval}", needMember, 0, (*Server).getApproval, false},
+	{"POST", "/v1/approvals/{approval}/vote", needMember, MaxBody, (*Server).vote, false},
+
 	{"GET", "/v1/providers", needRoot, 0, (*Server).listProviders, false},
 	{"POST", "/v1/providers", needRoot, MaxBody, (*Server).addProvider, false},
 	{"DELETE", "/v1/providers/{name}", needRoot, 0, (*Server).removeProvider, false},

@@ -256,6 +256,24 @@ func TestEveryRouteByEveryPeer(t *testing.T) {
 		{attempt{"policy apply, a long comment", "PUT", "/v1/policy", `{"documents":[{"file":"a.yaml","text":"x"}],"comment":"` + strings.Repeat("x", 1025) + `"}`, false}, 400, 403},
 		{attempt{"policy of own", "GET", "/v1/policy?sandbox=mine", "", false}, 200, 200},
 		{attempt{"policy of another's", "GET", "/v1/policy?sandbox=theirs", "", false}, 200, 403},
+		{attempt{"approvals", "GET", "/v1/approvals", "", false}, 200, 200},
+		{attempt{"approvals, all", "GET", "/v1/approvals?all=maybe", "", false}, 400, 400},
+		{attempt{"approvals watched", "GET", "/v1/approvals/watch", "", false}, 200, 200},
+		{attempt{"approval of own", "GET", "/v1/approvals/a-" + boxMember, "", false}, 200, 200},
+		{attempt{"approval of another's", "GET", "/v1/approvals/a-" + boxOther, "", false}, 200, 404},
+		{attempt{"approval of own in another scope", "GET", "/v1/approvals/a-" + boxScoped, "", false}, 200, 404},
+		{attempt{"approval of root's that names the member", "GET", "/v1/approvals/a-" + boxRoot, "", false}, 200, 200},
+		{attempt{"approval of nobody's", "GET", "/v1/approvals/nosuch", "", false}, 404, 404},
+		{attempt{"vote on own", "POST", "/v1/approvals/a-" + boxMember + "/vote", `{"approve":true}`, false}, 200, 200},
+		{attempt{"vote on another's", "POST", "/v1/approvals/a-" + boxOther + "/vote", `{"approve":true}`, false}, 200, 404},
+		{attempt{"deny another's", "POST", "/v1/approvals/a-" + boxOther + "/vote", `{}`, false}, 200, 404},
+		{attempt{"vote on own in another scope", "POST", "/v1/approvals/a-" + boxScoped + "/vote", `{"approve":true}`, false}, 200, 404},
+		{attempt{"vote as one who is named", "POST", "/v1/approvals/a-" + boxRoot + "/vote", `{"approve":true,"lasts":"for","for":"1h"}`, false}, 200, 200},
+		{attempt{"vote on nobody's", "POST", "/v1/approvals/nosuch/vote", `{"approve":true}`, false}, 404, 404},
+		{attempt{"vote for ever", "POST", "/v1/approvals/a-" + boxMember + "/vote", `{"approve":true,"lasts":"always"}`, false}, 400, 400},
+		{attempt{"vote for no time", "POST", "/v1/approvals/a-" + boxMember + "/vote", `{"approve":true,"lasts":"for"}`, false}, 400, 400},
+		{attempt{"vote with a role of one's own", "POST", "/v1/approvals/a-" + boxMember + "/vote", `{"approve":true,"Role":true}`, false}, 400, 400},
+		{attempt{"deny for a time", "POST", "/v1/approvals/a-" + boxMember + "/vote", `{"lasts":"once"}`, false}, 400, 400},
 		{attempt{"providers", "GET", "/v1/providers", "", false}, 200, 403},
 		{attempt{"provider add", "POST", "/v1/providers", `{"name":"p","key":"sk-1"}`, false}, 200, 403},
 		{attempt{"provider remove", "DELETE", "/v1/providers/p", "", false}, 200, 403},
@@ -292,6 +310,11 @@ func TestEveryRouteByEveryPeer(t *testing.T) {
 	check("uid 0 in a sandbox's cgroup", asPeer(t, socket, 0, 0, nil, int(inner.Fd()), list), all(CodeInSandbox))
 	check("member in a sandbox's cgroup", asPeer(t, socket, memberUID, memberGID, nil, int(inner.Fd()), list), all(CodeInSandbox))
 
+	for _, v := range b.votes {
+		if v.role != (v.uid == 0) {
+			t.Errorf("uid %d voted with the role %v", v.uid, v.role)
+		}
+	}
 	for _, k := range b.keys {
 		if k != "sk-1" {
 			t.Errorf("key %q", k)

@@ -75,6 +75,8 @@ type Backend interface {
 	Enforced(ctx context.Context, revision uint64, timeout time.Duration) (Enforcement, error)
 	PolicyHistory
 
+	ApprovalBackend
+
 	Doctor(ctx context.Context) (DoctorReport, error)
 	VerifyAudit(ctx context.Context) (AuditReport, error)
 }

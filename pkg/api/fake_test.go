@@ -42,6 +42,7 @@ type fake struct {
 	taken   []AllowRequest
 	removed []string // providers
 	keys    []string
+	votes   []fakeVote
 }
 
 func newFake() *fake {

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ringfence/ringfence/pkg/approval"
 	"github.com/ringfence/ringfence/pkg/audit"
 	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/documents"
@@ -51,6 +52,7 @@ type Daemon struct {
 	store     store.Store
 	library   *documents.Library
 	secrets   *Secrets
+	approvals *approval.Book
 	parsed    profileCache
 	sandboxes *sandbox.Manager
 	gateway   *keeper.Gateway
@@ -110,7 +112,7 @@ func New(cfg Config, version string, logger *slog.Logger) (*Daemon, error) {
 	}
 	d := &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(), operators: groupID(cfg.Group),
 		grants: map[string]*time.Timer{}, used: map[string]bool{}, policy: newPolicyFeed(), ender: newEnder(), taken: make(chan struct{}), settled: make(chan struct{})}
-	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.inherit, d.openGateway} {
+	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.openApprovals, d.inherit, d.openGateway} {
 		if err := step(); err != nil {
 			d.close()
 			return nil, err

@@ -45,6 +45,13 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 		case <-work.Done():
 		}
 	})
+	wg.Go(func() {
+		select {
+		case <-d.settled: // of which sandboxes live nothing is known before
+			d.approvals.Run(work, func(err error) { d.logger.Error("approvals", "error", err) })
+		case <-work.Done():
+		}
+	})
 	d.sayRefusals()
 	d.sayDestroy()
 	wg.Go(func() { d.repeats.run(work) })

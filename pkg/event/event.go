@@ -31,6 +31,7 @@ const (
 	KindWorkspace         // something found (and quarantined) in a workspace: Detection Finding 2004
 	KindKernelDenial      // a non-address denial of a cgroup hook (socket family, unix socket, backstop): 4001 Refuse
 	KindTamper            // a wall that no longer stands, something outside of the fence, hostile input on a private channel: Detection Finding 2004
+	KindApproval          // a request that people decide was made, decided, or used: Entity Management 3004
 )
 
 // Verdict is what was decided. The zero value is a denial.
@@ -124,7 +125,7 @@ type Event struct {
 	TokensCached uint64
 	Estimated    bool   // token figures were estimated, not reported
 	Credential   string // "injected", "passthrough", "trial"
-	RequestID    string // upstream's request id
+	RequestID    string // upstream's request id; KindApproval: the approval's
 
 	// Node, operator, policy.
 	Actor   string // who acted: "uid=1000(alice)", "system"

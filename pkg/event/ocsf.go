@@ -246,8 +246,11 @@ func appendUnmapped(j *jsonBuf, e *Event, k *kindSpec) {
 	j.str("object", e.Object)
 	j.str("detail", e.Detail)
 	j.num("lost", e.Lost)
-	if e.Kind == KindHTTP {
+	switch e.Kind {
+	case KindHTTP:
 		j.str("decision", e.RequestID)
+	case KindApproval:
+		j.str("approval", e.RequestID)
 	}
 	if e.Kind == KindInference {
 		appendInferenceUnmapped(j, e)

@@ -58,6 +58,20 @@ func policyBody(j *jsonBuf, e *Event, n *Node) {
 	j.str("comment", e.Detail)
 }
 
+var approvalVerbs = verbs{"ask": {1, "Create"}, "vote": {3, "Update"}, "approve": {10, "Activate"}, "consume": {11, "Deactivate"}}
+
+func approvalActivity(e *Event) activity { return approvalVerbs.find(e.Activity, other(e.Activity)) }
+
+func approvalBody(j *jsonBuf, e *Event, n *Node) {
+	appendActor(j, e)
+	j.open("entity")
+	j.strAlways("name", firstOf(e.Object, "approval"))
+	j.str("uid", e.RequestID)
+	j.enum("type_id", otherActivity, "type", "Approval")
+	j.close()
+	j.str("comment", e.Detail)
+}
+
 func findingBody(j *jsonBuf, e *Event, n *Node) {
 	appendActor(j, e)
 	name := "ringfence-" + e.Kind.String()

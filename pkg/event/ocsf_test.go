@@ -227,8 +227,11 @@ func carried(k event.Kind) []string {
 		f = append(f, "Provider", "Model", "ModelServed", "Operation", "Stream", "TokensIn", "TokensOut", "TokensCached", "Estimated",
 			"Credential", "RequestID", "URL", "BytesIn", "BytesOut", "DstName")
 	}
-	if k == event.KindHTTP {
-		f = append(f, "URL")
+	switch k {
+	case event.KindHTTP:
+		f = append(f, "URL", "RequestID")
+	case event.KindApproval:
+		f = append(f, "RequestID")
 	}
 	return f
 }
@@ -269,7 +272,7 @@ func FuzzOCSF(f *testing.F) {
 	f.Add(uint16(5), "a\xff", "::1", "%", "\x00\"", uint32(0))
 	f.Fuzz(func(t *testing.T, kind uint16, host, addr, url, text string, n uint32) {
 		e := event.Event{
-			Kind: event.Kind(kind%18) + 1, Time: time.Unix(int64(n), 0), DstName: host, DstAddr: addr, SrcAddr: addr, URL: url, Reason: text, Sandbox: text,
+			Kind: event.Kind(kind%19) + 1, Time: time.Unix(int64(n), 0), DstName: host, DstAddr: addr, SrcAddr: addr, URL: url, Reason: text, Sandbox: text,
 			Scope: text, Activity: text, Method: host, PID: n, Parents: text, Rule: text, Model: host, Path: url, PeerAddr: addr, RCode: host,
 		}
 		line, err := e.AppendOCSF(nil, node)

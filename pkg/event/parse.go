@@ -219,7 +219,7 @@ type parsedOwn struct {
 	Provider, Model, Credential, Parents                           string
 	Revision, Lost                                                 uint64
 	Failed                                                         bool
-	Decision                                                       string
+	Decision, Approval                                             string
 	ModelServed                                                    string `json:"model_served"`
 	Stream                                                         bool
 	TokensCached                                                   uint64 `json:"tokens_cached"`
@@ -255,7 +255,7 @@ func ParseOCSF(line []byte) (Event, error) {
 		DatagramsIn: p.Traffic.PacketsIn, DatagramsOut: p.Traffic.PacketsOut,
 		Provider: own.Provider, Model: own.Model, ModelServed: own.ModelServed, Stream: own.Stream, TokensCached: own.TokensCached,
 		Estimated: own.Estimated, Credential: own.Credential, TokensIn: p.Message.In, TokensOut: p.Message.Out,
-		Operation: p.API.Operation, RequestID: firstOf(p.API.Request.UID, own.Decision), Version: p.App.Version,
+		Operation: p.API.Operation, RequestID: firstOf(p.API.Request.UID, own.Decision, own.Approval), Version: p.App.Version,
 	}
 	if p.Connection.DirectionID == 4 {
 		e.Direction = "local"

@@ -13,5 +13,6 @@ package store
 // Store is everything a node keeps. It is safe for concurrent use.
 type Store interface {
 	Revisions
+	Approvals
 	Close() error
 }

@@ -24,7 +24,7 @@ type migration struct {
 
 // migrations in their order; each stands with what it is for.
 func migrations() []migration {
-	return []migration{revisionSchema()}
+	return []migration{revisionSchema(), approvalSchema()}
 }
 
 const backupSuffix = ".bak"

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Approval is one request that people decide. Target and Arguments were chosen
+// by a sandbox: escape them before a terminal sees them.
+type Approval struct {
+	ID          string           `json:"id"`
+	Sandbox     string           `json:"sandbox"`
+	Scope       string           `json:"scope"`
+	Launcher    uint32           `json:"launcher"` // uid of who launched the sandbox
+	Kind        string           `json:"kind"`     // "egress", "tool", "model"
+	Target      string           `json:"target"`
+	Arguments   string           `json:"arguments,omitempty"` // redacted
+	Binding     string           `json:"binding"`             // hash of what will run
+	Fingerprint string           `json:"fingerprint"`         // of the rules that ask
+	State       string           `json:"state"`
+	Why         string           `json:"why,omitempty"`
+	Count       uint64           `json:"count"`
+	Created     time.Time        `json:"created"`
+	Expires     time.Time        `json:"expires"`
+	Decided     *time.Time       `json:"decided,omitempty"`
+	Ended       *time.Time       `json:"ended,omitempty"`
+	Demands     []ApprovalDemand `json:"demands"` // all of them have to be met
+	Votes       []ApprovalVote   `json:"votes,omitempty"`
+	Grant       *ApprovalGrant   `json:"grant,omitempty"`
+	MayVote     bool             `json:"mayVote"` // the caller's vote would count
+
+	// Named is set by the Backend: a rule names the caller as an approver.
+	Named bool `json:"-"`
+}
+
+// ApprovalDemand is what one rule demands.
+type ApprovalDemand struct {
+	Rule      string   `json:"rule"`
+	Approvers []string `json:"approvers,omitempty"` // none: root, the launcher, approvers of the scope
+	Quorum    int      `json:"quorum"`
+	Separate  bool     `json:"separate,omitempty"`
+	Lacks     int      `json:"lacks"` // how many people more
+}
+
+// ApprovalVote is one person's word.
+type ApprovalVote struct {
+	UID     uint32    `json:"uid"`
+	Name    string    `json:"name,omitempty"`
+	Approve bool      `json:"approve"`
+	Comment string    `json:"comment,omitempty"`
+	At      time.Time `json:"at"`
+}
+
+// ApprovalGrant is what an approved request gives.
+type ApprovalGrant struct {
+	Covers string     `json:"covers"` // "call", "pattern", "target"
+	Lasts  string     `json:"lasts"`  // ApproveOnce ...
+	Until  *time.Time `json:"until,omitempty"`
+}
+
+// How long an approval lasts.
+const (
+	ApproveOnce    = "once"    // one use of what was asked for; the default
+	ApproveFor     = "for"     // For long
+	ApproveSandbox = "sandbox" // until the sandbox ends
+)
+
+// VoteRequest is the body of POST /v1/approvals/{approval}/vote. Without
+// Approve it is a denial.
+type VoteRequest struct {
+	Approve bool     `json:"approve"`
+	Lasts   string   `json:"lasts,omitempty"` // ApproveOnce ...; with Approve only
+	For     Duration `json:"for,omitempty"`
+	Comment string   `json:"comment,omitempty"`
+
+	// Role is set by the server: the caller has the role of approver in the
+	// request's scope.
+	Role bool `json:"-"`
+}
+
+// maxApprovals is how many requests are listed at most, the newest.
+const maxApprovals = 1000
+
+// ApprovalBackend keeps the requests that people decide. What a caller may see
+// and do is the server's to say, after [Approval.Named]; whose vote a rule
+// counts is the Backend's.
+type ApprovalBackend interface {
+	// Approvals lists the newest requests, newest first: those that are open, or
+	// all that are kept.
+	Approvals(ctx context.Context, c *Caller, all bool, limit int) ([]Approval, error)
+	Approval(ctx context.Context, c *Caller, id string) (Approval, error)
+	// WatchApprovals yields those that are open, then each that changes, until
+	// ctx ends. A yielded error ends the sequence.
+	WatchApprovals(ctx context.Context, c *Caller) iter.Seq2[Approval, error]
+	Vote(ctx context.Context, c *Caller, id string, r *VoteRequest) (Approval, error)
+}
+
+// mayApprove is the one place that says who has to do with a request. sees: it
+// is in the caller's inbox, and its vote is looked at. role: the caller is an
+// approver of the request's scope, whatever its rules name. Everybody else is
+// told that there is no such request.
+func mayApprove(c *Caller, a *Approval) (sees, role bool) {
+	role = c.Role == RoleRoot
+	return role || a.Named || mayTouch(c, a.Launcher, a.Scope), role
+}
+
+func (s *Server) listApprovals(w http.ResponseWriter, r *call) error {
+	all, err := flag(r, "all")
+	if err != nil {
+		return err
+	}
+	list, err := s.o.Backend.Approvals(r.Context(), r.caller, all, maxApprovals)
+	if err != nil {
+		return err
+	}
+	out := make([]Approval, 0, len(list))
+	for i := range list {
+		if sees, _ := mayApprove(r.caller, &list[i]); sees {
+			out = append(out, list[i])
+		}
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// approval finds a request that the caller has to do with.
+func (s *Server) approval(r *call) (a Approval, role bool, err error) {
+	id := r.PathValue("approval")
+	a, err = s.o.Backend.Approval(r.Context(), r.caller, id)
+	sees, role := false, false
+	if err == nil {
+		sees, role = mayApprove(r.caller, &a)
+	}
+	if err == nil && !sees || CodeOf(err) == CodeNotFound {
+		return Approval{}, false, Errorf(CodeNotFound, "no approval %q", id).WithRemedy("`ringfence approvals list --all` lists them")
+	}
+	return a, role, err
+}
+
+func (s *Server) getApproval(w http.ResponseWriter, r *call) error {
+	a, _, err := s.approval(r)
+	return answer(w, a, err)
+}
+
+func (s *Server) vote(w http.ResponseWriter, r *call) error {
+	a, role, err := s.approval(r)
+	if err != nil {
+		return err
+	}
+	var req VoteRequest
+	if err := readJSON(r, &req); err != nil {
+		return err
+	}
+	if err := checkVote(&req); err != nil {
+		return err
+	}
+	req.Role = role
+	res, err := s.o.Backend.Vote(r.Context(), r.caller, a.ID, &req)
+	return answer(w, res, err)
+}
+
+// checkVote checks the form of a vote; what the rules let it give is the
+// Backend's word.
+func checkVote(r *VoteRequest) error {
+	switch {
+	case !r.Approve && (r.Lasts != "" || r.For != 0):
+		return Errorf(CodeBadRequest, "a denial lasts for no time of its own")
+	case r.Lasts != "" && r.Lasts != ApproveOnce && r.Lasts != ApproveFor && r.Lasts != ApproveSandbox:
+		return Errorf(CodeBadRequest, "an approval is %q, %q or %q, not %q", ApproveOnce, ApproveFor, ApproveSandbox, r.Lasts)
+	case (r.Lasts == ApproveFor) != (r.For > 0) || r.For < 0:
+		return Errorf(CodeBadRequest, "an approval %q has a duration above zero, and no other has one", ApproveFor)
+	}
+	return checkComment(r.Comment)
+}
+
+// watchApprovals streams requests as JSON lines: those that the caller has to do
+// with.
+func (s *Server) watchApprovals(w http.ResponseWriter, r *call) error {
+	ctx := r.Context()
+	st := begin(w, r, "application/x-ndjson")
+	for a, err := range s.o.Backend.WatchApprovals(ctx, r.caller) {
+		if err != nil {
+			return st.end(err)
+		}
+		if sees, _ := mayApprove(r.caller, &a); !sees {
+			continue
+		}
+		line, err := json.Marshal(a)
+		if err != nil {
+			return st.end(err)
+		}
+		if err := st.write(append(line, '\n'), true); err != nil {
+			return errAnswered
+		}
+	}
+	return nil
+}
+
+// Approvals lists the newest requests for approval: those that are open, or all
+// that are kept.
+func (c *Client) Approvals(ctx context.Context, all bool) ([]Approval, error) {
+	return call1[[]Approval](ctx, c, "GET", "/v1/approvals?all="+strconv.FormatBool(all), nil)
+}
+
+// Approval returns one request for approval.
+func (c *Client) Approval(ctx context.Context, id string) (Approval, error) {
+	return call1[Approval](ctx, c, "GET", "/v1/approvals/"+url.PathEscape(id), nil)
+}
+
+// Vote approves or denies.
+func (c *Client) Vote(ctx context.Context, id string, r VoteRequest) (Approval, error) {
+	return call1[Approval](ctx, c, "POST", "/v1/approvals/"+url.PathEscape(id)+"/vote", r)
+}
+
+// WatchApprovals calls yield with each request that is open, then with each that
+// changes, until ctx ends or yield returns an error, which it passes on.
+func (c *Client) WatchApprovals(ctx context.Context, yield func(Approval) error) error {
+	resp, err := c.request(ctx, "GET", "/v1/approvals/watch", nil)
+	if err != nil {
+		return err
+	}
+	body := &streamBody{ReadCloser: resp.Body, resp: resp}
+	defer body.Close() //nolint:errcheck // only read
+	dec := json.NewDecoder(body)
+	for {
+		var a Approval
+		if err := dec.Decode(&a); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := yield(a); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"strings"
+	"testing"
+)
+
+type fakeVote struct {
+	uid  uint32
+	id   string
+	role bool
+}
+
+// approvals are one of each sandbox; that of root's names memberUID.
+func (f *fake) approvals(c *Caller) (out []Approval) {
+	for _, b := range f.boxes {
+		out = append(out, Approval{ID: "a-" + b.ID, Sandbox: b.ID, Scope: b.Scope + "/sandbox:" + b.ID, Launcher: b.Owner, State: "pending", Named: b.ID == boxRoot && c.UID == memberUID})
+	}
+	return out
+}
+
+func (f *fake) Approvals(_ context.Context, c *Caller, _ bool, _ int) ([]Approval, error) {
+	return f.approvals(c), nil
+}
+
+func (f *fake) Approval(_ context.Context, c *Caller, id string) (Approval, error) {
+	for _, a := range f.approvals(c) {
+		if a.ID == id {
+			return a, nil
+		}
+	}
+	return Approval{}, Errorf(CodeNotFound, "words that only the backend has")
+}
+
+func (f *fake) WatchApprovals(_ context.Context, c *Caller) iter.Seq2[Approval, error] {
+	return func(yield func(Approval, error) bool) {
+		for _, a := range f.approvals(c) {
+			if !yield(a, nil) {
+				return
+			}
+		}
+		if f.eventsErr != nil {
+			yield(Approval{}, f.eventsErr)
+		}
+	}
+}
+
+func (f *fake) Vote(_ context.Context, c *Caller, id string, r *VoteRequest) (Approval, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.votes = append(f.votes, fakeVote{c.UID, id, r.Role})
+	return Approval{ID: id, State: "approved"}, nil
+}
+
+// TestInboxShowsOnesOwn: what others ask for is neither listed nor streamed, and
+// asked for by its id it is as if it were not there, to the byte.
+func TestInboxShowsOnesOwn(t *testing.T) {
+	needRootTest(t)
+	socket := serve(t, newFake(), Options{})
+	out := asPeer(t, socket, memberUID, memberGID, nil, -1, []attempt{
+		{"list", "GET", "/v1/approvals", "", false}, {"watch", "GET", "/v1/approvals/watch", "", false},
+		{"another's", "GET", "/v1/approvals/a-" + boxOther, "", false}, {"nobody's", "GET", "/v1/approvals/a-" + strings.Repeat("0", 8), "", false},
+	})
+	for _, o := range out[:2] {
+		for id, sees := range map[string]bool{boxMember: true, boxRoot: true, boxOther: false, boxScoped: false} {
+			if strings.Contains(o.Body, "a-"+id) != sees {
+				t.Errorf("%s in %s: %v", id, o.Body, !sees)
+			}
+		}
+	}
+	if one, none := strings.ReplaceAll(out[2].Body, boxOther, "X"), strings.ReplaceAll(out[3].Body, strings.Repeat("0", 8), "X"); one != none {
+		t.Errorf("another's reads %s, nobody's %s", one, none)
+	}
+}
+
+func TestClientReadsTheInbox(t *testing.T) {
+	needRootTest(t)
+	f := newFake()
+	c := NewClient(serve(t, f, Options{}))
+	ctx := context.Background()
+	list, err := c.Approvals(ctx, true)
+	if err != nil || len(list) != len(f.boxes) {
+		t.Errorf("%d %v", len(list), err)
+	}
+	if a, err := c.Approval(ctx, "a-"+boxOther); err != nil || a.Sandbox != boxOther {
+		t.Errorf("%+v %v", a, err)
+	}
+	if a, err := c.Vote(ctx, "a-"+boxOther, VoteRequest{Approve: true}); err != nil || a.State != "approved" {
+		t.Errorf("%+v %v", a, err)
+	}
+	n := 0
+	count := func(Approval) error { n++; return nil }
+	if err := c.WatchApprovals(ctx, count); err != nil || n != len(f.boxes) {
+		t.Errorf("%d %v", n, err)
+	}
+	f.eventsErr = Errorf(CodeUnavailable, "too slow")
+	if err := c.WatchApprovals(ctx, count); CodeOf(err) != CodeUnavailable {
+		t.Error(err)
+	}
+	stop := errors.New("enough")
+	if err := c.WatchApprovals(ctx, func(Approval) error { return stop }); !errors.Is(err, stop) {
+		t.Error(err)
+	}
+}

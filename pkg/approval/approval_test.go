@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package approval
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestTheZeroValueDenies(t *testing.T) {
+	var r Request
+	if r.State != Denied || r.At(start).State != Denied {
+		t.Errorf("a request without a state is %s", r.State)
+	}
+	if _, err := r.Vote(people[0], true, Terms{}, "", start); !errors.Is(err, ErrDecided) {
+		t.Errorf("it can be approved: %v", err)
+	}
+	if r.covers(&Call{}) {
+		t.Error("it covers a call")
+	}
+	if (&Demand{}).Valid() == nil || (&Demand{}).lets(&people[5], 1000) {
+		t.Error("a demand of nothing is met")
+	}
+	if d := (&Demand{Rule: "a/b", Quorum: 1}); d.lets(&Person{}, 1000) || !d.lets(&people[0], 1000) {
+		t.Error("who is not known is root, or root is not")
+	}
+	if (Approver{}).is(&Person{}) {
+		t.Error("nobody is an approver")
+	}
+	c := someCall(0)
+	if a, _, _ := Ask(nil, &c, "r1", Limits{}, start); a.Outcome != Refused {
+		t.Errorf("without limits asking comes to %d", a.Outcome)
+	}
+	if a, _, _ := Ask(nil, &c, "r1", DefaultLimits, start); a.Outcome != Waiting {
+		t.Errorf("control: asking comes to %d", a.Outcome)
+	}
+}
+
+func TestCallsThatCannotBeAskedFor(t *testing.T) {
+	for name, spoil := range map[string]func(*Call){
+		"no demand":                 func(c *Call) { c.Demands = nil },
+		"no quorum":                 func(c *Call) { c.Demands = []Demand{{Rule: "a/b"}} },
+		"a demand without a rule":   func(c *Call) { c.Demands = []Demand{{Quorum: 1}} },
+		"a negative time":           func(c *Call) { c.Demands = []Demand{{Rule: "a/b", Quorum: 1, ExpiresAfter: -1}} },
+		"an approver that is none":  func(c *Call) { c.Demands = []Demand{{Rule: "a/b", Quorum: 1, Approvers: []string{"sre"}}} },
+		"no sandbox":                func(c *Call) { c.Sandbox = "" },
+		"another sandbox's scope":   func(c *Call) { c.Scope = "org:a/team:b/agent:c/sandbox:ffffffff" },
+		"no kind":                   func(c *Call) { c.Kind = "" },
+		"no target":                 func(c *Call) { c.Target = "" },
+		"a target without end":      func(c *Call) { c.Target = strings.Repeat("x", MaxTarget+1) },
+		"no fingerprint":            func(c *Call) { c.Fingerprint = "" },
+		"a fingerprint that is not": func(c *Call) { c.Fingerprint = strings.Repeat("G", 64) },
+		"arguments without a hash":  func(c *Call) { c.Arguments = "amount=1" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := someCall(0)
+			if err := c.Valid(); err != nil {
+				t.Fatal("control:", err)
+			}
+			spoil(&c)
+			a, changed, err := Ask(nil, &c, "r1", DefaultLimits, start)
+			if !errors.Is(err, ErrCall) || a.Outcome != Refused || len(changed) != 0 {
+				t.Errorf("asking comes to %+v, %v", a, err)
+			}
+		})
+	}
+}
+
+func TestBindingIsOfEverythingThatRuns(t *testing.T) {
+	c := someCall(0)
+	seen := map[string]string{c.Binding(): "the call itself"}
+	for name, change := range map[string]func(*Call){
+		"scope":      func(c *Call) { c.Scope += "x" },
+		"kind":       func(c *Call) { c.Kind = Model },
+		"target":     func(c *Call) { c.Target += "x" },
+		"definition": func(c *Call) { c.Definition = c.Arguments },
+		"arguments":  func(c *Call) { c.Arguments = "" },
+		"moved":      func(c *Call) { c.Definition, c.Arguments = c.Arguments, "" },
+		"joined":     func(c *Call) { c.Target, c.Definition = c.Target[:3], c.Target[3:] },
+	} {
+		d := c
+		change(&d)
+		if other := seen[d.Binding()]; other != "" {
+			t.Errorf("%s: the same binding as %s", name, other)
+		}
+		seen[d.Binding()] = name
+	}
+	d := c
+	d.Shown, d.Launcher, d.Fingerprint, d.Demands, d.Values = "x", 7, "x", nil, nil
+	if d.Binding() != c.Binding() {
+		t.Error("the binding is of what does not run")
+	}
+}
+
+func TestParseApprover(t *testing.T) {
+	p := Person{UID: 1001, Name: "alice", Groups: []string{"sre"}}
+	for text, is := range map[string]bool{"user:alice": true, "uid:1001": true, "group:sre": true, "user:sre": false, "group:alice": false, "uid:1002": false} {
+		a, err := ParseApprover(text)
+		if err != nil || a.is(&p) != is {
+			t.Errorf("%s: %v %v", text, a.is(&p), err)
+		}
+	}
+	for _, text := range []string{"", "alice", "user:", ":alice", "uid:-1", "uid:+1", "uid:01", "uid:4294967295", "uid:4294967296", "uid:x", "User:alice", "group:a b", "user:a\x1b", "user:a:b", "user:" + strings.Repeat("x", 257)} {
+		if a, err := ParseApprover(text); err == nil || a != (Approver{}) {
+			t.Errorf("%q was taken", text)
+		}
+	}
+	nameless := Person{UID: 1005}
+	if a, err := ParseApprover("user:x"); err != nil || a.is(&nameless) {
+		t.Error("a person without a name is somebody")
+	}
+}
+
+func TestRequestsAreKeptAsTheyAre(t *testing.T) {
+	c := someCall(16)
+	c.Shown = "pay \x1b[31m \u202e to: b"
+	_, changed, err := Ask(nil, &c, "r1", DefaultLimits, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := changed[0]
+	for i, p := range []Person{people[2], people[3]} {
+		if r, err = r.Vote(p, true, Terms{Lasts: LastsFor, For: time.Minute * time.Duration(i+3)}, "fine", start.Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.State != Approved || r.Grant.For != 3*time.Minute {
+		t.Fatalf("%+v", r)
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Request
+	if err := json.Unmarshal(b, &back); err != nil || !reflect.DeepEqual(r, back) {
+		t.Errorf("%v\n%+v\n%+v", err, r, back)
+	}
+	if json.Unmarshal([]byte(`{"state":"fine"}`), &back) == nil {
+		t.Error("a state that is none was read")
+	}
+}
+
+// TestAnEarlierValueStays: a vote on an old copy must not show in the new one.
+func TestAnEarlierValueStays(t *testing.T) {
+	c := someCall(48)
+	_, changed, _ := Ask(nil, &c, "r1", DefaultLimits, start)
+	one, err := changed[0].Vote(people[0], true, Terms{}, "", start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := one.Vote(people[1], true, Terms{}, "", start)
+	b, _ := one.Vote(people[4], true, Terms{}, "", start)
+	if len(one.Votes) != 1 || a.Votes[1].UID != 1000 || b.Votes[1].UID != 1003 || len(changed[0].Votes) != 0 {
+		t.Error("values share their votes")
+	}
+}
+
+func TestClip(t *testing.T) {
+	for in, want := range map[string]string{"abc": "abc", "abcdef": "abcd", "abcé": "abc", "€€": "€", "\x80\x80\x80\x80\x80": ""} {
+		if got := clip(in, 4); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+}

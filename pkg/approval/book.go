@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package approval
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/store"
+)
+
+// Change is one durable step of a request.
+type Change struct {
+	Verb    Verb
+	Request Request
+	By      *Person // who voted; nil: a sandbox or time
+}
+
+// Verb says what a change was.
+type Verb string
+
+// The verbs.
+const (
+	VerbAsk       Verb = "ask"
+	VerbVote      Verb = "vote" // an approval that is not enough alone
+	VerbApprove   Verb = "approve"
+	VerbDeny      Verb = "deny"
+	VerbExpire    Verb = "expire"
+	VerbCancel    Verb = "cancel"
+	VerbSupersede Verb = "supersede"
+	VerbConsume   Verb = "consume"
+)
+
+var verbOf = map[State]Verb{Pending: VerbAsk, Approved: VerbApprove, Denied: VerbDeny, Expired: VerbExpire, Cancelled: VerbCancel, Superseded: VerbSupersede, Consumed: VerbConsume}
+
+// ErrNotFound: there is no request of that id.
+var ErrNotFound = errors.New("no such approval")
+
+const (
+	// Keep is how long requests that have ended are kept: the event log tells of
+	// them for longer.
+	Keep = 7 * 24 * time.Hour
+
+	// countEvery is how often the count of a request is written at most: a
+	// sandbox that asks without end must not keep the disk busy.
+	countEvery = time.Second
+)
+
+// Options of a Book.
+type Options struct {
+	Store  store.Approvals
+	Limits Limits
+	Now    func() time.Time
+	NewID  func() string // nil: random
+	// Lives says whether a sandbox lives. What others have open is ended by Sweep.
+	Lives func(sandbox string) bool
+	// Record is told every change after it is durable, one at a time. The use of
+	// an approval for one time does not take effect when it fails: nothing that
+	// the log does not know of goes out.
+	Record func(Change) error
+}
+
+// Book keeps requests, durably, and lets callers wait for what becomes of them.
+// It is safe for concurrent use; there is one for a store.
+type Book struct {
+	o Options
+
+	mu       sync.Mutex       // one change at a time; guards what follows
+	open     map[string]*live // every request that is open
+	held     map[string]int   // calls of a sandbox that are held
+	watchers map[chan Request]struct{}
+	pruned   time.Time
+	earlier  chan struct{} // tells Run that a deadline came before those that it knew
+}
+
+// live is what a Book knows of an open request beside the store.
+type live struct {
+	deadline time.Time     // when time will change it; zero: never
+	written  time.Time     // when the store got it
+	more     uint64        // how often it was asked for since
+	changed  chan struct{} // closed at the next change; nil: nobody waits
+}
+
+// NewBook opens the book on a store. Nothing in it changes before [Book.Sweep].
+func NewBook(ctx context.Context, o Options) (*Book, error) {
+	if o.NewID == nil {
+		o.NewID = newID
+	}
+	b := &Book{o: o, open: map[string]*live{}, held: map[string]int{}, watchers: map[chan Request]struct{}{}, earlier: make(chan struct{}, 1)}
+	open, err := b.load(ctx, store.ApprovalQuery{EndedSince: math.MaxInt64})
+	if err != nil {
+		return nil, err
+	}
+	for i := range open {
+		b.note(&open[i].Request)
+	}
+	return b, nil
+}
+
+// entry is a request and the version of it in the store.
+type entry struct {
+	Request
+	version uint64
+}
+
+func (b *Book) load(ctx context.Context, q store.ApprovalQuery) ([]entry, error) {
+	list, err := b.o.Store.Approvals(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]entry, len(list))
+	for i := range list {
+		if out[i], err = b.decode(&list[i]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (b *Book) decode(a *store.Approval) (entry, error) {
+	e := entry{version: a.Version}
+	if err := json.Unmarshal(a.Body, &e.Request); err != nil {
+		return e, fmt.Errorf("approval %s: %w", a.ID, err)
+	}
+	if e.ID != a.ID || e.Sandbox != a.Sandbox || e.Binding != a.Binding || e.State.String() != a.State {
+		return e, fmt.Errorf("approval %s: the store's columns and its body are not of the same request", a.ID)
+	}
+	if l := b.open[e.ID]; l != nil {
+		e.Count += l.more
+	}
+	return e, nil
+}
+
+func encode(r *Request, version uint64) (store.Approval, error) {
+	body, err := json.Marshal(r)
+	a := store.Approval{ID: r.ID, Sandbox: r.Sandbox, Binding: r.Binding, State: r.State.String(), Version: version, Created: r.Created.UnixNano(), Body: body}
+	if !r.State.Open() {
+		a.Ended = r.Decided.UnixNano()
+		if !r.Ended.IsZero() {
+			a.Ended = r.Ended.UnixNano()
+		}
+	}
+	return a, err
+}
+
+// put makes changes durable, all or none, and then tells of them. was are the
+// requests as they were loaded. The error is the store's: nothing has changed.
+// told is what Record said of it.
+func (b *Book) put(ctx context.Context, was []entry, changed []Request, by *Person) (told, err error) {
+	records := make([]store.Approval, 0, len(changed))
+	steps := make([]Change, 0, len(changed))
+	for _, r := range changed {
+		before, version := Denied, uint64(1)
+		if i := slices.IndexFunc(was, func(e entry) bool { return e.ID == r.ID }); i >= 0 {
+			before, version = was[i].State, was[i].version+1
+		}
+		rec, err := encode(&r, version)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, rec)
+		switch {
+		case r.State != before:
+			steps = append(steps, Change{verbOf[r.State], r, by})
+		case by != nil:
+			steps = append(steps, Change{VerbVote, r, by})
+		} // else it was asked for once more, which is no news
+	}
+	if len(records) == 0 {
+		return nil, nil
+	}
+	if err := b.o.Store.PutApprovals(ctx, records...); err != nil {
+		return nil, err
+	}
+	for i := range changed {
+		b.note(&changed[i])
+		b.tell(&changed[i])
+	}
+	for _, s := range steps {
+		told = errors.Join(told, b.o.Record(s))
+	}
+	return told, nil
+}
+
+// note keeps what there is to know of a request that is open, and wakes who
+// waits for it.
+func (b *Book) note(r *Request) {
+	if l := b.open[r.ID]; l != nil && l.changed != nil {
+		close(l.changed)
+	}
+	if !r.State.Open() {
+		delete(b.open, r.ID)
+		return
+	}
+	l := &live{written: b.now()}
+	l.deadline, _ = r.Deadline()
+	b.open[r.ID] = l
+	select {
+	case b.earlier <- struct{}{}:
+	default:
+	}
+}
+
+// tell shows a change to who watches all.
+func (b *Book) tell(r *Request) {
+	for w := range b.watchers {
+		select {
+		case w <- *r:
+		default: // too slow: it learns so, and begins again
+			delete(b.watchers, w)
+			close(w)
+		}
+	}
+}
+
+// newID is 64 random bits: no id tells how many requests there are. (Since Go
+// 1.24 crypto/rand.Read does not fail.)
+func newID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// now is without the monotonic clock, which no store keeps.
+func (b *Book) now() time.Time { return b.o.Now().UTC().Round(0) }
+
+// Ask asks for a call that was decided a moment ago; see the function [Ask]. An
+// error is a refusal.
+func (b *Book) Ask(ctx context.Context, c *Call) (Answer, error) {
+	a, _, err := b.ask(ctx, c)
+	return a, err
+}
+
+// ask also returns what is closed at the next change of the request that waits.
+func (b *Book) ask(ctx context.Context, c *Call) (Answer, <-chan struct{}, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.o.Lives(c.Sandbox) {
+		return Answer{Reason: "the sandbox has ended", Code: "approval-cancelled"}, nil, nil
+	}
+	now := b.now()
+	was, err := b.load(ctx, store.ApprovalQuery{Sandbox: c.Sandbox, EndedSince: now.Add(-DenialStands).UnixNano()})
+	if err != nil {
+		return Answer{}, nil, err
+	}
+	mine := make([]Request, len(was))
+	for i := range was {
+		mine[i] = was[i].Request
+	}
+	a, changed, err := Ask(mine, c, b.o.NewID(), b.o.Limits, now)
+	if err != nil {
+		return Answer{}, nil, err
+	}
+	if l := b.open[a.ID]; l != nil && a.Outcome == Waiting && len(changed) == 1 && now.Sub(l.written) < countEvery {
+		l.more++ // it is alike, and all that would be written is the count
+		return a, b.onChange(a.ID), nil
+	}
+	told, err := b.put(ctx, was, changed, nil)
+	if err == nil && a.Outcome == Released {
+		err = told
+	}
+	if err != nil {
+		return Answer{}, nil, err
+	}
+	if a.Outcome != Waiting {
+		return a, nil, nil
+	}
+	return a, b.onChange(a.ID), nil
+}
+
+// onChange is closed at the next change of an open request.
+func (b *Book) onChange(id string) <-chan struct{} {
+	l := b.open[id]
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return l.changed
+}
+
+// Vote is one person's word on a request; see [Request.Vote].
+func (b *Book) Vote(ctx context.Context, id string, p Person, approve bool, t Terms, comment string) (Request, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was, err := b.get(ctx, id)
+	if err != nil {
+		return Request{}, err
+	}
+	if !b.o.Lives(was.Sandbox) {
+		return was.Request, ErrDecided // Sweep ends it
+	}
+	r, refused := was.Vote(p, approve, t, comment, b.now())
+	if refused != nil && r.State == was.State {
+		return r, refused
+	}
+	by := &p
+	if refused != nil {
+		by = nil // its time was over
+	}
+	told, err := b.put(ctx, []entry{was}, []Request{r}, by)
+	if err != nil {
+		return was.Request, err
+	}
+	return r, errors.Join(refused, told)
+}
+
+func (b *Book) get(ctx context.Context, id string) (entry, error) {
+	a, err := b.o.Store.Approval(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return entry{}, ErrNotFound
+	}
+	if err != nil {
+		return entry{}, err
+	}
+	return b.decode(&a)
+}
+
+// Get returns a request as it is now.
+func (b *Book) Get(ctx context.Context, id string) (Request, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e, err := b.get(ctx, id)
+	return e.At(b.now()), err
+}
+
+// List returns the newest requests as they are now, newest first: those that are
+// open, or all.
+func (b *Book) List(ctx context.Context, all bool, limit int) ([]Request, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.list(ctx, all, limit)
+}
+
+func (b *Book) list(ctx context.Context, all bool, limit int) ([]Request, error) {
+	q := store.ApprovalQuery{Limit: limit, EndedSince: math.MaxInt64}
+	if all {
+		q.EndedSince = 0
+	}
+	list, err := b.load(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Request, 0, len(list))
+	for _, e := range list {
+		if r := e.At(b.now()); all || r.State.Open() {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/approval"
+	"github.com/ringfence/ringfence/pkg/event"
+)
+
+// openApprovals opens the book of what people decide.
+func (d *Daemon) openApprovals() (err error) {
+	d.approvals, err = approval.NewBook(context.Background(), approval.Options{Store: d.store, Limits: approval.DefaultLimits, Now: time.Now,
+		Lives: func(id string) bool { _, ok := d.sandboxes.ByID(id); return ok }, Record: d.recordApproval})
+	return err
+}
+
+// endApprovals ends what a sandbox asked for that nobody has decided, and what
+// was given to it. What fails here the next sweep does.
+func (d *Daemon) endApprovals(sandbox string) {
+	if err := d.approvals.End(context.Background(), sandbox); err != nil {
+		d.logger.Warn("approvals of a sandbox that has ended", "sandbox", sandbox, "error", err)
+	}
+}
+
+// approvalVerdicts are what the verbs mean for what was asked for.
+var approvalVerdicts = map[approval.Verb]event.Verdict{
+	approval.VerbAsk: event.Observed, approval.VerbVote: event.Observed, approval.VerbApprove: event.Allowed, approval.VerbConsume: event.Allowed,
+}
+
+// recordApproval makes the event of a change durable.
+func (d *Daemon) recordApproval(c approval.Change) error {
+	return d.appendErr(approvalEvent(&c, time.Now().UTC(), d.version))
+}
+
+func approvalEvent(c *approval.Change, now time.Time, version string) *event.Event {
+	r := &c.Request
+	e := &event.Event{Kind: event.KindApproval, Time: now, Source: "keeper", Verdict: approvalVerdicts[c.Verb], Activity: string(c.Verb), Sandbox: r.Sandbox, Scope: r.Scope,
+		Layer: "approval", Rule: r.Demands[0].Rule, RequestID: r.ID, Object: string(r.Kind) + " " + r.Target, Count: r.Count, ReasonCode: "approval-" + r.State.String(), Reason: r.Why, Version: version}
+	if r.State == approval.Pending {
+		e.Reason, e.Remedy = "waits for "+lacking(r), "ringfence approvals approve "+r.ID
+	}
+	if r.State == approval.Approved {
+		e.Reason = "approved " + granted(r.Grant)
+	}
+	if r.State == approval.Consumed {
+		e.Reason = "the approval for one time was used"
+	}
+	if n := len(r.Votes); c.By != nil && n > 0 {
+		e.Actor, e.UID, e.Detail = actorName(c.By.UID, c.By.Name), c.By.UID, r.Votes[n-1].Comment
+	}
+	return e
+}
+
+func actorName(uid uint32, name string) string {
+	s := "uid=" + strconv.FormatUint(uint64(uid), 10)
+	if name != "" {
+		s += "(" + name + ")"
+	}
+	return s
+}
+
+// lacking says in words who has to agree still.
+func lacking(r *approval.Request) string {
+	var out []string
+	for _, l := range r.Lacks() {
+		who := "an approver"
+		if len(l.Demand.Approvers) > 0 {
+			who = strings.Join(l.Demand.Approvers, " or ")
+		}
+		if l.People > 1 {
+			who = fmt.Sprintf("%d of %s", l.People, who)
+		}
+		out = append(out, who+" (rule "+l.Demand.Rule+")")
+	}
+	return strings.Join(out, ", and ")
+}
+
+// granted says in words how long a grant lasts, and for what.
+func granted(g *approval.Grant) string {
+	what := map[approval.Covers]string{approval.CoversCall: "this call", approval.CoversPattern: "calls with arguments that match", approval.CoversTarget: "this target"}[g.Covers]
+	switch g.Lasts {
+	case approval.LastsFor:
+		return "for " + g.For.String() + ": " + what
+	case approval.LastsSandbox:
+		return "until the sandbox ends: " + what
+	}
+	return "once: " + what
+}
+
+// voter is a caller as rules name people: by what the kernel says of it, and the
+// names that this machine has now for its uid and for the groups of rules.
+type voter struct {
+	c    *api.Caller
+	name string
+	in   map[string]bool // groups that were looked up
+}
+
+func newVoter(c *api.Caller) *voter {
+	v := &voter{c: c, in: map[string]bool{}}
+	if u, err := user.LookupId(strconv.FormatUint(uint64(c.UID), 10)); err == nil {
+		v.name = u.Username
+	}
+	return v
+}
+
+// person is the voter before one request. role: it is an approver of its scope.
+func (v *voter) person(r *approval.Request, role bool) approval.Person {
+	p := approval.Person{Known: true, UID: v.c.UID, Name: v.name, Role: role}
+	for _, name := range r.Groups() {
+		if v.isIn(name) {
+			p.Groups = append(p.Groups, name)
+		}
+	}
+	return p
+}
+
+// isIn looks a group up. One that is not there has no members.
+func (v *voter) isIn(group string) bool {
+	in, known := v.in[group]
+	if known {
+		return in
+	}
+	if g, err := user.LookupGroup(group); err == nil {
+		gid, err := strconv.ParseUint(g.Gid, 10, 32)
+		in = err == nil && (uint32(gid) == v.c.GID || slices.Contains(v.c.Groups, uint32(gid)))
+	}
+	v.in[group] = in
+	return in
+}
+
+// Approvals lists them as a caller sees them.
+func (b *backend) Approvals(ctx context.Context, c *api.Caller, all bool, limit int) ([]api.Approval, error) {
+	list, err := b.d.approvals.List(ctx, all, limit)
+	v := newVoter(c)
+	out := make([]api.Approval, len(list))
+	for i := range list {
+		out[i] = v.view(&list[i])
+	}
+	return out, err
+}
+
+// Approval is one of them.
+func (b *backend) Approval(ctx context.Context, c *api.Caller, id string) (api.Approval, error) {
+	r, err := b.d.approvals.Get(ctx, id)
+	if err != nil {
+		return api.Approval{}, approvalError(&r, err)
+	}
+	return newVoter(c).view(&r), nil
+}
+
+// WatchApprovals yields them.
+func (b *backend) WatchApprovals(ctx context.Context, c *api.Caller) iter.Seq2[api.Approval, error] {
+	return func(yield func(api.Approval, error) bool) {
+		v := newVoter(c)
+		for r, err := range b.d.approvals.Watch(ctx) {
+			if err != nil {
+				yield(api.Approval{}, approvalError(&r, err))
+				return
+			}
+			if !yield(v.view(&r), nil) {
+				return
+			}
+		}
+	}
+}
+
+// Vote is a caller's word. For a time or for good an approval of a destination is
+// for whatever is asked there; of anything else for the very same call.
+func (b *backend) Vote(ctx context.Context, c *api.Caller, id string, v *api.VoteRequest) (api.Approval, error) {
+	r, err := b.d.approvals.Get(ctx, id)
+	if err != nil {
+		return api.Approval{}, approvalError(&r, err)
+	}
+	t := approval.Terms{}
+	switch v.Lasts {
+	case api.ApproveFor:
+		t.Lasts, t.For = approval.LastsFor, time.Duration(v.For)
+	case api.ApproveSandbox:
+		t.Lasts = approval.LastsSandbox
+	}
+	if t.Lasts != approval.LastsOnce && r.Kind == approval.Egress {
+		t.Covers = approval.CoversTarget
+	}
+	r, err = b.d.approvals.Vote(ctx, id, newVoter(c).person(&r, v.Role), v.Approve, t, v.Comment)
+	if err != nil {
+		return api.Approval{}, approvalError(&r, err)
+	}
+	return newVoter(c).view(&r), nil
+}
+
+// approvalErrors say which code an error has, and what to do.
+var approvalErrors = []struct {
+	err    error
+	code   api.Code
+	remedy string
+}{
+	{approval.ErrNotFound, api.CodeNotFound, ""},
+	{approval.ErrDecided, api.CodeConflict, "`ringfence approvals show` says by whom; what is needed still is asked for again"},
+	{approval.ErrTwice, api.CodeConflict, "another approver has to agree"},
+	{approval.ErrNotApprover, api.CodeDenied, "`ringfence approvals show` says who is one"},
+	{approval.ErrTerms, api.CodeBadRequest, "approve it --once, or --for a shorter time"},
+	{approval.ErrBehind, api.CodeUnavailable, "begin to watch again"},
+}
+
+func approvalError(r *approval.Request, err error) error {
+	for _, e := range approvalErrors {
+		if !errors.Is(err, e.err) {
+			continue
+		}
+		detail := ""
+		if e.err == approval.ErrDecided {
+			if detail = r.State.String(); r.Why != "" {
+				detail += ", " + r.Why
+			}
+		}
+		return &api.Error{Code: e.code, Message: err.Error(), Detail: detail, Remedy: e.remedy}
+	}
+	return &api.Error{Code: api.CodeUnavailable, Message: "the approval could not be read, or not be made durable", Detail: err.Error(),
+		Remedy: "look with `ringfence approvals show` what became of it, and make room on the disk if it is full"}
+}
+
+func (v *voter) view(r *approval.Request) api.Approval {
+	p := v.person(r, v.c.Role == api.RoleRoot)
+	a := api.Approval{ID: r.ID, Sandbox: r.Sandbox, Scope: r.Scope, Launcher: r.Launcher, Kind: string(r.Kind), Target: r.Target, Arguments: r.Shown, Binding: r.Binding,
+		Fingerprint: r.Fingerprint, State: r.State.String(), Why: r.Why, Count: r.Count, Created: r.Created, Expires: r.Expires, Decided: when(r.Decided), Ended: when(r.Ended),
+		MayVote: r.State == approval.Pending && r.May(&p) && !r.HasApproved(p.UID), Named: r.Names(&p)}
+	lacks := map[string]int{}
+	for _, l := range r.Lacks() {
+		lacks[l.Demand.Rule] = l.People
+	}
+	for _, d := range r.Demands {
+		a.Demands = append(a.Demands, api.ApprovalDemand{Rule: d.Rule, Approvers: d.Approvers, Quorum: d.Quorum, Separate: d.Separate, Lacks: lacks[d.Rule]})
+	}
+	for _, w := range r.Votes {
+		a.Votes = append(a.Votes, api.ApprovalVote{UID: w.UID, Name: w.Name, Approve: w.Approve, Comment: w.Comment, At: w.At})
+	}
+	if g := r.Grant; g != nil {
+		a.Grant = &api.ApprovalGrant{Covers: g.Covers.String(), Lasts: g.Lasts.String(), Until: when(g.Until)}
+	}
+	return a
+}
+
+func when(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"os/user"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/approval"
+	"github.com/ringfence/ringfence/pkg/event"
+)
+
+// inbox is a backend with a book on a real store, and what was recorded of it.
+func inbox(t *testing.T) (*backend, *[]*event.Event) {
+	t.Helper()
+	st, err := openStore(t.TempDir(), "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	var told []*event.Event
+	book, err := approval.NewBook(context.Background(), approval.Options{Store: st, Limits: approval.DefaultLimits, Now: time.Now, Lives: func(string) bool { return true },
+		Record: func(c approval.Change) error {
+			told = append(told, approvalEvent(&c, time.Now(), "test"))
+			return nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &backend{&Daemon{approvals: book}}, &told
+}
+
+// wants asks for a destination as a sandbox of uid 64001 does.
+func wants(t *testing.T, b *backend, target string, demands ...approval.Demand) approval.Answer {
+	t.Helper()
+	a, err := b.d.approvals.Ask(context.Background(), &approval.Call{Sandbox: "00000001", Scope: "org:local/team:default/agent:x/sandbox:00000001", Launcher: 64001, Kind: approval.Egress,
+		Target: target, Fingerprint: strings.Repeat("a", 64), Demands: demands})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func aMember(uid, gid uint32, groups ...uint32) *api.Caller {
+	return &api.Caller{UID: uid, GID: gid, Groups: groups, Role: api.RoleMember}
+}
+
+func TestVotesOfCallers(t *testing.T) {
+	b, told := inbox(t)
+	ctx := context.Background()
+	gid := uint32(1)
+	g, err := user.LookupGroupId(strconv.Itoa(int(gid)))
+	if err != nil {
+		t.Skip("this machine has no group with gid 1")
+	}
+	a := wants(t, b, "db.internal:5432/tcp", approval.Demand{Rule: "eng/ask", Quorum: 1, Separate: true, Approvers: []string{"group:" + g.Name, "group:no-such-group", "uid:64001"}})
+	for name, c := range map[string]*api.Caller{"the launcher, who is named": aMember(64001, 64001), "somebody": aMember(64002, 64002), "somebody in other groups": aMember(64002, 64002, 5, 6)} {
+		if _, err := b.Vote(ctx, c, a.ID, &api.VoteRequest{Approve: true}); api.CodeOf(err) != api.CodeDenied {
+			t.Errorf("%s: %v", name, err)
+		}
+		v, err := b.Approval(ctx, c, a.ID)
+		if err != nil || v.MayVote || v.Named != (c.UID == 64001) {
+			t.Errorf("%s: %+v %v", name, v, err)
+		}
+	}
+	c := aMember(64003, 64003, 5, gid)
+	if v, err := b.Approval(ctx, c, a.ID); err != nil || !v.MayVote || !v.Named {
+		t.Errorf("%+v %v", v, err)
+	}
+	v, err := b.Vote(ctx, c, a.ID, &api.VoteRequest{Approve: true, Lasts: api.ApproveSandbox, Comment: "fine"})
+	if err != nil || v.State != "approved" || v.Grant.Covers != "target" || v.Grant.Lasts != "sandbox" || v.Grant.Until != nil {
+		t.Fatalf("%+v %v", v, err)
+	}
+	_, err = b.Vote(ctx, &api.Caller{Role: api.RoleRoot}, a.ID, &api.VoteRequest{})
+	if e := (*api.Error)(nil); api.CodeOf(err) != api.CodeConflict || !asAPI(err, &e) || !strings.Contains(e.Detail, "approved") {
+		t.Errorf("%v", err)
+	}
+	if again := wants(t, b, "db.internal:5432/tcp", approval.Demand{Rule: "eng/ask", Quorum: 1}); again.Outcome != approval.Released {
+		t.Errorf("%+v", again)
+	}
+	if last := (*told)[len(*told)-1]; last.Activity != "approve" || last.Verdict != event.Allowed || last.Actor != "uid=64003" || last.Detail != "fine" || last.RequestID != a.ID {
+		t.Errorf("%+v", last)
+	}
+	if first := (*told)[0]; first.Activity != "ask" || first.Verdict != event.Observed || !strings.Contains(first.Reason, "group:"+g.Name) || first.Remedy != "ringfence approvals approve "+a.ID {
+		t.Errorf("%+v", first)
+	}
+}
+
+func asAPI(err error, into **api.Error) bool {
+	e, ok := err.(*api.Error)
+	*into = e
+	return ok
+}
+
+func TestApprovalAnswers(t *testing.T) {
+	b, told := inbox(t)
+	ctx := context.Background()
+	root := &api.Caller{Role: api.RoleRoot}
+	if _, err := b.Approval(ctx, root, "nosuch"); api.CodeOf(err) != api.CodeNotFound {
+		t.Error(err)
+	}
+	bounded := wants(t, b, "a.example:443/tcp", approval.Demand{Rule: "eng/ask", Quorum: 2, ValidFor: time.Minute})
+	if _, err := b.Vote(ctx, root, bounded.ID, &api.VoteRequest{Approve: true, Lasts: api.ApproveFor, For: api.Duration(time.Hour)}); api.CodeOf(err) != api.CodeBadRequest || !strings.Contains(err.Error(), "eng/ask") {
+		t.Error(err)
+	}
+	v, err := b.Vote(ctx, root, bounded.ID, &api.VoteRequest{Approve: true})
+	if err != nil || v.State != "pending" || v.Demands[0].Lacks != 1 || v.MayVote {
+		t.Errorf("%+v %v", v, err)
+	}
+	if _, err := b.Vote(ctx, root, bounded.ID, &api.VoteRequest{Approve: true}); api.CodeOf(err) != api.CodeConflict {
+		t.Error(err)
+	}
+	if v, err = b.Vote(ctx, aMember(64001, 64001), bounded.ID, &api.VoteRequest{Comment: "no"}); err != nil || v.State != "denied" || v.Why != "denied by uid=64001" {
+		t.Errorf("%+v %v", v, err)
+	}
+	list, err := b.Approvals(ctx, root, true, 10)
+	if err != nil || len(list) != 1 || len(list[0].Votes) != 2 {
+		t.Errorf("%+v %v", list, err)
+	}
+	wants(t, b, "b.example:443/tcp", approval.Demand{Rule: "eng/ask", Quorum: 1})
+	wctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for a, err := range b.WatchApprovals(wctx, root) {
+		if err != nil || a.Target != "b.example:443/tcp" || !a.MayVote {
+			t.Errorf("%+v %v", a, err)
+		}
+		cancel()
+	}
+	var verbs []string
+	for _, e := range *told {
+		verbs = append(verbs, e.Activity+" "+e.Verdict.String())
+	}
+	if got, want := strings.Join(verbs, ", "), "ask observed, vote observed, deny denied, ask observed"; got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+}
+
+// TestApprovalEventsAreWhole: each verb becomes a record that reads back.
+func TestApprovalEventsAreWhole(t *testing.T) {
+	r := approval.Request{ID: "0011223344556677", Sandbox: "00000001", Scope: "org:local/team:default/agent:x/sandbox:00000001", Kind: approval.Tool, Target: "server:a/tool:b\x1b[2J", Count: 2,
+		Demands: []approval.Demand{{Rule: "eng/ask", Quorum: 1}}}
+	for verb, state := range map[approval.Verb]approval.State{approval.VerbAsk: approval.Pending, approval.VerbVote: approval.Pending, approval.VerbApprove: approval.Approved, approval.VerbDeny: approval.Denied,
+		approval.VerbExpire: approval.Expired, approval.VerbCancel: approval.Cancelled, approval.VerbSupersede: approval.Superseded, approval.VerbConsume: approval.Consumed} {
+		r.State, r.Grant = state, &approval.Grant{}
+		e := approvalEvent(&approval.Change{Verb: verb, Request: r}, time.Now(), "test")
+		line, err := e.AppendOCSF(nil, event.Node{UID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := event.ParseOCSF(line)
+		if err != nil || back.RequestID != r.ID || back.Activity != string(verb) || back.Rule != "eng/ask" || strings.Contains(back.Compact(false), "\x1b") {
+			t.Errorf("%s: %+v %v", verb, back, err)
+		}
+		open := verb == approval.VerbAsk || verb == approval.VerbVote
+		if passes := verb == approval.VerbApprove || verb == approval.VerbConsume; back.IsDenial() != (!open && !passes) {
+			t.Errorf("%s is a denial: %v", verb, back.IsDenial())
+		}
+	}
+}
