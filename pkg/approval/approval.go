@@ -96,12 +96,12 @@ var (
 
 // Bounds and defaults. A rule says less, never more than the maximum.
 const (
-	DefaultExpiry   = 15 * time.Minute    // how long a request waits for people
-	DefaultValidity = time.Hour           // how long what is approved may wait to be used
-	MaxExpiry       = 7 * 24 * time.Hour  // of both, whatever a rule says
-	MaxValidity     = 30 * 24 * time.Hour // likewise
-	MaxFor          = 24 * time.Hour      // the longest grant for a time where no rule says less
-	MaxQuorum       = 32
+	DefaultExpiry   = 15 * time.Minute     // how long a request waits for people
+	DefaultValidity = time.Hour            // how long what is approved may wait to be used
+	MaxExpiry       = 30 * 24 * time.Hour  // whatever a rule says
+	MaxValidity     = 366 * 24 * time.Hour // likewise
+	MaxFor          = 24 * time.Hour       // the longest grant for a time where no rule says less
+	MaxQuorum       = 100
 	MaxDemands      = 64
 	MaxApprovers    = 64
 	MaxTarget       = 1024

@@ -63,6 +63,8 @@ func Ask(mine []Request, c *Call, id string, l Limits, now time.Time) (a Answer,
 	case s.denied != nil:
 		s.a = Answer{Refused, s.denied.ID, s.denied.Why, "approval-denied"}
 	case s.release():
+	case s.alike != nil && s.alike.ID == c.Waits:
+		s.a = Answer{Outcome: Waiting, ID: s.alike.ID}
 	case s.alike != nil:
 		s.alike.Count++
 		s.put(*s.alike)

@@ -259,7 +259,7 @@ func (b *Book) ask(ctx context.Context, c *Call) (Answer, <-chan struct{}, error
 	if err != nil {
 		return Answer{}, nil, err
 	}
-	if l := b.open[a.ID]; l != nil && a.Outcome == Waiting && len(changed) == 1 && now.Sub(l.written) < countEvery {
+	if l := b.open[a.ID]; l != nil && a.Outcome == Waiting && a.ID != c.Waits && len(changed) == 1 && now.Sub(l.written) < countEvery {
 		l.more++ // it is alike, and all that would be written is the count
 		return a, b.onChange(a.ID), nil
 	}

@@ -159,6 +159,28 @@ func TestCountIsKeptWhateverItIsWrittenLike(t *testing.T) {
 	}
 }
 
+func TestWhoWaitsAlreadyIsNotCounted(t *testing.T) {
+	d := newDesk(t)
+	d.asks(t, one(), Waiting, "r001")
+	c := one()
+	c.Waits = "r001"
+	for range 5 {
+		d.pass(2 * time.Second)
+		d.asks(t, c, Waiting, "r001")
+	}
+	if r := d.state(t, "r001", Pending); r.Count != 1 {
+		t.Errorf("one call counts as %d", r.Count)
+	}
+	c.Waits = "r999" // another id is no excuse
+	d.asks(t, c, Waiting, "r001")
+	if r := d.state(t, "r001", Pending); r.Count != 2 {
+		t.Errorf("two calls count as %d", r.Count)
+	}
+	c.Waits = "r001"
+	d.votes(t, "r001", root, true, Terms{}, nil)
+	d.asks(t, c, Released, "r001")
+}
+
 func TestOtherRulesSupersede(t *testing.T) {
 	d := newDesk(t)
 	d.asks(t, one(), Waiting, "r001")

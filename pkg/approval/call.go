@@ -27,6 +27,10 @@ type Call struct {
 	// never kept.
 	Values map[string]string
 
+	// Waits is the id of the request that this very call waits as already: it is
+	// not counted again. "" for a new call.
+	Waits string
+
 	Fingerprint string   // of the rules that decided, and their obligations
 	Demands     []Demand // at least one; all must be met
 }

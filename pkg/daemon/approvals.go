@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -16,6 +17,9 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/approval"
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+	"github.com/ringfence/ringfence/pkg/wire"
 )
 
 // openApprovals opens the book of what people decide.
@@ -256,4 +260,32 @@ func when(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
+}
+
+// egressApproval answers whether people let a sandbox's connection to a name
+// pass. The keeper decides the name itself, on the policy that the sandbox is
+// under at this moment: the gateway says only what is wanted.
+func (d *Daemon) egressApproval(ctx context.Context, s *sandbox.Sandbox, q *wire.ApprovalRequest) (wire.ApprovalReply, error) {
+	dec := s.View().Egress(q.Name, q.Port)
+	if dec.Effect != policy.RequireApproval || dec.HTTP {
+		return wire.ApprovalReply{Reason: "people are not asked about this any more: try again", ReasonCode: "approval-superseded"}, nil
+	}
+	r := &s.Record
+	c := &approval.Call{Sandbox: r.ID, Scope: r.Scope, Launcher: r.Owner, Kind: approval.Egress, Target: q.Name + ":" + strconv.Itoa(int(q.Port)) + "/tcp",
+		Fingerprint: hex.EncodeToString(dec.Terms.Fingerprint[:]), Demands: demandsOf(dec.Demands()), Waits: q.Waits}
+	a, err := d.approvals.Ask(ctx, c)
+	if err != nil {
+		d.logger.Error("approval", "sandbox", r.ID, "error", err)
+		return wire.ApprovalReply{Reason: "the approval could not be made durable", ReasonCode: "approval-unavailable"}, nil
+	}
+	out := map[approval.Outcome]wire.ApprovalOutcome{approval.Waiting: wire.ApprovalWaits, approval.Released: wire.ApprovalReleased}[a.Outcome]
+	return wire.ApprovalReply{Outcome: out, ID: a.ID, Reason: a.Reason, ReasonCode: a.Code}, nil
+}
+
+func demandsOf(list []policy.Demand) (out []approval.Demand) {
+	for _, p := range list {
+		a := p.Approval
+		out = append(out, approval.Demand{Rule: p.Rule.String(), Approvers: a.Approvers, Quorum: a.Quorum, Separate: a.Separate, ExpiresAfter: a.ExpiresAfter, ValidFor: a.ValidFor})
+	}
+	return out
 }

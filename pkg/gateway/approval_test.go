@@ -3,10 +3,14 @@
 package gateway
 
 import (
+	"errors"
+	"io"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/policy"
@@ -56,4 +60,110 @@ func TestWhatNeedsAnApprovalIsRefused(t *testing.T) {
 	r.event("the request", func(e *event.Event) bool {
 		return e.Kind == event.KindHTTP && e.Method == "POST" && e.Verdict == event.Denied && e.ReasonCode == policy.CodeApproval && e.Rule == "test/post"
 	})
+}
+
+// askRig has one destination that needs an approval, one that is open, and a
+// keeper that answers so.
+func askRig(t *testing.T, o rigOptions, answer func(q ApprovalQuestion) (ApprovalAnswer, error)) (r *rig, put func(revision uint64, rules string)) {
+	t.Helper()
+	r = newRig(t, docHead+"egress:\n  - {id: ok, allow: \"open.test:443\", resolvesTo: [127.0.0.0/8]}\n", o)
+	r.keeper.mu.Lock()
+	r.keeper.approval = answer
+	r.keeper.mu.Unlock()
+	put = func(revision uint64, rules string) { r.setPolicy(revision, docHead+"egress:\n"+rules) }
+	put(2, askRule)
+	r.host("web.test")
+	r.web("web.test", 443, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
+	return r, put
+}
+
+const askRule = "  - {id: ask, to: \"web.test:443\", action: require-approval, resolvesTo: [127.0.0.0/8]}\n"
+
+func TestAnApprovedConnectionPasses(t *testing.T) {
+	var asked atomic.Int32
+	r, put := askRig(t, rigOptions{}, func(q ApprovalQuestion) (ApprovalAnswer, error) {
+		if n := asked.Add(1); n < 3 {
+			if want := map[int32]string{1: "", 2: "r1"}[n]; q.Waits != want || q.Name != "web.test" || q.Port != 443 {
+				return ApprovalAnswer{Reason: "a strange question"}, nil
+			}
+			return ApprovalAnswer{Waits: true, ID: "r1"}, nil
+		}
+		return ApprovalAnswer{Released: true, ID: "r1"}, nil
+	})
+	c := r.client(r.world.pool(), false)
+	get := func() error {
+		res, err := c.Get("https://web.test/")
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		_, err = io.Copy(io.Discard, res.Body)
+		return err
+	}
+	if err := get(); err != nil {
+		t.Fatal(err)
+	}
+	put(3, askRule+"  - {id: other, allow: \"else.test:443\"}\n") // the same rule decides: the connection stays
+	if err := get(); err != nil || asked.Load() != 3 {
+		t.Errorf("after an apply of something else: %v, asked %d times", err, asked.Load())
+	}
+	r.keeper.mu.Lock()
+	r.keeper.approval = nil
+	r.keeper.mu.Unlock()
+	put(4, strings.Replace(askRule, "443\"", "443\", reason: \"think first\"", 1)) // another text: it ends
+	if err := get(); err == nil {
+		t.Error("an approval outlived the rule that asked for it")
+	}
+	r.event("the end", func(e *event.Event) bool { return e.Kind == event.KindNetwork && e.ReasonCode == codeRevoked })
+}
+
+func TestWhatBecomesOfAConnectionThatWaits(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer func(q ApprovalQuestion) (ApprovalAnswer, error)
+		code   string
+		remedy string
+	}{
+		"nobody decides": {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{Waits: true, ID: "r1"}, nil }, codeApprovalWaits, "ringfence approvals approve r1"},
+		"somebody denies": {func(q ApprovalQuestion) (ApprovalAnswer, error) {
+			if q.Waits == "" {
+				return ApprovalAnswer{Waits: true, ID: "r1"}, nil
+			}
+			return ApprovalAnswer{ID: "r1", Reason: "denied by somebody", ReasonCode: "approval-denied"}, nil
+		}, "approval-denied", ""},
+		"the keeper fails": {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{}, errors.New("away") }, codeApprovalNowhere, ""},
+		"an empty answer":  {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{ReasonCode: "none"}, nil }, "none", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, _ := askRig(t, rigOptions{limits: Limits{Approval: 700 * time.Millisecond}}, c.answer)
+			a, err := r.lookup("web.test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.wantReset(netip.AddrPortFrom(a, 443).String())
+			r.event("the refusal", func(e *event.Event) bool {
+				return e.Kind == event.KindNetwork && e.Verdict == event.Denied && e.ReasonCode == c.code && (c.remedy == "" || e.Remedy == c.remedy)
+			})
+		})
+	}
+}
+
+// TestWhoLeavesUsesNothingUp: an approval that comes after the agent has given up
+// is not asked for on its behalf.
+func TestWhoLeavesUsesNothingUp(t *testing.T) {
+	var asked atomic.Int32
+	r, _ := askRig(t, rigOptions{}, func(ApprovalQuestion) (ApprovalAnswer, error) {
+		asked.Add(1)
+		return ApprovalAnswer{Waits: true, ID: "r1"}, nil
+	})
+	c := r.mustDial("web.test", 443)
+	for asked.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	_ = c.Close()
+	r.event("the refusal", func(e *event.Event) bool { return e.ReasonCode == codeApprovalWaits })
+	n := asked.Load()
+	time.Sleep(2 * approvalEvery)
+	if asked.Load() != n {
+		t.Error("it is asked for somebody who has left")
+	}
 }

@@ -83,6 +83,11 @@ func (f *flow) dispatch() {
 // byName treats a connection to a name's virtual address.
 func (f *flow) byName(e *epoch, name string) {
 	r := f.claim(name, e.byName(name, f.dst.Port()))
+	if r.decision.Effect == policy.RequireApproval {
+		if e, r = f.asked(e, name, r); e == nil {
+			return
+		}
+	}
 	f.set(name, r)
 	switch r.mode {
 	case modeRelay:

@@ -40,6 +40,8 @@ type flow struct {
 	name     string // "" for a literal address
 	mode     mode
 	decision policy.Decision
+	approved bool           // the decision is people's
+	waits    string         // the id that it waited for people as
 	peer     netip.AddrPort // what a relay dialled
 	upstream *net.TCPConn
 	tunnel   *tunnel // an upgraded request
@@ -64,7 +66,7 @@ func newFlow(sb *sandbox, c *net.TCPConn, from origin, t *ticket) *flow {
 func (f *flow) set(name string, r route) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.name, f.mode, f.decision = name, r.mode, r.decision
+	f.name, f.mode, f.decision, f.approved = name, r.mode, r.decision, r.approved
 }
 
 // setUpstream takes a relay's upstream; false when the flow is dead already.
@@ -186,7 +188,9 @@ func (f *flow) deny(code, reason string) {
 // denyByPolicy records the decision as it stands, with its remedy.
 func (f *flow) denyByPolicy() {
 	ev := f.event(event.KindNetwork)
-	ev.Remedy = f.sb.remedy(ev.DstName, f.dst, policy.TCP)
+	if ev.Remedy = f.approvalRemedy(); ev.Remedy == "" {
+		ev.Remedy = f.sb.remedy(ev.DstName, f.dst, policy.TCP)
+	}
 	f.ticket.postFolded(ev)
 }
 

@@ -68,6 +68,9 @@ type Keeper interface {
 	Resolve(ctx context.Context, sandbox uint32, name string) (Resolution, error)
 	// Leaf signs a certificate for name with the sandbox's own CA.
 	Leaf(ctx context.Context, sandbox uint32, name string, pub *ecdsa.PublicKey) (certDER, caDER []byte, err error)
+	// Approval says at once whether people have let a connection pass that
+	// policy has them decide.
+	Approval(ctx context.Context, q ApprovalQuestion) (ApprovalAnswer, error)
 	// Append returns nil when the events are durable.
 	Append(ctx context.Context, evs []event.Event) error
 	// Counters returns the keeper's own counters for /metrics.
@@ -166,6 +169,7 @@ type Gateway struct {
 
 	secrets      atomic.Pointer[map[string]string]
 	conns        atomic.Int64 // connections being served
+	held         atomic.Int64 // of them, those that wait for people
 	associations atomic.Int64
 	grants       grants
 	buffers      lender

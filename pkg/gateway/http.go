@@ -259,7 +259,9 @@ func (x *exchange) event() event.Event {
 // deny answers with the reason and records it.
 func (x *exchange) deny(ref *refusal) {
 	x.id = newDecisionID()
-	ref.remedy = x.f.sb.remedy(x.name, x.f.dst, policy.TCP)
+	if ref.remedy = x.f.approvalRemedy(); ref.remedy == "" {
+		ref.remedy = x.f.sb.remedy(x.name, x.f.dst, policy.TCP)
+	}
 	x.answer(ref)
 	ev := x.event()
 	applyDecision(&ev, ref.decision)

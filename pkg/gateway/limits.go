@@ -28,6 +28,7 @@ type Limits struct {
 	RelayIdle  time.Duration // without a byte in either direction, default 2 h
 	Dial       time.Duration // resolution and connection, default 15 s
 	Keeper     time.Duration // one question to the keeper, default 5 s
+	Approval   time.Duration // how long a connection waits for people, default 1 min
 	Flush      time.Duration // handing over the last events at the end, default 5 s
 	TellOpen   time.Duration // after which a relay that is still open gets an event of its own, default 5 s
 	Patience   time.Duration // how long somebody must have waited in vain for its end to count as the destination's failure, default 1 s
@@ -49,6 +50,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.RelayIdle, 2*time.Hour)
 	def(&l.Dial, 15*time.Second)
 	def(&l.Keeper, 5*time.Second)
+	def(&l.Approval, time.Minute)
 	def(&l.Flush, 5*time.Second)
 	def(&l.TellOpen, 5*time.Second)
 	def(&l.Patience, time.Second)

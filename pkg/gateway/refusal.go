@@ -87,6 +87,10 @@ func (x *exchange) body(ref *refusal) denialBody {
 		b.Error, b.Detail = ref.code, where+" was allowed but could not be completed."
 		b.NextSteps = []string{"Check the host name and try again later."}
 		b.AgentGuidance = "This is a failure of the destination or its network, not a refusal. Retrying later is fine."
+	case ref.code == codeApprovalWaits:
+		b.Detail = where + " waits for people to approve it."
+		b.NextSteps = []string{"Ask the operator to run: " + ref.remedy, "Then try again."}
+		b.AgentGuidance = "A person has to approve this connection. Tell the user what you need it for and the command above. Retry after a while, not at once, and do not look for another way to reach it."
 	case ref.byPolicy:
 		b.Detail = "Ringfence refused " + where + "."
 		b.NextSteps = []string{"If this is needed, ask the operator to run: " + ref.remedy}

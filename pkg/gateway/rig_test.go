@@ -41,6 +41,19 @@ type fakeKeeper struct {
 	noLeaf bool
 	asked  []string
 	leaves int
+
+	approval  func(q ApprovalQuestion) (ApprovalAnswer, error) // nil refuses
+	questions []ApprovalQuestion
+}
+
+func (k *fakeKeeper) Approval(_ context.Context, q ApprovalQuestion) (ApprovalAnswer, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.questions = append(k.questions, q)
+	if k.approval == nil {
+		return ApprovalAnswer{Reason: "needs an approval; ask ops", ReasonCode: policy.CodeApproval}, nil
+	}
+	return k.approval(q)
 }
 
 func (k *fakeKeeper) Resolve(_ context.Context, _ uint32, name string) (Resolution, error) {

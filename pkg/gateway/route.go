@@ -33,6 +33,7 @@ type route struct {
 	mode     mode
 	decision policy.Decision
 	dialect  string // modeInference
+	approved bool   // by people
 }
 
 // epoch is what one sandbox sees of one policy revision, with the upstream
@@ -145,6 +146,7 @@ func (e *epoch) named(name string, port uint16, proto policy.Proto) upstream.Tar
 func (f *flow) stillAllowed(e *epoch) (policy.Decision, bool) {
 	f.mu.Lock()
 	name, m, peer, t := f.name, f.mode, f.peer, f.tunnel
+	approved, then := f.approved, f.decision
 	f.mu.Unlock()
 	switch {
 	case m == modeRefusal, m == modeDeny && name == "":
@@ -155,6 +157,9 @@ func (f *flow) stillAllowed(e *epoch) (policy.Decision, bool) {
 	}
 	port := f.dst.Port()
 	r := e.byName(name, port)
+	if approved && approvedStill(then, r.decision) {
+		r.mode = m
+	}
 	if r.mode != m {
 		return r.decision, false
 	}

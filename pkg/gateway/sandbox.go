@@ -35,6 +35,7 @@ type sandbox struct {
 
 	epoch atomic.Pointer[epoch]
 	pipes atomic.Int64 // held by relays
+	held  atomic.Int64 // connections that wait for people
 
 	datagrams    []*datagramSockets  // set by prepare
 	redirected   []*redirectedSocket // likewise

@@ -163,6 +163,23 @@ func (l *link) Resolve(ctx context.Context, sandbox uint32, name string) (gatewa
 		ReasonCode: r.ReasonCode, Rule: r.Rule, RuleAt: r.RuleAt, Revision: r.Revision}, nil
 }
 
+func (l *link) Approval(ctx context.Context, q gateway.ApprovalQuestion) (gateway.ApprovalAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, questionTime)
+	defer cancel()
+	b, err := wire.ApprovalRequest{Sandbox: q.Sandbox, Name: q.Name, Port: q.Port, Waits: q.Waits}.Encode()
+	if err != nil {
+		return gateway.ApprovalAnswer{}, err
+	}
+	if b, err = l.call(ctx, wire.TypeApproval, b); err != nil {
+		return gateway.ApprovalAnswer{}, err
+	}
+	var r wire.ApprovalReply
+	if err := r.Decode(b); err != nil {
+		return gateway.ApprovalAnswer{}, err
+	}
+	return gateway.ApprovalAnswer{Waits: r.Outcome == wire.ApprovalWaits, Released: r.Outcome == wire.ApprovalReleased, ID: r.ID, Reason: r.Reason, ReasonCode: r.ReasonCode}, nil
+}
+
 func (l *link) Leaf(ctx context.Context, sandbox uint32, name string, pub *ecdsa.PublicKey) (leaf, ca []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTime)
 	defer cancel()

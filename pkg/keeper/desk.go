@@ -48,7 +48,9 @@ type Desk struct {
 	// Clients puts the processes into events of the gateway that it knows, and
 	// leaves the others. nil knows none.
 	Clients func(context.Context, []Client)
-	Now     func() time.Time
+	// Approval answers whether people let a connection pass. nil refuses it.
+	Approval func(ctx context.Context, sb *sandbox.Sandbox, q *wire.ApprovalRequest) (wire.ApprovalReply, error)
+	Now      func() time.Time
 	// TakenOver is closed when the sandboxes of a former keeper were taken over;
 	// questions about sandboxes wait for it. nil is closed.
 	TakenOver <-chan struct{}
@@ -89,6 +91,7 @@ var answers = map[wire.Type]answer{
 	wire.TypeLeaf:     (*Desk).leaf,
 	wire.TypeAppend:   (*Desk).append,
 	wire.TypeCounters: (*Desk).counters,
+	wire.TypeApproval: (*Desk).approval,
 }
 
 // Handle is a wire.Handler. Descriptors sent by the gateway are closed: no
@@ -141,6 +144,26 @@ func (d *Desk) leaf(ctx context.Context, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	return wire.LeafReply{Leaf: leaf, CA: ca}.Encode()
+}
+
+func (d *Desk) approval(ctx context.Context, payload []byte) ([]byte, error) {
+	var q wire.ApprovalRequest
+	if err := q.Decode(payload); err != nil {
+		return nil, err
+	}
+	sb, err := d.living(ctx, q.Sandbox)
+	if err != nil {
+		return nil, err
+	}
+	if d.Approval == nil {
+		return wire.ApprovalReply{Reason: "nobody can be asked here", ReasonCode: "approval"}.Encode()
+	}
+	r, err := d.Approval(ctx, sb, &q)
+	if err != nil {
+		return nil, err
+	}
+	r.Reason = wire.Clip(r.Reason, wire.MaxText)
+	return r.Encode()
 }
 
 // append makes events durable. What only the keeper can know is overwritten;

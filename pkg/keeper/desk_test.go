@@ -66,6 +66,7 @@ func TestHostileMessagesOfTheGateway(t *testing.T) {
 	send("bytes behind", wire.TypeAppend, append(batch(forged(event.KindDNS)), 0))
 	send("half an event", wire.TypeAppend, batch(forged(event.KindDNS))[:20])
 	send("question cut short", wire.TypeResolve, []byte{1})
+	send("question for an approval cut short", wire.TypeApproval, []byte{1, 0, 0, 0})
 	send("certificate without a name", wire.TypeLeaf, []byte{1, 0, 0, 0})
 	for _, k := range event.Kinds() {
 		if !gatewayKinds[k] {

@@ -62,7 +62,7 @@ func (d *reader) approval() *Approval {
 		return nil
 	}
 	a := &Approval{Approvers: d.strs(), Quorum: int(d.below(1<<16, "a quorum")), Separate: d.flag(), ExpiresAfter: d.duration(), ValidFor: d.duration()}
-	if a.Quorum < 1 || a.ExpiresAfter == 0 || a.ValidFor == 0 {
+	if a.Quorum < 1 || a.ExpiresAfter == 0 {
 		d.fail("an approval has no quorum or no time")
 	}
 	return a

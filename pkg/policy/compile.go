@@ -134,7 +134,7 @@ func (s *Snapshot) add(d *Document, r *Rule) {
 		c.oblige, c.duties = o.kinds(), &o
 	}
 	if c.effect == RequireApproval && c.approval == nil {
-		c.approval = &Approval{Quorum: 1, ExpiresAfter: DefaultExpiresAfter, ValidFor: DefaultValidFor}
+		c.approval = &Approval{Quorum: 1, ExpiresAfter: DefaultExpiresAfter}
 	}
 	if c.silent {
 		c.effect = Block

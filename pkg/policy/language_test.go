@@ -76,7 +76,11 @@ func TestMistakesOfTheWholeLanguage(t *testing.T) {
 // its place, taken by ParseWhole, and the same without it is taken by both.
 func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 	rows := map[string]string{ // extra field or whole rule -> the problem
-		"{id: a, to: 'x.org:443', action: require-approval}":                           `f:6:38: action "require-approval" is not enforced by this version`,
+		"{id: a, to: 'x.org:80', action: require-approval}":                            `f:6:37: action "require-approval" here is not enforced by this version`,
+		"{id: a, to: 'x.org:443/udp', action: require-approval}":                       `action "require-approval" here is not enforced by this version`,
+		"{id: a, to: '192.0.2.0/24:443', action: require-approval}":                    `action "require-approval" here is not enforced by this version`,
+		"{id: a, to: 'x.org:443', action: require-approval, http: {methods: [PUT]}}":   `action "require-approval" here is not enforced by this version`,
+		"tools {id: a, match: 'server:provider/tool:x', action: require-approval}":     `action "require-approval" here is not enforced by this version`,
 		"{id: a, to: 'x.org:443', action: rate-limit, rate: {requests: 1/s}}":          `f:6:50: field "rate" in egress rule is not enforced by this version`,
 		"{id: a, to: 'x.org:443', action: pii-scan}":                                   `field "pii" in egress rule is not enforced`,
 		"{id: a, to: 'x.org:443', action: redact}":                                     `field "redact" in egress rule is not enforced`,
@@ -117,7 +121,7 @@ func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 			t.Errorf("no case for %s", row.field)
 		}
 	}
-	for _, fine := range []string{egressDoc("{id: a, allow: 'x.org:443'}"), toolDoc("{id: a, allow: 'server:provider/tool:x', risk: [unclassified]}")} {
+	for _, fine := range []string{egressDoc("{id: a, allow: 'x.org:443'}"), egressDoc("{id: a, to: 'x.org:443', action: require-approval}"), toolDoc("{id: a, allow: 'server:provider/tool:x', risk: [unclassified]}")} {
 		if docs, problems := Parse("f", []byte(fine)); len(problems) > 0 || len(docs) != 1 {
 			t.Errorf("%v", Problems(problems))
 		}

@@ -99,7 +99,7 @@ func (d *decoder) approval(m fieldMap, r *Rule) {
 	case r.Effect != RequireApproval:
 		return
 	}
-	a := &Approval{Quorum: 1, ExpiresAfter: DefaultExpiresAfter, ValidFor: DefaultValidFor}
+	a := &Approval{Quorum: 1, ExpiresAfter: DefaultExpiresAfter}
 	r.Approval = a
 	if n == nil {
 		return

@@ -59,7 +59,7 @@ func TestEveryMistakeHasItsPlace(t *testing.T) {
 		{"unknown action", egressDoc("{id: a, to: x.org, action: blok}"), `f:6:32: unknown action "blok" (did you mean "block"?)`},
 		{"action deny", egressDoc("{id: a, to: x.org, action: deny}"), `f:6:32: unknown action "deny" (did you mean "block"?)`},
 		{"approval without a port", egressDoc("{id: a, to: x.org, action: require-approval}"), `f:6:17: an approval names its port: "x.org" has none (for example "x.org:443")`},
-		{"approval", egressDoc("{id: a, to: 'x.org:443', action: require-approval}"), `f:6:38: action "require-approval" is not enforced by this version`},
+		{"approval", egressDoc("{id: a, to: 'x.org:80', action: require-approval}"), `f:6:37: action "require-approval" here is not enforced by this version`},
 		{"rate", egressDoc("{id: a, deny: x.org, rate: {requests: 60/m}}"), `f:6:26: field "rate" in egress rule is not enforced by this version`},
 		{"mode", egressDoc("{id: a, deny: x.org, mode: shadow}"), `f:6:26: field "mode" in egress rule is not enforced`},
 		{"when", egressDoc("{id: a, deny: x.org, when: {expression: 'true'}}"), `f:6:26: field "when" in egress rule is not enforced`},

@@ -16,14 +16,11 @@ type Approval struct {
 	Quorum       int      // how many different people must approve, at least 1
 	Separate     bool     // who launched the sandbox does not count
 	ExpiresAfter time.Duration
-	ValidFor     time.Duration
+	ValidFor     time.Duration // bounds whatever is approved; 0: the rule does not
 }
 
-// What an approval has where the rule says nothing.
-const (
-	DefaultExpiresAfter = 15 * time.Minute
-	DefaultValidFor     = time.Hour
-)
+// DefaultExpiresAfter is how long a request waits where the rule says nothing.
+const DefaultExpiresAfter = 15 * time.Minute
 
 // Rate limits how often. Amounts are for Window; 0 is no limit.
 type Rate struct {

@@ -13,8 +13,8 @@ var unenforced = []struct {
 	msg   func(r *Rule) string
 	hint  string
 }{
-	{"action", "`action: require-approval`: nobody can be asked yet", func(r *Rule) bool { return r.Effect == RequireApproval },
-		says(`action "require-approval"`), "nobody can be asked yet: use allow or block"},
+	{"action", "`action: require-approval` for anything but TCP connections to host names; on port 80; with `http`", func(r *Rule) bool { return r.Effect == RequireApproval && !askable(r) },
+		says(`action "require-approval" here`), "people can be asked about TCP connections to host names, not port 80 and without http: use allow or block"},
 	{"match", "tools on servers other than `server:provider`", func(r *Rule) bool {
 		return r.Server != scope.Pattern{} && r.Server != scope.Exact(scope.ServerProvider)
 	},
@@ -26,6 +26,11 @@ var unenforced = []struct {
 	{"redact", "`redact`", func(r *Rule) bool { return r.Redact != nil }, fieldOf("redact"), ""},
 	{"audit", "`audit`", func(r *Rule) bool { return r.Audit != AuditUnsaid }, fieldOf("audit"), ""},
 	{"waive", "`waive`", func(r *Rule) bool { return r.Waive != 0 }, fieldOf("waive"), ""},
+}
+
+// askable says whether people can be asked about what the rule is for.
+func askable(r *Rule) bool {
+	return r.Section == SectionEgress && r.Host != (HostPattern{}) && r.HTTP == nil && r.Proto != UDP && r.Port != 80
 }
 
 func says(what string) func(*Rule) string { return func(*Rule) string { return what } }

@@ -9,8 +9,8 @@ import (
 	"slices"
 )
 
-// Messages. The gateway asks the keeper for Resolve, Leaf, Append and
-// Counters; the keeper tells the gateway the rest. Every one is answered.
+// Messages. The gateway asks the keeper for Resolve, Leaf, Append, Counters and
+// Approval; the keeper tells the gateway the rest. Every one is answered.
 const (
 	TypeResolve       Type = 1 // ResolveRequest -> ResolveReply
 	TypeLeaf          Type = 2 // LeafRequest -> LeafReply
@@ -28,6 +28,7 @@ const (
 	TypeNode          Type = 14 // Node -> empty, when in use
 	TypeRevisions     Type = 15 // empty -> u16 count, then u32 id and u64 policy revision of each sandbox
 	TypeConnections   Type = 16 // empty -> Connections that are open; since version 2
+	TypeApproval      Type = 17 // ApprovalRequest -> ApprovalReply
 )
 
 // Bounds of strings in bytes, and of lists.

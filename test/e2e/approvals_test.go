@@ -16,6 +16,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/approval"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/store/sqlite"
+	"github.com/ringfence/ringfence/test/doubles"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -110,4 +111,51 @@ func TestApprovalsAcrossKills(t *testing.T) {
 	n.WaitEvent(t, "the end of what waited", func(e *event.Event) bool {
 		return e.Kind == event.KindApproval && e.Activity == "cancel" && e.Sandbox == other.ID
 	})
+}
+
+// TestAConnectionWaitsForAPerson: a rule demands approval, an agent connects and
+// waits, a person lets it pass: once, then for a time.
+func TestAConnectionWaitsForAPerson(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"asked.test", "open.test"} {
+		w.site(t, name, doubles.Page(name))
+	}
+	n := w.start(t, node.Options{Policies: map[string]string{"ask.yaml": "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: eng}\nscope: org:local\negress:\n" +
+		"  - {id: open, allow: \"open.test:443\"}\n  - {id: ask, to: \"asked.test:443\", action: require-approval, reason: \"ask first\"}\n"}})
+	a := w.waitingAgent(t, n, "asker")
+	a.expect(t, "https://open.test/", "200") // the control
+	waiting := func() string {
+		id := ""
+		eventually(t, "a request in the inbox", func() bool {
+			p := inboxOf(t, n)["asked.test:443/tcp"]
+			if p.State == "pending" {
+				id = p.ID
+			}
+			return id != ""
+		})
+		return id
+	}
+	during := func(do func()) { // what the agent's next connection waits for
+		done := make(chan struct{})
+		go func() { defer close(done); do() }()
+		a.expect(t, "https://asked.test/", "200")
+		<-done
+	}
+	during(func() { n.CLI(t, "approvals", "approve", waiting()) })
+	during(func() { n.CLI(t, "approvals", "approve", waiting(), "--for", "1h") }) // the first was for one connection
+	a.expect(t, "https://asked.test/", "200")
+	if list := inboxOf(t, n, "--all"); list["asked.test:443/tcp"].State == "" {
+		t.Errorf("%+v", list)
+	}
+	for _, verb := range []string{"ask", "approve", "consume"} {
+		n.WaitEvent(t, "the record of "+verb, func(e *event.Event) bool {
+			return e.Kind == event.KindApproval && e.Activity == verb && e.Rule == "eng/ask" && e.Object == "egress asked.test:443/tcp"
+		})
+	}
+	n.WaitEvent(t, "the connection that was approved", func(e *event.Event) bool {
+		return e.Kind == event.KindNetwork && e.DstName == "asked.test" && e.Verdict == event.Allowed && e.ReasonCode == "approved"
+	})
+	if r := n.CLI(t, "stop", "asker", "--timeout", "0s"); r.Code != 0 {
+		t.Error(r.Stderr)
+	}
 }

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestApprovalRoundTrip(t *testing.T) {
+	for _, want := range []ApprovalRequest{{}, {Sandbox: 7, Name: "a.test", Port: 443, Waits: "0011"}} {
+		b, err := want.Encode()
+		var got ApprovalRequest
+		if err == nil {
+			err = got.Decode(b)
+		}
+		if err != nil || got != want {
+			t.Errorf("%+v %v", got, err)
+		}
+		if err := got.Decode(b[:len(b)-1]); err == nil {
+			t.Error("a question that was cut short was read")
+		}
+		if err := got.Decode(append(b, 0)); err == nil {
+			t.Error("a question with something behind was read")
+		}
+	}
+	for _, want := range []ApprovalReply{{}, {Outcome: ApprovalWaits, ID: "1"}, {Outcome: ApprovalReleased, ID: "1", Reason: "r", ReasonCode: "c"}} {
+		b, err := want.Encode()
+		var got ApprovalReply
+		if err == nil {
+			err = got.Decode(b)
+		}
+		if err != nil || got != want {
+			t.Errorf("%+v %v", got, err)
+		}
+	}
+	var r ApprovalReply
+	b, _ := ApprovalReply{Outcome: ApprovalReleased + 1}.Encode()
+	if err := r.Decode(b); err == nil {
+		t.Error("an outcome that is none was read")
+	}
+	if _, err := (ApprovalRequest{Name: strings.Repeat("a", MaxName+1)}).Encode(); err == nil {
+		t.Error("a name beyond the bound was written")
+	}
+}
+
+func FuzzApproval(f *testing.F) {
+	q, _ := ApprovalRequest{Sandbox: 7, Name: "a.test", Port: 443, Waits: "0011"}.Encode()
+	r, _ := ApprovalReply{Outcome: ApprovalWaits, ID: "0011"}.Encode()
+	f.Add(q)
+	f.Add(r)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var q ApprovalRequest
+		if err := q.Decode(b); err == nil {
+			if again, err := q.Encode(); err != nil || !bytes.Equal(again, b) {
+				t.Fatalf("two encodings of %+v: %v", q, err)
+			}
+		}
+		var r ApprovalReply
+		if err := r.Decode(b); err == nil {
+			if again, err := r.Encode(); err != nil || !bytes.Equal(again, b) {
+				t.Fatalf("two encodings of %+v: %v", r, err)
+			}
+		}
+	})
+}
