@@ -117,7 +117,7 @@ var objApproval = &object{"approval", "How people decide. Every rule that demand
 	{name: "quorum", typ: "number", doc: "How many different people; 1 when absent."},
 	{name: "separate", typ: "boolean", doc: "Who launched the sandbox does not count."},
 	{name: "expiresAfter", typ: "duration", doc: "How long a request waits for an answer; 15m when absent. Then it is denied."},
-	{name: "validFor", typ: "duration", doc: "How long what was approved stays so, at most; 1h when absent."},
+	{name: "validFor", typ: "duration", doc: "How long an approval holds, at most. When absent, one for a single use has to be used within 1h, and an approver may give more."},
 }}
 
 var objRate = &object{"rate", "A limit.", []field{
