@@ -30,6 +30,9 @@ func Reference(kind string) string {
 	if kind == KindProvider {
 		writeProviderHosts(&b)
 	}
+	if kind == KindAccess {
+		writeRoles(&b)
+	}
 	return b.String()
 }
 
