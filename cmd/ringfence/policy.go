@@ -142,13 +142,7 @@ func (a *app) policyShowCommand() *cobra.Command {
 				return err
 			}
 			_, _ = fmt.Fprintf(a.out, "revision %d\n", v.Revision)
-			for _, p := range v.Problems {
-				line := "ringfence: " + problemLine(p)
-				if p.Stays != "" {
-					line += "; " + p.Stays
-				}
-				_, _ = fmt.Fprintln(a.err, show.Text(line, 1000))
-			}
+			a.printProblems(v.Problems)
 			if len(v.Problems) > 0 {
 				return quiet(exitDegraded)
 			}
@@ -159,6 +153,17 @@ func (a *app) policyShowCommand() *cobra.Command {
 	_ = cmd.RegisterFlagCompletionFunc("sandbox", a.completeSandboxes)
 	a.outputFlag(cmd, "table", "json")
 	return cmd
+}
+
+// printProblems tells on standard error what of the documents is not in force.
+func (a *app) printProblems(problems []api.Problem) {
+	for _, p := range problems {
+		line := "ringfence: " + problemLine(p)
+		if p.Stays != "" {
+			line += "; " + p.Stays
+		}
+		_, _ = fmt.Fprintln(a.err, show.Text(line, 1000))
+	}
 }
 
 // maxDocument bounds a profile or policy file.

@@ -45,6 +45,7 @@ func (a *app) policyListCommand() *cobra.Command {
 			if a.json() {
 				return show.JSON(a.out, u)
 			}
+			a.printProblems(u.Problems)
 			return a.printUse(u)
 		},
 	}
