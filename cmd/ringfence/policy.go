@@ -35,7 +35,7 @@ func (a *app) policyCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check FILE|DIR...",
 		Short: "Report every mistake in documents, with file, line and column",
-		Long: "Report every mistake in policy, profile and provider documents. The files, and every\n" +
+		Long: "Report every mistake in policy, profile, provider and access documents. The files, and every\n" +
 			"*.yaml and *.yml of a directory, are read together, without the daemon; - is standard\n" +
 			"input. Exit code 1 when there is a mistake.",
 		Example: "  ringfence policy check policy.yaml\n  ringfence policy check -o json /etc/ringfence/policy",
@@ -123,7 +123,7 @@ func (a *app) policyShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "show",
 		Short:   "Show the documents in force",
-		Long:    "Show the documents in force on the node (root) or for one sandbox.",
+		Long:    "Show the documents in force on the node, as far as they apply where you are a viewer,\nor for one sandbox.",
 		Example: "  ringfence policy show --sandbox web",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

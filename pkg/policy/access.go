@@ -94,7 +94,7 @@ var roles = []roleSpec{
 	{RolePolicyAuthor, "policy-author", RightSee | RightAuthor,
 		"What a viewer does; applies and deletes Policy documents whose scope lies within the document's, and gives and takes back rules there (`allow --scope`, `allow --sandbox`)."},
 	{RoleAdmin, "admin", RightSee | RightLaunch | RightApprove | RightAuthor | RightAdmin,
-		"What all others do; stops every sandbox of the scope, and applies and deletes Access documents whose scope lies within the document's."},
+		"What all others do; stops every sandbox of the scope (entering one stays with whoever launched it), and applies and deletes Access documents whose scope lies within the document's."},
 }
 
 func (r Role) spec() *roleSpec {

@@ -17,7 +17,7 @@ var objAccess = &object{"Access", "Who may operate what: gives users and groups 
 	{name: "bindings", typ: "list of binding", required: true, hint: "bindings: [] gives nobody anything", doc: "Who has which role. An empty list is allowed: then this document gives nobody anything."},
 }}
 
-var objBinding = &object{"binding", "One role for some people. It names at least one user or group. A name that the machine does not know matches nobody and is reported; nobody who has it later is meant before the daemon has looked again (half a minute).", []field{
+var objBinding = &object{"binding", "One role for some people. It names at least one user or group. A name that the machine does not know matches nobody, and `policy list`, `policy show` and `doctor` say so. Names are looked up again after half a minute.", []field{
 	{name: "role", typ: "role", required: true, doc: "See the table of roles below."},
 	{name: "users", typ: "list of strings", doc: "Names of users, or `uid:N`."},
 	{name: "groups", typ: "list of strings", doc: "Names of groups, or `gid:N`. Counted are the groups of the calling process, as the kernel knows them."},
