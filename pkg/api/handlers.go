@@ -149,6 +149,7 @@ func (s *Server) allowRequest(r *call, verb string, check func(*AllowRequest) er
 	}
 	r.note("%s %s (%s) for sandbox %s", verb, req.Destination, req.Mode, req.Sandbox)
 	if req.Sandbox == "" {
+		r.scope = req.Scope
 		r.note("%s %s (%s) for %s", verb, req.Destination, req.Mode, req.Scope)
 		return &req, admitAllow(r.caller, &req, nil)
 	}

@@ -72,8 +72,21 @@ func (s *Server) applyPolicy(w http.ResponseWriter, r *call) error {
 	res, err := s.o.Backend.ApplyPolicy(r.Context(), r.caller, &req)
 	if err == nil {
 		r.note("apply %s: revision %d", named(res.Documents), res.Revision)
+		r.scope = oneScope(res.Documents)
 	}
 	return answer(w, res, err)
+}
+
+// oneScope is the scope that documents are for, "" when there are several: then
+// the record is the node's.
+func oneScope(docs []PolicyDocument) (in string) {
+	for i, d := range docs {
+		if i > 0 && d.Scope != in {
+			return ""
+		}
+		in = d.Scope
+	}
+	return in
 }
 
 // named lists documents for the record.
@@ -90,6 +103,7 @@ func (s *Server) deletePolicy(w http.ResponseWriter, r *call) error {
 	res, err := s.o.Backend.DeletePolicy(r.Context(), r.caller, r.PathValue("name"))
 	if err == nil {
 		r.note("delete %s: revision %d", named(res.Documents), res.Revision)
+		r.scope = oneScope(res.Documents)
 	}
 	return answer(w, res, err)
 }

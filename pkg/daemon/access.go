@@ -20,7 +20,7 @@ const lookAgain = 30 * time.Second
 // people knows which users and groups of the machine Access documents mean. A
 // name that the user database does not have, or of which it does not answer,
 // is nobody. Lookups take as long as the database does; they hold up callers who
-// are not root, and nobody else.
+// are not root and lists of mistakes, and nothing else.
 type people struct {
 	snapshot func() *policy.Snapshot
 	lookup   func(kind, name string) (uint32, error) // kind is "uid" or "gid"
@@ -35,7 +35,17 @@ type people struct {
 	looked  time.Time
 	view    api.Access
 	unknown []policy.Problem
-	names   map[uint32]userName
+	known   map[string]lookedUp // by kind and name: those of the present documents
+
+	naming sync.Mutex // guards names
+	names  map[uint32]userName
+}
+
+// lookedUp is what the user database said of a name.
+type lookedUp struct {
+	id  uint32
+	err error
+	at  time.Time
 }
 
 type userName struct {
@@ -82,49 +92,63 @@ func (p *people) readLocked() {
 		return
 	}
 	p.of, p.looked, p.view, p.unknown = snap, p.now(), api.Access{}, nil
-	found := map[string]func() (uint32, error){} // each name once
+	former := p.known
+	p.known = map[string]lookedUp{}
 	for _, a := range snap.Access() {
 		p.view.Scopes = append(p.view.Scopes, a.Scope)
 		for _, b := range a.Bindings {
 			p.view.Bindings = append(p.view.Bindings, api.RoleBinding{Scope: a.Scope, Role: b.Role,
-				UIDs: p.idsLocked(&a, b.Users, "uid", found), GIDs: p.idsLocked(&a, b.Groups, "gid", found)})
+				UIDs: p.idsLocked(&a, b.Users, "uid", former), GIDs: p.idsLocked(&a, b.Groups, "gid", former)})
 		}
 	}
 }
 
-func (p *people) idsLocked(a *policy.Access, list []policy.Subject, kind string, found map[string]func() (uint32, error)) (out []uint32) {
+func (p *people) idsLocked(a *policy.Access, list []policy.Subject, kind string, former map[string]lookedUp) (out []uint32) {
 	for _, s := range list {
 		if s.Number {
 			out = append(out, s.ID)
 			continue
 		}
-		key := kind + ":" + s.Name
-		if found[key] == nil {
-			found[key] = sync.OnceValues(func() (uint32, error) { return p.lookup(kind, s.Name) })
-		}
-		id, err := found[key]()
-		if err != nil {
+		found := p.lookLocked(kind, s.Name, former)
+		if err := found.err; err != nil {
 			what := map[string]string{"uid": "user", "gid": "group"}[kind]
 			p.unknown = append(p.unknown, policy.Problem{File: a.File, Line: s.Line, Col: s.Col, Msg: fmt.Sprintf("the %s %q matches nobody: %v", what, s.Name, err),
 				Hint: "correct the name, or make the " + what + ": it is looked for again after " + lookAgain.String()})
 			continue
 		}
-		out = append(out, id)
+		out = append(out, found.id)
 	}
 	return out
 }
 
+// lookLocked asks the user database for each name once, and not again while what
+// it said is believed: who changes documents often costs no more.
+func (p *people) lookLocked(kind, name string, former map[string]lookedUp) lookedUp {
+	key := kind + ":" + name
+	found, ok := p.known[key]
+	if !ok {
+		if found, ok = former[key]; !ok || p.now().Sub(found.at) >= lookAgain {
+			found = lookedUp{at: p.now()}
+			found.id, found.err = p.lookup(kind, name)
+		}
+		p.known[key] = found
+	}
+	return found
+}
+
 // spell names a user for the record: uid=1000(alice), or uid=1000.
 func (p *people) spell(uid uint32) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.naming.Lock()
 	n, ok := p.names[uid]
+	p.naming.Unlock()
 	if !ok || p.now().Sub(n.at) >= lookAgain {
+		n = userName{p.nameOf(uid), p.now()} // nobody waits for it but who asks
+		p.naming.Lock()
 		if len(p.names) > 1000 {
 			clear(p.names)
 		}
-		n = userName{p.nameOf(uid), p.now()}
 		p.names[uid] = n
+		p.naming.Unlock()
 	}
 	out := "uid=" + strconv.FormatUint(uint64(uid), 10)
 	if n.name != "" {

@@ -74,9 +74,15 @@ func TestNamesThatNobodyHasMatchNobody(t *testing.T) {
 	if a = p.access(); !slices.Equal(a.Bindings[0].UIDs, []uint32{7, 1001}) {
 		t.Errorf("%+v", a.Bindings)
 	}
-	// A change of policy counts at once, and is told.
-	changed := a.Changed
-	snap = accessSnapshot(t, 2, `  - {role: viewer, users: ["uid:9"]}`+"\n")
+	// A change of policy counts at once, and is told; a name that was looked up a
+	// moment ago is not looked up again for it.
+	asked = map[string]int{}
+	snap = accessSnapshot(t, 2, `  - {role: viewer, users: [alice, fresh], groups: [eng]}`+"\n")
+	if p.access(); asked["uid alice"] != 0 || asked["gid eng"] != 0 || asked["uid fresh"] != 1 {
+		t.Errorf("asked again: %v", asked)
+	}
+	changed := p.access().Changed
+	snap = accessSnapshot(t, 3, `  - {role: viewer, users: ["uid:9"]}`+"\n")
 	p.turn()
 	select {
 	case <-changed:

@@ -88,6 +88,17 @@ func TestAccessMistakesHaveTheirPlace(t *testing.T) {
 	if _, problems := Parse("f", []byte(accessDoc(many+"{role: viewer, users: [a]}"))); len(problems) != 1 {
 		t.Errorf("too many bindings: %d problems", len(problems))
 	}
+	half := "{role: viewer, users: [u"
+	for i := range maxSubjects/2 + 1 {
+		half += fmt.Sprintf(", u%d", i)
+	}
+	half += "]}"
+	if docs, problems := Parse("f", []byte(accessDoc(half))); len(docs) != 1 {
+		t.Errorf("control: half as many names: %v", problems)
+	}
+	if _, problems := Parse("f", []byte(accessDoc(half+"\n  - "+half))); len(problems) != 1 || !strings.Contains(problems[0].Msg, "more than 1000") {
+		t.Errorf("too many names: %v", problems)
+	}
 	if docs, problems := Parse("f", []byte(accessHead+"bindings: []\n")); len(docs) != 1 || len(problems) != 0 {
 		t.Errorf("a document that gives nobody anything: %v", problems)
 	}

@@ -10,12 +10,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxSubjects bounds the users or groups of one binding, and the bindings of
-// one document.
+// maxSubjects bounds the bindings of one document, and the users and groups of
+// all of them: each name is looked up on the node.
 const maxSubjects = 1000
 
 func (d *decoder) access(m fieldMap, doc *Document) *Access {
 	a := &Access{Name: doc.Name, Scope: doc.Scope, File: doc.File, Line: doc.Line}
+	named := 0
 	n := m.get("bindings")
 	if n != nil && n.Kind == yaml.SequenceNode && len(n.Content) > maxSubjects {
 		d.fail(n, "make several documents of it", "bindings has %d entries, more than %d", len(n.Content), maxSubjects)
@@ -24,8 +25,12 @@ func (d *decoder) access(m fieldMap, doc *Document) *Access {
 	d.list(n, "bindings", func(c *yaml.Node) {
 		if b, ok := d.binding(c); ok {
 			a.Bindings = append(a.Bindings, b)
+			named += len(b.Users) + len(b.Groups)
 		}
 	})
+	if named > maxSubjects {
+		d.fail(n, "bind groups instead", "the bindings name %d users and groups, more than %d", named, maxSubjects)
+	}
 	return a
 }
 

@@ -294,6 +294,9 @@ func rolesWithin(t *testing.T, n *node.Node, a *tenant) {
 	if r := viewer.run(t, "ps"); !strings.Contains(r.Stdout, "erins") || !strings.Contains(r.Stdout, a.box) {
 		t.Errorf("a viewer sees: %s", r.Stdout)
 	}
+	if r := viewer.run(t, "events", "-o", "json"); !strings.Contains(r.Stdout, "apply Policy "+a.doc) || strings.Contains(r.Stdout, "team:hr") {
+		t.Errorf("a viewer sees what operators do in its scope, and no other: %s", r.Stdout)
+	}
 	viewer.refused(t, "the role launcher", "POST", "/v1/sandboxes", "run", "--as", a.scope+"/agent:b", "--", "true")
 	viewer.refused(t, "the role launcher", "POST", "/v1/sandboxes", "run", "--", "true") // the operator group gives nothing here
 	viewer.refused(t, "is not yours", "POST", "/v1/sandboxes/erins/stop", "stop", "erins")
