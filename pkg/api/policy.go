@@ -173,6 +173,12 @@ func (s *Server) policy(w http.ResponseWriter, r *call) error {
 	v, err := s.o.Backend.Policy(r.Context(), ref)
 	if !rights.Node(policy.RightSee) {
 		v.Problems = nil
+		for i := range v.Documents {
+			v.Documents[i].Text = rights.readText(&v.Documents[i])
+		}
+	}
+	if ref == "" {
+		v.Within = rights.within()
 	}
 	v.Documents = slices.DeleteFunc(v.Documents, func(d PolicyDocument) bool {
 		if ref != "" && d.Kind != policy.KindAccess {
@@ -181,6 +187,31 @@ func (s *Server) policy(w http.ResponseWriter, r *call) error {
 		return !reads(rights, d.Kind, d.Scope)
 	})
 	return answer(w, v, err)
+}
+
+// readText is the text of a document in force, "" where another document stands
+// in it that the caller does not read.
+func (r Rights) readText(d *PolicyDocument) string {
+	docs, _ := policy.Parse(d.File, []byte(d.Text)) // it is in force
+	for i := range docs {
+		if len(docs) > 1 && !r.Reads(docs[i].Kind, docs[i].Scope) {
+			return ""
+		}
+	}
+	return d.Text
+}
+
+// within are the scopes where the caller sees everybody, none for the whole node.
+func (r Rights) within() (out []string) {
+	if r.Node(policy.RightSee) {
+		return nil
+	}
+	for _, h := range r.held {
+		if h.role.Has(policy.RightSee) && !slices.Contains(out, h.in.String()) {
+			out = append(out, h.in.String())
+		}
+	}
+	return out
 }
 
 func readable(r Rights, docs []PolicyDocument) []PolicyDocument {

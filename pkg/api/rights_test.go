@@ -308,3 +308,30 @@ func TestForeignIsLikeNothing(t *testing.T) {
 		t.Errorf("something reached the backend: %v", c)
 	}
 }
+
+// One text may hold a document that is not the reader's: YAML breaks lines at a
+// carriage return, too, where texts are not cut.
+func TestTextsAreShownWhole(t *testing.T) {
+	doc := func(in string) string {
+		return "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: p}\nscope: " + in + "\negress: [{id: a, deny: x.org}]\n"
+	}
+	viewer := RightsOf(&Caller{UID: 7}, bound(t, pay+" viewer uid:7"))
+	for _, tt := range []struct {
+		text string
+		want bool
+	}{
+		{doc(pay), true},
+		{doc(pay) + "\r---\r" + doc(pay+"/agent:a"), true},
+		{doc(pay) + "\r---\r" + doc(hr), false},
+	} {
+		if got := viewer.readText(&PolicyDocument{Kind: policy.KindPolicy, Scope: pay, Text: tt.text}); (got == tt.text) != tt.want || got != "" && got != tt.text {
+			t.Errorf("%q is shown as %q", tt.text, got)
+		}
+	}
+	if got := viewer.within(); !slices.Equal(got, []string{pay}) {
+		t.Errorf("within %v", got)
+	}
+	if got := RightsOf(&Caller{Role: RoleRoot}, Access{}).within(); got != nil {
+		t.Errorf("root is within %v", got)
+	}
+}

@@ -343,6 +343,10 @@ type PolicyView struct {
 	Revision  uint64           `json:"revision"`
 	Documents []PolicyDocument `json:"documents"`
 	Problems  []Problem        `json:"problems,omitempty"` // of files whose present form is not in force
+
+	// Within are the scopes of which Documents are all that apply to somebody
+	// there; empty: they are all of the node, or of the sandbox that was named.
+	Within []string `json:"within,omitempty"`
 }
 
 // PolicyDocument is one document in force.

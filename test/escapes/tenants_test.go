@@ -297,6 +297,13 @@ func rolesWithin(t *testing.T, n *node.Node, a *tenant) {
 	if r := viewer.run(t, "events", "-o", "json"); !strings.Contains(r.Stdout, "apply Policy "+a.doc) || strings.Contains(r.Stdout, "team:hr") {
 		t.Errorf("a viewer sees what operators do in its scope, and no other: %s", r.Stdout)
 	}
+	if r := viewer.run(t, "explain", "--as", a.scope+"/agent:b", "egress", "pay.test:443"); r.Code != 0 || !strings.Contains(r.Stdout, "allow") {
+		t.Errorf("control: what would be decided in its scope: %+v", r)
+	}
+	viewer.refused(t, "not yours to see", "", "", "explain", "--as", "org:acme/team:hr/agent:b", "egress", "hr.test:443")
+	if r := viewer.run(t, "policy", "who-can", "egress", "pay.test:443"); r.Code != 0 || !strings.Contains(r.Stdout, a.scope) || strings.Contains(r.Stdout, "org:*") {
+		t.Errorf("who can, in its scope: %+v", r)
+	}
 	viewer.refused(t, "the role launcher", "POST", "/v1/sandboxes", "run", "--as", a.scope+"/agent:b", "--", "true")
 	viewer.refused(t, "the role launcher", "POST", "/v1/sandboxes", "run", "--", "true") // the operator group gives nothing here
 	viewer.refused(t, "is not yours", "POST", "/v1/sandboxes/erins/stop", "stop", "erins")
