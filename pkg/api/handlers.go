@@ -3,6 +3,7 @@
 package api
 
 import (
+	"cmp"
 	"net"
 	"net/http"
 	"slices"
@@ -147,16 +148,17 @@ func (s *Server) allowRequest(r *call, verb string, check func(*AllowRequest) er
 	if err := check(&req); err != nil {
 		return nil, err
 	}
-	r.note("%s %s (%s) for sandbox %s", verb, req.Destination, req.Mode, req.Sandbox)
+	r.note("%s %s (%s) for sandbox %s", verb, req.Destination, cmp.Or(req.Mode, "every rule"), req.Sandbox)
 	if req.Sandbox == "" {
 		r.scope = req.Scope
-		r.note("%s %s (%s) for %s", verb, req.Destination, req.Mode, req.Scope)
+		r.note("%s %s (%s) for %s", verb, req.Destination, cmp.Or(req.Mode, "every rule"), req.Scope)
 		return &req, admitAllow(r.caller, &req, nil)
 	}
 	if err := s.resolve(r, req.Sandbox); err != nil {
 		return nil, err
 	}
 	req.Sandbox = r.box.ID
+	r.note("%s %s (%s) for sandbox %s", verb, req.Destination, cmp.Or(req.Mode, "every rule"), req.Sandbox)
 	return &req, admitAllow(r.caller, &req, r.box)
 }
 

@@ -321,6 +321,21 @@ func rolesWithin(t *testing.T, n *node.Node, a *tenant) {
 	if r := a.run(t, "stop", "erins", "--timeout", "0s"); r.Code != 0 {
 		t.Errorf("control: the admin of the scope stops it: %s", r.Stderr)
 	}
+	id := strings.TrimSpace(r.Stdout)
+	for _, c := range []struct {
+		uid  uint32
+		what string
+	}{
+		{erin, `launch "sleep" with the profile coding; from the cgroup /`},
+		{erin, `run "true" in sandbox ` + id + `; from the cgroup /`},
+		{erin, "allow x.test:443 (sandbox) for sandbox " + id + "; "},
+		{carol, "stop sandbox " + id},
+	} {
+		n.WaitEvent(t, c.what, func(e *event.Event) bool {
+			return e.Kind == event.KindOperator && e.Verdict == event.Allowed && !e.Failed && e.UID == c.uid && e.Actor == fmt.Sprintf("uid=%d", c.uid) && e.PID != 0 &&
+				strings.HasSuffix(e.Exe, "/ringfence") && e.Comm == "ringfence" && e.Sandbox == id && strings.HasPrefix(e.Scope, a.scope+"/") && strings.HasPrefix(e.Detail, c.what)
+		})
+	}
 	if r := n.CLI(t, "policy", "list"); !strings.Contains(r.Stderr, "no-such-user") {
 		t.Errorf("a user that there is not is not told: %s", r.Stderr)
 	}
