@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,7 +76,7 @@ func (f *askFlags) tool(name string) (policy.Question, error) {
 		return q, err
 	}
 	for _, name := range f.risk {
-		class, err := policy.RiskNamed(name)
+		class, err := policy.ParseRisk(name)
 		if err != nil {
 			return q, err
 		}
@@ -104,24 +105,67 @@ func (f *askFlags) when() (time.Time, error) {
 }
 
 // asked compiles the documents that are asked: those of files and packs, or
-// those in force on the node.
-func (a *app) asked(ctx context.Context, policies []string) (*policy.Snapshot, error) {
+// those in force on the node. Of the node a caller may have been given only what
+// is about some scopes: of others nothing can be said.
+func (a *app) asked(ctx context.Context, policies []string) (_ *policy.Snapshot, within scopes, err error) {
 	if len(policies) > 0 {
 		docs, err := a.testedDocuments(policies)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		return compile(0, docs)
+		snap, err := compile(0, docs)
+		return snap, nil, err
 	}
 	v, err := a.client().Policy(ctx, "")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	for _, text := range v.Within {
+		sel, err := scope.ParseSelector(text)
+		if err != nil {
+			return nil, nil, err
+		}
+		within = append(within, sel)
 	}
 	docs, err := inForce(v)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return compile(v.Revision, docs)
+	snap, err := compile(v.Revision, docs)
+	return snap, within, err
+}
+
+// scopes are where a caller sees everybody; none is everywhere.
+type scopes []scope.Selector
+
+func (in scopes) hold(s scope.Selector) bool {
+	return len(in) == 0 || slices.ContainsFunc(in, func(w scope.Selector) bool { return w.Contains(s) })
+}
+
+func (in scopes) String() string {
+	var out []string
+	for _, s := range in {
+		out = append(out, s.String())
+	}
+	return strings.Join(out, ", ")
+}
+
+// narrow leaves of each row what the scopes hold of it. Wider rows stand first,
+// as before; where two become one, the narrower one's word counts.
+func (in scopes) narrow(rows []policy.Who) (out []policy.Who) {
+	for _, r := range rows {
+		if in.hold(r.Scope) {
+			out = append(out, r)
+			continue
+		}
+		for _, w := range in {
+			if s, ok := w.Intersect(r.Scope); ok && !slices.ContainsFunc(rows, func(o policy.Who) bool { return o.Scope == s }) {
+				out = slices.DeleteFunc(out, func(o policy.Who) bool { return o.Scope == s })
+				out = append(out, policy.Who{Scope: s, Decision: r.Decision})
+			}
+		}
+	}
+	return out
 }
 
 func compile(revision uint64, docs []policy.Document) (*policy.Snapshot, error) {
@@ -165,7 +209,8 @@ func (a *app) whoCanCommand() *cobra.Command {
 		Short: "Tell who may reach a destination, use a model or have a tool run",
 		Long: "Tell for everybody what they get: " + whatIsAsked + ".\n" +
 			"A row is everybody in its scope who is not in the scope of a row below it. The documents in\n" +
-			"force on the node are asked (root), or those of --policy, without the daemon.",
+			"force on the node are asked, for the scopes where you are a viewer, or those of --policy,\n" +
+			"without the daemon.",
 		Example: "  ringfence policy who-can egress db.internal:5432\n  ringfence policy who-can model claude-opus-4 --dialect anthropic --policy ./policies",
 		Args:    args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, words []string) error {
@@ -180,7 +225,7 @@ func (a *app) whoCanCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			snap, err := a.asked(cmd.Context(), f.policies)
+			snap, within, err := a.asked(cmd.Context(), f.policies)
 			if err != nil {
 				return err
 			}
@@ -188,7 +233,7 @@ func (a *app) whoCanCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printWho(rows)
+			return a.printWho(within.narrow(rows))
 		},
 	}
 	f.add(cmd)
@@ -240,9 +285,12 @@ func (a *app) whatIf(ctx context.Context, as string, f *askFlags, words []string
 	if err != nil {
 		return err
 	}
-	snap, err := a.asked(ctx, f.policies)
+	snap, within, err := a.asked(ctx, f.policies)
 	if err != nil {
 		return err
+	}
+	if !within.hold(p.Selector()) {
+		return fmt.Errorf("--as %s: you are a viewer of %s, and not there: what applies there is not yours to see", p, within)
 	}
 	x := snap.View(p).At(at).Explain(q)
 	if a.json() {

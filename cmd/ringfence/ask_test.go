@@ -92,3 +92,37 @@ func TestInForce(t *testing.T) {
 		t.Error("a document that is not understood was left out")
 	}
 }
+
+// Of a node's policy a viewer of one scope is told what is so there.
+func TestAnswersAreOfTheScopesThatOneSees(t *testing.T) {
+	sel := func(text string) scope.Selector {
+		s, err := scope.ParseSelector(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	row := func(text, why string) policy.Who {
+		return policy.Who{Scope: sel(text), Decision: policy.Decision{Reason: why}}
+	}
+	rows := []policy.Who{row("org:*", "node"), row("org:acme", "acme"), row("org:other", "other"), row("org:acme/team:pay/agent:a", "a"), row("org:acme/team:hr", "hr")}
+	for _, c := range []struct{ in, want string }{
+		{"", "org:* node, org:acme acme, org:other other, org:acme/team:pay/agent:a a, org:acme/team:hr hr"},
+		{"org:acme/team:pay", "org:acme/team:pay acme, org:acme/team:pay/agent:a a"},
+		{"org:acme/team:hr", "org:acme/team:hr hr"},
+		{"org:new/team:x", "org:new/team:x node"},
+		{"org:acme", "org:acme acme, org:acme/team:pay/agent:a a, org:acme/team:hr hr"},
+	} {
+		var in scopes
+		if c.in != "" {
+			in = scopes{sel(c.in)}
+		}
+		var got []string
+		for _, r := range in.narrow(rows) {
+			got = append(got, r.Scope.String()+" "+r.Decision.Reason)
+		}
+		if g := strings.Join(got, ", "); g != c.want {
+			t.Errorf("%s: got %s, want %s", c.in, g, c.want)
+		}
+	}
+}

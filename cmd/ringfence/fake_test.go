@@ -103,6 +103,8 @@ func (n *fakeNode) kill() {
 	_ = n.server.Close(ctx)
 }
 
+func (n *fakeNode) Access() api.Access { return api.Access{} }
+
 func (n *fakeNode) InSandbox(context.Context, *api.Caller) (bool, error) { return false, nil }
 func (n *fakeNode) Version(context.Context) (api.VersionInfo, error) {
 	return api.VersionInfo{Version: "1.2.3", Kernel: "6.18"}, nil
@@ -273,7 +275,7 @@ func (n *fakeNode) Events(_ context.Context, q api.EventQuery) iter.Seq2[api.Eve
 	}
 }
 
-func (n *fakeNode) Explain(_ context.Context, id string) (api.Explanation, error) {
+func (n *fakeNode) Explain(_ context.Context, id string, _ func(sandbox, scope string) bool) (api.Explanation, error) {
 	if id == "secret" {
 		return api.Explanation{}, api.Errorf(api.CodeDenied, "not yours")
 	}
@@ -399,7 +401,7 @@ func (n *fakeNode) RollbackPolicy(_ context.Context, _ *api.Caller, r *api.Rollb
 }
 
 // Enforced: revision 9 is late in one sandbox.
-func (n *fakeNode) Enforced(_ context.Context, revision uint64, timeout time.Duration) (api.Enforcement, error) {
+func (n *fakeNode) Enforced(_ context.Context, _ *api.Caller, revision uint64, timeout time.Duration) (api.Enforcement, error) {
 	e := api.Enforcement{Revision: revision, InForce: revision != 9, Sandboxes: 2}
 	if revision == 9 {
 		e.Sandboxes, e.Behind = 1, []api.Behind{{ID: "b0a1c2d3", Name: "we\x1bb", Kernel: 8}}

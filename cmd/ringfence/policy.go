@@ -35,7 +35,7 @@ func (a *app) policyCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check FILE|DIR...",
 		Short: "Report every mistake in documents, with file, line and column",
-		Long: "Report every mistake in policy, profile and provider documents. The files, and every\n" +
+		Long: "Report every mistake in policy, profile, provider and access documents. The files, and every\n" +
 			"*.yaml and *.yml of a directory, are read together, without the daemon; - is standard\n" +
 			"input. Exit code 1 when there is a mistake.",
 		Example: "  ringfence policy check policy.yaml\n  ringfence policy check -o json /etc/ringfence/policy",
@@ -123,7 +123,7 @@ func (a *app) policyShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "show",
 		Short:   "Show the documents in force",
-		Long:    "Show the documents in force on the node (root) or for one sandbox.",
+		Long:    "Show the documents in force on the node, as far as they apply where you are a viewer,\nor for one sandbox.",
 		Example: "  ringfence policy show --sandbox web",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -142,13 +142,7 @@ func (a *app) policyShowCommand() *cobra.Command {
 				return err
 			}
 			_, _ = fmt.Fprintf(a.out, "revision %d\n", v.Revision)
-			for _, p := range v.Problems {
-				line := "ringfence: " + problemLine(p)
-				if p.Stays != "" {
-					line += "; " + p.Stays
-				}
-				_, _ = fmt.Fprintln(a.err, show.Text(line, 1000))
-			}
+			a.printProblems(v.Problems)
 			if len(v.Problems) > 0 {
 				return quiet(exitDegraded)
 			}
@@ -159,6 +153,17 @@ func (a *app) policyShowCommand() *cobra.Command {
 	_ = cmd.RegisterFlagCompletionFunc("sandbox", a.completeSandboxes)
 	a.outputFlag(cmd, "table", "json")
 	return cmd
+}
+
+// printProblems tells on standard error what of the documents is not in force.
+func (a *app) printProblems(problems []api.Problem) {
+	for _, p := range problems {
+		line := "ringfence: " + problemLine(p)
+		if p.Stays != "" {
+			line += "; " + p.Stays
+		}
+		_, _ = fmt.Fprintln(a.err, show.Text(line, 1000))
+	}
 }
 
 // maxDocument bounds a profile or policy file.

@@ -20,13 +20,13 @@ func (a *app) policyListCommand() *cobra.Command {
 	var byHits, documents bool
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the rules in force with their hits and kernel memory (root)",
+		Short: "List the rules in force with their hits and kernel memory",
 		Long: "List every rule in force (builtin/models is the one that no document has), what it\n" +
 			"has in the kernel for all sandboxes together, and\n" +
 			"how often it decided since the daemon started: calls that the kernel's hooks let\n" +
 			"through or refused by it, and questions, connections, requests and model calls in the\n" +
 			"gateway. What the kernel lets through the gateway decides again, so one connection\n" +
-			"counts in both.",
+			"counts in both. Who is not root sees the rules that apply where it is a viewer.",
 		Example: "  ringfence policy list --hits\n  ringfence policy list --documents -o json",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,6 +45,7 @@ func (a *app) policyListCommand() *cobra.Command {
 			if a.json() {
 				return show.JSON(a.out, u)
 			}
+			a.printProblems(u.Problems)
 			return a.printUse(u)
 		},
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -43,11 +44,26 @@ func (s *Server) adopt(w http.ResponseWriter, r *call) error {
 	if err := checkAdopt(&req); err != nil {
 		return err
 	}
+	r.note("adopt %s", adoptee(&req))
 	_ = r.conn.SetWriteDeadline(time.Now().Add(adoptTimeout + writeTimeout))
 	ctx, cancel := context.WithTimeout(r.Context(), adoptTimeout)
 	defer cancel()
 	res, err := s.o.Backend.Adopt(ctx, r.caller, &req)
+	if err == nil {
+		r.box = &res.Sandbox
+	}
 	return answer(w, res, err)
+}
+
+// adoptee says in words what is to be adopted.
+func adoptee(r *AdoptRequest) string {
+	switch {
+	case r.PID != 0:
+		return "process " + strconv.Itoa(r.PID)
+	case r.Container != "":
+		return "container " + r.Container
+	}
+	return "cgroup " + r.Cgroup
 }
 
 func checkAdopt(r *AdoptRequest) error {
@@ -79,6 +95,7 @@ func checkAdopt(r *AdoptRequest) error {
 }
 
 func (s *Server) release(w http.ResponseWriter, r *call) error {
+	r.note("release sandbox %s", r.box.ID)
 	res, err := s.o.Backend.Release(r.Context(), r.caller, r.box.ID)
 	return answer(w, res, err)
 }

@@ -108,9 +108,9 @@ type ApprovalBackend interface {
 // is in the caller's inbox, and its vote is looked at. role: the caller is an
 // approver of the request's scope, whatever its rules name. Everybody else is
 // told that there is no such request.
-func mayApprove(c *Caller, a *Approval) (sees, role bool) {
-	role = c.Role == RoleRoot
-	return role || a.Named || mayTouch(c, a.Launcher, a.Scope), role
+func mayApprove(r Rights, a *Approval) (sees, role bool) {
+	role = r.Approves(a.Scope)
+	return role || a.Named || r.Sees(a.Launcher, a.Scope), role
 }
 
 func (s *Server) listApprovals(w http.ResponseWriter, r *call) error {
@@ -124,7 +124,7 @@ func (s *Server) listApprovals(w http.ResponseWriter, r *call) error {
 	}
 	out := make([]Approval, 0, len(list))
 	for i := range list {
-		if sees, _ := mayApprove(r.caller, &list[i]); sees {
+		if sees, _ := mayApprove(r.caller.Rights, &list[i]); sees {
 			out = append(out, list[i])
 		}
 	}
@@ -137,7 +137,7 @@ func (s *Server) approval(r *call) (a Approval, role bool, err error) {
 	a, err = s.o.Backend.Approval(r.Context(), r.caller, id)
 	sees, role := false, false
 	if err == nil {
-		sees, role = mayApprove(r.caller, &a)
+		sees, role = mayApprove(r.caller.Rights, &a)
 	}
 	if err == nil && !sees || CodeOf(err) == CodeNotFound {
 		return Approval{}, false, Errorf(CodeNotFound, "no approval %q", id).WithRemedy("`ringfence approvals list --all` lists them")
@@ -184,13 +184,17 @@ func checkVote(r *VoteRequest) error {
 // watchApprovals streams requests as JSON lines: those that the caller has to do
 // with.
 func (s *Server) watchApprovals(w http.ResponseWriter, r *call) error {
-	ctx := r.Context()
+	ctx, rights, done := s.lasting(r.Context(), r.caller, func(now Rights) bool { return !now.none() })
+	defer done()
 	st := begin(w, r, "application/x-ndjson")
 	for a, err := range s.o.Backend.WatchApprovals(ctx, r.caller) {
+		if wasRevoked(ctx) {
+			break
+		}
 		if err != nil {
 			return st.end(err)
 		}
-		if sees, _ := mayApprove(r.caller, &a); !sees {
+		if sees, _ := mayApprove(rights.now(), &a); !sees {
 			continue
 		}
 		line, err := json.Marshal(a)
@@ -200,6 +204,9 @@ func (s *Server) watchApprovals(w http.ResponseWriter, r *call) error {
 		if err := st.write(append(line, '\n'), true); err != nil {
 			return errAnswered
 		}
+	}
+	if wasRevoked(ctx) {
+		return st.end(errRevoked)
 	}
 	return nil
 }

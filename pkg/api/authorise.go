@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // need is what a route requires of its caller, before anything is read from
@@ -16,10 +16,35 @@ type need uint8
 
 const (
 	needRefused need = iota // no requirement was stated: nobody
-	needRoot                // root
-	needOwner               // root, or a member that owns the sandbox {id} in the default scope
-	needMember              // root or a member; the handler narrows what a member sees or does
+	needRoot                // root: what reaches into the machine is no role's
+	needNode                // admin of the whole node
+	needMember              // some role somewhere; the handler narrows what the caller sees or does
+	needSight               // viewer somewhere; the handler narrows likewise
+	needAuthor              // policy-author or admin somewhere; the Backend asks for each document
+	needSee                 // the sandbox {id} is one that the caller sees
+	needStop                // and it is the caller's own, or of a scope that the caller administers
+	needOwner               // and it is the caller's own
 )
+
+// needs says who has what a route needs; each is a question to Rights.
+var needs = map[need]struct {
+	admits func(Rights) bool
+	box    func(r Rights, b *Sandbox) bool // nil: the route names no sandbox
+	who    string
+}{
+	needRoot:   {Rights.Root, nil, "root"},
+	needNode:   {func(r Rights) bool { return r.Node(policy.RightAdmin) }, nil, "root, or the role admin of org:*"},
+	needMember: {func(r Rights) bool { return !r.none() }, nil, "a role"},
+	needSight:  {func(r Rights) bool { return r.anywhere(policy.RightSee) }, nil, "root, or the role viewer of some scope"},
+	needAuthor: {mayWriteSomewhere, nil, "root, or the role policy-author of some scope"},
+	needSee:    {func(r Rights) bool { return !r.none() }, func(r Rights, b *Sandbox) bool { return r.Sees(b.Owner, b.Scope) }, "a role"},
+	needStop:   {func(r Rights) bool { return !r.none() }, func(r Rights, b *Sandbox) bool { return r.Stops(b.Owner, b.Scope) }, "root, whoever launched it, or the role admin of its scope"},
+	needOwner:  {func(r Rights) bool { return !r.none() }, func(r Rights, b *Sandbox) bool { return r.Owns(b.Owner, b.Scope) }, "root, or whoever launched it"},
+}
+
+func mayWriteSomewhere(r Rights) bool {
+	return r.anywhere(policy.RightAuthor) || r.anywhere(policy.RightAdmin)
+}
 
 // route is one row of the table of everything the server answers.
 type route struct {
@@ -38,10 +63,10 @@ var routes = []route{
 
 	{"GET", "/v1/sandboxes", needMember, 0, (*Server).listSandboxes, false},
 	{"POST", "/v1/sandboxes", needMember, MaxLaunchBody, (*Server).launch, true},
-	{"GET", "/v1/sandboxes/{id}", needOwner, 0, (*Server).getSandbox, false},
+	{"GET", "/v1/sandboxes/{id}", needSee, 0, (*Server).getSandbox, false},
 	{"POST", "/v1/sandboxes/{id}/exec", needOwner, MaxLaunchBody, (*Server).exec, true},
-	{"POST", "/v1/sandboxes/{id}/stop", needOwner, MaxBody, (*Server).stop, false},
-	{"GET", "/v1/sandboxes/{id}/log", needOwner, 0, (*Server).log, true},
+	{"POST", "/v1/sandboxes/{id}/stop", needStop, MaxBody, (*Server).stop, false},
+	{"GET", "/v1/sandboxes/{id}/log", needSee, 0, (*Server).log, true},
 
 	{"POST", "/v1/adopt", needRoot, MaxLaunchBody, (*Server).adopt, true},
 	{"POST", "/v1/sandboxes/{id}/release", needRoot, 0, (*Server).release, false},
@@ -53,38 +78,49 @@ var routes = []route{
 	{"DELETE", "/v1/allow", needMember, MaxBody, (*Server).takeBack, false},
 	{"POST", "/v1/policy/check", needMember, MaxLaunchBody, (*Server).checkPolicy, false},
 	{"GET", "/v1/policy", needMember, 0, (*Server).policy, false},
-	{"PUT", "/v1/policy", needRoot, MaxLaunchBody, (*Server).applyPolicy, false},
-	{"DELETE", "/v1/policy/{name}", needRoot, 0, (*Server).deletePolicy, false},
-	{"GET", "/v1/policy/use", needRoot, 0, (*Server).policyUse, false},
-	{"GET", "/v1/policy/enforced", needRoot, 0, (*Server).enforced, true},
-	{"GET", "/v1/policy/documents", needRoot, 0, (*Server).policyDocuments, false},
-	{"GET", "/v1/policy/history", needRoot, 0, (*Server).policyHistory, false},
-	{"GET", "/v1/policy/diff", needRoot, 0, (*Server).policyDiff, false},
-	{"POST", "/v1/policy/rollback", needRoot, MaxBody, (*Server).rollbackPolicy, false},
+	{"PUT", "/v1/policy", needAuthor, MaxLaunchBody, (*Server).applyPolicy, false},
+	{"DELETE", "/v1/policy/{name}", needAuthor, 0, (*Server).deletePolicy, false},
+	{"GET", "/v1/policy/use", needSight, 0, (*Server).policyUse, false},
+	{"GET", "/v1/policy/enforced", needAuthor, 0, (*Server).enforced, true},
+	{"GET", "/v1/policy/documents", needNode, 0, (*Server).policyDocuments, false},
+	{"GET", "/v1/policy/history", needNode, 0, (*Server).policyHistory, false},
+	{"GET", "/v1/policy/diff", needNode, 0, (*Server).policyDiff, false},
+	{"POST", "/v1/policy/rollback", needNode, MaxBody, (*Server).rollbackPolicy, false},
 
 	{"GET", "/v1/approvals", needMember, 0, (*Server).listApprovals, false},
 	{"GET", "/v1/approvals/watch", needMember, 0, (*Server).watchApprovals, true},
 	{"GET", "/v1/approvals/{approval}", needMember, 0, (*Server).getApproval, false},
 	{"POST", "/v1/approvals/{approval}/vote", needMember, MaxBody, (*Server).vote, false},
 
-	{"GET", "/v1/providers", needRoot, 0, (*Server).listProviders, false},
-	{"POST", "/v1/providers", needRoot, MaxBody, (*Server).addProvider, false},
-	{"DELETE", "/v1/providers/{name}", needRoot, 0, (*Server).removeProvider, false},
-	{"GET", "/v1/audit/verify", needRoot, 0, (*Server).verifyAudit, false},
+	{"GET", "/v1/providers", needNode, 0, (*Server).listProviders, false},
+	{"POST", "/v1/providers", needNode, MaxBody, (*Server).addProvider, false},
+	{"DELETE", "/v1/providers/{name}", needNode, 0, (*Server).removeProvider, false},
+	{"GET", "/v1/audit/verify", needNode, 0, (*Server).verifyAudit, false},
 }
 
 // admit decides on caller and route alone; what concerns one sandbox or one
 // body is decided where it is known, by the functions below.
 func admit(c *Caller, n need) error {
-	switch {
-	case c == nil || c.Role == RoleNone:
+	if c == nil || c.Rights.none() {
 		return strangerError(c)
-	case n == needRoot && c.Role != RoleRoot:
-		return denied("this needs root", "run the command as root")
-	case n == needRoot, n == needOwner, n == needMember:
-		return nil
 	}
-	return denied("this request has no stated requirement and is refused to everyone", "")
+	spec, ok := needs[n]
+	if !ok {
+		return denied("this request has no stated requirement and is refused to everyone", "")
+	}
+	if !spec.admits(c.Rights) {
+		return denied("this needs "+spec.who, "run the command as root, or ask for a role: an Access document gives it")
+	}
+	return nil
+}
+
+// admitBox decides on a sandbox that the caller sees.
+func admitBox(c *Caller, n need, b *Sandbox) error {
+	spec, ok := needs[n]
+	if !ok || spec.box != nil && !spec.box(c.Rights, b) {
+		return denied(fmt.Sprintf("sandbox %s is not yours: this needs %s", b.ID, spec.who), "run the command as root")
+	}
+	return nil
 }
 
 func strangerError(c *Caller) error {
@@ -100,46 +136,23 @@ func denied(msg, remedy string) *Error {
 	return &Error{Code: CodeDenied, Message: msg, Remedy: remedy}
 }
 
-// mayTouch says whether c may see and act on a sandbox of that owner and
-// principal.
-func mayTouch(c *Caller, owner uint32, principal string) bool {
-	switch c.Role {
-	case RoleRoot:
-		return true
-	case RoleMember:
-		return owner == c.UID && inDefaultScope(principal)
-	}
-	return false
-}
-
-// inDefaultScope reports whether a principal or selector lies in the scope
-// where members may work. What does not parse is not in it.
-func inDefaultScope(text string) bool {
-	within, err := scope.ParseSelector(DefaultScope)
-	if err != nil {
-		return false
-	}
-	sel, err := scope.ParseSelector(text)
-	return err == nil && !sel.HasTarget() && within.Contains(sel)
-}
-
 // admitLaunch narrows a launch to what c may ask for and fixes the identity:
-// a member runs as itself whatever the body says.
+// who is not root runs as itself whatever the body says.
 func admitLaunch(c *Caller, r *LaunchRequest) error {
-	if c.Role == RoleRoot {
+	if c.Rights.Root() {
 		return nil
 	}
-	if c.Role != RoleMember {
-		return strangerError(c)
+	in := r.Scope
+	if in == "" {
+		in = DefaultScope
 	}
-	if r.Scope != "" && !inDefaultScope(r.Scope) {
-		return denied(fmt.Sprintf("scope %q needs root: members of the operator group launch in %s only", r.Scope, DefaultScope),
-			"leave --as out, or run the command as root")
+	if !c.Rights.mayIn(policy.RightLaunch, in) {
+		return denied(fmt.Sprintf("launching in %s needs root, or the role launcher there", in), launchRemedy(c))
 	}
 	own := Identity{UID: c.UID, GID: c.GID, Groups: c.Groups}
 	if r.Identity != nil {
 		if r.Identity.UID != c.UID {
-			return denied(fmt.Sprintf("running as uid %d needs root: members of the operator group run sandboxes as themselves", r.Identity.UID),
+			return denied(fmt.Sprintf("running as uid %d needs root: everybody else runs sandboxes as themselves", r.Identity.UID),
 				"leave --user out, or run the command as root")
 		}
 		own.Name, own.Home = r.Identity.Name, r.Identity.Home
@@ -148,44 +161,69 @@ func admitLaunch(c *Caller, r *LaunchRequest) error {
 	return nil
 }
 
-// admitAllow narrows a rule to what c may write or take back. r.Sandbox was resolved to a
-// sandbox that c may touch.
-func admitAllow(c *Caller, r *AllowRequest) error {
-	if c.Role == RoleRoot {
-		return nil
+// launchRemedy names a scope in which the caller may launch.
+func launchRemedy(c *Caller) string {
+	for _, h := range c.Rights.held {
+		if !h.role.Has(policy.RightLaunch) {
+			continue
+		}
+		if h.in.Contains(defaultScope()) {
+			return "leave --as out, or run the command as root"
+		}
+		return "name a scope of yours with --as, such as one in " + h.in.String()
 	}
-	if c.Role != RoleMember {
-		return strangerError(c)
-	}
-	if r.Scope != "" && !inDefaultScope(r.Scope) {
-		return denied(fmt.Sprintf("policy for scope %q needs root", r.Scope),
-			"name one of your own sandboxes with --sandbox, or run the command as root")
-	}
-	uid := c.UID
-	r.OnlyOwner = &uid
-	return nil
+	return "ask for that role: an Access document gives it"
 }
 
-// visible returns a predicate for event records: a member sees those of its
-// own sandboxes. It remembers answers, for one stream.
-func (s *Server) visible(ctx context.Context, c *Caller) func(sandbox string) bool {
-	if c.Role == RoleRoot {
-		return func(string) bool { return true }
+// admitAllow narrows a rule to what c may write or take back. box is the sandbox
+// that it is for, one that c sees, or nil.
+func admitAllow(c *Caller, r *AllowRequest, box *Sandbox) error {
+	if box == nil {
+		if !c.Rights.mayIn(policy.RightAuthor, r.Scope) {
+			return denied(fmt.Sprintf("policy for scope %q needs root, or the role policy-author there", r.Scope),
+				"name one of your own sandboxes with --sandbox, or run the command as root")
+		}
+		return nil
 	}
-	known := map[string]bool{}
-	return func(id string) bool {
-		if id == "" {
+	switch {
+	case c.Rights.mayIn(policy.RightAuthor, box.Scope):
+		return nil
+	case c.Rights.Owns(box.Owner, box.Scope):
+		uid := c.UID
+		r.OnlyOwner = &uid
+		return nil
+	}
+	return denied(fmt.Sprintf("sandbox %s is not yours: a rule for it needs root, whoever launched it, or the role policy-author of its scope", box.ID),
+		"run the command as root")
+}
+
+// sees returns a predicate for records, by the sandbox's id and the scope that
+// the keeper gave them: a caller sees those of its own sandboxes, and of scopes
+// where it is a viewer. It remembers who owns what, for one stream; what the
+// caller may it asks each time.
+func (s *Server) sees(ctx context.Context, rights func() Rights) func(sandbox, in string) bool {
+	type owned struct {
+		uid       uint32
+		principal string
+		known     bool
+	}
+	seen := map[string]owned{}
+	return func(id, in string) bool {
+		r := rights()
+		switch {
+		case r.Node(policy.RightSee), in != "" && r.mayIn(policy.RightSee, in):
+			return true
+		case id == "":
 			return false
 		}
-		ok, seen := known[id]
-		if !seen {
-			uid, principal, found := s.o.Backend.Owner(ctx, id)
-			ok = found && mayTouch(c, uid, principal)
-			if len(known) > 10000 {
-				clear(known)
+		o, ok := seen[id]
+		if !ok {
+			o.uid, o.principal, o.known = s.o.Backend.Owner(ctx, id)
+			if len(seen) > 10000 {
+				clear(seen)
 			}
-			known[id] = ok
+			seen[id] = o
 		}
-		return ok
+		return o.known && r.Sees(o.uid, o.principal)
 	}
 }

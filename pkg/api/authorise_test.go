@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // attempt is one request that a peer of the table tries.
@@ -37,6 +39,9 @@ const peerEnv = "RINGFENCE_API_TEST_PEER"
 func TestMain(m *testing.M) {
 	if socket := os.Getenv(peerEnv); socket != "" {
 		os.Exit(peerMain(socket))
+	}
+	if socket := os.Getenv(connectEnv); socket != "" {
+		os.Exit(connectMain(socket))
 	}
 	os.Exit(m.Run())
 }
@@ -203,15 +208,15 @@ func TestEveryRouteByEveryPeer(t *testing.T) {
 		{attempt{"launch without upgrade", "POST", "/v1/sandboxes", launch + `}`, false}, 400, 400},
 		{attempt{"get own", "GET", "/v1/sandboxes/" + boxMember, "", false}, 200, 200},
 		{attempt{"get own by name", "GET", "/v1/sandboxes/mine", "", false}, 200, 200},
-		{attempt{"get another's", "GET", "/v1/sandboxes/" + boxOther, "", false}, 200, 403},
-		{attempt{"get another's by name", "GET", "/v1/sandboxes/theirs", "", false}, 200, 403},
-		{attempt{"get root's", "GET", "/v1/sandboxes/" + boxRoot, "", false}, 200, 403},
-		{attempt{"get own in another scope", "GET", "/v1/sandboxes/" + boxScoped, "", false}, 200, 403},
+		{attempt{"get another's", "GET", "/v1/sandboxes/" + boxOther, "", false}, 200, 404},
+		{attempt{"get another's by name", "GET", "/v1/sandboxes/theirs", "", false}, 200, 404},
+		{attempt{"get root's", "GET", "/v1/sandboxes/" + boxRoot, "", false}, 200, 404},
+		{attempt{"get own in another scope", "GET", "/v1/sandboxes/" + boxScoped, "", false}, 200, 404},
 		{attempt{"get none", "GET", "/v1/sandboxes/nosuch", "", false}, 404, 404},
 		{attempt{"exec own", "POST", "/v1/sandboxes/mine/exec", `{"argv":["id"]}`, true}, 101, 101},
-		{attempt{"exec another's", "POST", "/v1/sandboxes/theirs/exec", `{"argv":["id"]}`, true}, 101, 403},
+		{attempt{"exec another's", "POST", "/v1/sandboxes/theirs/exec", `{"argv":["id"]}`, true}, 101, 404},
 		{attempt{"stop own", "POST", "/v1/sandboxes/mine/stop", `{"timeout":"1s"}`, false}, 200, 200},
-		{attempt{"stop another's", "POST", "/v1/sandboxes/theirs/stop", `{}`, false}, 200, 403},
+		{attempt{"stop another's", "POST", "/v1/sandboxes/theirs/stop", `{}`, false}, 200, 404},
 		{attempt{"adopt", "POST", "/v1/adopt", `{"pid":7}`, false}, 200, 403},
 		{attempt{"adopt in the own scope", "POST", "/v1/adopt", `{"pid":7,"scope":"org:local/team:default/agent:a"}`, false}, 200, 403},
 		{attempt{"adopt two things", "POST", "/v1/adopt", `{"pid":7,"cgroup":"/x"}`, false}, 400, 403},
@@ -219,21 +224,21 @@ func TestEveryRouteByEveryPeer(t *testing.T) {
 		{attempt{"release", "POST", "/v1/sandboxes/web/release", "", false}, 200, 403},
 		{attempt{"release own", "POST", "/v1/sandboxes/mine/release", "", false}, 200, 403},
 		{attempt{"log own", "GET", "/v1/sandboxes/mine/log", "", false}, 200, 200},
-		{attempt{"log another's", "GET", "/v1/sandboxes/theirs/log", "", false}, 200, 403},
+		{attempt{"log another's", "GET", "/v1/sandboxes/theirs/log", "", false}, 200, 404},
 		{attempt{"events", "GET", "/v1/events", "", false}, 200, 200},
 		{attempt{"events own", "GET", "/v1/events?sandbox=mine", "", false}, 200, 200},
-		{attempt{"events of another's", "GET", "/v1/events?sandbox=theirs", "", false}, 200, 403},
+		{attempt{"events of another's", "GET", "/v1/events?sandbox=theirs", "", false}, 200, 404},
 		{attempt{"events of one forgotten", "GET", "/v1/events?sandbox=ffff9999", "", false}, 200, 404},
 		{attempt{"events of none", "GET", "/v1/events?sandbox=nosuch", "", false}, 404, 404},
 		{attempt{"explain own", "GET", "/v1/events/e-member/explain", "", false}, 200, 200},
-		{attempt{"explain another's", "GET", "/v1/events/e-root/explain", "", false}, 200, 403},
+		{attempt{"explain another's", "GET", "/v1/events/e-root/explain", "", false}, 200, 404},
 		{attempt{"allow own", "POST", "/v1/allow", allow + `,"sandbox":"mine"}`, false}, 200, 200},
-		{attempt{"allow another's", "POST", "/v1/allow", allow + `,"sandbox":"theirs"}`, false}, 200, 403},
-		{attempt{"allow own scope", "POST", "/v1/allow", allow + `,"scope":"org:local/team:default/agent:a"}`, false}, 200, 200},
+		{attempt{"allow another's", "POST", "/v1/allow", allow + `,"sandbox":"theirs"}`, false}, 200, 404},
+		{attempt{"allow own scope", "POST", "/v1/allow", allow + `,"scope":"org:local/team:default/agent:a"}`, false}, 200, 403},
 		{attempt{"allow another scope", "POST", "/v1/allow", allow + `,"scope":"org:local"}`, false}, 200, 403},
 		{attempt{"take back own", "DELETE", "/v1/allow", back + `,"sandbox":"mine"}`, false}, 200, 200},
-		{attempt{"take back another's", "DELETE", "/v1/allow", back + `,"sandbox":"theirs"}`, false}, 200, 403},
-		{attempt{"take back in own scope", "DELETE", "/v1/allow", back + `,"mode":"always","scope":"org:local/team:default/agent:a"}`, false}, 200, 200},
+		{attempt{"take back another's", "DELETE", "/v1/allow", back + `,"sandbox":"theirs"}`, false}, 200, 404},
+		{attempt{"take back in own scope", "DELETE", "/v1/allow", back + `,"mode":"always","scope":"org:local/team:default/agent:a"}`, false}, 200, 403},
 		{attempt{"take back in another scope", "DELETE", "/v1/allow", back + `,"scope":"org:local"}`, false}, 200, 403},
 		{attempt{"policy check", "POST", "/v1/policy/check", `{"documents":[]}`, false}, 200, 200},
 		{attempt{"policy of the node", "GET", "/v1/policy", "", false}, 200, 403},
@@ -255,7 +260,7 @@ func TestEveryRouteByEveryPeer(t *testing.T) {
 		{attempt{"policy rollback, two lines", "POST", "/v1/policy/rollback", `{"revision":3,"comment":"a\nb"}`, false}, 400, 403},
 		{attempt{"policy apply, a long comment", "PUT", "/v1/policy", `{"documents":[{"file":"a.yaml","text":"x"}],"comment":"` + strings.Repeat("x", 1025) + `"}`, false}, 400, 403},
 		{attempt{"policy of own", "GET", "/v1/policy?sandbox=mine", "", false}, 200, 200},
-		{attempt{"policy of another's", "GET", "/v1/policy?sandbox=theirs", "", false}, 200, 403},
+		{attempt{"policy of another's", "GET", "/v1/policy?sandbox=theirs", "", false}, 200, 404},
 		{attempt{"approvals", "GET", "/v1/approvals", "", false}, 200, 200},
 		{attempt{"approvals, all", "GET", "/v1/approvals?all=maybe", "", false}, 400, 400},
 		{attempt{"approvals watched", "GET", "/v1/approvals/watch", "", false}, 200, 200},
@@ -360,7 +365,9 @@ func coversRoutes(t *testing.T, list []attempt) {
 
 func TestAdmitIsClosedByDefault(t *testing.T) {
 	root := &Caller{Role: RoleRoot}
+	root.Rights = RightsOf(root, Access{})
 	member := &Caller{UID: 7, Role: RoleMember}
+	member.Rights = RightsOf(member, Access{})
 	tests := []struct {
 		name string
 		c    *Caller
@@ -369,11 +376,13 @@ func TestAdmitIsClosedByDefault(t *testing.T) {
 	}{
 		{"nobody", nil, needMember, false},
 		{"zero caller is uid 0 without a role", &Caller{}, needMember, false},
+		{"root whose rights were not asked", &Caller{Role: RoleRoot}, needMember, false},
 		{"zero need, root", root, needRefused, false},
 		{"zero need, member", member, needRefused, false},
 		{"a need that does not exist", root, need(99), false},
 		{"root route, member", member, needRoot, false},
 		{"root route, root", root, needRoot, true},
+		{"node route, member", member, needNode, false},
 		{"member route, member", member, needMember, true},
 		{"owner route, member", member, needOwner, true},
 	}
@@ -383,6 +392,12 @@ func TestAdmitIsClosedByDefault(t *testing.T) {
 				t.Errorf("err = %v, want admitted = %v", err, tt.ok)
 			}
 		})
+	}
+	mine := &Sandbox{Owner: 7, Scope: DefaultScope + "/agent:a"}
+	for n, ok := range map[need]bool{needRefused: false, 99: false, needSee: true, needOwner: true, needStop: true} {
+		if err := admitBox(member, n, mine); (err == nil) != ok {
+			t.Errorf("need %d: own sandbox: %v", n, err)
+		}
 	}
 }
 
@@ -405,8 +420,9 @@ func TestDefaultScope(t *testing.T) {
 		"org:local/team:default/agent:x/server:jira": false,
 		"org:local/team:default/agent:x/../team:y":   false,
 	}
+	member := RightsOf(&Caller{UID: 7, Role: RoleMember}, Access{})
 	for scope, want := range tests {
-		if got := inDefaultScope(scope); got != want {
+		if got := member.mayIn(policy.RightLaunch, scope); got != want {
 			t.Errorf("%q: %v, want %v", scope, got, want)
 		}
 	}
@@ -414,6 +430,7 @@ func TestDefaultScope(t *testing.T) {
 
 func TestMembersRunAsThemselvesOnly(t *testing.T) {
 	c := &Caller{UID: 7, GID: 8, Groups: []uint32{9}, Role: RoleMember}
+	c.Rights = RightsOf(c, Access{})
 	r := &LaunchRequest{Identity: &Identity{UID: 7, GID: 0, Groups: []uint32{0, 27}, Name: "x", Home: "/home/x"}}
 	if err := admitLaunch(c, r); err != nil {
 		t.Fatal(err)

@@ -15,6 +15,10 @@ import (
 // sandbox that Sandboxes listed. Methods are called concurrently and stop when
 // their context ends. Errors of type [*Error] choose the code of the answer.
 type Backend interface {
+	// Access is who may do what now. It is asked for every request of a caller
+	// that is not root, and names nobody of whom it is not certain.
+	Access() Access
+
 	// InSandbox reports whether the peer lives in (or below) the cgroup of a
 	// sandbox. An error refuses the caller.
 	InSandbox(ctx context.Context, c *Caller) (bool, error)
@@ -48,9 +52,9 @@ type Backend interface {
 	// Events yields records in order. With q.Follow it waits for more until
 	// ctx ends. A yielded error ends the sequence.
 	Events(ctx context.Context, q EventQuery) iter.Seq2[EventRecord, error]
-	// Explain explains one event; the server hides it from callers who may
-	// not see its sandbox.
-	Explain(ctx context.Context, eventID string) (Explanation, error)
+	// Explain explains one event. One that sees does not show, by its sandbox
+	// and scope, is to it as if it were not there.
+	Explain(ctx context.Context, eventID string, sees func(sandbox, scope string) bool) (Explanation, error)
 
 	// Allow adds one rule. See AllowRequest.OnlyOwner.
 	Allow(ctx context.Context, c *Caller, r *AllowRequest) (AllowResult, error)
@@ -67,12 +71,14 @@ type Backend interface {
 	// PolicyUse tells of every rule in force on the node.
 	PolicyUse(ctx context.Context) (PolicyUse, error)
 	// ApplyPolicy stores documents in one revision, all or none; each has a
-	// text. It does not wait until they are in force.
+	// text, and c.Rights.Writes each and what it replaces. It does not wait
+	// until they are in force.
 	ApplyPolicy(ctx context.Context, c *Caller, r *ApplyRequest) (PolicyChange, error)
 	// DeletePolicy removes what ApplyPolicy stored under a name, likewise.
 	DeletePolicy(ctx context.Context, c *Caller, name string) (PolicyChange, error)
-	// Enforced waits until a revision is in force, at most for the timeout.
-	Enforced(ctx context.Context, revision uint64, timeout time.Duration) (Enforcement, error)
+	// Enforced waits until a revision is in force in the sandboxes that c sees,
+	// at most for the timeout.
+	Enforced(ctx context.Context, c *Caller, revision uint64, timeout time.Duration) (Enforcement, error)
 	PolicyHistory
 
 	ApprovalBackend
@@ -129,22 +135,29 @@ func (f *Files) slots() []**os.File {
 	return []**os.File{&f.Workspace, &f.Stdio[0], &f.Stdio[1], &f.Stdio[2], &f.Status}
 }
 
-// Role is what a caller may do at most. The zero value may do nothing.
+// Role is what the kernel says a caller is to the daemon. What it may do is in
+// its Rights.
 type Role uint8
 
 const (
-	RoleNone   Role = iota
-	RoleMember      // in the operator group: own sandboxes in the default scope
-	RoleRoot        // uid 0 outside every sandbox
+	RoleNone   Role = iota // neither of the others
+	RoleMember             // in the operator group
+	RoleRoot               // uid 0 outside every sandbox
 )
 
-// Caller is the peer of a connection as the kernel describes it at accept.
+// Caller is the peer of a connection as the kernel describes it at accept, with
+// what it may do as of one request.
 type Caller struct {
 	UID    uint32
 	GID    uint32
 	PID    int      // in the keeper's pid namespace
 	Groups []uint32 // supplementary groups
 	Role   Role
+	Rights Rights // set for each request
+
+	// Exe and Comm are the program that the peer runs, as it says itself: "" when
+	// that cannot be told.
+	Exe, Comm string
 
 	// PIDFD refers to the peer, valid while the connection lives; nil when
 	// the kernel has no SO_PEERPIDFD (before 6.5) and pidfd_open failed.

@@ -29,6 +29,7 @@ const (
 
 // fake is a Backend that records what it was asked.
 type fake struct {
+	access    func() Access // nil: no document
 	inSandbox func(*Caller) (bool, error)
 	onLaunch  func(ctx context.Context, r *LaunchRequest, f *Files) (Session, error)
 	boxes     []Sandbox
@@ -71,6 +72,13 @@ func (f *fake) note(format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+
+func (f *fake) Access() Access {
+	if f.access != nil {
+		return f.access()
+	}
+	return Access{}
 }
 
 func (f *fake) InSandbox(_ context.Context, c *Caller) (bool, error) {
@@ -156,12 +164,10 @@ func (f *fake) Events(_ context.Context, q EventQuery) iter.Seq2[EventRecord, er
 	}
 }
 
-func (f *fake) Explain(_ context.Context, id string) (Explanation, error) {
-	switch id {
-	case "e-member":
-		return Explanation{ID: id, Sandbox: boxMember, Summary: "no"}, nil
-	case "e-root":
-		return Explanation{ID: id, Sandbox: boxRoot, Summary: "no"}, nil
+func (f *fake) Explain(_ context.Context, id string, sees func(sandbox, scope string) bool) (Explanation, error) {
+	box := map[string]string{"e-member": boxMember, "e-root": boxRoot}[id]
+	if box != "" && sees(box, "") {
+		return Explanation{ID: id, Sandbox: box, Summary: "no"}, nil
 	}
 	return Explanation{}, Errorf(CodeNotFound, "no event %q", id)
 }
@@ -216,7 +222,7 @@ func (f *fake) DeletePolicy(_ context.Context, _ *Caller, name string) (PolicyCh
 	return PolicyChange{Revision: 9}, nil
 }
 
-func (f *fake) Enforced(_ context.Context, revision uint64, timeout time.Duration) (Enforcement, error) {
+func (f *fake) Enforced(_ context.Context, _ *Caller, revision uint64, timeout time.Duration) (Enforcement, error) {
 	f.note("enforced %d %s", revision, timeout)
 	return Enforcement{Revision: revision, InForce: true}, nil
 }

@@ -3,8 +3,10 @@
 package api
 
 import (
+	"cmp"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,13 +29,40 @@ func (s *Server) version(w http.ResponseWriter, r *call) error {
 	return answer(w, v, err)
 }
 
+// status tells who does not see the node how many sandboxes it sees itself, and
+// which parts work.
 func (s *Server) status(w http.ResponseWriter, r *call) error {
 	v, err := s.o.Backend.Status(r.Context())
+	if err != nil || r.caller.Rights.SeesNode() {
+		return answer(w, v, err)
+	}
+	list, err := s.seen(r)
+	v.Sandboxes, v.Counters, v.Parts = 0, nil, withoutDetails(v.Parts)
+	for _, b := range list {
+		if !b.HasEnded() {
+			v.Sandboxes++
+		}
+	}
 	return answer(w, v, err)
 }
 
+// withoutDetails leaves each part's state. Several of a name, such as secrets,
+// are one.
+func withoutDetails(parts []Part) (out []Part) {
+	for _, p := range parts {
+		if p.Name != "secret" {
+			out = append(out, Part{Name: p.Name, State: p.State})
+		}
+	}
+	return out
+}
+
+// doctor tells who does not see the node nothing of its documents.
 func (s *Server) doctor(w http.ResponseWriter, r *call) error {
 	v, err := s.o.Backend.Doctor(r.Context())
+	if !r.caller.Rights.SeesNode() {
+		v.Checks = slices.DeleteFunc(v.Checks, func(c Check) bool { return c.Name == CheckPolicy })
+	}
 	return answer(w, v, err)
 }
 
@@ -43,19 +72,21 @@ func (s *Server) verifyAudit(w http.ResponseWriter, r *call) error {
 	return answer(w, v, err)
 }
 
-// listSandboxes shows a member its own.
+// listSandboxes lists those that the caller sees.
 func (s *Server) listSandboxes(w http.ResponseWriter, r *call) error {
+	list, err := s.seen(r)
+	return answer(w, list, err)
+}
+
+func (s *Server) seen(r *call) ([]Sandbox, error) {
 	list, err := s.o.Backend.Sandboxes(r.Context())
-	if err != nil {
-		return err
-	}
 	out := make([]Sandbox, 0, len(list))
 	for _, b := range list {
-		if mayTouch(r.caller, b.Owner, b.Scope) {
+		if r.caller.Rights.Sees(b.Owner, b.Scope) {
 			out = append(out, b)
 		}
 	}
-	return writeJSON(w, http.StatusOK, out)
+	return out, err
 }
 
 func (s *Server) getSandbox(w http.ResponseWriter, r *call) error {
@@ -74,13 +105,14 @@ func (s *Server) stop(w http.ResponseWriter, r *call) error {
 	if d < 0 || d > maxStopTimeout {
 		return Errorf(CodeBadRequest, "the timeout of a stop is between 0 and %s", maxStopTimeout)
 	}
+	r.note("stop sandbox %s, after %s at most", r.box.ID, d)
 	_ = r.conn.SetWriteDeadline(time.Now().Add(d + 2*writeTimeout))
 	res, err := s.o.Backend.Stop(r.Context(), r.caller, r.box.ID, d)
 	return answer(w, res, err)
 }
 
 func (s *Server) allow(w http.ResponseWriter, r *call) error {
-	req, err := s.allowRequest(r, checkAllow)
+	req, err := s.allowRequest(r, "allow", checkAllow)
 	if err != nil {
 		return err
 	}
@@ -89,7 +121,7 @@ func (s *Server) allow(w http.ResponseWriter, r *call) error {
 }
 
 func (s *Server) takeBack(w http.ResponseWriter, r *call) error {
-	req, err := s.allowRequest(r, checkTakeBack)
+	req, err := s.allowRequest(r, "take back", checkTakeBack)
 	if err != nil {
 		return err
 	}
@@ -99,7 +131,7 @@ func (s *Server) takeBack(w http.ResponseWriter, r *call) error {
 
 // allowRequest reads and admits a rule that is to be written or taken back:
 // who may do the one may do the other.
-func (s *Server) allowRequest(r *call, check func(*AllowRequest) error) (*AllowRequest, error) {
+func (s *Server) allowRequest(r *call, verb string, check func(*AllowRequest) error) (*AllowRequest, error) {
 	var req AllowRequest
 	if err := readJSON(r, &req); err != nil {
 		return nil, err
@@ -116,14 +148,18 @@ func (s *Server) allowRequest(r *call, check func(*AllowRequest) error) (*AllowR
 	if err := check(&req); err != nil {
 		return nil, err
 	}
-	if req.Sandbox != "" {
-		box, err := s.resolve(r.Context(), r.caller, req.Sandbox)
-		if err != nil {
-			return nil, err
-		}
-		req.Sandbox = box.ID
+	r.note("%s %s (%s) for sandbox %s", verb, req.Destination, cmp.Or(req.Mode, "every rule"), req.Sandbox)
+	if req.Sandbox == "" {
+		r.scope = req.Scope
+		r.note("%s %s (%s) for %s", verb, req.Destination, cmp.Or(req.Mode, "every rule"), req.Scope)
+		return &req, admitAllow(r.caller, &req, nil)
 	}
-	return &req, admitAllow(r.caller, &req)
+	if err := s.resolve(r, req.Sandbox); err != nil {
+		return nil, err
+	}
+	req.Sandbox = r.box.ID
+	r.note("%s %s (%s) for sandbox %s", verb, req.Destination, cmp.Or(req.Mode, "every rule"), req.Sandbox)
+	return &req, admitAllow(r.caller, &req, r.box)
 }
 
 // checkAllow checks the form of a new rule; what the host part may be is the
@@ -163,23 +199,6 @@ func (s *Server) checkPolicy(w http.ResponseWriter, r *call) error {
 	return answer(w, res, err)
 }
 
-// policy shows a member the documents in force for one sandbox of its own.
-func (s *Server) policy(w http.ResponseWriter, r *call) error {
-	ref := r.URL.Query().Get("sandbox")
-	if ref == "" && r.caller.Role != RoleRoot {
-		return denied("the policy of the whole node needs root", "name one of your own sandboxes with --sandbox")
-	}
-	if ref != "" {
-		box, err := s.resolve(r.Context(), r.caller, ref)
-		if err != nil {
-			return err
-		}
-		ref = box.ID
-	}
-	v, err := s.o.Backend.Policy(r.Context(), ref)
-	return answer(w, v, err)
-}
-
 func (s *Server) listProviders(w http.ResponseWriter, r *call) error {
 	list, err := s.o.Backend.Providers(r.Context())
 	if list == nil {
@@ -199,6 +218,7 @@ func (s *Server) addProvider(w http.ResponseWriter, r *call) error {
 	if len(req.Key) > 16<<10 {
 		return Errorf(CodeBadRequest, "a key is at most 16 KiB")
 	}
+	r.note("add the provider %s, with its key: %v", req.Name, req.Key != "")
 	p, err := s.o.Backend.AddProvider(r.Context(), r.caller, &req)
 	return answer(w, p, err)
 }
@@ -208,6 +228,7 @@ func (s *Server) removeProvider(w http.ResponseWriter, r *call) error {
 	if err := checkName("provider", name); err != nil {
 		return err
 	}
+	r.note("remove the provider %s and its key", name)
 	res, err := s.o.Backend.RemoveProvider(r.Context(), r.caller, name)
 	return answer(w, res, err)
 }

@@ -178,7 +178,11 @@ func (s *Server) rollbackPolicy(w http.ResponseWriter, r *call) error {
 	if err := checkComment(req.Comment); err != nil {
 		return err
 	}
+	r.note("roll back to revision %d", req.Revision)
 	res, err := s.o.Backend.RollbackPolicy(r.Context(), r.caller, &req)
+	if err == nil {
+		r.note("roll back to revision %d: revision %d", req.Revision, res.Revision)
+	}
 	return answer(w, res, err)
 }
 

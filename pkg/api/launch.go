@@ -4,12 +4,15 @@ package api
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // UpgradeProtocol is the token of the Upgrade header for launch and exec.
@@ -35,11 +38,14 @@ func (s *Server) launch(w http.ResponseWriter, r *call) error {
 	if err := checkLaunch(req); err != nil {
 		return err
 	}
+	r.scope = cmp.Or(req.Scope, DefaultScope)
+	r.note("launch %.200q with the profile %s", req.Argv[0], cmp.Or(req.Profile.Name, req.Profile.File))
 	if err := admitLaunch(r.caller, req); err != nil {
 		return err
 	}
+	still := func(now Rights) bool { return now.mayIn(policy.RightLaunch, r.scope) }
 	want := wants{workspace: true, stdio: !req.Detach && !req.TTY, status: !req.Detach}
-	return s.upgrade(w, r, want, func(ctx context.Context, f *Files) (Session, error) {
+	return s.upgrade(w, r, want, still, func(ctx context.Context, f *Files) (Session, error) {
 		return s.o.Backend.Launch(ctx, r.caller, req, f)
 	})
 }
@@ -55,14 +61,16 @@ func (s *Server) exec(w http.ResponseWriter, r *call) error {
 	if r.box.State != StateRunning {
 		return Errorf(CodeConflict, "sandbox %s is %s", r.box.ID, r.box.State)
 	}
-	return s.upgrade(w, r, wants{stdio: !req.TTY, status: true}, func(ctx context.Context, f *Files) (Session, error) {
+	r.note("run %.200q in sandbox %s", req.Argv[0], r.box.ID)
+	still := func(now Rights) bool { return now.Owns(r.box.Owner, r.box.Scope) }
+	return s.upgrade(w, r, wants{stdio: !req.TTY, status: true}, still, func(ctx context.Context, f *Files) (Session, error) {
 		return s.o.Backend.Exec(ctx, r.caller, r.box.ID, req, f)
 	})
 }
 
 // upgrade takes the connection over and hands it to a goroutine that Close
-// waits for.
-func (s *Server) upgrade(w http.ResponseWriter, r *call, want wants, start starter) error {
+// waits for. The session ends when still says no to what the caller may then.
+func (s *Server) upgrade(w http.ResponseWriter, r *call, want wants, still func(Rights) bool, start starter) error {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), UpgradeProtocol) {
 		return Errorf(CodeBadRequest, "this request needs \"Upgrade: %s\": descriptors cannot be named in JSON", UpgradeProtocol)
 	}
@@ -75,9 +83,11 @@ func (s *Server) upgrade(w http.ResponseWriter, r *call, want wants, start start
 		_ = c.Close()
 		return errAnswered
 	}
+	ses := *r // the request is over when this returns; what became of it is told by the session
+	r.audited = true
 	s.conns.Go(func() {
 		defer conn.Close() //nolint:errcheck // the last thing done with it
-		s.session(conn, rw.Reader, want, start)
+		s.session(&ses, rw.Reader, want, still, start)
 	})
 	return nil
 }
@@ -85,8 +95,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *call, want wants, start start
 // session speaks the upgraded protocol. The caller's bytes after the
 // descriptor message have no meaning: one more byte, or the end of the
 // stream, means that the client went away.
-func (s *Server) session(conn *peerConn, early *bufio.Reader, want wants, start starter) {
+func (s *Server) session(r *call, early *bufio.Reader, want wants, still func(Rights) bool, start starter) {
+	conn := r.conn
 	fail := func(err error) {
+		s.audit(r, err)
 		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 		_ = WriteFrame(conn, Frame{Type: FrameFailed, Failed: asFailure(err)})
 	}
@@ -97,6 +109,8 @@ func (s *Server) session(conn *peerConn, early *bufio.Reader, want wants, start 
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
+	ctx, _, done := s.lasting(ctx, r.caller, still)
+	defer done()
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
@@ -111,14 +125,24 @@ func (s *Server) session(conn *peerConn, early *bufio.Reader, want wants, start 
 
 	ses, err := start(ctx, files)
 	if err != nil {
+		if wasRevoked(ctx) {
+			err = errRevoked
+		}
 		fail(err)
 		return
 	}
+	if r.box == nil {
+		r.box = &Sandbox{ID: ses.ID(), Scope: r.scope}
+	}
+	s.audit(r, nil)
 	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 	if WriteFrame(conn, Frame{Type: FrameEstablished, ID: ses.ID()}) != nil {
 		return
 	}
 	exit, err := ses.Wait(ctx)
+	if wasRevoked(ctx) {
+		return // what was launched lives by its own rules, as when the client goes away
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			s.o.Logger.Warn("api: waiting for a sandbox", "sandbox", ses.ID(), "err", err)

@@ -20,9 +20,8 @@ import (
 // maxPeerGroups bounds SO_PEERGROUPS: NGROUPS_MAX of the kernel.
 const maxPeerGroups = 65536
 
-// readCaller asks the kernel who is behind c. operatorGID is the group whose
-// members may use the API; a negative one admits root alone. The role is the
-// upper bound by uid and groups; whether the peer lives in a sandbox is asked
+// readCaller asks the kernel who is behind c. operatorGID is the operator group;
+// a negative one is none. What the caller may do is asked for each request; whether the peer lives in a sandbox is asked
 // separately, of the Backend.
 func readCaller(c *net.UnixConn, operatorGID int) (*Caller, error) {
 	rc, err := c.SyscallConn()
@@ -106,13 +105,14 @@ func peerPIDFD(fd, pid int) *os.File {
 }
 
 // readCgroup returns the peer's path in the v2 hierarchy, or "" when it cannot
-// be told for certain: then the peer is refused.
+// be told for certain: then the peer is refused. What it runs is noted besides.
 func (c *Caller) readCgroup() string {
 	if c.PIDFD == nil {
 		return ""
 	}
 	dir := "/proc/" + strconv.Itoa(c.PID)
 	path := cgroupV2Path(dir + "/cgroup")
+	exe, comm := program(dir)
 	if path == "" || !ownedBy(dir, c.UID) {
 		return ""
 	}
@@ -121,7 +121,22 @@ func (c *Caller) readCgroup() string {
 	if err := withFD(c.PIDFD, alive); err != nil && !errors.Is(err, unix.EPERM) {
 		return ""
 	}
+	c.Exe, c.Comm = exe, comm
 	return path
+}
+
+// program is what a process runs. Both are its own word: it is for the record,
+// and nothing is decided on it.
+func program(dir string) (exe, comm string) {
+	exe, err := os.Readlink(dir + "/exe")
+	if err != nil {
+		exe = ""
+	}
+	b, err := os.ReadFile(dir + "/comm")
+	if err != nil {
+		return exe, ""
+	}
+	return exe, strings.TrimSuffix(string(b), "\n")
 }
 
 // cgroupV2Path reads the "0::" line of a /proc/PID/cgroup file.

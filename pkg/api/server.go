@@ -24,9 +24,9 @@ type Options struct {
 	// group) and negative values admit root alone.
 	OperatorGID int
 	// Audit is called for every request that changes something and for every
-	// refusal, after it was decided; err is nil when it was admitted and
-	// done. It must not block. Nil: not called.
-	Audit func(c *Caller, method, path string, err error)
+	// refusal, after its outcome is known; for a launch or exec that is when
+	// the program runs or does not. It must not block. Nil: not called.
+	Audit func(a Action)
 	// MaxConnsPerUID bounds open connections of one uid other than root; see
 	// shares. 0 means 64.
 	MaxConnsPerUID int
@@ -108,9 +108,15 @@ func (s *Server) Close(ctx context.Context) error {
 // call is one request that was admitted to its route.
 type call struct {
 	*http.Request
-	caller *Caller
+	caller *Caller // with the rights that it has now
 	conn   *peerConn
-	box    *Sandbox // resolved {id}, for routes that have it
+	box    *Sandbox // the sandbox that the request is about, once it is known
+
+	// For the record.
+	what    string
+	scope   string
+	hidden  string // what is there, and the caller was not told
+	audited bool   // or somebody else will see to it
 }
 
 // handler routes by the table. Everything else is 404 or 405 in the same form,
@@ -131,8 +137,9 @@ func (s *Server) handler() http.Handler {
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, rt route) {
 	c := &call{Request: r}
 	c.conn, _ = r.Context().Value(connKey{}).(*peerConn)
-	if c.conn != nil {
-		c.caller = c.conn.caller
+	if c.conn != nil && c.conn.caller != nil {
+		own := *c.conn.caller
+		c.caller = &own
 	}
 	err := s.admitCall(r.Context(), c, rt)
 	if err == nil && rt.body == 0 && r.ContentLength != 0 {
@@ -143,9 +150,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, rt route) {
 		_ = c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // streams move it on
 		err = rt.serve(s, w, c)
 	}
-	if s.o.Audit != nil && (r.Method != http.MethodGet || isRefusal(err)) {
-		s.o.Audit(c.caller, r.Method, r.URL.Path, err)
-	}
+	s.audit(c, err)
 	if err != nil && !errors.Is(err, errAnswered) {
 		if c.conn != nil { // what is left of the body is not worth waiting for
 			_ = c.conn.SetReadDeadline(time.Now().Add(time.Second))
@@ -158,19 +163,15 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, rt route) {
 // answer: there is nothing more to say on the connection.
 var errAnswered = errors.New("the answer was already begun")
 
-func isRefusal(err error) bool {
-	code := CodeOf(err)
-	return code == CodeDenied || code == CodeInSandbox
-}
-
 // admitCall is the only way to a handler.
 func (s *Server) admitCall(ctx context.Context, c *call, rt route) error {
-	if c.conn == nil || c.conn.caller == nil {
+	if c.conn == nil || c.caller == nil {
 		return denied("the caller of this connection is not known", "")
 	}
 	if err := c.conn.outsideSandbox(ctx, s.o.Backend); err != nil {
 		return err
 	}
+	c.caller.Rights, _ = s.rightsOf(c.caller)
 	if err := admit(c.caller, rt.need); err != nil {
 		return err
 	}
@@ -182,32 +183,30 @@ func (s *Server) admitCall(ctx context.Context, c *call, rt route) error {
 	if !strings.Contains(rt.path, "{id}") {
 		return nil
 	}
-	box, err := s.resolve(ctx, c.caller, c.PathValue("id"))
+	if err := s.resolve(c, c.PathValue("id")); err != nil {
+		return err
+	}
+	return admitBox(c.caller, rt.need, c.box)
+}
+
+// resolve finds the sandbox that ref means to the caller: a full id, else the
+// name of one it sees (a living one first), else a unique beginning of an id. One
+// that it does not see is as if it were not there, but for the record.
+func (s *Server) resolve(c *call, ref string) error {
+	list, err := s.o.Backend.Sandboxes(c.Context())
 	if err != nil {
 		return err
 	}
-	c.box = box
-	return nil
-}
-
-// resolve finds the sandbox that ref means to this caller: a full id, else
-// the name of one it may touch (a living one first), else a unique beginning
-// of an id. Sandboxes of others are refused, not hidden: ids are no secrets.
-func (s *Server) resolve(ctx context.Context, c *Caller, ref string) (*Sandbox, error) {
-	list, err := s.o.Backend.Sandboxes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var exact, named, dead, begin, foreign []*Sandbox
+	var exact, named, dead, begin []*Sandbox
 	for i := range list {
 		b := &list[i]
-		mine := mayTouch(c, b.Owner, b.Scope)
 		switch {
-		case b.ID == ref && mine:
+		case !c.caller.Rights.Sees(b.Owner, b.Scope):
+			if b.ID == ref || b.Name == ref {
+				c.hidden = fmt.Sprintf("sandbox %q is of uid %d in %s, which the caller does not see", ref, b.Owner, b.Scope)
+			}
+		case b.ID == ref:
 			exact = append(exact, b)
-		case (b.ID == ref || b.Name == ref) && !mine:
-			foreign = append(foreign, b)
-		case !mine:
 		case b.Name == ref && b.HasEnded():
 			dead = append(dead, b)
 		case b.Name == ref:
@@ -221,16 +220,14 @@ func (s *Server) resolve(ctx context.Context, c *Caller, ref string) (*Sandbox, 
 	}
 	for _, group := range [][]*Sandbox{exact, named, dead, begin} {
 		if len(group) == 1 {
-			return group[0], nil
+			c.box = group[0]
+			return nil
 		}
 		if len(group) > 1 {
-			return nil, Errorf(CodeAmbiguous, "%q means %d sandboxes", ref, len(group)).WithRemedy("use the id that `ringfence ps` shows")
+			return Errorf(CodeAmbiguous, "%q means %d sandboxes", ref, len(group)).WithRemedy("use the id that `ringfence ps` shows")
 		}
 	}
-	if len(foreign) > 0 {
-		return nil, denied(fmt.Sprintf("sandbox %q is not yours or not in %s", ref, DefaultScope), "run the command as root")
-	}
-	return nil, Errorf(CodeNotFound, "no sandbox %q", ref).WithRemedy("`ringfence ps --all` lists them")
+	return Errorf(CodeNotFound, "no sandbox %q", ref).WithRemedy("`ringfence ps --all` lists them")
 }
 
 // readJSON decodes the body strictly: one value, no unknown field.

@@ -133,9 +133,9 @@ func TestMembersRulesTouchTheirSandboxesOnly(t *testing.T) {
 	b := newFake()
 	socket := serve(t, b, Options{})
 	asPeer(t, socket, memberUID, memberGID, nil, -1, []attempt{{Name: "a", Method: "POST", Path: "/v1/allow",
-		Body: `{"destination":"a:1","mode":"always","scope":"org:local/team:default"}`}})
+		Body: `{"destination":"a:1","mode":"always","sandbox":"mine"}`}})
 	asPeer(t, socket, memberUID, memberGID, nil, -1, []attempt{{Name: "a", Method: "DELETE", Path: "/v1/allow",
-		Body: `{"destination":"a:1","mode":"always","scope":"org:local/team:default"}`}})
+		Body: `{"destination":"a:1","sandbox":"mine"}`}})
 	for _, list := range [][]AllowRequest{b.allowed, b.taken} {
 		if len(list) != 1 || list[0].OnlyOwner == nil || *list[0].OnlyOwner != memberUID {
 			t.Errorf("%+v", list)
@@ -237,8 +237,8 @@ func TestSecretsDoNotPrint(t *testing.T) {
 func TestAuditSeesChangesAndRefusals(t *testing.T) {
 	seen := make(chan string, 10)
 	b := newFake()
-	o := Options{Audit: func(c *Caller, method, path string, err error) {
-		seen <- fmt.Sprintf("%d %s %s %v", c.UID, method, path, CodeOf(err))
+	o := Options{Audit: func(a Action) {
+		seen <- fmt.Sprintf("%d %s %s %v", a.Caller.UID, a.Method, a.Path, CodeOf(a.Err))
 	}}
 	c := NewClient(serve(t, b, o))
 	_, _ = c.Version(t.Context())

@@ -5,10 +5,13 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // errorTrailer carries the Error, as JSON, of a stream that broke after it
@@ -64,18 +67,23 @@ func (s *Server) log(w http.ResponseWriter, r *call) error {
 	if err != nil {
 		return err
 	}
-	out, err := s.o.Backend.Log(r.Context(), r.box.ID, follow)
+	ctx, _, done := s.lasting(r.Context(), r.caller, func(now Rights) bool { return now.Sees(r.box.Owner, r.box.Scope) })
+	defer done()
+	out, err := s.o.Backend.Log(ctx, r.box.ID, follow)
 	if err != nil {
 		return err
 	}
 	defer out.Close() //nolint:errcheck // only read
-	stop := context.AfterFunc(r.Context(), func() { _ = out.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = out.Close() })
 	defer stop()
 
 	st := begin(w, r, "application/octet-stream")
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := out.Read(buf)
+		if wasRevoked(ctx) {
+			return st.end(errRevoked)
+		}
 		if n > 0 {
 			if werr := st.write(buf[:n], true); werr != nil {
 				return errAnswered
@@ -90,24 +98,29 @@ func (s *Server) log(w http.ResponseWriter, r *call) error {
 	}
 }
 
-// events streams JSON lines: for a member those of its own sandboxes.
+// events streams JSON lines: those of sandboxes and scopes that the caller sees
+// when each is written. It ends when there are none any more.
 func (s *Server) events(w http.ResponseWriter, r *call) error {
 	q, err := s.eventQuery(r)
 	if err != nil {
 		return err
 	}
-	ctx := r.Context()
-	visible := s.visible(ctx, r.caller)
+	ctx, rights, done := s.lasting(r.Context(), r.caller, func(now Rights) bool { return !now.none() && (r.box == nil || now.Sees(r.box.Owner, r.box.Scope)) })
+	defer done()
+	visible := s.sees(ctx, rights.now)
 	limit := q.Limit
 	q.Limit = 0 // counted here, after the filter
 
 	st := begin(w, r, "application/x-ndjson")
 	sent := 0
 	for rec, err := range s.o.Backend.Events(ctx, q) {
+		if wasRevoked(ctx) {
+			break
+		}
 		if err != nil {
 			return st.end(err)
 		}
-		if !visible(rec.Sandbox) {
+		if !visible(rec.Sandbox, rec.Scope) {
 			continue
 		}
 		line := append(append(make([]byte, 0, len(rec.Line)+1), rec.Line...), '\n')
@@ -118,11 +131,14 @@ func (s *Server) events(w http.ResponseWriter, r *call) error {
 			break
 		}
 	}
+	if wasRevoked(ctx) {
+		return st.end(errRevoked)
+	}
 	return nil
 }
 
-// eventQuery reads the query strictly. Root may name a sandbox that the
-// registry no longer knows.
+// eventQuery reads the query strictly. Who sees more than its own may name a
+// sandbox that the registry no longer knows.
 func (s *Server) eventQuery(r *call) (EventQuery, error) {
 	v := r.URL.Query()
 	var q EventQuery
@@ -144,13 +160,13 @@ func (s *Server) eventQuery(r *call) (EventQuery, error) {
 				return q, Errorf(CodeBadRequest, "limit=%q is not a number", v.Get(key))
 			}
 		case "sandbox":
-			var box *Sandbox
-			box, err = s.resolve(r.Context(), r.caller, v.Get(key))
+			r.note("events of sandbox %q", v.Get(key))
+			err = s.resolve(r, v.Get(key))
 			switch {
 			case err == nil:
-				q.Sandbox = box.ID
-			case CodeOf(err) == CodeNotFound && r.caller.Role == RoleRoot:
-				if q.Sandbox = v.Get(key); s.recorded(r.Context(), q.Sandbox) {
+				q.Sandbox = r.box.ID
+			case CodeOf(err) == CodeNotFound && r.caller.Rights.anywhere(policy.RightSee):
+				if q.Sandbox = v.Get(key); s.recorded(r, q.Sandbox) {
 					err = nil
 				} else {
 					err = Errorf(CodeNotFound, "no sandbox %q runs, and the event log has none of that id", q.Sandbox).WithRemedy("`ringfence ps --all` lists them; of one that ended long ago only the id is known")
@@ -166,11 +182,14 @@ func (s *Server) eventQuery(r *call) (EventQuery, error) {
 	return q, nil
 }
 
-// recorded says whether the event log knows a sandbox's id. What is wrong with
-// the log, if anything, the query itself tells.
-func (s *Server) recorded(ctx context.Context, id string) bool {
-	for range s.o.Backend.Events(ctx, EventQuery{Sandbox: id, Limit: 1}) {
-		return true
+// recorded says whether the event log has something of a sandbox's id that the
+// caller sees. What is wrong with the log, if anything, the query itself tells.
+func (s *Server) recorded(r *call, id string) bool {
+	visible := s.sees(r.Context(), func() Rights { return r.caller.Rights })
+	for rec, err := range s.o.Backend.Events(r.Context(), EventQuery{Sandbox: id}) {
+		if err != nil || visible(rec.Sandbox, rec.Scope) {
+			return true
+		}
 	}
 	return false
 }
@@ -188,15 +207,17 @@ func flag(r *call, key string) (bool, error) {
 	return v, nil
 }
 
-// explain explains one event, if the caller may see its sandbox.
+// explain explains one event that the caller sees. Another is as if it were not
+// there, but for the record.
 func (s *Server) explain(w http.ResponseWriter, r *call) error {
 	id := r.PathValue("event")
-	x, err := s.o.Backend.Explain(r.Context(), id)
-	if err != nil {
-		return err
-	}
-	if !s.visible(r.Context(), r.caller)(x.Sandbox) {
-		return denied("this event is not of a sandbox of yours", "run the command as root")
-	}
-	return writeJSON(w, http.StatusOK, x)
+	visible := s.sees(r.Context(), func() Rights { return r.caller.Rights })
+	x, err := s.o.Backend.Explain(r.Context(), id, func(sandbox, scope string) bool {
+		ok := visible(sandbox, scope)
+		if !ok {
+			r.hidden = fmt.Sprintf("event %q is of sandbox %q, which the caller does not see", id, sandbox)
+		}
+		return ok
+	})
+	return answer(w, x, err)
 }

@@ -190,11 +190,13 @@ type EventQuery struct {
 }
 
 // EventRecord is one line of the event log. Sandbox is the id of the sandbox
-// it belongs to, "" for the node's own; the server uses it to decide who may
-// see the line. Line is one OCSF object without the newline.
+// it belongs to, "" for the node's own, Scope the keeper's word on where it
+// belongs, "" for the node; the server uses them to decide who may see the line.
+// Line is one OCSF object without the newline.
 type EventRecord struct {
 	Seq     uint64
 	Sandbox string
+	Scope   string
 	Line    []byte
 }
 
@@ -247,8 +249,8 @@ type AllowRequest struct {
 	Mode        string   `json:"mode"` // AllowOnce ...; to take back: "" for all of them, or AllowAlways
 	For         Duration `json:"for,omitempty"`
 
-	// OnlyOwner is set by the server for callers that are not root: the rule
-	// must touch only sandboxes of that uid.
+	// OnlyOwner is set by the server for callers that may not author for the
+	// whole scope: the rule must touch only sandboxes of that uid.
 	OnlyOwner *uint32 `json:"-"`
 }
 
@@ -341,6 +343,10 @@ type PolicyView struct {
 	Revision  uint64           `json:"revision"`
 	Documents []PolicyDocument `json:"documents"`
 	Problems  []Problem        `json:"problems,omitempty"` // of files whose present form is not in force
+
+	// Within are the scopes of which Documents are all that apply to somebody
+	// there; empty: they are all of the node, or of the sandbox that was named.
+	Within []string `json:"within,omitempty"`
 }
 
 // PolicyDocument is one document in force.
@@ -362,6 +368,7 @@ type PolicyUse struct {
 	Sandboxes int              `json:"sandboxes"`
 	Rules     []RuleUse        `json:"rules"`     // "builtin/models" is in no document
 	Documents []PolicyDocument `json:"documents"` // in force, without their text
+	Problems  []Problem        `json:"problems,omitempty"`
 
 	KernelBytes  uint64      `json:"kernelBytes"` // of all maps together
 	Maps         []KernelMap `json:"maps"`
@@ -390,6 +397,9 @@ type KernelMap struct {
 	Name  string `json:"name"`
 	Bytes uint64 `json:"bytes"`
 }
+
+// CheckPolicy names the checks of documents.
+const CheckPolicy = "policy"
 
 // Check is one probe of doctor.
 type Check struct {

@@ -87,7 +87,7 @@ func (b *backend) allowScope(r *api.AllowRequest, s **sandbox.Sandbox) (scope.Se
 		}
 		*s, text = sb, sb.Principal.String()
 	} else if r.OnlyOwner != nil {
-		return scope.Selector{}, api.Errorf(api.CodeDenied, "only root writes rules for a scope; name one of your sandboxes with --sandbox")
+		return scope.Selector{}, api.Errorf(api.CodeDenied, "rules for a scope need root, or the role policy-author there; name one of your sandboxes with --sandbox")
 	}
 	if text == "" {
 		text = api.DefaultScope

@@ -37,7 +37,10 @@ func (b *backend) ApplyPolicy(_ context.Context, c *api.Caller, r *api.ApplyRequ
 	if err != nil {
 		return api.PolicyChange{}, err
 	}
-	if err := b.d.unclaimed(list); err != nil {
+	if err := b.d.mayApply(c.Rights, list); err != nil {
+		return api.PolicyChange{}, err
+	}
+	if err := b.d.unclaimed(c.Rights, list); err != nil {
 		return api.PolicyChange{}, err
 	}
 	files := map[string]string{}
@@ -106,15 +109,58 @@ func inSource(ps policy.Problems, list []applied) policy.Problems {
 	return ps
 }
 
+// mayApply refuses documents that are not the caller's to write, and those that
+// would take the place of one that is not. Of that it tells no more than that the
+// name is taken.
+func (d *Daemon) mayApply(r api.Rights, list []applied) error {
+	for _, a := range list {
+		if !r.Writes(a.doc.Kind, a.doc.Scope) {
+			return deniedDocument(&a.doc)
+		}
+	}
+	for _, it := range d.library.Items() {
+		for _, a := range list {
+			if isApplied(&it) && filepath.Base(it.File) == a.file && !r.Writes(it.Kind, it.Scope) {
+				return taken(&a.doc)
+			}
+		}
+	}
+	return nil
+}
+
+func deniedDocument(doc *policy.Document) error {
+	place := fmt.Sprintf("%s:%d: ", doc.File, doc.Line)
+	switch doc.Kind {
+	case policy.KindPolicy, policy.KindAccess:
+		role := policy.RolePolicyAuthor
+		if doc.Kind == policy.KindAccess {
+			role = policy.RoleAdmin
+		}
+		return &api.Error{Code: api.CodeDenied, Message: fmt.Sprintf("%sthe %s %q for %s needs root, or the role %s there; nothing was applied", place, doc.Kind, doc.Name, doc.Scope, role),
+			Remedy: "write a scope that lies within one of yours"}
+	}
+	return &api.Error{Code: api.CodeDenied, Message: fmt.Sprintf("%sa %s is the whole node's: it needs root, or the role admin of org:*; nothing was applied", place, doc.Kind),
+		Remedy: "run the command as root"}
+}
+
+// taken says of a name only that somebody has it.
+func taken(doc *policy.Document) error {
+	return api.Errorf(api.CodeConflict, "the name %q is taken: documents of kind %s are known by their name on the whole node; nothing was applied", doc.Name, doc.Kind).
+		WithRemedy("give the document in " + doc.File + " another name")
+}
+
 // unclaimed refuses documents whose kind and name somebody else keeps: two of
 // them would be in force, and nobody could tell which one to change.
-func (d *Daemon) unclaimed(list []applied) error {
+func (d *Daemon) unclaimed(r api.Rights, list []applied) error {
 	for _, it := range d.library.Items() {
 		if it.Origin == documents.FromSandbox || isApplied(&it) {
 			continue
 		}
 		for _, a := range list {
 			if a.doc.Kind == it.Kind && a.doc.Name == it.Name {
+				if !r.Reads(it.Kind, it.Scope) {
+					return taken(&a.doc)
+				}
 				return api.Errorf(api.CodeConflict, "a %s named %q stands in %s:%d, which was not applied; nothing was applied", it.Kind, it.Name, it.File, it.Line).
 					WithRemedy(keptElsewhere(&it) + ", or give the document in " + a.doc.File + " another name")
 			}
@@ -134,7 +180,8 @@ func keptElsewhere(it *documents.Item) string {
 	return "take it back with `ringfence allow --remove`"
 }
 
-// DeletePolicy removes what was applied under a name, of whatever kind.
+// DeletePolicy removes what was applied under a name, of whatever kind. What is
+// not the caller's to write stays, and is as if it were not there.
 func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (api.PolicyChange, error) {
 	d := b.d
 	d.applying.Lock()
@@ -144,7 +191,7 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (a
 	var other *documents.Item
 	for _, it := range d.library.Items() {
 		switch {
-		case it.Name != name || it.Origin == documents.FromSandbox:
+		case it.Name != name || it.Origin == documents.FromSandbox || !c.Rights.Writes(it.Kind, it.Scope):
 		case isApplied(&it):
 			files = append(files, it.File)
 			res.Documents = append(res.Documents, api.PolicyDocument{Kind: it.Kind, Name: it.Name, Scope: it.Scope.String(), File: it.File})
@@ -169,9 +216,9 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (a
 // enforcedEvery is how often a waiting caller's sandboxes are asked again.
 const enforcedEvery = 20 * time.Millisecond
 
-// Enforced waits until kernel and gateway judge every running sandbox on a
-// revision or a later one.
-func (b *backend) Enforced(ctx context.Context, revision uint64, timeout time.Duration) (api.Enforcement, error) {
+// Enforced waits until kernel and gateway judge every running sandbox that the
+// caller sees on a revision or a later one.
+func (b *backend) Enforced(ctx context.Context, c *api.Caller, revision uint64, timeout time.Duration) (api.Enforcement, error) {
 	d := b.d
 	if newest := d.library.Snapshot().Revision(); revision > newest {
 		return api.Enforcement{}, api.Errorf(api.CodeNotFound, "there is no policy revision %d yet: the newest is %d", revision, newest)
@@ -180,12 +227,15 @@ func (b *backend) Enforced(ctx context.Context, revision uint64, timeout time.Du
 	defer cancel()
 	late := d.policy.wait(wctx, revision)
 	for {
-		e := d.enforcement(ctx, revision)
+		e := d.enforcement(ctx, c.Rights, revision)
 		if late != nil {
 			e.InForce = false
 			d.mu.Lock()
 			e.Detail = d.unenforced
 			d.mu.Unlock()
+		}
+		if !c.Rights.SeesNode() && e.Detail != "" { // it may name others
+			e.Detail = "the node has not put it into force everywhere"
 		}
 		if e.InForce || wctx.Err() != nil {
 			return e, ctx.Err()
@@ -198,14 +248,14 @@ func (b *backend) Enforced(ctx context.Context, revision uint64, timeout time.Du
 }
 
 // enforcement asks kernel and gateway.
-func (d *Daemon) enforcement(ctx context.Context, revision uint64) api.Enforcement {
+func (d *Daemon) enforcement(ctx context.Context, r api.Rights, revision uint64) api.Enforcement {
 	e := api.Enforcement{Revision: revision}
 	served, err := d.gatewayRevisions(ctx)
 	if err != nil {
 		e.Detail = err.Error()
 	}
 	for _, s := range d.sandboxes.List() {
-		if !s.Runs() { // one that starts catches up before its agent runs
+		if !s.Runs() || !r.Sees(s.Record.Owner, s.Record.Scope) { // one that starts catches up before its agent runs
 			continue
 		}
 		generation, err := s.Generation()

@@ -235,7 +235,7 @@ func approvalError(r *approval.Request, err error) error {
 }
 
 func (v *voter) view(r *approval.Request) api.Approval {
-	p := v.person(r, v.c.Role == api.RoleRoot)
+	p := v.person(r, v.c.Rights.Approves(r.Scope))
 	a := api.Approval{ID: r.ID, Sandbox: r.Sandbox, Scope: r.Scope, Launcher: r.Launcher, Kind: string(r.Kind), Target: r.Target, Arguments: r.Shown, Binding: r.Binding,
 		Fingerprint: r.Fingerprint, State: r.State.String(), Why: r.Why, Count: r.Count, Created: r.Created, Expires: r.Expires, Decided: when(r.Decided), Ended: when(r.Ended),
 		MayVote: r.State == approval.Pending && r.May(&p) && !r.HasApproved(p.UID), Named: r.Names(&p)}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
-	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/sandbox"
 )
 
@@ -330,15 +329,4 @@ func (b *backend) Log(ctx context.Context, id string, follow bool) (io.ReadClose
 		done = s.Done()
 	}
 	return openOutput(ctx, b.d.outputPath(id), follow && alive, done)
-}
-
-// recordOperator writes what an operator did, or was refused, to the log.
-func (d *Daemon) recordOperator(c *api.Caller, method, path string, err error) {
-	e := &event.Event{Kind: event.KindOperator, Time: time.Now().UTC(), Source: "keeper", Verdict: event.Allowed,
-		Activity: method, Object: path, Actor: "uid=" + strconv.FormatUint(uint64(c.UID), 10), UID: c.UID, PID: uint32(c.PID), Version: d.version}
-	e.Reason = "done"
-	if err != nil {
-		e.Verdict, e.Reason, e.ReasonCode = event.Denied, err.Error(), string(api.CodeOf(err))
-	}
-	d.log.Post(e)
 }

@@ -62,6 +62,7 @@ type Daemon struct {
 	initFile  *os.File
 	filter    *os.File
 	policy    *policyFeed
+	people    *people
 	ender     *ender
 	operators int // gid of the operator group as the start found it, -1: none
 
@@ -112,6 +113,7 @@ func New(cfg Config, version string, logger *slog.Logger) (*Daemon, error) {
 	}
 	d := &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(), operators: groupID(cfg.Group),
 		grants: map[string]*time.Timer{}, used: map[string]bool{}, policy: newPolicyFeed(), ender: newEnder(), taken: make(chan struct{}), settled: make(chan struct{})}
+	d.people = newPeople(func() *policy.Snapshot { return d.library.Snapshot() })
 	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.openApprovals, d.inherit, d.openGateway} {
 		if err := step(); err != nil {
 			d.close()
@@ -214,7 +216,7 @@ func (d *Daemon) openDocuments() (err error) {
 		return err
 	}
 	d.library, err = documents.Open(documents.Options{
-		Dir: d.cfg.PolicyDir, StateDir: filepath.Join(d.cfg.StateDir, documentsDir), Store: d.store, Logger: d.logger, OnChange: d.policy.put,
+		Dir: d.cfg.PolicyDir, StateDir: filepath.Join(d.cfg.StateDir, documentsDir), Store: d.store, Logger: d.logger, OnChange: func(c documents.Change) { d.policy.put(c); d.people.turn() },
 	})
 	return err
 }

@@ -30,7 +30,10 @@ func (b *backend) Doctor(context.Context) (api.DoctorReport, error) {
 		rep.Checks = append(rep.Checks, api.Check{Name: "store", Detail: "a policy revision that is in force could not be stored: a restart may put back what was removed since", Remedy: "make room in " + d.cfg.StateDir + "; the daemon's log names the error, and it is tried again every second"})
 	}
 	for _, p := range d.library.Problems() {
-		rep.Checks = append(rep.Checks, api.Check{Name: "policy", State: "mistake", Detail: p.Error(), Remedy: p.Error() + ": ringfence policy check " + p.File})
+		rep.Checks = append(rep.Checks, api.Check{Name: api.CheckPolicy, State: "mistake", Detail: p.Error(), Remedy: p.Error() + ": ringfence policy check " + p.File})
+	}
+	for _, p := range d.people.problems() { // it opens nothing
+		rep.Checks = append(rep.Checks, api.Check{Name: api.CheckPolicy, Optional: true, State: "mistake", Detail: p.Error(), Remedy: p.Hint})
 	}
 	rep.OK = allOK(rep.Checks)
 	return rep, nil

@@ -88,6 +88,7 @@ func (b *backend) PolicyUse(context.Context) (api.PolicyUse, error) {
 	for _, it := range d.library.Items() {
 		out.Documents = append(out.Documents, api.PolicyDocument{Kind: it.Kind, Name: it.Name, Scope: it.Scope.String(), File: it.File})
 	}
+	out.Problems = d.unknownPeople()
 	rules := []policy.Described{policy.Builtin()}
 	for num := range uint32(snap.Rules()) {
 		if r, ok := snap.Describe(num + 1); ok {

@@ -26,9 +26,9 @@ import (
 // Events yields records of the log.
 func (b *backend) Events(ctx context.Context, q api.EventQuery) iter.Seq2[api.EventRecord, error] {
 	return func(yield func(api.EventRecord, error) bool) {
-		var about string
+		var about, in string
 		match := func(h *event.Header) bool {
-			about = h.Sandbox
+			about, in = h.Sandbox, h.Scope
 			return !q.Failed || h.Failure() || q.Denied && h.Denial()
 		}
 		n := 0
@@ -37,7 +37,7 @@ func (b *backend) Events(ctx context.Context, q api.EventQuery) iter.Seq2[api.Ev
 				yield(api.EventRecord{}, err)
 				return
 			}
-			if !yield(api.EventRecord{Seq: r.Seq, Sandbox: strings.Clone(about), Line: r.Line}, nil) {
+			if !yield(api.EventRecord{Seq: r.Seq, Sandbox: strings.Clone(about), Scope: strings.Clone(in), Line: r.Line}, nil) {
 				return
 			}
 			if n++; q.Limit > 0 && n >= q.Limit {
@@ -48,28 +48,41 @@ func (b *backend) Events(ctx context.Context, q api.EventQuery) iter.Seq2[api.Ev
 }
 
 // find looks an event up by its id, its number, or the decision id that an
-// agent was shown.
-func (b *backend) find(ctx context.Context, id string) ([]byte, error) {
-	line, err := b.d.log.Get(id)
+// agent was shown, among those that sees shows.
+func (b *backend) find(ctx context.Context, id string, sees func(sandbox, scope string) bool) (e event.Event, line []byte, err error) {
+	shown := func(line []byte) (bool, error) {
+		e, err = event.ParseOCSF(line)
+		return err == nil && sees(e.Sandbox, e.Scope), err
+	}
+	line, err = b.d.log.Get(id)
+	if err == nil {
+		if ok, err := shown(line); !ok {
+			return event.Event{}, nil, cmp.Or(err, error(audit.ErrNotFound))
+		}
+		return e, line, nil
+	}
 	if !errors.Is(err, audit.ErrNotFound) || !decisionID.MatchString(id) {
-		return line, err
+		return e, nil, err
 	}
 	// One reading of the log at a time, and not all of it: anybody who may ask
 	// can ask for what there is not.
 	if !b.d.finding.TryLock() {
-		return nil, api.Errorf(api.CodeUnavailable, "another event is being looked for by its decision; try again, or name the event by its number")
+		return e, nil, api.Errorf(api.CodeUnavailable, "another event is being looked for by its decision; try again, or name the event by its number")
 	}
 	defer b.d.finding.Unlock()
 	want := []byte(`"decision":"` + id + `"`)
 	for r, err := range b.d.log.Read(ctx, audit.Query{DeniedOnly: true, Since: time.Now().Add(-decisionsFor)}) {
 		if err != nil {
-			return nil, err
+			return e, nil, err
 		}
-		if bytes.Contains(r.Line, want) {
-			return r.Line, nil
+		if !bytes.Contains(r.Line, want) {
+			continue
+		}
+		if ok, err := shown(r.Line); ok || err != nil {
+			return e, r.Line, err
 		}
 	}
-	return nil, audit.ErrNotFound
+	return event.Event{}, nil, audit.ErrNotFound
 }
 
 // decisionsFor is how long back a decision is found by its own id.
@@ -78,15 +91,11 @@ const decisionsFor = 24 * time.Hour
 var decisionID = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
 // Explain looks one event up and asks the policy of now about it.
-func (b *backend) Explain(ctx context.Context, id string) (api.Explanation, error) {
-	line, err := b.find(ctx, strings.TrimPrefix(id, "#"))
+func (b *backend) Explain(ctx context.Context, id string, sees func(sandbox, scope string) bool) (api.Explanation, error) {
+	e, line, err := b.find(ctx, strings.TrimPrefix(id, "#"), sees)
 	if errors.Is(err, audit.ErrNotFound) {
 		return api.Explanation{}, api.Errorf(api.CodeNotFound, "no event %q: the number after # in `ringfence events`, or metadata.uid of its JSON form", id)
 	}
-	if err != nil {
-		return api.Explanation{}, err
-	}
-	e, err := event.ParseOCSF(line)
 	if err != nil {
 		return api.Explanation{}, err
 	}
@@ -220,6 +229,7 @@ func (b *backend) Policy(_ context.Context, id string) (api.PolicyView, error) {
 		for _, m := range b.d.library.Problems() {
 			v.Problems = append(v.Problems, api.Problem{File: m.File, Line: m.Line, Col: m.Col, Msg: m.Msg, Hint: m.Hint, Stays: m.Stays})
 		}
+		v.Problems = append(v.Problems, b.d.unknownPeople()...)
 	}
 	return v, nil
 }

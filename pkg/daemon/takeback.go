@@ -52,7 +52,7 @@ func (b *backend) TakeBack(ctx context.Context, c *api.Caller, r *api.AllowReque
 		}
 	}
 	if len(mine) == 0 {
-		return api.TakenBack{}, d.nothingGiven(r, s, sel, target, all)
+		return api.TakenBack{}, d.nothingGiven(c, r, s, sel, target, all)
 	}
 	res := api.TakenBack{Sandbox: r.Sandbox, Scope: sel.String()}
 	for _, g := range mine {
@@ -197,7 +197,7 @@ const maxNamed = 10
 
 // nothingGiven is the answer when there is nothing to take back: it names what
 // there is.
-func (d *Daemon) nothingGiven(r *api.AllowRequest, s *sandbox.Sandbox, sel scope.Selector, t policy.Target, all []given) error {
+func (d *Daemon) nothingGiven(c *api.Caller, r *api.AllowRequest, s *sandbox.Sandbox, sel scope.Selector, t policy.Target, all []given) error {
 	whom := "the scope " + sel.String()
 	if s != nil {
 		whom = "sandbox " + s.Record.ID
@@ -208,7 +208,7 @@ func (d *Daemon) nothingGiven(r *api.AllowRequest, s *sandbox.Sandbox, sel scope
 		switch {
 		case g.isFor(s, sel):
 			have = append(have, g.target.String()+" ("+api.Lasts(g.mode)+")")
-		case g.target == t && r.OnlyOwner == nil && elsewhere == "":
+		case g.target == t && r.OnlyOwner == nil && c.Rights.Reads(policy.KindPolicy, g.scope) && elsewhere == "":
 			elsewhere = g.command()
 		}
 	}

@@ -77,6 +77,9 @@ func appendActor(j *jsonBuf, e *Event) {
 }
 
 func actorApp(e *Event) string {
+	if e.Kind == KindOperator { // whoever acts is outside
+		return firstOf(e.Comm, e.Source, "ringfence")
+	}
 	if e.Sandbox != "" {
 		return firstOf(scopeSegment(e.Scope, "agent"), e.Sandbox)
 	}
@@ -106,7 +109,9 @@ func appendProcess(j *jsonBuf, e *Event) {
 	if e.Exe != "" {
 		appendFile(j, e.Exe, 8, "Executable File")
 	}
-	j.str("sandbox", e.Sandbox)
+	if e.Kind != KindOperator {
+		j.str("sandbox", e.Sandbox)
+	}
 	if e.UID != 0 {
 		j.open("user")
 		j.strNum("uid", uint64(e.UID))

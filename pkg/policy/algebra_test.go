@@ -58,9 +58,9 @@ func algEngine(t testing.TB, s *Snapshot, q algAsk) Decision {
 	case q.Tool != "":
 		var risk Risk
 		for _, n := range q.Risk {
-			c, ok := ParseRisk(n)
-			if !ok {
-				t.Fatalf("risk %q", n)
+			c, err := ParseRisk(n)
+			if err != nil {
+				t.Fatal(err)
 			}
 			risk |= c
 		}

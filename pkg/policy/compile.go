@@ -21,6 +21,7 @@ type Snapshot struct {
 	ofMany    []uint32            // the others; ascending
 	providers []Provider
 	profiles  map[string]*Profile
+	access    []Access
 
 	hosts  hostIndex
 	cidrs  cidrIndex
@@ -71,7 +72,7 @@ type crule struct {
 // Compile joins documents into a snapshot of revision rev. The snapshot is
 // never nil: documents that clash with others are reported, and what they deny
 // stays in force (a second Provider of a dialect is left out). Profiles are
-// kept for [Snapshot.Profile].
+// kept for [Snapshot.Profile], and so is who operates what for [Snapshot.Access].
 func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
 	docs = slices.Clone(docs)
 	slices.SortStableFunc(docs, func(a, b Document) int {
@@ -87,6 +88,8 @@ func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
 			if s.profiles[d.Name] == nil {
 				s.profiles[d.Name] = d.Profile
 			}
+		case d.Access != nil:
+			s.access = append(s.access, *d.Access)
 		case d.Provider != nil:
 			if first := dialects[d.Provider.Dialect]; first != nil {
 				problems = append(problems, Problem{File: d.File, Line: d.Line, Col: 1,
@@ -250,7 +253,7 @@ func duplicateDocuments(docs []Document) []Problem {
 	for i := range docs {
 		d := &docs[i]
 		k := key{kind: d.Kind, name: d.Name}
-		if d.Kind == KindPolicy {
+		if d.Kind == KindPolicy || d.Kind == KindAccess {
 			k.scope = d.Scope
 		}
 		if first := seen[k]; first != nil {

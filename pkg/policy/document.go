@@ -27,10 +27,11 @@ const (
 	KindPolicy   = "Policy"
 	KindProfile  = "Profile"
 	KindProvider = "Provider"
+	KindAccess   = "Access"
 )
 
-// Document is one parsed and checked document. Exactly one of Policy, Profile
-// and Provider is set, as Kind says.
+// Document is one parsed and checked document. Exactly one of Policy, Profile,
+// Provider and Access is set, as Kind says.
 type Document struct {
 	Kind        string
 	Name        string // metadata.name
@@ -42,6 +43,7 @@ type Document struct {
 	Policy   *Policy
 	Profile  *Profile
 	Provider *Provider
+	Access   *Access
 
 	Raw []byte // the document's own text, without separators
 }

@@ -22,6 +22,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(egressDoc(`{id: a, allow: "*.x.org:443", http: {methods: [GET], paths: ["/a/**"]}, resolvesTo: [10.0.0.0/8], for: "team:x"}`)))
 	f.Add([]byte(head + "inference:\n  - {id: a, allow: 'claude-*', delegable: true}\ntools:\n  - {id: b, match: 'server:provider/tool:x', action: block}\n"))
 	f.Add([]byte(providerHead + "dialect: openai\nbaseURL: https://x.org/v1\nsecret: k\nmodels: [{match: a, upstream: b}]\n"))
+	f.Add([]byte(accessDoc(`{role: launcher, users: [alice, "uid:7"], groups: ["gid:0", eng]}`)))
+	f.Add([]byte(accessHead + "bindings: []\n"))
 	f.Add([]byte("a: &a [*a]\n"))
 	f.Add([]byte("---\n--- x\n...\n---"))
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -64,6 +66,13 @@ func exercise(t *testing.T, s *Snapshot) {
 	}
 	s.UpstreamPrefixes()
 	s.ProviderHosts()
+	for _, a := range s.Access() {
+		for _, b := range a.Bindings {
+			if b.Role == RoleNone || len(b.Users)+len(b.Groups) == 0 {
+				t.Fatalf("a binding without role or people: %+v", b)
+			}
+		}
+	}
 }
 
 func FuzzUnmarshalSnapshot(f *testing.F) {

@@ -123,7 +123,7 @@ func eachOfPart(file string, p part, envs *envs, read func(*decoder, *yaml.Node,
 	}
 }
 
-var kinds = []string{KindPolicy, KindProfile, KindProvider}
+var kinds = []string{KindPolicy, KindProfile, KindProvider, KindAccess}
 
 func (d *decoder) document(n *yaml.Node) (Document, bool) {
 	if !d.plainTree(n, 0) {
@@ -160,7 +160,11 @@ func (d *decoder) document(n *yaml.Node) (Document, bool) {
 	case KindTest:
 		d.fail(kind, "run it with ringfence policy test", "a %s is never in force", KindTest)
 		return doc, false
-	case "ToolServer", "Access":
+	case KindAccess:
+		m, _ = d.mapping(n, objAccess)
+		d.header(m, &doc)
+		doc.Access = d.access(m, &doc)
+	case "ToolServer":
 		d.fail(kind, "", "kind %q %s", doc.Kind, notEnforced)
 		return doc, false
 	default:

@@ -81,12 +81,9 @@ func (d *decoder) risk(m fieldMap, r *Rule) {
 		return
 	}
 	d.strs(n, "risk", func(s string) (string, error) {
-		c, ok := ParseRisk(s)
-		if !ok {
-			return "", fmt.Errorf("unknown risk %s; %s", quote(s), didYouMean(s, riskNames))
-		}
+		c, err := ParseRisk(s)
 		r.Risk |= c
-		return s, nil
+		return s, err
 	})
 }
 

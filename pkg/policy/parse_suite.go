@@ -159,7 +159,7 @@ func (d *decoder) question(m fieldMap, q *Question) {
 func (d *decoder) call(m fieldMap, t *Test) {
 	if n := m.get("risk"); n != nil {
 		d.strs(n, "risk", func(name string) (string, error) {
-			class, err := RiskNamed(name)
+			class, err := ParseRisk(name)
 			t.Ask.Risk |= class
 			return name, err
 		})

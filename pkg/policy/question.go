@@ -62,12 +62,3 @@ func ToolQuestion(name string) (Question, error) {
 	}
 	return Question{Section: SectionTools, Server: server, Tool: tool}, nil
 }
-
-// RiskNamed reads one class of risk; the error says which there are.
-func RiskNamed(s string) (Risk, error) {
-	class, ok := ParseRisk(s)
-	if !ok {
-		return 0, fmt.Errorf("unknown risk class %s; %s", quote(s), didYouMean(s, riskNames))
-	}
-	return class, nil
-}

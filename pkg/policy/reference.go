@@ -33,6 +33,9 @@ func Reference(kind string) string {
 	case KindProvider:
 		writeProviderHosts(&b)
 	}
+	if kind == KindAccess {
+		writeRoles(&b)
+	}
 	return b.String()
 }
 

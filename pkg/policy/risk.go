@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"fmt"
 	"math/bits"
 	"strings"
 )
@@ -26,14 +27,14 @@ const (
 
 var riskNames = []string{"read", "write", "destructive", "exfil", "exec", "money", "identity", "unclassified"}
 
-// ParseRisk reads one class.
-func ParseRisk(s string) (Risk, bool) {
+// ParseRisk reads one class; the error says which there are.
+func ParseRisk(s string) (Risk, error) {
 	for i, n := range riskNames {
 		if n == s {
-			return 1 << i, true
+			return 1 << i, nil
 		}
 	}
-	return 0, false
+	return 0, fmt.Errorf("unknown risk %s; %s", quote(s), didYouMean(s, riskNames))
 }
 
 // Names are the classes as documents write them.

@@ -83,6 +83,8 @@ func TestSchemaAcceptsWhatParseDoes(t *testing.T) {
 	for _, c := range cases {
 		texts[c.Name] = []byte(c.Docs)
 	}
+	texts["access"] = []byte(accessDoc(`{role: launcher, users: [alice, "uid:7"], groups: [eng]}`))
+	texts["access that gives nobody anything"] = []byte(accessHead + "bindings: []\n")
 	for name, text := range texts {
 		if _, problems := Parse(name, text); len(problems) > 0 {
 			t.Errorf("control: %v", Problems(problems))
@@ -103,6 +105,7 @@ func TestSchemaRefusesWhatParseDoes(t *testing.T) {
 		fmt.Sprintf(doc, ", alow: x", ""), fmt.Sprintf(doc, ", mandatory: 1", ""), fmt.Sprintf(doc, ", http: {method: [GET]}", ""),
 		fmt.Sprintf(doc, "", "egres: []\n"), "kind: Policy\n", "apiVersion: ringfence.dev/v1\nkind: Polcy\n", "apiVersion: ringfence.dev/v2\nkind: Profile\nmetadata: {name: a}\n",
 		"apiVersion: ringfence.dev/v1\nkind: Profile\nmetadata: {name: a}\nworkspce: rw\n", "[]",
+		accessDoc("{role: Admin, users: [a]}"), accessDoc("{role: admin, user: [a]}"), accessDoc("{users: [a]}"), accessHead,
 	} {
 		if _, problems := Parse("x", []byte(text)); len(problems) == 0 {
 			t.Errorf("control: Parse accepts %q", text)

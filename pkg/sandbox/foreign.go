@@ -244,7 +244,7 @@ func within(path, dir string) bool {
 
 func (f *fencing) register(context.Context) error {
 	rec := &f.s.Record
-	if err := f.m.name(rec.Number, rec.Name); err != nil {
+	if err := f.m.name(rec.Number, f.r.Principal, rec.Name); err != nil {
 		return err
 	}
 	return f.actsFor(f.r.Principal)

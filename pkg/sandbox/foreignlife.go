@@ -216,7 +216,7 @@ func (m *Manager) takeOverForeign(ctx context.Context, s *Sandbox) (ok bool, err
 		return false, m.keepForeign(s, err)
 	}
 	m.mu.Lock()
-	m.reserved[s.Record.Number] = s.Record.Name
+	m.reserved[s.Record.Number] = nameOf(&s.Record)
 	m.wg.Add(1)
 	m.mu.Unlock()
 	if err := m.publish(s); err != nil {
@@ -289,7 +289,7 @@ func (m *Manager) keepForeign(s *Sandbox, why error) error {
 		s.netns.Close()
 	}
 	m.mu.Lock()
-	m.reserved[s.Record.Number] = s.Record.Name
+	m.reserved[s.Record.Number] = nameOf(&s.Record)
 	m.kept = append(m.kept, place{s.Record.ID, s.Record.Cgroup})
 	m.mu.Unlock()
 	return fmt.Errorf("adopted processes in %s stay behind their fence, and %s until a daemon can take it over: %w", s.Record.Cgroup, denied, why)

@@ -130,7 +130,7 @@ func (l *launch) close() {
 // register says who the sandbox is.
 func (l *launch) register(context.Context) error {
 	r, rec := l.r, &l.s.Record
-	if err := l.m.name(rec.Number, r.Name); err != nil {
+	if err := l.m.name(rec.Number, r.Principal, r.Name); err != nil {
 		return err
 	}
 	rec.Name, rec.Profile, rec.Explain, rec.Unix, rec.Loopback = r.Name, r.Profile.Name, r.Profile.Explain, r.Profile.UnixSockets, true

@@ -265,7 +265,7 @@ func TestSweepLeavesTheTablesOfWhatIsKept(t *testing.T) {
 	} {
 		b := newBench(t, "")
 		b.fence.pinned, b.fence.tables = []uint32{5}, []uint32{50}
-		b.reserved[5] = ""
+		b.reserved[5] = teamName{}
 		keep(b)
 		if err := b.Sweep(); err != nil || len(b.fence.dropped) != 0 || len(b.fence.forgotten) != 0 {
 			t.Errorf("%s: dropped %d, forgotten %d, %v", name, b.fence.dropped, b.fence.forgotten, err)
@@ -276,7 +276,7 @@ func TestSweepLeavesTheTablesOfWhatIsKept(t *testing.T) {
 func TestSweepRemovesWhatNobodyOwns(t *testing.T) {
 	b := newBench(t, "")
 	b.fence.pinned, b.fence.tables = []uint32{5, 6, NodeOwn + 1}, []uint32{50, 60, NodeOwn + 1}
-	b.reserved[5], b.tables[50] = "", true
+	b.reserved[5], b.tables[50] = teamName{}, true
 	if err := b.Sweep(); err != nil {
 		t.Fatal(err)
 	}

@@ -110,8 +110,8 @@ type Manager struct {
 
 	patience time.Duration // endPatience, or less in tests
 
-	mu       sync.Mutex        // guards what follows
-	reserved map[uint32]string // number -> name ("" if none) of launches under way and of living sandboxes
+	mu       sync.Mutex          // guards what follows
+	reserved map[uint32]teamName // number -> name (zero if none) of launches under way and of living sandboxes
 	byNumber map[uint32]*Sandbox
 	byID     map[string]*Sandbox
 	past     past
@@ -151,7 +151,7 @@ func NewManager(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
-	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]string{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{}, looks: make(chan struct{}, looksAtOnce), hands: make(chan struct{}, maxHands),
+	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]teamName{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{}, looks: make(chan struct{}, looksAtOnce), hands: make(chan struct{}, maxHands),
 		compiled: map[uint32]*policy.Snapshot{}, hits: map[RuleKey]uint64{}, seed: maphash.MakeSeed(), filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
@@ -225,26 +225,42 @@ func (m *Manager) reserve(s *Sandbox) error {
 			continue
 		}
 		s.Record.Number, s.Record.ID = n, IDOf(n)
-		m.reserved[n] = ""
+		m.reserved[n] = teamName{}
 		m.wg.Add(1)
 		return nil
 	}
 	return errors.New("no free sandbox number")
 }
 
-// name gives a reserved sandbox a name that no other has. "" is none.
-func (m *Manager) name(number uint32, name string) error {
+// teamName is what a sandbox is called by its team: others may use the same
+// name, and are not told that it is in use. The zero value is no name.
+type teamName struct{ org, team, name string }
+
+func nameOf(r *Record) teamName {
+	if r.Name == "" {
+		return teamName{}
+	}
+	p, err := scope.ParsePrincipal(r.Scope)
+	if err != nil {
+		return teamName{name: r.Name} // nobody's: principals have an organisation
+	}
+	return teamName{p.Org, p.Team, r.Name}
+}
+
+// name gives a reserved sandbox a name that no other of its team has. "" is none.
+func (m *Manager) name(number uint32, p scope.Principal, name string) error {
 	if name == "" {
 		return nil
 	}
+	mine := teamName{p.Org, p.Team, name}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for n, other := range m.reserved { // those whose launch is under way too
-		if other == name {
-			return fmt.Errorf("a running sandbox is named %q already (%s): choose another --name, or stop it", name, IDOf(n))
+		if other == mine {
+			return fmt.Errorf("a running sandbox of org:%s/team:%s is named %q already (%s): choose another --name, or stop it", p.Org, p.Team, name, IDOf(n))
 		}
 	}
-	m.reserved[number] = name
+	m.reserved[number] = mine
 	return nil
 }
 

@@ -34,7 +34,7 @@ func (m *Manager) putAway(s *Sandbox) {
 	s.identify()
 	m.mu.Lock()
 	if s.Record.Number != 0 {
-		m.reserved[s.Record.Number] = s.Record.Name
+		m.reserved[s.Record.Number] = nameOf(&s.Record)
 	}
 	m.ending[s.Record.ID] = s
 	m.past.add(s.Record.ID, s.Principal)
@@ -201,7 +201,7 @@ func (m *Manager) keep(s *Sandbox) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.reserved[s.Record.Number] = s.Record.Name
+	m.reserved[s.Record.Number] = nameOf(&s.Record)
 	if s.fence != nil {
 		m.tables[s.fence.State().Policy] = true
 	}

@@ -97,7 +97,7 @@ func (m *Manager) TakeOver(ctx context.Context, lo Leftover, take Take) (ok bool
 		return false, err
 	}
 	m.mu.Lock()
-	m.reserved[s.Record.Number] = s.Record.Name
+	m.reserved[s.Record.Number] = nameOf(&s.Record)
 	m.wg.Add(1)
 	m.mu.Unlock()
 	if err := m.publish(s); err != nil {

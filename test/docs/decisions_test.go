@@ -93,9 +93,9 @@ func call(target string, rest []string) (c policy.Call, err error) {
 			continue
 		}
 		for _, name := range strings.Split(w, ",") {
-			r, ok := policy.ParseRisk(name)
-			if !ok {
-				return c, fmt.Errorf("unknown risk %q", name)
+			r, err := policy.ParseRisk(name)
+			if err != nil {
+				return c, err
 			}
 			c.Risk |= r
 		}

@@ -152,12 +152,12 @@ func anothers(t *testing.T, a, b *peer, id string) {
 			{"POST", "/v1/allow", []string{"allow", "x.test:443", "--sandbox", ref}},
 			{"POST", "/v1/allow", []string{"allow", "x.test:443", "--always", "--sandbox", ref}},
 		} {
-			b.refused(t, "is not yours", c.method, c.path, c.args...)
+			b.refused(t, "no sandbox", c.method, c.path, c.args...)
 		}
 	}
 	b.refused(t, "no sandbox", "", "", "stop", id[:6]) // nor is it found by the beginning of its id
 	mine := a.n.WaitEvent(t, "alice's question", func(e *event.Event) bool { return e.DstName == "alices.test" })
-	b.refused(t, "not of a sandbox of yours", "GET", "/v1/events/"+mine.ID+"/explain", "explain", mine.ID)
+	b.refused(t, "no event", "GET", "/v1/events/"+mine.ID+"/explain", "explain", mine.ID)
 	if r := b.run(t, "events", "-o", "json"); r.Code != 0 || strings.Contains(r.Stdout, id) || strings.Contains(r.Stdout, "alices") {
 		t.Errorf("events of another: %+v", r)
 	}

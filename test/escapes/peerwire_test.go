@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ringfence/ringfence/test/env"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -35,8 +36,8 @@ func bareRequests(t *testing.T, a, b *peer, id string) {
 		{"an identity that is alice's", launchRequest(fmt.Sprintf(`{"argv":["id"],"profile":{"name":"coding"},"identity":{"uid":%d,"gid":%d}}`, alice, alice)), 403, "/v1/sandboxes"},
 		{"a scope of others", launchRequest(`{"argv":["id"],"scope":"org:acme/team:x/agent:y"}`), 403, "/v1/sandboxes"},
 		{"the scope of alice's sandbox", launchRequest(`{"argv":["id"],"scope":"org:local/team:default/agent:sh/sandbox:` + id + `"}`), 400, ""},
-		{"an exec with the name encoded", post("/v1/sandboxes/%61lices/exec", `{"argv":["id"]}`), 403, "/v1/sandboxes/alices/exec"},
-		{"a log by HEAD", "HEAD /v1/sandboxes/alices/log HTTP/1.1\r\nHost: x\r\n\r\n", 403, "/v1/sandboxes/alices/log"},
+		{"an exec with the name encoded", post("/v1/sandboxes/%61lices/exec", `{"argv":["id"]}`), 404, "/v1/sandboxes/alices/exec"},
+		{"a log by HEAD", "HEAD /v1/sandboxes/alices/log HTTP/1.1\r\nHost: x\r\n\r\n", 404, "/v1/sandboxes/alices/log"},
 		{"a path with dots", post("/v1/sandboxes/x/../alices/stop", `{}`), 0, ""},
 		{"a path with slashes", post("//v1//sandboxes/alices/stop", `{}`), 0, ""},
 		{"an encoded slash", post("/v1/sandboxes/alices%2fstop", `{}`), 0, ""},
@@ -45,8 +46,8 @@ func bareRequests(t *testing.T, a, b *peer, id string) {
 		{"a rule for alice alone", post("/v1/allow", `{"destination":"x.test:443","mode":"always","scope":"org:local/team:default/agent:sh/sandbox:`+id+`"}`), 0, ""},
 		{"an owner it is not", post("/v1/allow", fmt.Sprintf(`{"destination":"x.test:443","mode":"always","scope":"org:local/team:default","onlyOwner":%d}`, alice)), 0, ""},
 		{"policy of the node", "GET /v1/policy HTTP/1.1\r\nHost: x\r\n\r\n", 403, "/v1/policy"},
-		{"policy of alice's", "GET /v1/policy?sandbox=alices HTTP/1.1\r\nHost: x\r\n\r\n", 403, "/v1/policy"},
-		{"alice's sandbox itself", "GET /v1/sandboxes/alices HTTP/1.1\r\nHost: x\r\n\r\n", 403, "/v1/sandboxes/alices"},
+		{"policy of alice's", "GET /v1/policy?sandbox=alices HTTP/1.1\r\nHost: x\r\n\r\n", 404, "/v1/policy"},
+		{"alice's sandbox itself", "GET /v1/sandboxes/alices HTTP/1.1\r\nHost: x\r\n\r\n", 404, "/v1/sandboxes/alices"},
 		{"no HTTP", "\x00\x01\x02\x03 hello\r\n\r\n", 400, ""},
 		{"a header without end", "GET /v1/sandboxes HTTP/1.1\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", 431, ""},
 		{"two lengths", "POST /v1/allow HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n{}", 400, ""},
@@ -313,4 +314,67 @@ func (p *peer) askLaunch(t *testing.T, c *net.UnixConn) *bufio.Reader {
 		t.Fatalf("the launch was not admitted: %d %s", resp.StatusCode, b)
 	}
 	return r
+}
+
+// askAll is ask for an answer of any length.
+func (p *peer) askAll(t *testing.T, request string) (status int, text string) {
+	t.Helper()
+	c := p.dial(t)
+	defer c.Close()
+	need(t, c.SetDeadline(time.Now().Add(time.Minute)))
+	_, err := io.WriteString(c, request)
+	need(t, err)
+	method, _, _ := strings.Cut(request, " ")
+	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
+	need(t, err)
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return resp.StatusCode, ""
+	}
+	b, err := io.ReadAll(resp.Body)
+	need(t, err)
+	return resp.StatusCode, string(b)
+}
+
+// following is an answer that goes on.
+type following struct {
+	resp *http.Response
+	done chan struct{}
+}
+
+func (p *peer) follow(t *testing.T, path string) *following {
+	t.Helper()
+	c := p.dial(t)
+	t.Cleanup(func() { _ = c.Close() })
+	_, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+	need(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	need(t, err)
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s", path, resp.Status)
+	}
+	f := &following{resp: resp, done: make(chan struct{})}
+	go func() { defer close(f.done); _, _ = io.Copy(io.Discard, resp.Body) }() // however it ends
+	return f
+}
+
+// ends waits for the end and returns what the trailer says.
+func (f *following) ends(t *testing.T) string {
+	t.Helper()
+	select {
+	case <-f.done:
+		return f.resp.Trailer.Get("Ringfence-Error")
+	case <-time.After(env.Wait(30 * time.Second)):
+		t.Fatal("it goes on")
+		return ""
+	}
+}
+
+func (f *following) ended() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/metrics"
 	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/seccomp"
@@ -41,7 +42,7 @@ func run(bin, out string) error {
 	if err != nil {
 		return err
 	}
-	pages := map[string]string{"cli.md": cli, "metrics.md": metricsPage(), "system-calls.md": systemCalls()}
+	pages := map[string]string{"cli.md": cli, "metrics.md": metricsPage(), "system-calls.md": systemCalls(), "api.md": apiPage()}
 	for _, kind := range policy.DocumentKinds() {
 		pages[strings.ToLower(kind)+".md"] = policy.Reference(kind)
 	}
@@ -71,6 +72,18 @@ func tables(page string) error {
 		return fmt.Errorf("%s has no place for the tables", page)
 	}
 	return os.WriteFile(page, []byte(text), 0o644)
+}
+
+func apiPage() string {
+	var b strings.Builder
+	b.WriteString("# Operator API\n\nHTTP and JSON over the daemon's unix socket: what `ringfence` itself uses, and not a promise to other programs yet. " +
+		"Who asks is the kernel's word, and what it may is asked for each request: root, or a role of an [Access document](access.md). A process in a sandbox is refused. " +
+		"A sandbox, an event or a document that the caller does not see is answered as one that does not exist.\n\n" +
+		"| request | needs | and |\n|---|---|---|\n")
+	for _, r := range api.Routes() {
+		fmt.Fprintf(&b, "| `%s %s` | %s | %s |\n", r.Method, r.Path, r.Who, r.Sees)
+	}
+	return b.String()
 }
 
 func metricsPage() string {
