@@ -49,7 +49,8 @@ func (a *app) policyApplyCommand() *cobra.Command {
 			"back. A document of the policy directory is not replaced. Of a directory every *.yaml\n" +
 			"and *.yml is taken; - is standard input. The name of a pack that ships with Ringfence\n" +
 			"(see policy packs) applies that pack, for every sandbox without --as or for the scope\n" +
-			"that --scope names. Needs root.\n\n" + waitText,
+			"that --scope names. Needs root, or the role policy-author in the scope of each Policy document\n" +
+			"(admin for Access documents).\n\n" + waitText,
 		Example: "  ringfence policy apply --wait engineering.yaml\n  ringfence policy apply ./policies\n" +
 			"  ringfence policy apply coding-agent package-registries --scope org:acme/team:eng",
 		Args: args(cobra.MinimumNArgs(1)),
@@ -104,7 +105,7 @@ func (a *app) policyDeleteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "delete NAME",
 		Short:   "Remove a document that policy apply put into force",
-		Long:    "Remove what policy apply stored under a name, and put that into force. Needs root.\n\n" + waitText,
+		Long:    "Remove what policy apply stored under a name, and put that into force. Needs what applying\nit needs.\n\n" + waitText,
 		Example: "  ringfence policy delete engineering --wait",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, name []string) error {
@@ -125,7 +126,7 @@ func (a *app) policyWaitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "wait REVISION",
 		Short:   "Wait until every running sandbox is under a revision",
-		Long:    "Wait until kernel and gateway judge every running sandbox on a policy revision or a\nlater one. Exit code 7 when that is not so within the timeout. Needs root.",
+		Long:    "Wait until kernel and gateway judge every running sandbox on a policy revision or a\nlater one. Exit code 7 when that is not so within the timeout. Needs root, or the role\npolicy-author or admin of some scope.",
 		Example: "  ringfence policy wait 12 --timeout 30s",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, arg []string) error {

@@ -22,8 +22,9 @@ func (a *app) approvalsCommand() *cobra.Command {
 		Use:   "approvals",
 		Short: "Decide what sandboxes ask people for",
 		Long: "Where a rule demands approval, what a sandbox wants waits for people. These commands\n" +
-			"show what waits and decide it. Root sees everything; a member of the operator group\n" +
-			"what its own sandboxes ask for, and what a rule names it an approver of.",
+			"show what waits and decide it. Root sees everything; a viewer what the sandboxes of the\n" +
+			"scope ask for, and an approver decides it, where the rule names nobody else; everybody\n" +
+			"sees what their own sandboxes ask for, and what a rule names them an approver of.",
 		Args: args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			return usagef("name what to do: ringfence approvals list|show|approve|deny|watch")
@@ -66,7 +67,7 @@ func approvalNeeds(p *api.Approval) string {
 func approversOf(d *api.ApprovalDemand) string {
 	who := strings.Join(d.Approvers, " ")
 	if who == "" {
-		who = "root, launcher"
+		who = "root, approver, launcher"
 	}
 	if d.Separate {
 		who += " (not who launched it)"

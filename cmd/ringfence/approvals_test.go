@@ -89,7 +89,7 @@ func TestApprovalCommands(t *testing.T) {
 		golden(t, c.file, r.out)
 	}
 	r := finish(t, tool(t, n.socket, "approvals", "list")) // it shows an age
-	for _, want := range []string{"NEEDS", "4be21f0a97c3d518", `\x1b[2Jmallory`, "1 of group:sre uid:7, and 1 of root, launcher (not who launched it)", "example.com:443/tcp"} {
+	for _, want := range []string{"NEEDS", "4be21f0a97c3d518", `\x1b[2Jmallory`, "1 of group:sre uid:7, and 1 of root, approver, launcher (not who launched it)", "example.com:443/tcp"} {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("no %q in %s", want, r.out)
 		}

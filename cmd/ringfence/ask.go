@@ -182,6 +182,9 @@ func inForce(v api.PolicyView) ([]policy.Document, error) {
 	var out []policy.Document
 	read := map[string]bool{}
 	for _, d := range v.Documents {
+		if d.Text == "" {
+			return nil, fmt.Errorf("%s holds documents besides that you may not see, so the answer would lack its rules: ask somebody who may, or keep one document in a file", d.File)
+		}
 		if read[d.File+"\x00"+d.Text] {
 			continue
 		}

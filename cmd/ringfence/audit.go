@@ -29,7 +29,7 @@ func (a *app) auditVerifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [DIR]",
 		Short: "Verify the hash chain of the event log and name the first bad record",
-		Long: "Verify the hash chain of the event log: that of the daemon (root), or a copy in DIR\n" +
+		Long: "Verify the hash chain of the event log: that of the daemon (root, or admin of org:*), or a copy in DIR\n" +
 			"without the daemon. With --anchor, a head that an earlier run printed and that was\n" +
 			"kept elsewhere, a rewritten or shortened log is found too. Exit code 1 when the log\n" +
 			"is not what it should be.",

@@ -21,7 +21,7 @@ func (a *app) explainCommand() *cobra.Command {
 		Short: "Explain one decision: which rule, and what would allow it",
 		Long: "Explain a decision that was made, by the id of its event; or with --as one that would be made:\n" +
 			whatIsAsked + ". The second is decided on the\n" +
-			"documents in force on the node (root), or those of --policy, without the daemon. Every rule\n" +
+			"documents in force on the node (for viewers of the scope), or those of --policy, without the\ndaemon. Every rule\n" +
 			"that speaks of the target is listed, with why it decides or does not.",
 		Example: "  ringfence explain 1042\n  ringfence explain --as org:acme/team:eng/agent:bot egress api.github.com:443 --request \"POST /graphql\"",
 		Args: args(func(cmd *cobra.Command, words []string) error {

@@ -21,7 +21,7 @@ func (a *app) policyExportCommand() *cobra.Command {
 		Short: "Write the documents in force as YAML that policy apply takes",
 		Long: "Write the documents in force on the node, or those kept as of a revision: to standard\n" +
 			"output, or one file each into a directory that is made or has none of these files yet.\n" +
-			"Keys of providers and documents of single sandboxes are not among them. Needs root.",
+			"Keys of providers and documents of single sandboxes are not among them. Needs root, or admin of\norg:*.",
 		Example: "  ringfence policy export > policy.yaml\n  ringfence policy export ./policies --revision 12",
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, to []string) error {

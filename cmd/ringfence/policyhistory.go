@@ -25,7 +25,7 @@ func (a *app) policyHistoryCommand() *cobra.Command {
 		Short: "List who changed which documents, newest first",
 		Long: "List the revisions that changed documents of the API or of the policy directory, or one\n" +
 			"document, with who did it. A revision that changed none of them (a start of the\n" +
-			"daemon, a rule for a sandbox or for a time) has a number and is not listed. Needs root.",
+			"daemon, a rule for a sandbox or for a time) has a number and is not listed. Needs root, or\nadmin of org:*.",
 		Example:           "  ringfence policy history\n  ringfence policy history engineering --limit 5 -o json",
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: a.completeDocuments,
@@ -83,7 +83,7 @@ func (a *app) policyGetCommand() *cobra.Command {
 		Use:   "get NAME",
 		Short: "Print the text of a document, as it is or as it was",
 		Long: "Print the documents with a name that are in force on the node, or that were kept as of a\n" +
-			"revision. Those that belong to one sandbox are not among them. Needs root.",
+			"revision. Those that belong to one sandbox are not among them. Needs root, or\nadmin of org:*.",
 		Example:           "  ringfence policy get engineering\n  ringfence policy get engineering --revision 12",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeDocuments,
@@ -195,7 +195,7 @@ func (a *app) policyRollbackCommand() *cobra.Command {
 			"wrote are as they were at revision N: what came since goes, what went comes back. Files\n" +
 			"of the policy directory are not touched: where they differ from revision N nothing is\n" +
 			"done and they are named, unless --api-only says that this is meant. Keys of providers\n" +
-			"are not restored. Needs root.\n\n" + waitText,
+			"are not restored. Needs root, or\nadmin of org:*.\n\n" + waitText,
 		Example: "  ringfence policy rollback 12 --wait --comment 'back to before the incident'",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, number []string) (err error) {

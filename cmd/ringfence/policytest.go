@@ -134,7 +134,7 @@ func wanted(t *policy.Test) string {
 	if t.Rule != "" {
 		out += " by " + t.Rule
 	}
-	return out + listed(" obliged to", t.Obligations) + listed(" approved for", t.Demands)
+	return out + listed(" obliged to", t.Obligations) + listed(" demanded by", t.Demands)
 }
 
 // got says of an outcome what its test asks for.
@@ -148,7 +148,7 @@ func got(o *policy.Outcome) string {
 		out += listed(" obliged to", o.Obligations)
 	}
 	if o.Test.Demands != nil {
-		out += listed(" approved for", o.Demands)
+		out += listed(" demanded by", o.Demands)
 	}
 	return out
 }

@@ -19,7 +19,7 @@ import (
 func (a *app) providerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "provider",
-		Short: "Configure the providers that answer model calls (root)",
+		Short: "Configure the providers that answer model calls (root, or admin of org:*)",
 		Args:  args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			return usagef("name what to do: ringfence provider add|list|remove")

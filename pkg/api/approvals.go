@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"net/http"
@@ -139,6 +140,9 @@ func (s *Server) approval(r *call) (a Approval, role bool, err error) {
 	if err == nil {
 		sees, role = mayApprove(r.caller.Rights, &a)
 	}
+	if err == nil && !sees {
+		r.hidden = fmt.Sprintf("approval %q is of sandbox %q, which the caller does not see", id, a.Sandbox)
+	}
 	if err == nil && !sees || CodeOf(err) == CodeNotFound {
 		return Approval{}, false, Errorf(CodeNotFound, "no approval %q", id).WithRemedy("`ringfence approvals list --all` lists them")
 	}
@@ -162,6 +166,12 @@ func (s *Server) vote(w http.ResponseWriter, r *call) error {
 	if err := checkVote(&req); err != nil {
 		return err
 	}
+	verb := "deny"
+	if req.Approve {
+		verb = "approve"
+	}
+	r.note("%s %s %s of sandbox %s", verb, a.Kind, a.Target, a.Sandbox)
+	r.scope = a.Scope
 	req.Role = role
 	res, err := s.o.Backend.Vote(r.Context(), r.caller, a.ID, &req)
 	return answer(w, res, err)

@@ -109,7 +109,11 @@ func admit(c *Caller, n need) error {
 		return denied("this request has no stated requirement and is refused to everyone", "")
 	}
 	if !spec.admits(c.Rights) {
-		return denied("this needs "+spec.who, "run the command as root, or ask for a role: an Access document gives it")
+		remedy := "run the command as root, or ask for a role: an Access document gives it"
+		if n == needRoot {
+			remedy = "run the command as root: no role gives this"
+		}
+		return denied("this needs "+spec.who, remedy)
 	}
 	return nil
 }
@@ -127,6 +131,9 @@ func strangerError(c *Caller) error {
 	uid := "unknown"
 	if c != nil {
 		uid = fmt.Sprint(c.UID)
+	}
+	if c != nil && c.Role == RoleMember {
+		return denied("uid "+uid+" has no role on this node", "ask whoever administers it for one: an Access document gives it")
 	}
 	return denied("uid "+uid+" may not use Ringfence on this node",
 		memberRemedy("", "USER"))
@@ -194,7 +201,7 @@ func admitAllow(c *Caller, r *AllowRequest, box *Sandbox) error {
 		return nil
 	}
 	return denied(fmt.Sprintf("sandbox %s is not yours: a rule for it needs root, whoever launched it, or the role policy-author of its scope", box.ID),
-		"run the command as root")
+		"run the command as root, or ask for the role: an Access document gives it")
 }
 
 // sees returns a predicate for records, by the sandbox's id and the scope that

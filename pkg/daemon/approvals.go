@@ -267,7 +267,10 @@ func when(t time.Time) *time.Time {
 // under at this moment: the gateway says only what is wanted.
 func (d *Daemon) egressApproval(ctx context.Context, s *sandbox.Sandbox, q *wire.ApprovalRequest) (wire.ApprovalReply, error) {
 	dec := s.View().Egress(q.Name, q.Port)
-	if dec.Effect != policy.RequireApproval || dec.HTTP {
+	if dec.Effect == policy.RequireApproval && dec.HTTP {
+		return wire.ApprovalReply{Reason: "people cannot be asked about this: another rule looks into the requests of this host", ReasonCode: "approval-unavailable"}, nil
+	}
+	if dec.Effect != policy.RequireApproval {
 		return wire.ApprovalReply{Reason: "people are not asked about this any more: try again", ReasonCode: "approval-superseded"}, nil
 	}
 	r := &s.Record

@@ -69,7 +69,7 @@ var ruleFields = []field{
 	{name: "delegable", typ: "boolean", doc: "Lower layers may replace this rule's word, and waive what it obliges to."},
 	{name: "reason", typ: "string", doc: "Shown to the agent and the operator when the rule decides."},
 	{name: "when", typ: "when", doc: "Limits the rule to times and to what an expression says."},
-	{name: "mode", typ: "string", doc: "`shadow`: the rule is left out of what is enforced; what it would change is recorded."},
+	{name: "mode", typ: "string", doc: "`shadow`: the rule is left out of what is enforced; a second decision is made with it."},
 	{name: "approval", typ: "approval", doc: "Who approves, and for how long. With `require-approval` only."},
 	{name: "rate", typ: "rate", doc: "Obligation: how often."},
 	{name: "pii", typ: "pii", doc: "Obligation: what happens to personal data."},
@@ -86,10 +86,10 @@ func ruleObject(name, doc string, own ...field) *object {
 var objEgress = ruleObject("egress rule",
 	"A network destination: `HOST:PORT`, `*.HOST:PORT` (exactly one label), `**.HOST:PORT` (the host and everything below it), `**:PORT` (every name), or a literal `10.0.0.0/8:443`. "+
 		"An allow names its port; a deny without one covers all ports. A name is decided on names, a literal address on address rules only; "+
-		"an address allow reaches private and other special ranges only when its prefix lies inside them, so `0.0.0.0/0:443` is the public internet. Only TCP is relayed. Hosts of model providers match no egress rule.",
+		"an address allow reaches private and other special ranges only when its prefix lies inside them, so `0.0.0.0/0:443` is the public internet. TCP, and UDP where the target ends with `/udp`. Hosts of model providers match no egress rule.",
 	field{name: "to", typ: "target", doc: "The target, when `action` is used."},
 	field{name: "http", typ: "http", doc: "Limits the rule to these HTTP requests; the connection is then inspected. On a deny it needs a port."},
-	field{name: "resolvesTo", typ: "list of prefixes", doc: "Private address ranges that this name may resolve to. Only for an allow of a host name."})
+	field{name: "resolvesTo", typ: "list of prefixes", doc: "Private address ranges that this name may resolve to. Only for an allow or an approval of a host name."})
 
 var objInference = ruleObject("inference rule",
 	"A model by name: `claude-sonnet-4-5`, or a prefix such as `claude-*`, or `*`.",

@@ -89,6 +89,7 @@ func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 		"{id: a, allow: 'x.org:443', mode: shadow}":                                    `f:6:33: field "mode" in egress rule is not enforced`,
 		"{id: a, allow: 'x.org:443', when: {expression: 'port == 443'}}":               `f:6:33: field "when" in egress rule is not enforced`,
 		"{id: a, allow: 'x.org:443', when: {windows: [{from: '08:00', to: '09:00'}]}}": `f:6:33: field "when" in egress rule is not enforced`,
+		"tools {id: a, allow: 'server:provider/tool:x', risk: [read]}":                 `field "risk" in tools rule is not enforced`,
 		"tools {id: a, match: 'server:jira/tool:x', action: allow}":                    `f:6:20: tools on "server:jira/tool:x": this is not enforced`,
 		"tools {id: a, deny: 'tool:*'}":                                                `tools on`,
 		"tools {id: a, deny: 'server:p*/tool:*'}":                                      `tools on "server:p*": this is not enforced`,
@@ -121,7 +122,7 @@ func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 			t.Errorf("no case for %s", row.field)
 		}
 	}
-	for _, fine := range []string{egressDoc("{id: a, allow: 'x.org:443'}"), egressDoc("{id: a, to: 'x.org:443', action: require-approval}"), toolDoc("{id: a, allow: 'server:provider/tool:x', risk: [unclassified]}")} {
+	for _, fine := range []string{egressDoc("{id: a, allow: 'x.org:443'}"), egressDoc("{id: a, to: 'x.org:443', action: require-approval}"), toolDoc("{id: a, allow: 'server:provider/tool:x'}")} {
 		if docs, problems := Parse("f", []byte(fine)); len(problems) > 0 || len(docs) != 1 {
 			t.Errorf("%v", Problems(problems))
 		}

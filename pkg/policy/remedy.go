@@ -152,7 +152,7 @@ func (v *View) try(m []hit, hyp crule, builtin bool, then string) (answer string
 	case o.effect == RequireApproval && r.mandatory:
 		return "the mandatory rule " + where + " demands an approval; no other rule can lift that", false
 	case o.effect == RequireApproval:
-		return "the rule " + where + " demands an approval and is not delegable", false
+		return "the rule " + where + " has people decide it when it is tried: ringfence approvals list", false
 	case r.mandatory:
 		return "the mandatory rule " + where + " refuses it; no other rule can allow it", false
 	case r.level < hyp.level:

@@ -19,6 +19,7 @@ var unenforced = []struct {
 		return r.Server != scope.Pattern{} && r.Server != scope.Exact(scope.ServerProvider)
 	},
 		func(r *Rule) string { return "tools on " + quote(toolSelector(r.Server, r.Tool)) + ": this" }, `only "server:provider/tool:NAME" is`},
+	{"risk", "`risk`: nothing classifies the tools of a provider", func(r *Rule) bool { return r.Risk != 0 }, fieldOf("risk"), ""},
 	{"when", "`when`", func(r *Rule) bool { return r.When != nil }, fieldOf("when"), ""},
 	{"mode", "`mode: shadow`: what it would change is recorded nowhere", func(r *Rule) bool { return r.Shadow }, fieldOf("mode"), "what it would change is recorded nowhere"},
 	{"rate", "`rate`", func(r *Rule) bool { return r.Rate != nil }, fieldOf("rate"), ""},
