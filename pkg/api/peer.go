@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,7 +60,32 @@ func (c *Caller) fill(fd int) error {
 		return fmt.Errorf("SO_PEERGROUPS: %w", err)
 	}
 	c.PIDFD = peerPIDFD(fd, c.PID)
+	if err := c.isSomebody(); err != nil {
+		return err
+	}
 	c.Cgroup = c.readCgroup()
+	return nil
+}
+
+// isSomebody refuses numbers that a person may take on beside its own: whoever has
+// a range in /etc/subuid is as many uids as it likes in a user namespace, and
+// keeps its groups there. A uid of another user namespace than ours has to have
+// an account.
+func (c *Caller) isSomebody() error {
+	if c.UID == 0 {
+		return nil
+	}
+	own, err := os.Readlink("/proc/self/ns/user")
+	if err != nil {
+		return fmt.Errorf("own user namespace: %w", err)
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", c.PID))
+	if err == nil && theirs == own {
+		return nil
+	}
+	if _, err := user.LookupId(strconv.FormatUint(uint64(c.UID), 10)); err != nil {
+		return fmt.Errorf("uid %d is a number of a user namespace and of no account on this machine: run the command outside of it", c.UID)
+	}
 	return nil
 }
 

@@ -266,6 +266,9 @@ func when(t time.Time) *time.Time {
 // pass. The keeper decides the name itself, on the policy that the sandbox is
 // under at this moment: the gateway says only what is wanted.
 func (d *Daemon) egressApproval(ctx context.Context, s *sandbox.Sandbox, q *wire.ApprovalRequest) (wire.ApprovalReply, error) {
+	if name, ok := policy.CanonicalHost(q.Name); !ok || name != q.Name {
+		return wire.ApprovalReply{Reason: "the gateway asked about a name in another than its canonical form", ReasonCode: "approval-unavailable"}, nil
+	}
 	dec := s.View().Egress(q.Name, q.Port)
 	if dec.Effect == policy.RequireApproval && dec.HTTP {
 		return wire.ApprovalReply{Reason: "people cannot be asked about this: another rule looks into the requests of this host", ReasonCode: "approval-unavailable"}, nil
@@ -282,7 +285,7 @@ func (d *Daemon) egressApproval(ctx context.Context, s *sandbox.Sandbox, q *wire
 		return wire.ApprovalReply{Reason: "the approval could not be made durable", ReasonCode: "approval-unavailable"}, nil
 	}
 	out := map[approval.Outcome]wire.ApprovalOutcome{approval.Waiting: wire.ApprovalWaits, approval.Released: wire.ApprovalReleased}[a.Outcome]
-	return wire.ApprovalReply{Outcome: out, ID: a.ID, Reason: a.Reason, ReasonCode: a.Code}, nil
+	return wire.ApprovalReply{Outcome: out, ID: a.ID, Reason: a.Reason, ReasonCode: a.Code, Fingerprint: dec.Terms.Fingerprint}, nil
 }
 
 func demandsOf(list []policy.Demand) (out []approval.Demand) {

@@ -25,6 +25,10 @@ type ApprovalAnswer struct {
 	Waits, Released    bool
 	ID                 string // of the request
 	Reason, ReasonCode string // of a refusal
+
+	// Fingerprint is of the rules on which it was released: it opens nothing that
+	// others demand.
+	Fingerprint [32]byte
 }
 
 // Reason codes of what people decide, beside the keeper's.
@@ -32,12 +36,14 @@ const (
 	codeApproved        = "approved"
 	codeApprovalWaits   = "approval-waits"
 	codeApprovalNowhere = "approval-unavailable"
+	codeApprovalChanged = "approval-superseded"
 )
 
 const (
 	approvalEvery   = 500 * time.Millisecond // how often somebody who waits asks again
 	maxAsking       = 256                    // connections of all sandboxes that wait for people
 	maxAskingOfOne  = 16                     // of one sandbox
+	asksAtOnce      = 4                      // questions of one sandbox on their way to the keeper
 	approvalCommand = "ringfence approvals approve "
 )
 
@@ -60,13 +66,14 @@ func (f *flow) approve(name string, d policy.Decision) policy.Decision {
 	}
 	q := ApprovalQuestion{Sandbox: f.sb.cfg.ID, Name: name, Port: f.dst.Port()}
 	for {
-		a, err := f.sb.g.opt.Keeper.Approval(ctx, q)
+		a, err := f.sb.askKeeper(ctx, q)
 		switch {
 		case err != nil && q.Waits == "":
 			d.Reason, d.ReasonCode = d.Reason+"; the daemon could not be asked: "+err.Error(), codeApprovalNowhere
 			return d
 		case err == nil && a.Released:
 			d.Effect, d.Reason, d.ReasonCode = policy.Allow, "people have approved it ("+a.ID+")", codeApproved
+			d.Terms = &policy.Terms{Fingerprint: a.Fingerprint}
 			return d
 		case err == nil && !a.Waits:
 			d.Reason, d.ReasonCode = a.Reason, a.ReasonCode
@@ -125,6 +132,18 @@ func (f *flow) approvalRemedy() string {
 	return approvalCommand + f.waits
 }
 
+// askKeeper asks for a connection, few of one sandbox at a time: the keeper
+// decides one after the other, and all sandboxes share the way to it.
+func (sb *sandbox) askKeeper(ctx context.Context, q ApprovalQuestion) (ApprovalAnswer, error) {
+	select {
+	case sb.asking <- struct{}{}:
+		defer func() { <-sb.asking }()
+	case <-ctx.Done():
+		return ApprovalAnswer{}, ctx.Err()
+	}
+	return sb.g.opt.Keeper.Approval(ctx, q)
+}
+
 // hold takes one of the places for connections that wait.
 func (sb *sandbox) hold() bool {
 	if sb.g.held.Add(1) <= maxAsking {
@@ -157,12 +176,16 @@ func (f *flow) asked(e *epoch, name string, r route) (*epoch, route) {
 	if now.decision.Effect != policy.RequireApproval {
 		return e, now // allowed or denied meanwhile, without people
 	}
+	if !approvedStill(d, now.decision) {
+		now.decision.Reason, now.decision.ReasonCode = "the rules that ask have changed since it was approved: try again", codeApprovalChanged
+		return e, route{decision: now.decision}
+	}
 	d.Terms, d.Rule, d.Revision = now.decision.Terms, now.decision.Rule, now.decision.Revision
 	return e, route{mode: modeRelay, decision: d, approved: true}
 }
 
 // approvedStill says whether a connection that was approved is decided by the
-// same rules as then.
+// same rules as then, and none looks into its requests: nobody would see them.
 func approvedStill(then, now policy.Decision) bool {
-	return now.Effect == policy.RequireApproval && then.Terms != nil && now.Terms != nil && then.Terms.Fingerprint == now.Terms.Fingerprint
+	return now.Effect == policy.RequireApproval && !now.HTTP && then.Terms != nil && now.Terms != nil && then.Terms.Fingerprint == now.Terms.Fingerprint
 }

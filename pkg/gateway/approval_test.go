@@ -107,10 +107,17 @@ func TestAnApprovedConnectionPasses(t *testing.T) {
 	if err := get(); err != nil || asked.Load() != 3 {
 		t.Errorf("after an apply of something else: %v, asked %d times", err, asked.Load())
 	}
+	// A rule that looks into requests: the connection would go on unseen.
+	put(4, askRule+"  - {id: post, deny: \"web.test:443\", http: {methods: [POST]}}\n")
+	r.event("the end of the first", func(e *event.Event) bool { return e.Kind == event.KindNetwork && e.ReasonCode == codeRevoked })
+	put(5, askRule)
+	if err := get(); err != nil {
+		t.Fatal(err)
+	}
 	r.keeper.mu.Lock()
 	r.keeper.approval = nil
 	r.keeper.mu.Unlock()
-	put(4, strings.Replace(askRule, "443\"", "443\", reason: \"think first\"", 1)) // another text: it ends
+	put(6, strings.Replace(askRule, "443\"", "443\", reason: \"think first\"", 1)) // another text: it ends
 	if err := get(); err == nil {
 		t.Error("an approval outlived the rule that asked for it")
 	}
@@ -131,7 +138,10 @@ func TestWhatBecomesOfAConnectionThatWaits(t *testing.T) {
 			return ApprovalAnswer{ID: "r1", Reason: "denied by somebody", ReasonCode: "approval-denied"}, nil
 		}, "approval-denied", ""},
 		"the keeper fails": {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{}, errors.New("away") }, codeApprovalNowhere, ""},
-		"an empty answer":  {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{ReasonCode: "none"}, nil }, "none", ""},
+		"released on other rules": {func(ApprovalQuestion) (ApprovalAnswer, error) {
+			return ApprovalAnswer{Released: true, ID: "r1", Fingerprint: [32]byte{1}}, nil
+		}, codeApprovalChanged, ""},
+		"an empty answer": {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{ReasonCode: "none"}, nil }, "none", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, _ := askRig(t, rigOptions{limits: Limits{Approval: 700 * time.Millisecond}}, c.answer)

@@ -33,9 +33,10 @@ type sandbox struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	epoch atomic.Pointer[epoch]
-	pipes atomic.Int64 // held by relays
-	held  atomic.Int64 // connections that wait for people
+	epoch  atomic.Pointer[epoch]
+	pipes  atomic.Int64  // held by relays
+	held   atomic.Int64  // connections that wait for people
+	asking chan struct{} // a place for each question about approvals that is on its way
 
 	datagrams    []*datagramSockets  // set by prepare
 	redirected   []*redirectedSocket // likewise
@@ -48,7 +49,7 @@ type sandbox struct {
 }
 
 func newSandbox(g *Gateway, c Sandbox) *sandbox {
-	sb := &sandbox{g: g, cfg: c, id: c.Name, scope: c.Principal.String(), flows: map[*flow]struct{}{},
+	sb := &sandbox{g: g, cfg: c, asking: make(chan struct{}, asksAtOnce), id: c.Name, scope: c.Principal.String(), flows: map[*flow]struct{}{},
 		dns: make(chan struct{}, g.opt.Limits.SandboxDNS)}
 	if sb.id == "" {
 		sb.id = strconv.FormatUint(uint64(c.ID), 10)

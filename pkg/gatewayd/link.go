@@ -177,7 +177,7 @@ func (l *link) Approval(ctx context.Context, q gateway.ApprovalQuestion) (gatewa
 	if err := r.Decode(b); err != nil {
 		return gateway.ApprovalAnswer{}, err
 	}
-	return gateway.ApprovalAnswer{Waits: r.Outcome == wire.ApprovalWaits, Released: r.Outcome == wire.ApprovalReleased, ID: r.ID, Reason: r.Reason, ReasonCode: r.ReasonCode}, nil
+	return gateway.ApprovalAnswer{Waits: r.Outcome == wire.ApprovalWaits, Released: r.Outcome == wire.ApprovalReleased, ID: r.ID, Reason: r.Reason, ReasonCode: r.ReasonCode, Fingerprint: r.Fingerprint}, nil
 }
 
 func (l *link) Leaf(ctx context.Context, sandbox uint32, name string, pub *ecdsa.PublicKey) (leaf, ca []byte, err error) {

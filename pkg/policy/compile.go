@@ -367,13 +367,13 @@ func (s *Snapshot) UpstreamPrefixes() []UpstreamPrefix {
 	var out []UpstreamPrefix
 	for i := range s.rules {
 		r := &s.rules[i]
-		if r.section != SectionEgress || r.effect != Allow || r.shadow {
+		if r.section != SectionEgress || r.effect == Block || r.shadow {
 			continue
 		}
-		if r.prefix.IsValid() {
+		if r.prefix.IsValid() && r.effect == Allow {
 			out = append(out, UpstreamPrefix{r.prefix, r.port, r.opens()})
 		}
-		for _, p := range r.resolvesTo {
+		for _, p := range r.resolvesTo { // of a name that people may open, too: they have to find a way then
 			out = append(out, UpstreamPrefix{p, r.port, r.opens()})
 		}
 	}

@@ -105,7 +105,11 @@ func (d *decoder) approval(m fieldMap, r *Rule) {
 	if !ok {
 		return
 	}
-	a.Approvers = d.strs(f.get("approvers"), "approvers", parseApprover)
+	if n := f.get("approvers"); n != nil && len(n.Content) > MaxApprovers {
+		d.fail(n, "name a group", "%d approvers, the limit is %d", len(n.Content), MaxApprovers)
+	} else {
+		a.Approvers = d.strs(n, "approvers", parseApprover)
+	}
 	if q := f.get("quorum"); q != nil {
 		a.Quorum = int(d.number(q, "quorum", 1, 100))
 		if people := a.Approvers; len(people) > 0 && a.Quorum > len(people) && !slices.ContainsFunc(people, func(s string) bool { return strings.HasPrefix(s, "group:") }) {

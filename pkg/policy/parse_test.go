@@ -353,3 +353,19 @@ func TestReferenceHasEveryField(t *testing.T) {
 		t.Error("a page of an unknown kind")
 	}
 }
+
+func TestListsAreBounded(t *testing.T) {
+	methods := make([]string, maxList+1)
+	for i := range methods {
+		methods[i] = fmt.Sprintf("M%s", strings.Repeat("A", i%30)+strings.Repeat("B", i/30%40))
+	}
+	doc := "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: a}\nscope: org:local\negress:\n  - {id: a, allow: \"a:443\", http: {methods: [" + strings.Join(methods, ", ") + "]}}\n"
+	if _, problems := Parse("f", []byte(doc)); !strings.Contains(Problems(problems).Error(), "methods has 1001 entries, the limit is 1000") {
+		t.Errorf("%v", problems)
+	}
+	people := strings.Repeat("\"uid:1\", ", MaxApprovers) + "\"uid:2\""
+	doc = "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: a}\nscope: org:local\negress:\n  - {id: a, to: \"a:443\", action: require-approval, approval: {approvers: [" + people + "]}}\n"
+	if _, problems := Parse("f", []byte(doc)); !strings.Contains(Problems(problems).Error(), "65 approvers, the limit is 64") {
+		t.Errorf("%v", problems)
+	}
+}

@@ -19,6 +19,9 @@ type Approval struct {
 	ValidFor     time.Duration // bounds whatever is approved; 0: the rule does not
 }
 
+// MaxApprovers is how many entries a rule names at most.
+const MaxApprovers = 64
+
 // DefaultExpiresAfter is how long a request waits where the rule says nothing.
 const DefaultExpiresAfter = 15 * time.Minute
 

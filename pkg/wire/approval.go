@@ -27,6 +27,10 @@ type ApprovalReply struct {
 	ID         string
 	Reason     string // of a refusal
 	ReasonCode string
+
+	// Fingerprint is of the rules that asked: what was released opens nothing that
+	// others demand.
+	Fingerprint [32]byte
 }
 
 // Encode writes the request.
@@ -53,6 +57,9 @@ func (m ApprovalReply) Encode() ([]byte, error) {
 	e.Str(m.ID, MaxName)
 	e.Str(m.Reason, MaxText)
 	e.Str(m.ReasonCode, MaxName)
+	for _, b := range m.Fingerprint {
+		e.U8(b)
+	}
 	return e.Payload()
 }
 
@@ -60,6 +67,9 @@ func (m ApprovalReply) Encode() ([]byte, error) {
 func (m *ApprovalReply) Decode(b []byte) error {
 	d := NewDecoder(b)
 	*m = ApprovalReply{Outcome: ApprovalOutcome(d.U8()), ID: d.Str(MaxName), Reason: d.Str(MaxText), ReasonCode: d.Str(MaxName)}
+	for i := range m.Fingerprint {
+		m.Fingerprint[i] = d.U8()
+	}
 	if err := d.End(); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func TestApprovalRoundTrip(t *testing.T) {
 			t.Error("a question with something behind was read")
 		}
 	}
-	for _, want := range []ApprovalReply{{}, {Outcome: ApprovalWaits, ID: "1"}, {Outcome: ApprovalReleased, ID: "1", Reason: "r", ReasonCode: "c"}} {
+	for _, want := range []ApprovalReply{{}, {Outcome: ApprovalWaits, ID: "1"}, {Outcome: ApprovalReleased, ID: "1", Reason: "r", ReasonCode: "c", Fingerprint: [32]byte{1, 31: 2}}} {
 		b, err := want.Encode()
 		var got ApprovalReply
 		if err == nil {

@@ -428,7 +428,7 @@ func revoked(t *testing.T, n *node.Node, a, b *tenant) {
 		}
 	}
 	for _, args := range [][]string{{"ps"}, {"stop", a.box}, {"run", "--as", a.scope + "/agent:a", "--", "true"}} {
-		a.refused(t, "may not use Ringfence", "", "", args...)
+		a.refused(t, "has no role on this node", "", "", args...)
 	}
 	if s := n.Sandbox(t, a.box); s.State != "running" || s.Created.After(began) {
 		t.Errorf("its sandbox: %+v", s)
