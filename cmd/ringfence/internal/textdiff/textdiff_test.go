@@ -71,7 +71,7 @@ func FuzzUnifiedLeadsFromOneToTheOther(f *testing.F) {
 	f.Add("", "x")
 	f.Fuzz(func(t *testing.T, a, b string) {
 		if strings.ContainsAny(a+b, "\\@") { // what the strict reader above takes for its own
-			t.Skip()
+			return
 		}
 		got, err := patch(a, Unified("a", "b", a, b))
 		if a == b {
