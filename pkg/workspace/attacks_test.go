@@ -421,3 +421,15 @@ func TestGuards(t *testing.T) {
 		t.Errorf("guards:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
+
+// The clock of change times goes in ticks: whatever comes right behind a survey
+// has another time than what the survey saw.
+func TestARewriteWithinOneTickIsSeen(t *testing.T) {
+	for range 60 {
+		w := newWS(t)
+		w.write("p", "x", 0o4755)
+		w.survey()
+		w.write("p", "evil", 0o4755)
+		w.want("set-id p stripped")
+	}
+}
