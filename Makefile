@@ -27,10 +27,11 @@ deps-test: ## install from apt what building, testing and generating need
 	@tools/deps.sh build test generate
 
 .PHONY: build
-build: ## build ringfence, ringfenced and ringfence-init into bin/
+build: ## build ringfence, ringfence-policy, ringfenced and ringfence-init into bin/
 	@tools/deps.sh --check build || { echo "run: make deps" >&2; exit 1; }
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ringfence ./cmd/ringfence
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ringfence-policy ./cmd/ringfence-policy
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ringfenced ./cmd/ringfenced
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ringfence-init ./cmd/ringfence-init
 

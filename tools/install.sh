@@ -34,7 +34,7 @@ install)
 	install -d "$DESTDIR$PREFIX/bin" "$DESTDIR$UNITDIR"
 	install -d -m 0755 "$DESTDIR$ETC" "$DESTDIR$ETC/policy" "$DESTDIR$ETC/profiles"
 	# install makes new files: a daemon that runs keeps the one it was started from.
-	install -m 0755 "$BIN/ringfence" "$BIN/ringfenced" "$BIN/ringfence-init" "$DESTDIR$PREFIX/bin"
+	install -m 0755 "$BIN/ringfence" "$BIN/ringfence-policy" "$BIN/ringfenced" "$BIN/ringfence-init" "$DESTDIR$PREFIX/bin"
 	located deploy/ringfenced.service >"$unit.new"
 	chmod 0644 "$unit.new"
 	mv "$unit.new" "$unit"
@@ -69,7 +69,7 @@ uninstall)
 		echo "sandboxes run without a daemon: start it, stop them, and stop it, or nobody can any more" >&2
 		exit 1
 	fi
-	rm -f "$unit" "$DESTDIR$PREFIX/bin/ringfence" "$DESTDIR$PREFIX/bin/ringfenced" "$DESTDIR$PREFIX/bin/ringfence-init"
+	rm -f "$unit" "$DESTDIR$PREFIX/bin/ringfence" "$DESTDIR$PREFIX/bin/ringfence-policy" "$DESTDIR$PREFIX/bin/ringfenced" "$DESTDIR$PREFIX/bin/ringfence-init"
 	for c in "${completions[@]}"; do
 		rm -f "${c#* }"
 	done

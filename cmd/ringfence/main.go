@@ -5,14 +5,17 @@
 
 // Command ringfence is the operator's tool: it runs programs in sandboxes and
 // shows what they did. It holds no rights of its own; the daemon decides by
-// the caller's credentials.
+// the caller's credentials. It starts quickly; commands that evaluate policy
+// documents are done by ringfence-policy, see package cli.
 package main
 
 import (
-	"context"
 	"os"
+
+	"github.com/ringfence/ringfence/cmd/internal/cli"
 )
 
-func main() {
-	os.Exit(execute(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-}
+// version is set by the linker (-X main.version=...) for releases.
+var version = ""
+
+func main() { os.Exit(cli.Main(version)) }

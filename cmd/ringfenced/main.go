@@ -20,6 +20,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/daemon"
 	"github.com/ringfence/ringfence/pkg/denialreader"
 	"github.com/ringfence/ringfence/pkg/gatewayd"
+	_ "github.com/ringfence/ringfence/pkg/policy/celexpr"
 )
 
 // version is set by the linker.

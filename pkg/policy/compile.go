@@ -29,7 +29,6 @@ type Snapshot struct {
 	tools  toolIndex
 
 	conds map[condKey]*condition // only while it is made: conditions of the rules, each once
-	envs  *envs
 
 	mu    sync.Mutex
 	views map[scope.Principal]*View // guarded by mu
@@ -114,7 +113,7 @@ func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
 }
 
 func newSnapshot(rev uint64) *Snapshot {
-	return &Snapshot{rev: rev, profiles: map[string]*Profile{}, conds: map[condKey]*condition{}, envs: newEnvs()}
+	return &Snapshot{rev: rev, profiles: map[string]*Profile{}, conds: map[condKey]*condition{}}
 }
 
 func (s *Snapshot) add(d *Document, r *Rule) {

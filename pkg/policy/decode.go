@@ -20,7 +20,6 @@ import (
 type decoder struct {
 	file     string
 	line     int // lines of the file before this document
-	envs     *envs
 	problems []Problem
 }
 

@@ -210,9 +210,8 @@ func FuzzCondition(f *testing.F) {
 	}
 	call := &Call{Server: "s", Tool: "t", Risk: RiskRead, Args: NewArgs(map[string]any{"n": 1.0, "s": "x", "l": []any{1.0, "a", nil}}), Now: time.Unix(1e9, 0)}
 	f.Fuzz(func(t *testing.T, text string) {
-		e := newEnvs()
-		if _, _, issues, err := e.compile(SectionTools, text); err != nil {
-			if issues != nil && len(issues.Errors()) == 0 {
+		if _, err := compileExpression(SectionTools, text); err != nil {
+			if err.Error() == "" {
 				t.Fatalf("%q: refused without a word", text)
 			}
 			return

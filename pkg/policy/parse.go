@@ -53,9 +53,8 @@ func eachDocument(file string, data []byte, read func(*decoder, *yaml.Node, []by
 		return []Problem{{File: file, Line: 1, Col: 1, Msg: "the file is larger than 64 MiB"}}
 	}
 	var problems []Problem
-	envs := newEnvs()
 	for _, part := range split(data) {
-		problems = append(problems, eachOfPart(file, part, envs, read)...)
+		problems = append(problems, eachOfPart(file, part, read)...)
 	}
 	sortProblems(problems)
 	return problems
@@ -95,7 +94,7 @@ var yamlLine = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 })
 
-func eachOfPart(file string, p part, envs *envs, read func(*decoder, *yaml.Node, []byte)) (problems []Problem) {
+func eachOfPart(file string, p part, read func(*decoder, *yaml.Node, []byte)) (problems []Problem) {
 	dec := yaml.NewDecoder(bytes.NewReader(p.text))
 	for {
 		var root yaml.Node
@@ -117,7 +116,7 @@ func eachOfPart(file string, p part, envs *envs, read func(*decoder, *yaml.Node,
 		if len(root.Content) == 0 || root.Content[0].Kind == yaml.ScalarNode && root.Content[0].ShortTag() == "!!null" {
 			continue // only comments
 		}
-		d := &decoder{file: file, line: p.line, envs: envs}
+		d := &decoder{file: file, line: p.line}
 		read(d, root.Content[0], p.text)
 		problems = append(problems, d.problems...)
 	}

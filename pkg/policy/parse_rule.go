@@ -4,6 +4,7 @@ package policy
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -340,32 +341,43 @@ func (d *decoder) expression(n *yaml.Node, s Section, w *When) {
 	if !ok {
 		return
 	}
-	if len(text) > maxExpression {
-		d.fail(n, "", "the expression is longer than %d bytes", maxExpression)
+	if len(text) > MaxExpression {
+		d.fail(n, "", "the expression is longer than %d bytes", MaxExpression)
 		return
 	}
-	_, request, issues, err := d.envs.compile(s, text)
-	w.Expression, w.Request = text, request
-	if issues != nil && len(issues.Errors()) > 0 {
-		for _, e := range issues.Errors() {
-			at := *n
-			if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
-				at.Line += e.Location.Line()
-				at.Column = 1
-			} else if e.Location.Line() == 1 {
-				at.Column += e.Location.Column()
-				if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
-					at.Column++
-				}
-			}
-			msg, _, _ := strings.Cut(e.Message, "\n")
-			d.fail(&at, "variables here: "+strings.Join(variables(s), ", "), "expression %s: %s", quote(text), msg)
+	w.Expression = text
+	x, err := compileExpression(s, text)
+	var mistakes ExpressionErrors
+	switch {
+	case errors.As(err, &mistakes):
+		for i := range mistakes {
+			d.failInside(n, s, text, &mistakes[i])
 		}
-		return
-	}
-	if err != nil {
+	case err != nil:
 		d.fail(n, "", "expression %s: %v", quote(text), err)
+	default:
+		w.Request = x.Names("method") || x.Names("path")
 	}
+}
+
+// failInside points at a place in an expression.
+func (d *decoder) failInside(n *yaml.Node, s Section, text string, e *ExpressionError) {
+	at := *n
+	if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		at.Line += e.Line
+		at.Column = 1
+	} else if e.Line == 1 {
+		at.Column += e.Column
+		if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
+			at.Column++
+		}
+	}
+	var names []string
+	for _, v := range Variables(s) {
+		names = append(names, v.Name)
+	}
+	msg, _, _ := strings.Cut(e.Message, "\n")
+	d.fail(&at, "variables here: "+strings.Join(names, ", "), "expression %s: %s", quote(text), msg)
 }
 
 func (d *decoder) window(n *yaml.Node) (w Window, ok bool) {

@@ -9,7 +9,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/ringfence/ringfence/pkg/policy"
+	"go.yaml.in/yaml/v3"
+
 	"github.com/ringfence/ringfence/pkg/scope"
 )
 
@@ -41,11 +42,13 @@ func All() ([]Pack, error) {
 			return nil, fmt.Errorf("policies: %w", err)
 		}
 		file := "profiles/policies/" + e.Name()
-		docs, problems := policy.Parse(file, text)
-		if len(problems) > 0 || len(docs) != 1 {
-			return nil, fmt.Errorf("policies: %s is not one good document: %w", file, policy.Problems(problems))
+		var doc struct { // that each is one good document is tested
+			Metadata struct{ Name, Description string }
 		}
-		out = append(out, Pack{Name: docs[0].Name, Description: docs[0].Description, File: file, Text: string(text)})
+		if err := yaml.Unmarshal(text, &doc); err != nil {
+			return nil, fmt.Errorf("policies: %s: %w", file, err)
+		}
+		out = append(out, Pack{Name: doc.Metadata.Name, Description: doc.Metadata.Description, File: file, Text: string(text)})
 	}
 	return out, nil
 }

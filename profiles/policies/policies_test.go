@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ringfence/ringfence/pkg/policy"
+	_ "github.com/ringfence/ringfence/pkg/policy/celexpr"
 	"github.com/ringfence/ringfence/pkg/scope"
 	"github.com/ringfence/ringfence/profiles/policies"
 )

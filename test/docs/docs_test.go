@@ -46,6 +46,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/daemon"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/policy"
+	_ "github.com/ringfence/ringfence/pkg/policy/celexpr"
 	"github.com/ringfence/ringfence/test/node"
 )
 

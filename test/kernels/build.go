@@ -33,6 +33,7 @@ func build(ctx context.Context, work string, suites []suite, upgrades bool) (ima
 	bin := filepath.Join(dir, "bin/test")
 	for _, p := range []struct{ to, pkg, cgo string }{
 		{filepath.Join(bin, "ringfence"), "./cmd/ringfence", "0"},
+		{filepath.Join(bin, "ringfence-policy"), "./cmd/ringfence-policy", "0"},
 		{filepath.Join(bin, "ringfence-init"), "./cmd/ringfence-init", "0"},
 		{filepath.Join(bin, "attempts"), "./test/escapes/attempts", "0"},
 		{filepath.Join(bin, "load"), "./test/faults/testdata/load", "0"},

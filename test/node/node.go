@@ -60,7 +60,7 @@ func buildAll() (string, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // several test packages at once
 		return "", err
 	}
-	for name, cgo := range map[string]string{"ringfence": "0", "ringfence-init": "0", "ringfenced": "1"} {
+	for name, cgo := range map[string]string{"ringfence": "0", "ringfence-policy": "0", "ringfence-init": "0", "ringfenced": "1"} {
 		args := []string{"build", "-o", filepath.Join(dir, name)}
 		if raceEnabled && cgo == "1" {
 			args = append(args, "-race")

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"iter"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/api"
+)
+
+// approvals are what the fake node has: one that waits, in a hostile sandbox's
+// words, and one that is approved.
+func approvals() []api.Approval {
+	until := created.Add(time.Hour)
+	return []api.Approval{
+		{ID: "4be21f0a97c3d518", Sandbox: "b0a1c2d3", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Launcher: 1000, Kind: "tool", Target: "server:bank/tool:pay",
+			Arguments: "to: \x1b[2Jmallory \u202e", Binding: strings.Repeat("a", 64), Fingerprint: strings.Repeat("b", 64), State: "pending", Count: 3, Created: created, Expires: created.Add(15 * time.Minute),
+			Demands: []api.ApprovalDemand{{Rule: "eng/money", Approvers: []string{"group:sre", "uid:7"}, Quorum: 2, Lacks: 1}, {Rule: "org/four-eyes", Quorum: 1, Separate: true, Lacks: 1}},
+			Votes:   []api.ApprovalVote{{UID: 7, Name: "seven", Approve: true, Comment: "fine\x07", At: created.Add(time.Minute)}}, MayVote: true},
+		{ID: "00000000000000aa", Sandbox: "b0a1c2d3", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Kind: "egress", Target: "example.com:443/tcp", State: "approved", Count: 1,
+			Binding: strings.Repeat("c", 64), Fingerprint: strings.Repeat("d", 64), Created: created, Expires: created.Add(15 * time.Minute), Decided: &until, Demands: []api.ApprovalDemand{{Rule: "eng/ask", Quorum: 1}},
+			Grant: &api.ApprovalGrant{Covers: "target", Lasts: "for", Until: &until}},
+	}
+}
+
+func (n *fakeNode) Approvals(context.Context, *api.Caller, bool, int) ([]api.Approval, error) {
+	return approvals(), nil
+}
+
+func (n *fakeNode) Approval(_ context.Context, _ *api.Caller, id string) (api.Approval, error) {
+	for _, a := range approvals() {
+		if a.ID == id {
+			a.Named = true
+			return a, nil
+		}
+	}
+	return api.Approval{}, api.Errorf(api.CodeNotFound, "none")
+}
+
+func (n *fakeNode) WatchApprovals(context.Context, *api.Caller) iter.Seq2[api.Approval, error] {
+	return func(yield func(api.Approval, error) bool) {
+		for _, a := range approvals() {
+			a.Named = true
+			if !yield(a, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (n *fakeNode) Vote(_ context.Context, _ *api.Caller, id string, r *api.VoteRequest) (api.Approval, error) {
+	n.set(func() { n.votes = append(n.votes, *r) })
+	a := approvals()[0]
+	switch {
+	case id != a.ID:
+		return api.Approval{}, api.Errorf(api.CodeConflict, "this request is decided already").WithRemedy("look")
+	case !r.Approve:
+		a.State = "denied"
+	case r.Lasts != "":
+		a.State = "approved"
+	}
+	return a, nil
+}
+
+func TestApprovalCommands(t *testing.T) {
+	n := startNode(t)
+	for _, c := range []struct {
+		file string
+		args []string
+	}{
+		{"approvals-show.txt", []string{"show", "4be21f0a97c3d518"}},
+		{"approvals-show.json", []string{"show", "4be21f0a97c3d518", "-o", "json"}},
+		{"approvals-given.txt", []string{"show", "00000000000000aa"}},
+		{"approvals-list.json", []string{"list", "-o", "json"}},
+		{"approvals-approve.txt", []string{"approve", "4be21f0a97c3d518"}},
+		{"approvals-approve-for.txt", []string{"approve", "4be21f0a97c3d518", "--for", "1h"}},
+		{"approvals-deny.txt", []string{"deny", "4be21f0a97c3d518", "--comment", "no"}},
+		{"approvals-watch.txt", []string{"watch"}},
+		{"approvals-watch.json", []string{"watch", "-o", "json"}},
+	} {
+		r := finish(t, tool(t, n.socket, append([]string{"approvals"}, c.args...)...))
+		if r.code != 0 || r.errOut != "" || strings.ContainsAny(r.out, "\x1b\x07\u202e") {
+			t.Errorf("%s: exit code %d, %q, %s", c.file, r.code, r.errOut, r.out)
+		}
+		golden(t, c.file, r.out)
+	}
+	r := finish(t, tool(t, n.socket, "approvals", "list")) // it shows an age
+	for _, want := range []string{"NEEDS", "4be21f0a97c3d518", `\x1b[2Jmallory`, "1 of group:sre uid:7, and 1 of root, approver, launcher (not who launched it)", "example.com:443/tcp"} {
+		if !strings.Contains(r.out, want) {
+			t.Errorf("no %q in %s", want, r.out)
+		}
+	}
+	votes := []api.VoteRequest{{Approve: true}, {Approve: true, Lasts: "for", For: api.Duration(time.Hour)}, {Comment: "no"}}
+	for i, v := range votes {
+		got := n.votes[i]
+		if got.Role = false; got != v {
+			t.Errorf("%+v, not %+v", got, v)
+		}
+	}
+}
+
+func TestApprovalExitCodes(t *testing.T) {
+	n := startNode(t)
+	for _, c := range []struct {
+		args   []string
+		code   int
+		errOut string
+	}{
+		{nil, 2, "list|show|approve|deny|watch"},
+		{[]string{"show"}, 2, ""},
+		{[]string{"show", "nosuch"}, 3, "no approval"},
+		{[]string{"approve", "00000000000000aa"}, 1, "decided already"},
+		{[]string{"approve", "4be21f0a97c3d518", "--once", "--sandbox"}, 2, ""},
+		{[]string{"approve", "4be21f0a97c3d518", "--for", "0s"}, 2, "above zero"},
+		{[]string{"list", "-o", "xml"}, 2, "unknown format"},
+	} {
+		r := finish(t, tool(t, n.socket, append([]string{"approvals"}, c.args...)...))
+		if r.code != c.code || !strings.Contains(r.errOut, c.errOut) {
+			t.Errorf("%q: exit code %d, %s", c.args, r.code, r.errOut)
+		}
+	}
+}
