@@ -63,7 +63,7 @@ func files(t *testing.T, dir string) []string {
 func programs(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"ringfence", "ringfenced", "ringfence-init"} {
+	for _, name := range []string{"ringfence", "ringfence-policy", "ringfenced", "ringfence-init"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho \"# $*\"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +76,7 @@ func TestInstall(t *testing.T) {
 	install(t, "install", dest, bin)
 	want := []string{
 		"-rw-r--r-- /etc/ringfence/ringfenced.yaml",
-		"-rwxr-xr-x /usr/local/bin/ringfence", "-rwxr-xr-x /usr/local/bin/ringfence-init", "-rwxr-xr-x /usr/local/bin/ringfenced",
+		"-rwxr-xr-x /usr/local/bin/ringfence", "-rwxr-xr-x /usr/local/bin/ringfence-init", "-rwxr-xr-x /usr/local/bin/ringfence-policy", "-rwxr-xr-x /usr/local/bin/ringfenced",
 		"-rw-r--r-- /usr/local/lib/systemd/system/ringfenced.service",
 		"-rw-r--r-- /usr/local/share/bash-completion/completions/ringfence",
 		"-rw-r--r-- /usr/local/share/fish/vendor_completions.d/ringfence.fish",
