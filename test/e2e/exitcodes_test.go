@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ringfence/ringfence/pkg/approval"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -44,7 +45,8 @@ func exitRows(t *testing.T) (rows []exitRow) {
 // TestExitCodes does what each row of the table says.
 func TestExitCodes(t *testing.T) {
 	w := newWorld(t)
-	n := w.start(t, node.Options{})
+	gid := memberGID(t)
+	n := w.start(t, node.Options{Config: "group: " + memberGroup + "\n"})
 	ws := n.Workspace(t)
 	good := put(t, ws, "good.yaml", "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: good}\nscope: org:local\negress:\n  - {id: a, allow: \"own.example:443\"}\n")
 	bad := put(t, ws, "bad.yaml", "no document\n")
@@ -59,6 +61,12 @@ func TestExitCodes(t *testing.T) {
 		t.Fatal("exit", c)
 	}
 	inside := []string{"exec", "lives", "--"}
+	asked := askedFor(t, n, "lives", 2)
+	guest := newPerson(t, n, 64050, gid)
+	table := put(t, ws, "table.yaml", policyTests("allow"))
+	wrong := put(t, ws, "wrong.yaml", policyTests("block"))
+	put(t, n.PolicyDir, "house.yaml", policyText("house", `allow: "house.test:443"`))
+	var before string // the revision with that file
 	s := newSpace(t)
 	a := startAdoptee(t, w, s, newCgroup(t))
 	pid := strconv.Itoa(a.cmd.Process.Pid)
@@ -92,6 +100,38 @@ func TestExitCodes(t *testing.T) {
 		"`policy apply` 4":  {func() int { return nobody("policy", "apply", good) }},
 		"`policy apply` 6":  {func() int { return elsewhere("policy", "apply", good) }},
 		"`policy apply` 7":  {func() int { return applyBehindAGateway(t, n, ws) }},
+		"`policy get`, `diff`, `rollback` 0": {
+			func() int {
+				eventually(t, "the file of the policy directory in the history", func() bool { return len(history(t, n, "house")) == 1 })
+				before = strconv.FormatUint(history(t, n)[0].Number, 10)
+				return run("policy", "get", "good")
+			},
+			func() int { return run("policy", "diff", before) }, func() int { return run("policy", "rollback", "--wait", before) },
+		},
+		"`policy get`, `diff`, `rollback` 1": {func() int {
+			put(t, n.PolicyDir, "house.yaml", policyText("house", `allow: "other.test:443"`))
+			eventually(t, "the changed file in the history", func() bool { return len(history(t, n, "house")) == 2 })
+			return run("policy", "rollback", before)
+		}},
+		"`policy get`, `diff`, `rollback` 3": {
+			func() int { return run("policy", "get", "nothing") }, func() int { return run("policy", "get", "good", "--revision", "999999") },
+			func() int { return run("policy", "diff", "999999") }, func() int { return run("policy", "rollback", "999999") },
+		},
+		"`policy test` 0": {func() int { return run("policy", "test", "--coverage", "--mutate", "--policy", good, table) }},
+		"`policy test` 1": {func() int { return run("policy", "test", "--policy", good, wrong) }},
+		"`approvals` 0":   {func() int { return run("approvals", "list") }, func() int { return run("approvals", "approve", asked[0]) }},
+		"`approvals` 1":   {func() int { return run("approvals", "approve", asked[0]) }, func() int { return run("approvals", "deny", asked[0]) }},
+		"`approvals` 3": {
+			func() int { return run("approvals", "show", "no-such") }, func() int { return run("approvals", "approve", "no-such") },
+			func() int {
+				access(t, n, ws, "approver", "org:elsewhere")
+				return guest.run(t, "approvals", "approve", asked[1]).Code
+			},
+		},
+		"`approvals` 4": {func() int {
+			access(t, n, ws, "viewer", "org:local")
+			return guest.run(t, "approvals", "approve", asked[1]).Code
+		}},
 	}
 	for _, row := range exitRows(t) {
 		key := row.command + " " + row.exit
@@ -123,4 +163,35 @@ func applyBehindAGateway(t *testing.T, n *node.Node, ws string) int {
 	defer syscall.Kill(gw.PID, syscall.SIGCONT) //nolint:errcheck // it may have been replaced
 	doc := put(t, ws, "late.yaml", "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: late}\nscope: org:local\negress:\n  - {id: a, allow: \"late.example:443\"}\n")
 	return n.CLIIn(t, ws, "policy", "apply", "--wait", "--timeout", "500ms", doc).Code
+}
+
+// policyTests asks one question of the document "good".
+func policyTests(want string) string {
+	return "apiVersion: ringfence.dev/v1\nkind: PolicyTest\nmetadata: {name: good}\nas: org:local/team:default/agent:x\ntests:\n  - {egress: \"own.example:443\", want: " + want + "}\n"
+}
+
+// askedFor has a sandbox ask for approvals, while no daemon runs.
+func askedFor(t *testing.T, n *node.Node, name string, count int) (ids []string) {
+	t.Helper()
+	box := n.Sandbox(t, name)
+	n.KillDaemon(t)
+	book(t, n, func(b *approval.Book) {
+		for i := range count {
+			a, err := b.Ask(t.Context(), &approval.Call{Sandbox: box.ID, Scope: box.Scope, Launcher: box.Owner, Kind: approval.Egress, Target: strconv.Itoa(i) + ".test:443/tcp",
+				Fingerprint: strings.Repeat("f", 64), Demands: []approval.Demand{{Rule: "test/ask", Quorum: 1}}})
+			need(t, err)
+			ids = append(ids, a.ID)
+		}
+	})
+	n.StartDaemon(t)
+	return ids
+}
+
+// access gives the guest one role in a scope, in place of another one.
+func access(t *testing.T, n *node.Node, ws, role, scope string) {
+	t.Helper()
+	doc := put(t, ws, "access.yaml", "apiVersion: ringfence.dev/v1\nkind: Access\nmetadata: {name: guest}\nscope: "+scope+"\nbindings:\n  - {role: "+role+", users: [\"uid:64050\"]}\n")
+	if r := n.CLIIn(t, ws, "policy", "apply", doc); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
 }

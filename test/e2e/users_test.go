@@ -38,10 +38,13 @@ func newPerson(t *testing.T, n *node.Node, uid uint32, groups ...uint32) *person
 	t.Helper()
 	// A copy of the tool where everybody can reach it.
 	cli := filepath.Join(n.Dir, "ringfence")
-	if _, err := os.Stat(cli); err != nil {
-		b, err := os.ReadFile(filepath.Join(n.Bin, "ringfence"))
-		need(t, err)
-		need(t, os.WriteFile(cli, b, 0o755))
+	for _, program := range []string{"ringfence", "ringfence-policy"} {
+		to := filepath.Join(n.Dir, program)
+		if _, err := os.Stat(to); err != nil {
+			b, err := os.ReadFile(filepath.Join(n.Bin, program))
+			need(t, err)
+			need(t, os.WriteFile(to, b, 0o755))
+		}
 	}
 	p := &person{n: n, cli: cli, uid: uid, groups: groups, ws: n.Workspace(t)}
 	need(t, os.Chown(p.ws, int(uid), int(uid)))
@@ -66,15 +69,22 @@ func (p *person) refused(t *testing.T, says string, args ...string) {
 	}
 }
 
-func TestUsers(t *testing.T) {
+// memberGID is the number of the group that may use Ringfence.
+func memberGID(t *testing.T) uint32 {
+	t.Helper()
 	g, err := user.LookupGroup(memberGroup)
 	if err != nil {
 		missing(t, "the group "+memberGroup)
 	}
 	gid, err := strconv.ParseUint(g.Gid, 10, 32)
 	need(t, err)
+	return uint32(gid)
+}
+
+func TestUsers(t *testing.T) {
+	gid := memberGID(t)
 	n := node.Start(t, node.Options{Config: "group: " + memberGroup + "\n"})
-	a, b := newPerson(t, n, alice, uint32(gid)), newPerson(t, n, bob, uint32(gid))
+	a, b := newPerson(t, n, alice, gid), newPerson(t, n, bob, gid)
 	out := newPerson(t, n, mallory)
 	t.Run("runs as itself", func(t *testing.T) { runsAsItself(t, a) })
 	t.Run("only its own", func(t *testing.T) { onlyItsOwn(t, n, a, b) })

@@ -214,10 +214,12 @@ func (a *app) whoCanCommand() *cobra.Command {
 			"A row is everybody in its scope who is not in the scope of a row below it. The documents in\n" +
 			"force on the node are asked, for the scopes where you are a viewer, or those of --policy,\n" +
 			"without the daemon.",
-		Example:     "  ringfence policy who-can egress db.internal:5432\n  ringfence policy who-can model claude-opus-4 --dialect anthropic --policy ./policies",
-		Args:        args(cobra.ExactArgs(2)),
-		Annotations: map[string]string{annotEvaluates: "yes"},
+		Example: "  ringfence policy who-can egress db.internal:5432\n  ringfence policy who-can model claude-opus-4 --dialect anthropic --policy ./policies",
+		Args:    args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, words []string) error {
+			if err := toEvaluate(); err != nil {
+				return err
+			}
 			if err := fits(cmd, words[0]); err != nil {
 				return err
 			}

@@ -8,22 +8,19 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
-// annotEvaluates marks commands that evaluate policy documents.
-const annotEvaluates = "evaluates"
-
 // policyProgram is beside this program.
 const policyProgram = "ringfence-policy"
 
-// evaluator makes this process the program that evaluates policy documents, for
-// a command that does, unless it is that.
-func evaluator(cmd *cobra.Command) error {
-	if cmd.Annotations[annotEvaluates] == "" || policy.HasExpressions() {
+// toEvaluate makes this process the program that evaluates policy documents,
+// unless it is that. It is called before a command has done anything, and
+// returns nil or why it could not.
+func toEvaluate() error {
+	if policy.HasExpressions() {
 		return nil
 	}
 	self, err := os.Executable()

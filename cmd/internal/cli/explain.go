@@ -30,9 +30,11 @@ func (a *app) explainCommand() *cobra.Command {
 			}
 			return cobra.ExactArgs(1)(cmd, words)
 		}),
-		Annotations: map[string]string{annotEvaluates: "yes"},
 		RunE: func(cmd *cobra.Command, words []string) error {
 			if as != "" {
+				if err := toEvaluate(); err != nil {
+					return err
+				}
 				if err := fits(cmd, words[0]); err != nil {
 					return err
 				}

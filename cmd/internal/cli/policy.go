@@ -38,10 +38,12 @@ func (a *app) policyCheckCommand() *cobra.Command {
 		Long: "Report every mistake in policy, profile, provider and access documents. The files, and every\n" +
 			"*.yaml and *.yml of a directory, are read together, without the daemon; - is standard\n" +
 			"input. Exit code 1 when there is a mistake.",
-		Example:     "  ringfence policy check policy.yaml\n  ringfence policy check -o json /etc/ringfence/policy",
-		Args:        args(cobra.MinimumNArgs(1)),
-		Annotations: map[string]string{annotEvaluates: "yes"},
+		Example: "  ringfence policy check policy.yaml\n  ringfence policy check -o json /etc/ringfence/policy",
+		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, files []string) error {
+			if err := toEvaluate(); err != nil {
+				return err
+			}
 			var docs []policy.Document
 			var problems []policy.Problem
 			files, err := documentFiles(files)

@@ -30,10 +30,9 @@ func (a *app) policyTestCommand() *cobra.Command {
 			"rules that decided no test. --mutate deletes each rule in turn: without it a test must fail,\n" +
 			"or nothing says what the rule is for. Exit code 1 when a test fails, and when --coverage or\n" +
 			"--mutate find something.",
-		Example:     "  ringfence policy test tests/\n  ringfence policy test --policy engineering.yaml --mutate engineering-tests.yaml",
-		Args:        args(cobra.MinimumNArgs(1)),
-		Annotations: map[string]string{annotEvaluates: "yes"},
-		RunE:        func(_ *cobra.Command, names []string) error { return a.testPolicies(names, f) },
+		Example: "  ringfence policy test tests/\n  ringfence policy test --policy engineering.yaml --mutate engineering-tests.yaml",
+		Args:    args(cobra.MinimumNArgs(1)),
+		RunE:    func(_ *cobra.Command, names []string) error { return a.testPolicies(names, f) },
 	}
 	cmd.Flags().StringArrayVar(&f.policies, "policy", nil, "file, directory or pack to test, instead of what the test files name")
 	cmd.Flags().BoolVar(&f.coverage, "coverage", false, "list the rules that no test is decided by")
@@ -73,6 +72,9 @@ type ruleAt struct {
 }
 
 func (a *app) testPolicies(names []string, f testFlags) error {
+	if err := toEvaluate(); err != nil {
+		return err
+	}
 	sets, err := a.readTests(names, f.policies)
 	if err != nil {
 		return err

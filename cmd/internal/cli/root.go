@@ -82,7 +82,6 @@ func (a *app) rootCommand() *cobra.Command {
 		DisableAutoGenTag: true,
 		Version:           versionLine(a.clientVersion()),
 	}
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return evaluator(cmd) }
 	root.SetVersionTemplate("ringfence {{.Version}}\n")
 	socket := os.Getenv(api.SocketEnv)
 	if socket == "" {
