@@ -210,7 +210,7 @@ func (r *engine) container(t *testing.T, w *world, s space) (*adoptee, string) {
 
 // A real container, by a real runtime: adopted by its id, judged, released.
 func TestAdoptRealContainer(t *testing.T) {
-	for _, r := range []engine{{"runc", false, startRunc}, {"podman", true, startPodman}} {
+	for _, r := range []engine{{"runc", false, startRunc}, {"podman", true, startPodman}, {"dockerd", true, startDocker}, {"containerd", true, startContainerd}} {
 		t.Run(r.program, func(t *testing.T) {
 			w := newAdopted(t)
 			w.a.end()

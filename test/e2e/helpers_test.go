@@ -59,7 +59,7 @@ func waitLog(t *testing.T, n *node.Node, name, text string) string {
 // eventually waits until f says yes.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 20*time.Second) // clean-ups wait too
 	defer cancel()
 	for !f() {
 		select {
