@@ -81,8 +81,8 @@ lint: ## formatting, vet, staticcheck, licence lines, file sizes
 	@GO='$(GO)' tools/lint.sh
 
 .PHONY: start
-start: build ## run a daemon from this checkout in the background, below DEV
-	@tools/daemon.sh start $(DEV)
+start: build ## run a daemon from this checkout in the background, below DEV; CONFIG=FILE for its configuration
+	@tools/daemon.sh start $(DEV) $(CONFIG)
 
 .PHONY: stop
 stop: ## stop it, and its sandboxes

@@ -3,9 +3,11 @@
 #
 # A daemon from this checkout in the background, beside an installed one.
 #
-#   tools/daemon.sh start|stop DIR
+#   tools/daemon.sh start DIR [CONFIG]
+#   tools/daemon.sh stop DIR
 set -euo pipefail
 
+config=${3:+$(realpath "$3")}
 cd "$(dirname "$0")/.."
 if [ "$(id -u)" != 0 ]; then
 	echo "run as root: the daemon owns cgroups, namespaces and kernel programs" >&2
@@ -34,7 +36,7 @@ start)
 			exit 1
 		fi
 		mkdir -p "$dir/policy"
-		setsid bin/ringfenced --run-dir "$dir/run" --state-dir "$dir/state" --policy-dir "$dir/policy" >>"$dir/log" 2>&1 </dev/null &
+		setsid bin/ringfenced ${config:+--config "$config"} --run-dir "$dir/run" --state-dir "$dir/state" --policy-dir "$dir/policy" >>"$dir/log" 2>&1 </dev/null &
 		pid=$!
 		echo "$pid" >"$pidfile"
 		for _ in $(seq 300); do
@@ -77,7 +79,7 @@ stop)
 	echo "stopped; the event log and the policy are still in $dir"
 	;;
 *)
-	echo "usage: tools/daemon.sh start|stop DIR" >&2
+	echo "usage: tools/daemon.sh start DIR [CONFIG] | stop DIR" >&2
 	exit 2
 	;;
 esac

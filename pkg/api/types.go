@@ -248,6 +248,7 @@ type AllowRequest struct {
 	Scope       string   `json:"scope,omitempty"`
 	Mode        string   `json:"mode"` // AllowOnce ...; to take back: "" for all of them, or AllowAlways
 	For         Duration `json:"for,omitempty"`
+	ResolvesTo  []string `json:"resolvesTo,omitempty"` // prefixes of private or special addresses that the name may have
 
 	// OnlyOwner is set by the server for callers that may not author for the
 	// whole scope: the rule must touch only sandboxes of that uid.
@@ -357,7 +358,7 @@ type PolicyDocument struct {
 	File  string `json:"file,omitempty"`
 	Text  string `json:"text,omitempty"`
 
-	Change string `json:"change,omitempty"` // of a rollback: added, changed or removed
+	Change string `json:"change,omitempty"` // of a rollback: added, changed or removed; of an apply: unchanged
 }
 
 // PolicyUse answers GET /v1/policy/use: every rule in force, what it has in the

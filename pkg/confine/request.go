@@ -57,12 +57,12 @@ func checkTarget(p string) error {
 	}
 	for _, d := range []string{"/proc", "/sys", "/dev", "/etc", GuardDir} {
 		if under(p, d) {
-			return fmt.Errorf("%w: a workspace cannot lie in %s", ErrPlan, d)
+			return fmt.Errorf("%w: a workspace cannot lie in %s; use another directory, or --workspace DIR", ErrPlan, d)
 		}
 	}
 	for _, d := range append([]string{"/tmp", "/run", "/var/tmp", Home}, defaultSystem...) {
 		if under(d, p) {
-			return fmt.Errorf("%w: %s cannot be a workspace: it holds %s", ErrPlan, p, d)
+			return fmt.Errorf("%w: %s cannot be a workspace: it holds %s, which the sandbox has for itself; use a directory below it, or --workspace DIR", ErrPlan, p, d)
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +45,9 @@ func (b *backend) Allow(ctx context.Context, c *api.Caller, r *api.AllowRequest)
 	if err != nil {
 		return api.AllowResult{}, err
 	}
+	if rule.ResolvesTo, err = resolvesTo(r); err != nil {
+		return api.AllowResult{}, err
+	}
 	rule.ID = grantRule
 	rule.Reason = fmt.Sprintf("ringfence allow by uid %d", c.UID)
 	var docs []policy.Document
@@ -72,6 +76,24 @@ func (b *backend) Allow(ctx context.Context, c *api.Caller, r *api.AllowRequest)
 		return res, api.Errorf(api.CodeUnavailable, "%v", err)
 	}
 	return res, nil
+}
+
+// resolvesTo reads the prefixes. The private network is not for members to open.
+func resolvesTo(r *api.AllowRequest) (out []netip.Prefix, err error) {
+	if len(r.ResolvesTo) > 0 && r.OnlyOwner != nil {
+		return nil, api.Errorf(api.CodeDenied, "private addresses are opened by root, or with the role policy-author in the scope: name it with --scope")
+	}
+	for _, text := range r.ResolvesTo {
+		p, err := netip.ParsePrefix(text)
+		if a, aerr := netip.ParseAddr(text); aerr == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil {
+			return nil, api.Errorf(api.CodeBadRequest, "%q is no address or prefix such as 10.20.0.0/16", text)
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }
 
 // allowScope is for whom the rule is written.

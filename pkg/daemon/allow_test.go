@@ -51,3 +51,16 @@ func TestARuleIsJudgedBeforeItIsAdded(t *testing.T) {
 		t.Errorf("%d documents after judging, want 2", n)
 	}
 }
+
+func TestPrivateAddressesAreNotForMembers(t *testing.T) {
+	member := uint32(1000)
+	if _, err := resolvesTo(&api.AllowRequest{ResolvesTo: []string{"10.0.0.0/8"}, OnlyOwner: &member}); err == nil {
+		t.Error("a member may open them")
+	}
+	if list, err := resolvesTo(&api.AllowRequest{ResolvesTo: []string{"10.0.0.0/8", "10.1.2.3", "fd00::1"}}); err != nil || len(list) != 3 || list[1].String() != "10.1.2.3/32" || list[2].String() != "fd00::1/128" {
+		t.Errorf("%v %v", list, err)
+	}
+	if _, err := resolvesTo(&api.AllowRequest{ResolvesTo: []string{"10.0.0/8"}}); err == nil {
+		t.Error("what is no prefix is taken")
+	}
+}

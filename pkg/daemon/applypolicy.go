@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +50,13 @@ func (b *backend) ApplyPolicy(_ context.Context, c *api.Caller, r *api.ApplyRequ
 		files[a.file] = a.text
 		res.Documents = append(res.Documents, api.PolicyDocument{Kind: a.doc.Kind, Name: a.doc.Name, Scope: a.doc.Scope.String(), File: a.doc.File})
 	}
-	res.Revision, err = b.d.library.PutAll(act(c, "apply", r.Comment), files)
+	var unchanged []string
+	res.Revision, unchanged, err = b.d.library.PutAll(act(c, "apply", r.Comment), files)
+	for i, a := range list {
+		if slices.Contains(unchanged, a.file) {
+			res.Documents[i].Change = "unchanged"
+		}
+	}
 	if ps := (policy.Problems)(nil); errors.As(err, &ps) {
 		return api.PolicyChange{}, refused(inSource(ps, list))
 	}
@@ -180,8 +187,9 @@ func keptElsewhere(it *documents.Item) string {
 	return "take it back with `ringfence allow --remove`"
 }
 
-// DeletePolicy removes what was applied under a name, of whatever kind. What is
-// not the caller's to write stays, and is as if it were not there.
+// DeletePolicy removes what was applied under a name, KIND/NAME where several
+// kinds have it. What is not the caller's to write stays, and is as if it were
+// not there.
 func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (api.PolicyChange, error) {
 	d := b.d
 	d.applying.Lock()
@@ -189,9 +197,13 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (a
 	var res api.PolicyChange
 	var files []string
 	var other *documents.Item
+	kind, bare, given := strings.Cut(name, "/")
+	if !given {
+		kind, bare = "", name
+	}
 	for _, it := range d.library.Items() {
 		switch {
-		case it.Name != name || it.Origin == documents.FromSandbox || !c.Rights.Writes(it.Kind, it.Scope):
+		case it.Name != bare || given && it.Kind != kind || it.Origin == documents.FromSandbox || !c.Rights.Writes(it.Kind, it.Scope):
 		case isApplied(&it):
 			files = append(files, it.File)
 			res.Documents = append(res.Documents, api.PolicyDocument{Kind: it.Kind, Name: it.Name, Scope: it.Scope.String(), File: it.File})
@@ -200,6 +212,12 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (a
 		}
 	}
 	switch {
+	case len(files) > 1 && !given:
+		var names []string
+		for _, doc := range res.Documents {
+			names = append(names, doc.Kind+"/"+doc.Name)
+		}
+		return api.PolicyChange{}, api.Errorf(api.CodeConflict, "%q is the name of several documents: %s", name, strings.Join(names, ", ")).WithRemedy("name one of them")
 	case len(files) > 0:
 	case other != nil:
 		return res, api.Errorf(api.CodeConflict, "the %s %q was not applied: it stands in %s:%d", other.Kind, name, other.File, other.Line).WithRemedy(keptElsewhere(other))

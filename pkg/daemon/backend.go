@@ -62,7 +62,7 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 		parts[2] = api.Part{Name: "audit", State: api.Degraded, Detail: "no space for the event log", Remedy: "free space in " + d.cfg.StateDir}
 	}
 	if ps := d.library.Problems(); len(ps) > 0 {
-		parts[3] = api.Part{Name: "policy", State: api.Degraded, Detail: "mistakes in files: " + strconv.Itoa(len(ps)), Remedy: "see the checks named policy"}
+		parts[3] = api.Part{Name: "policy", State: api.Degraded, Detail: "mistakes in files: " + strconv.Itoa(len(ps)), Remedy: "ringfence policy list"}
 	}
 	if d.library.Owes() {
 		parts[3] = api.Part{Name: "policy", State: api.Degraded, Detail: "a revision that is in force could not be stored yet", Remedy: "see the check named store"}

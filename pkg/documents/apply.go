@@ -15,16 +15,31 @@ import (
 
 // PutAll adds or replaces documents of the API, one a file (a base name without
 // directory), in one revision, which it returns: all of them come into force, or
-// none. They are in the store before that.
-func (l *Library) PutAll(act Act, files map[string]string) (uint64, error) {
+// none. They are in the store before that. What has that very text already is no
+// change, and without any change there is no revision: unchanged names those
+// files, sorted.
+func (l *Library) PutAll(act Act, files map[string]string) (rev uint64, unchanged []string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.changeLocked(act, files, nil)
+	put := map[string]string{}
+	for file, text := range files {
+		if s := l.sources[apiName(file)]; s != nil && s.origin == FromAPI && s.text == text {
+			unchanged = append(unchanged, file)
+		} else {
+			put[file] = text
+		}
+	}
+	slices.Sort(unchanged)
+	if len(put) == 0 && len(files) > 0 {
+		return l.revision, unchanged, l.settleLocked()
+	}
+	rev, err = l.changeLocked(act, put, nil)
+	return rev, unchanged, err
 }
 
 // Put is PutAll of one document.
 func (l *Library) Put(act Act, file, text string) error {
-	_, err := l.PutAll(act, map[string]string{file: text})
+	_, _, err := l.PutAll(act, map[string]string{file: text})
 	return err
 }
 

@@ -14,7 +14,7 @@ import (
 func TestPutAllIsOneRevision(t *testing.T) {
 	r := newRig(t)
 	first := r.lib.Snapshot().Revision()
-	rev, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "allow", "a.example:443"), "b.yaml": policyOf("b", "allow", "b.example:443")})
+	rev, _, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "allow", "a.example:443"), "b.yaml": policyOf("b", "allow", "b.example:443")})
 	if err != nil || rev != first+1 || r.lib.Snapshot().Revision() != rev {
 		t.Fatalf("revision %d after %d, %v", rev, first, err)
 	}
@@ -26,13 +26,13 @@ func TestPutAllIsOneRevision(t *testing.T) {
 	}
 
 	// One mistake, and nothing of it happens: in force, on disk, to the number.
-	rev2, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "c.yaml": policyOf("c", "alow", "c.example:443")})
+	rev2, _, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "c.yaml": policyOf("c", "alow", "c.example:443")})
 	var ps policy.Problems
 	if !errors.As(err, &ps) || !strings.Contains(err.Error(), "c.yaml:6:") || rev2 != 0 {
 		t.Errorf("%d, %v", rev2, err)
 	}
 	// Two that do not go together.
-	if _, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "c.yaml": policyOf("b", "allow", "c.example:443")}); !errors.As(err, &ps) {
+	if _, _, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "c.yaml": policyOf("b", "allow", "c.example:443")}); !errors.As(err, &ps) {
 		t.Errorf("%v", err)
 	}
 	r.want("a.example", true)
@@ -57,14 +57,14 @@ func TestPutAllIsOneRevision(t *testing.T) {
 // Of two documents neither comes into force when the store does not take both.
 func TestPutAllThatCannotBeStored(t *testing.T) {
 	r := newRig(t)
-	if _, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "allow", "a.example:443")}); err != nil {
+	if _, _, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "allow", "a.example:443")}); err != nil {
 		t.Fatal(err)
 	}
 	rev := r.lib.Snapshot().Revision()
 	if err := r.store.Close(); err != nil { // from here on it takes nothing
 		t.Fatal(err)
 	}
-	if _, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "b.yaml": policyOf("b", "allow", "b.example:443")}); err == nil {
+	if _, _, err := r.lib.PutAll(byRoot, map[string]string{"a.yaml": policyOf("a", "deny", "a.example:443"), "b.yaml": policyOf("b", "allow", "b.example:443")}); err == nil {
 		t.Fatal("stored")
 	}
 	if _, _, err := r.lib.Restore(byRoot, nil); err == nil { // it only removes, and is no removal

@@ -41,7 +41,7 @@ var scenario = []struct {
 	{"delete", func(r *rig) error { _, err := r.lib.RemoveBy(byRoot, "api/b.yaml"); return err }, "a=three d=four"},
 	{"edit", func(r *rig) error { return file(r, "d", "six") }, "a=three d=six"},
 	{"two at once", func(r *rig) error {
-		_, err := r.lib.PutAll(byRoot, map[string]string{"b.yaml": hostOf("b", "seven"), "c.yaml": hostOf("c", "eight")})
+		_, _, err := r.lib.PutAll(byRoot, map[string]string{"b.yaml": hostOf("b", "seven"), "c.yaml": hostOf("c", "eight")})
 		return err
 	}, "a=three b=seven c=eight d=six"},
 	{"roll back", func(r *rig) error {
@@ -167,7 +167,7 @@ func kept(step int) string {
 // numbersGrow makes one more change and looks at its number.
 func numbersGrow(t *testing.T, r *rig, than uint64) {
 	t.Helper()
-	rev, err := r.lib.PutAll(byRoot, map[string]string{"z.yaml": hostOf("z", "z")})
+	rev, _, err := r.lib.PutAll(byRoot, map[string]string{"z.yaml": hostOf("z", "z")})
 	if err != nil || rev <= than {
 		t.Errorf("revision %d after %d, %v", rev, than, err)
 	}

@@ -55,7 +55,7 @@ func TestRelaysThatFail(t *testing.T) {
 		t.Errorf("%+v", ev)
 	}
 	try("nobody.test")
-	if ev := r.failed("nobody.test", "the host's resolver does not know the destination"); ev.ReasonCode != codeResolve {
+	if ev := r.failed("nobody.test", "the host's name servers do not know the destination (/etc/hosts is not asked)"); ev.ReasonCode != codeResolve {
 		t.Errorf("%+v", ev)
 	}
 	try("db.mute")

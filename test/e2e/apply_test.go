@@ -37,6 +37,14 @@ func TestPolicyApply(t *testing.T) {
 	in := documents(t, n)
 	contains(t, "in force", in, "applied-policy-one.yaml", "applied-policy-two.yaml", "house.yaml")
 
+	// The same again is no revision.
+	before := history(t, n)[0].Number
+	again := n.CLI(t, "policy", "apply", "--comment", "nobody reads it", two)
+	contains(t, "apply of the same", again.Stdout, "unchanged Policy one (two.yaml)", "unchanged Policy two (two.yaml)")
+	if now := history(t, n)[0].Number; again.Code != 0 || now != before {
+		t.Errorf("the same applied again: exit %d, revision %d after %d", again.Code, now, before)
+	}
+
 	for _, tt := range []struct {
 		name string
 		args []string
@@ -80,6 +88,20 @@ func TestPolicyApply(t *testing.T) {
 		t.Errorf("after a restart\n%s\nwas\n%s", got, in)
 	}
 	contains(t, "stored", n.CLI(t, "policy", "get", "one").Stdout, `deny: "one.test"`)
+	// Two documents of one name, and one of them is meant.
+	people := "apiVersion: ringfence.dev/v1\nkind: Access\nmetadata: {name: one}\nscope: org:local\nbindings:\n  - {role: viewer, users: [\"uid:64321\"]}\n"
+	if r := n.CLI(t, "policy", "apply", file("people.yaml", people)); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	both := documents(t, n)
+	r = n.CLI(t, "policy", "delete", "one")
+	contains(t, "delete of a name that two have", r.Stderr, `"one" is the name of several documents: `, "Access/one", "Policy/one")
+	if r.Code != 1 || documents(t, n) != both {
+		t.Errorf("delete of a name that two have: exit %d", r.Code)
+	}
+	if r := n.CLI(t, "policy", "delete", "Access/one"); r.Code != 0 || !strings.Contains(documents(t, n), "applied-policy-one.yaml") {
+		t.Errorf("delete of one of two: %d %s", r.Code, r.Stderr)
+	}
 	r = n.CLI(t, "policy", "delete", "one", "--wait")
 	if r.Code != 0 || strings.Contains(documents(t, n), "applied-policy-one.yaml") {
 		t.Errorf("delete: %d %s", r.Code, r.Stderr)

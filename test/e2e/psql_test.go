@@ -74,4 +74,16 @@ func (b *workbench) psql(t *testing.T) {
 	if r := sandboxed(t, b.n, b.ws, "open", "psql -h "+privateAddr+" -U agent -d postgres -Atc 'select 1'"); r.Code == 0 {
 		t.Errorf("literal address: exit 0, %q", r.Stdout)
 	}
+	// A command opens it, when it says which addresses.
+	for _, more := range []struct {
+		flags []string
+		works bool
+	}{{nil, false}, {[]string{"--resolves-to", "10.99.0.0/16"}, false}, {[]string{"--resolves-to", "10.20.0.0/16"}, true}} {
+		if r := b.n.CLI(t, append([]string{"allow", "db.internal:5432", "--scope", "org:local/team:default", "--for", "10m"}, more.flags...)...); r.Code != 0 {
+			t.Fatal(r.Stderr)
+		}
+		if r := sandboxed(t, b.n, b.ws, "default", query); (r.Code == 0) != more.works {
+			t.Errorf("allow %v: exit %d, %s", more.flags, r.Code, r.Stderr)
+		}
+	}
 }

@@ -35,10 +35,12 @@ func (a *app) allowCommand() *cobra.Command {
 		Long: "Add one rule for a running sandbox (--sandbox; the only one there is, if neither\n" +
 			"is named) or for a scope (--scope), and show it. Without --once, --for or --always\n" +
 			"the rule lasts until the sandbox stops; a scope needs one of them. HOST:PORT is\n" +
-			"for TCP, HOST:PORT/udp for UDP.\n\n" +
+			"for TCP, HOST:PORT/udp for UDP. A name whose addresses are private or special needs\n" +
+			"--resolves-to too (root, or the role policy-author).\n\n" +
 			"--remove takes back what this command gave to exactly that sandbox or scope, and\n" +
 			"nothing else; with --always only the rule that is kept.",
 		Example: "  ringfence allow api.github.com:443\n  ringfence allow db.internal:5432 --sandbox web --for 1h\n" +
+			"  ringfence allow warehouse.internal:5432 --resolves-to 10.20.0.0/16 --scope org:local --always\n" +
 			"  ringfence allow ntp.example.org:123/udp --sandbox web\n" +
 			"  ringfence allow '*.npmjs.org:443' --scope org:local/team:default/agent:claude --always\n" +
 			"  ringfence allow --remove '*.npmjs.org:443' --scope org:local/team:default/agent:claude --always",
@@ -63,12 +65,14 @@ func (a *app) allowCommand() *cobra.Command {
 	fl.DurationVar(&f.dur, "for", 0, "how long, for example 1h")
 	fl.BoolVar(&f.always, "always", false, "keep the rule across restarts")
 	fl.BoolVar(&f.remove, "remove", false, "take the rule back")
+	fl.StringSliceVar(&r.ResolvesTo, "resolves-to", nil, "addresses or prefixes that the name may have although they are private or special, for example 10.20.0.0/16")
 	fl.StringVar(&r.Sandbox, "sandbox", "", "the sandbox: id or name")
 	fl.StringVar(&r.Scope, "scope", "", "the scope, for example org:local/team:default/agent:claude")
 	cmd.MarkFlagsMutuallyExclusive("once", "for", "always")
 	cmd.MarkFlagsMutuallyExclusive("remove", "once")
 	cmd.MarkFlagsMutuallyExclusive("remove", "for")
 	cmd.MarkFlagsMutuallyExclusive("sandbox", "scope")
+	cmd.MarkFlagsMutuallyExclusive("remove", "resolves-to")
 	_ = cmd.RegisterFlagCompletionFunc("sandbox", a.completeSandboxes)
 	a.outputFlag(cmd, "table", "json")
 	return cmd

@@ -103,9 +103,9 @@ func (a *app) documentTexts(names []string, forScope string) ([]api.Document, er
 func (a *app) policyDeleteCommand() *cobra.Command {
 	var w waitFlags
 	cmd := &cobra.Command{
-		Use:     "delete NAME",
+		Use:     "delete [KIND/]NAME",
 		Short:   "Remove a document that policy apply put into force",
-		Long:    "Remove what policy apply stored under a name, and put that into force. Needs what applying\nit needs.\n\n" + waitText,
+		Long:    "Remove what policy apply stored under a name, and put that into force; KIND/NAME, such as\nAccess/engineering, where documents of several kinds have it. Needs what applying it needs.\n\n" + waitText,
 		Example: "  ringfence policy delete engineering --wait",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, name []string) error {
@@ -163,8 +163,8 @@ func (a *app) changed(ctx context.Context, what string, res api.PolicyChange, w 
 	if !a.json() {
 		for _, d := range res.Documents {
 			did := what
-			if d.Change == "removed" {
-				did = "removed"
+			if d.Change == "removed" || d.Change == "unchanged" {
+				did = d.Change
 			}
 			_, _ = fmt.Fprintf(a.out, "%s %s %s (%s), revision %d\n", did, show.Text(d.Kind, 50), show.Text(d.Name, 200), show.Text(filepath.Base(d.File), 200), res.Revision)
 		}

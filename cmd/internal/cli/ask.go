@@ -327,7 +327,7 @@ type judgedByRule struct {
 func explained(p scope.Principal, x *policy.Explanation) whatIfResult {
 	d := &x.Decision
 	r := whatIfResult{verdictRow: verdictRow{p.String(), d.Verdict(), d.Rule.String(), ruleAtOf(d), d.Reason},
-		Revision: d.Revision, Remedy: x.Remedy, Rules: []judgedByRule{}}
+		Revision: d.Revision, Remedy: remedyFor(p, x), Rules: []judgedByRule{}}
 	for i := range x.Candidates {
 		c := &x.Candidates[i]
 		r.Rules = append(r.Rules, judgedByRule{c.Rule.String(), fmt.Sprintf("%s:%d", c.Rule.File, c.Rule.Line), c.Layer.String(), c.Effect.String(), c.Target, c.Matched, c.Why})
@@ -336,6 +336,19 @@ func explained(p scope.Principal, x *policy.Explanation) whatIfResult {
 		r.Nearest = x.Nearest.Rule.String() + ": " + x.Nearest.Why
 	}
 	return r
+}
+
+// remedyFor is the remedy as a whole command for that scope, or as a rule to
+// write where files are asked.
+func remedyFor(p scope.Principal, x *policy.Explanation) string {
+	destination, ok := strings.CutPrefix(x.Remedy, "ringfence allow ")
+	switch {
+	case !ok:
+		return x.Remedy
+	case x.Decision.Revision == 0:
+		return fmt.Sprintf("add to a Policy document: egress: [{id: ID, allow: %q}]", destination)
+	}
+	return x.Remedy + " --scope " + p.String() + " --always"
 }
 
 func (a *app) printWhatIf(p scope.Principal, x *policy.Explanation) error {

@@ -35,7 +35,7 @@ func TestAskFiles(t *testing.T) {
 		{[]string{"policy", "who-can", "--policy", "eng.yaml", "model", "x", "--request", "GET /"}, exitUsage, []string{"--request goes with egress"}},
 		{[]string{"policy", "who-can", "egress", "a.example:443"}, exitUnreachable, nil},
 		{[]string{"explain", "--policy", "eng.yaml", "--as", "org:acme/team:t/agent:a", "egress", "db.example:443"}, exitOK,
-			[]string{"verdict   block", "nearest   eng/db: is for port 5432", "to allow  ringfence allow db.example:443", "eng/db  eng.yaml:6  org    allow   db.example:5432  is for port 5432"}},
+			[]string{"verdict   block", "nearest   eng/db: is for port 5432", `to allow  add to a Policy document: egress: [{id: ID, allow: "db.example:443"}]`, "eng/db  eng.yaml:6  org    allow   db.example:5432  is for port 5432"}},
 		{[]string{"explain", "--policy", "eng.yaml", "--as", "org:acme/team:t/agent:a", "-o", "json", "egress", "db.example:5432"}, exitOK, []string{`"verdict": "allow"`, `"ruleAt": "eng.yaml:6"`, `"matched": true`}},
 		{[]string{"explain", "--policy", "pay.yaml", "--as", "org:acme/team:t/agent:a", "tool", "bank/pay", "--risk", "money", "--args", `{"amount": 5}`}, exitOK, []string{"verdict   allow", "rule      pay/small pay.yaml:6"}},
 		{[]string{"explain", "--policy", "pay.yaml", "--as", "org:acme/team:t/agent:a", "tool", "bank/pay", "--args", `{"amount": 500}`}, exitOK, []string{"verdict   require-approval", "note: policy apply refuses this: pay.yaml:6:"}},

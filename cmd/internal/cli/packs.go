@@ -33,6 +33,9 @@ func (a *app) policyPacksCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if a.json() {
+					return show.JSON(a.out, packRow{p.Name, p.Description, p.Text})
+				}
 				_, err = fmt.Fprint(a.out, p.Text)
 				return err
 			}
@@ -44,18 +47,21 @@ func (a *app) policyPacksCommand() *cobra.Command {
 	return cmd
 }
 
+// packRow is a pack in JSON, with its text where one is asked for.
+type packRow struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	Text        string `json:"text,omitempty"`
+}
+
 func (a *app) listPacks() error {
 	packs, err := policies.All()
 	if err != nil {
 		return err
 	}
-	type row struct {
-		Name        string `json:"name"`
-		Description string `json:"description"`
-	}
-	list, rows := []row{}, [][]string{}
+	list, rows := []packRow{}, [][]string{}
 	for _, p := range packs {
-		list = append(list, row{p.Name, p.Description})
+		list = append(list, packRow{Name: p.Name, Description: p.Description})
 		rows = append(rows, []string{p.Name, p.Description})
 	}
 	if a.json() {

@@ -120,7 +120,7 @@ func (a *app) policyDiffCommand() *cobra.Command {
 		Short: "Show how documents differ between two revisions",
 		Long: "Show, document by document, what is different as of revision M (the newest without it)\n" +
 			"from revision N. To see what one revision did, compare it with the one before. Needs\n" +
-			"root.",
+			"root, or the role admin of org:*.",
 		Example: "  ringfence policy diff 11 12\n  ringfence policy diff 7",
 		Args:    args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, numbers []string) error {

@@ -39,7 +39,7 @@ func (e *RefusedError) Error() string {
 	if e.Class == Public {
 		return fmt.Sprintf("%s has the address %s, which policy denies: %s", e.Host, e.Addr, e.Rule)
 	}
-	return fmt.Sprintf("%s has the address %s, which is a %s address; only a rule with resolvesTo opens those", e.Host, e.Addr, e.Class)
+	return fmt.Sprintf("%s has the address %s, which is a %s address; only a rule with resolvesTo opens those (ringfence allow --resolves-to)", e.Host, e.Addr, e.Class)
 }
 
 // Code is the stable reason code of the refusal.

@@ -22,7 +22,7 @@ func Why(err error, who string) string {
 	switch {
 	case errors.As(err, &resolve):
 		if errors.As(err, &name) && name.IsNotFound {
-			return "the host's resolver does not know " + who
+			return "the host's name servers do not know " + who + " (/etc/hosts is not asked)"
 		}
 		if timedOut(err) {
 			return "the host's resolver did not answer in time for " + who

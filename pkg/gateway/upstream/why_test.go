@@ -23,7 +23,7 @@ func TestWhy(t *testing.T) {
 		err  error
 		want string
 	}{
-		{&ResolveError{&net.DNSError{Err: "no such host", Name: "x.test", Server: "10.9.8.7:53", IsNotFound: true}}, "the host's resolver does not know x.test"},
+		{&ResolveError{&net.DNSError{Err: "no such host", Name: "x.test", Server: "10.9.8.7:53", IsNotFound: true}}, "the host's name servers do not know x.test (/etc/hosts is not asked)"},
 		{&ResolveError{&net.DNSError{Err: "i/o timeout", Name: "x.test", IsTimeout: true}}, "the host's resolver did not answer in time for x.test"},
 		{&ResolveError{fmt.Errorf("resolve x.test: %w", context.DeadlineExceeded)}, "the host's resolver did not answer in time for x.test"},
 		{&ResolveError{&net.DNSError{Err: "server misbehaving", Name: "x.test", IsTemporary: true}}, "the host's resolver has no address for x.test"},
