@@ -81,7 +81,7 @@ func (v *View) AddrDenied(a netip.Addr, proto Proto, port ...uint16) (Decision, 
 	} else {
 		k := 0
 		for _, h := range m {
-			if r := v.s.rule(h); r.effect != Allow && r.speaks(proto) {
+			if r := v.s.rule(h); r.effect != Allow && r.carries(proto) {
 				m[k] = h
 				k++
 			}
@@ -122,7 +122,7 @@ func (v *View) cidrTable(proto Proto) []CIDREntry {
 	for _, g := range v.groups {
 		for _, i := range v.s.cidrs.byGroup[g] {
 			r := &v.s.rules[i]
-			if !r.speaks(proto) {
+			if !r.carries(proto) {
 				continue
 			}
 			byPort[r.port] = append(byPort[r.port], r.prefix)

@@ -47,7 +47,7 @@ type crule struct {
 	level      scope.Level // layer: level of the document's scope
 	group      uint32      // index of scope ∩ for in Snapshot.groups
 	port       uint16
-	proto      Proto // as written; see speaks
+	proto      Proto // as written; see carries
 	spec       int32 // strictly greater for anything this rule strictly contains
 	host       HostPattern
 	prefix     netip.Prefix
@@ -146,14 +146,14 @@ func (s *Snapshot) add(d *Document, r *Rule) {
 
 // covers says whether the rule is for a port and protocol.
 func (r *crule) covers(port uint16, proto Proto) bool {
-	return (r.port == 0 || r.port == port) && r.speaks(proto)
+	return (r.port == 0 || r.port == port) && r.carries(proto)
 }
 
-// speaks says whether the rule is for a protocol: without one written, an allow
+// carries says whether the rule is for a protocol: without one written, an allow
 // is for TCP and what restricts for both. The protocol takes no part in which of two
 // rules is narrower: a deny of a port and an allow of that port's datagrams are
 // equals, and the stricter stands.
-func (r *crule) speaks(proto Proto) bool {
+func (r *crule) carries(proto Proto) bool {
 	if r.proto == 0 {
 		return r.effect != Allow || proto == TCP
 	}

@@ -169,18 +169,22 @@ func (v *View) candidate(i int, q Question, m []hit, builtin bool, d *Decision) 
 	}
 	c := Candidate{Rule: r.ref, Layer: r.level, Effect: r.effect, NoEffect: r.silent, Mandatory: r.mandatory, Delegable: r.delegable,
 		Target: r.target(), index: i}
+	h, matches := hit(0), false
+	if k := slices.IndexFunc(m, func(h hit) bool { return h.index() == i }); k >= 0 {
+		h, matches = m[k], true
+	}
 	switch {
 	case d.Rule.Num == r.ref.Num:
 		c.Matched, c.Won, c.rank, c.Why = true, true, rankWon, "decides"
-	case slices.ContainsFunc(m, func(h hit) bool { return h.index() == i }):
-		c.Matched, c.rank, c.Why = true, rankMatched, v.whyLost(m, r, builtin)
+	case matches:
+		c.Matched, c.rank, c.Why = true, rankMatched, v.whyLost(m, h, builtin)
 	case r.shadow:
 		c.rank, c.Why = rankCondition, "is in shadow mode: it is left out of what is enforced"
 	case v.bits[r.group>>6]&(1<<(r.group&63)) == 0:
 		c.rank, c.Why = rankPrincipal, fmt.Sprintf("is for %s", v.s.groups[r.group])
 	case r.section == SectionEgress && r.port != 0 && r.port != q.Port:
 		c.rank, c.Why = rankPort, fmt.Sprintf("is for port %d", r.port)
-	case r.section == SectionEgress && !r.speaks(q.proto()):
+	case r.section == SectionEgress && !r.carries(q.proto()):
 		c.rank, c.Why = rankProto, fmt.Sprintf("is for %s, this is %s", strings.ToUpper(r.opens().String()), strings.ToUpper(q.proto().String()))
 	case r.http != nil:
 		c.rank, c.Why = rankCondition, "its HTTP condition does not match"
@@ -231,8 +235,11 @@ func (v *View) risky(r *crule, q Question) bool {
 }
 
 // whyLost says why a rule that matched did not decide.
-func (v *View) whyLost(m []hit, r *crule, builtin bool) string {
+func (v *View) whyLost(m []hit, h hit, builtin bool) string {
+	r := v.s.rule(h)
 	switch {
+	case h&hitMute != 0:
+		return "opens nothing here: its condition cannot be decided, or it names only some of the risks; its obligations hold"
 	case r.silent:
 		return "has obligations only"
 	case r.mandatory && r.effect == RequireApproval:

@@ -61,10 +61,10 @@ func (v *View) judge(m []hit, f *facts) []hit {
 				}
 			}
 			if !sure {
-				if r.effect == Allow {
+				var counts bool
+				if h, counts = r.unsure(h); !counts {
 					continue
 				}
-				h |= hitUnsure
 			}
 		}
 		m[k] = h

@@ -95,13 +95,17 @@ func (v *View) filter(m []hit, f *facts, proto Proto, mode condMode) (_ []hit, c
 		}
 		if r.onRequests() {
 			conditional = true
-			switch {
-			case mode == condOpaque && r.effect == Allow,
-				mode == condOpen && r.effect != Allow,
-				mode == condAsk && r.effect == Block:
+			counts := true
+			switch mode {
+			case condOpen:
+				counts = r.effect == Allow
+			case condAsk:
+				counts = r.effect != Block
+			case condOpaque:
+				h, counts = r.unsure(h | r.narrows())
+			}
+			if !counts {
 				continue
-			case mode == condOpaque:
-				h |= hitUnsure | r.narrows()
 			}
 		}
 		if !r.onRequests() && r.when != nil {
@@ -132,11 +136,11 @@ func (r *crule) narrows() hit {
 
 // weigh is what a condition makes of a match.
 func (r *crule) weigh(h hit, t truth) (_ hit, counts bool) {
-	switch {
-	case t == condTrue:
+	switch t {
+	case condTrue:
 		return h, true
-	case t == condError && r.effect != Allow:
-		return h | hitUnsure, true
+	case condError:
+		return r.unsure(h)
 	}
 	return h, false
 }
@@ -310,7 +314,7 @@ func (v *View) resolvesTo(hosts []hit, f *facts, proto Proto) []netip.Prefix {
 		best, out = o.effect, nil
 		for _, h := range m {
 			r := v.s.rule(h)
-			if r.level == o.layer && r.effect == o.effect && v.s.givesWay(m, r) < 0 {
+			if r.level == o.layer && r.effect == o.effect && r.speaks(h) && v.s.givesWay(m, r) < 0 {
 				out = append(out, r.resolvesTo...)
 			}
 		}
