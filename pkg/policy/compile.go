@@ -28,6 +28,9 @@ type Snapshot struct {
 	models nameIndex
 	tools  toolIndex
 
+	windows  []Window // of egress rules, each time of day once
+	minutely bool     // an egress rule has an expression on now
+
 	conds map[condKey]*condition // only while it is made: conditions of the rules, each once
 
 	mu    sync.Mutex
@@ -240,6 +243,7 @@ func (s *Snapshot) build() {
 	s.cidrs.sort()
 	s.models.sort()
 	s.tools.sort()
+	s.collectTimes()
 }
 
 func duplicateDocuments(docs []Document) []Problem {

@@ -77,7 +77,7 @@ func (v *View) Explain(q Question) Explanation {
 		m = v.explainEgress(q, &e)
 	case SectionInference:
 		e.Decision = v.Inference(q.Dialect, q.Model)
-		f := facts{principal: &v.p, now: v.now, dialect: q.Dialect, model: q.Model}
+		f := v.modelFacts(q.Dialect, q.Model)
 		m = v.judge(v.s.models.match(nil, v, q.Model), &f)
 		builtin = builtDialect(q.Dialect) && v.builtin(q.Dialect, q.Model)
 	case SectionTools:
@@ -121,7 +121,9 @@ func (v *View) explainEgress(q Question, e *Explanation) []hit {
 		e.Decision = v.Addr(a, q.Port, q.proto())
 		a = JudgedAddr(a)
 		p := netip.PrefixFrom(a, a.BitLen())
-		return v.addrRules(v.s.cidrs.match(nil, v, p), p, q.Port, q.proto())
+		f := v.addrFacts(a, q.Port)
+		m, _ := v.addrRules(v.s.cidrs.match(nil, v, p), p, &f, q.proto(), condAll)
+		return m
 	}
 	m, name, prov, ok := v.hostRules(nil, q.Host)
 	f := v.facts(name, q.Port)
@@ -129,16 +131,15 @@ func (v *View) explainEgress(q Question, e *Explanation) []hit {
 		e.Decision = v.HTTP(q.Host, q.Port, q.Method, q.Path)
 		return v.request(m, &f, q.Method, q.Path)
 	}
-	mode := condAll
-	if q.proto() == UDP {
-		e.Decision, mode = v.Datagrams(q.Host, q.Port), condOpaque
+	if f.opaque = q.proto() == UDP; f.opaque {
+		e.Decision = v.Datagrams(q.Host, q.Port)
 	} else {
 		e.Decision = v.Egress(q.Host, q.Port)
-		mode = [...]condMode{Block: condAll, RequireApproval: condAsk, Allow: condOpen}[e.Decision.Effect]
 	}
 	if !ok || prov != nil {
 		return nil
 	}
+	mode := [...]condMode{Block: condAll, RequireApproval: condAsk, Allow: condOpen}[e.Decision.Effect]
 	m, _ = v.filter(m, &f, q.proto(), mode)
 	return m
 }
