@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
+	_ "github.com/ringfence/ringfence/pkg/policy/celexpr"
 )
 
 // handClock is moved by the test. The gateway looks at it every few
