@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -83,7 +84,9 @@ func TestFlowsEndWithTheirWindow(t *testing.T) {
 			t.Error("an upstream request lives on")
 		}
 	}
-	r.event("the end of the relay", func(e *event.Event) bool { return e.DstName == "db.test" && e.ReasonCode == codeRevoked && e.Verdict == event.Denied })
+	r.event("the end of the relay", func(e *event.Event) bool {
+		return e.DstName == "db.test" && e.ReasonCode == codeRevoked && e.Verdict == event.Denied
+	})
 	if _, err := io.WriteString(stays, "hi"); err != nil {
 		t.Error(err)
 	}
@@ -95,7 +98,9 @@ func TestFlowsEndWithTheirWindow(t *testing.T) {
 	} else if !isReset(err) {
 		t.Errorf("after the window: %v, want a reset", err)
 	}
-	r.event("the refusal", func(e *event.Event) bool { return e.DstName == "db.test" && e.Kind == event.KindNetwork && e.ReasonCode == "no-rule" })
+	r.event("the refusal", func(e *event.Event) bool {
+		return e.DstName == "db.test" && e.Kind == event.KindNetwork && e.ReasonCode == "no-rule"
+	})
 
 	clock.set("20:30")
 	ended(t, stays)
@@ -162,6 +167,38 @@ func TestRequestsAreDecidedAtTheirTime(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Model calls are decided at their own time too, and shadow rules told of.
+func TestModelCallsAreDecidedAtTheirTime(t *testing.T) {
+	clock := &handClock{}
+	clock.set("10:00")
+	r := newRig(t, docHead+`inference:
+  - {id: nights, deny: "gpt-*", when: {windows: [{from: "20:00", to: "06:00"}]}}
+  - {id: large, deny: "gpt-large", when: {expression: "model.endsWith('large') && dialect == 'openai'"}}
+  - {id: trial, model: "gpt-5", action: require-approval, mode: shadow}
+`, rigOptions{clock: clock.Now})
+	for _, q := range []struct {
+		at, model string
+		want      int
+	}{{"10:00", "gpt-5", 200}, {"10:00", "gpt-large", 403}, {"21:00", "gpt-5", 403}, {"06:00", "gpt-5", 200}} {
+		clock.set(q.at)
+		resp, err := r.inside(true).Post("https://api.openai.com/v1/chat/completions", "application/json",
+			strings.NewReader(`{"model":"`+q.model+`","messages":[{"role":"user","content":"hi"}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != q.want {
+			t.Errorf("%+v: %d", q, resp.StatusCode)
+		}
+	}
+	r.event("what the rule in shadow mode would ask", func(e *event.Event) bool {
+		return e.Kind == event.KindInference && e.Verdict == event.Allowed && e.Shadow == "require-approval by test/trial"
+	})
+	r.event("the refusal at night", func(e *event.Event) bool {
+		return e.Kind == event.KindInference && e.Verdict == event.Denied && e.Rule == "test/nights" && e.Shadow == ""
+	})
 }
 
 // A rule in shadow mode is told of, counted and otherwise nothing: it has no

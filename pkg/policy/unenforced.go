@@ -13,7 +13,7 @@ var unenforced = []struct {
 	msg   func(r *Rule) string
 	hint  string
 }{
-	{"action", "`action: require-approval` for anything but TCP connections to host names; on port 80; with `http` or an expression on requests", func(r *Rule) bool { return r.Effect == RequireApproval && !askable(r) },
+	{"action", "`action: require-approval` for anything but TCP connections to host names; on port 80; with `http` or an expression on requests", func(r *Rule) bool { return r.Effect == RequireApproval && !r.Shadow && !askable(r) },
 		says(`action "require-approval" here`), "people can be asked about TCP connections to host names, not port 80 and not about single requests: use allow or block"},
 	{"match", "tools on servers other than `server:provider`", func(r *Rule) bool {
 		return r.Server != scope.Pattern{} && r.Server != scope.Exact(scope.ServerProvider)
