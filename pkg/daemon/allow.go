@@ -277,7 +277,7 @@ func (d *Daemon) judge(doc *policy.Document, rule policy.Rule, sel scope.Selecto
 	if err != nil {
 		return api.Errorf(api.CodeBadRequest, "%v", err)
 	}
-	dec := decide(snap.View(someoneIn(sel)), rule.Target())
+	dec := decide(snap.View(someoneIn(sel)).At(time.Now()), rule.Target())
 	res.Effective = dec.Allowed()
 	if !dec.Allowed() {
 		res.Note = dec.Reason

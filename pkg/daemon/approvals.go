@@ -269,7 +269,7 @@ func (d *Daemon) egressApproval(ctx context.Context, s *sandbox.Sandbox, q *wire
 	if name, ok := policy.CanonicalHost(q.Name); !ok || name != q.Name {
 		return wire.ApprovalReply{Reason: "the gateway asked about a name in another than its canonical form", ReasonCode: "approval-unavailable"}, nil
 	}
-	dec := s.View().Egress(q.Name, q.Port)
+	dec := s.View().At(time.Now()).Egress(q.Name, q.Port)
 	if dec.Effect == policy.RequireApproval && dec.HTTP {
 		return wire.ApprovalReply{Reason: "people cannot be asked about this: another rule looks into the requests of this host", ReasonCode: "approval-unavailable"}, nil
 	}

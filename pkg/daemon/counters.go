@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
@@ -33,6 +34,9 @@ func (d *Daemon) counters() []wire.Counter {
 	add("policy_problems", float64(len(problems)))
 	add("policy_revision", float64(d.library.Snapshot().Revision()))
 	add("sandboxes", float64(len(d.sandboxes.List())))
+	for _, effect := range []policy.Effect{policy.RequireApproval, policy.Allow} {
+		add("bpf_shadow_denials_total", float64(d.shadowDenials[effect].Load()), effect.String())
+	}
 	add("build_info", 1, d.version, "keeper")
 	return out
 }

@@ -74,6 +74,8 @@ type Daemon struct {
 	losses      *losses
 	unwritten   *unwritten
 
+	shadowDenials [policy.Allow + 1]atomic.Uint64 // refused in the kernel, and rules in shadow mode had another effect: that one
+
 	readingSince  time.Time     // see drain.go; set before the reader starts
 	recordsBefore uint64        // likewise
 	recordsTaken  atomic.Uint64 // likewise

@@ -148,7 +148,7 @@ func (b *backend) explainNow(e *event.Event, x *api.Explanation) {
 	if err != nil {
 		return
 	}
-	view := b.d.library.Snapshot().View(p)
+	view := b.d.library.Snapshot().View(p).At(time.Now())
 	if e.Kind == event.KindDNS && e.Verdict == event.Denied { // a name resolves when a rule opens any port of it
 		if d := view.Name(e.DstName); d.Resolves {
 			x.Now = fmt.Sprintf("it resolves: %s, revision %d", d.Decision.Rule, d.Decision.Revision)

@@ -176,16 +176,23 @@ func (d *Daemon) explainDenial(e *event.Event, s *sandbox.Sandbox, v *kernel.Ver
 	if v.Dst.Port() == 0 || addressHooks[v.Hook] == "" || proto != policy.TCP && proto != policy.UDP {
 		return
 	}
+	view := s.View().Ahead() // as the kernel's table was made; nothing that a sandbox does has the keeper evaluate expressions
 	host := v.Judged.String()
+	var dec policy.Decision
 	if name := s.Name(v.Judged); name != "" {
 		e.DstName, host = name, name
-		dec := decide(s.View(), policy.Target{Host: policy.HostPattern{Kind: policy.HostExact, Name: name}, Port: v.Dst.Port(), Proto: proto})
+		dec = decide(view, policy.Target{Host: policy.HostPattern{Kind: policy.HostExact, Name: name}, Port: v.Dst.Port(), Proto: proto})
 		e.Rule, e.RuleAt = dec.Rule.String(), ruleAt(dec.Rule.File, dec.Rule.Line)
 	} else if sandbox.VirtualPrefix.Contains(v.Judged) {
 		e.Reason = "this virtual address stands for no name in this sandbox"
 		return
+	} else {
+		dec = view.Addr(v.Judged, v.Dst.Port(), proto)
 	}
-	e.Remedy = s.View().Remedy(host, v.Dst.Port(), proto)
+	if e.Shadow = dec.WouldBe(); e.Shadow != "" {
+		d.shadowDenials[dec.Shadow().Effect].Add(1)
+	}
+	e.Remedy = view.Remedy(host, v.Dst.Port(), proto)
 }
 
 func ruleAt(file string, line int) string {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/documents"
@@ -161,7 +162,7 @@ func (d *Daemon) openedBy(t policy.Target, sel scope.Selector, s *sandbox.Sandbo
 	if v == nil {
 		return ""
 	}
-	dec := decide(v, t)
+	dec := decide(v.At(time.Now()), t)
 	if !dec.Allowed() {
 		return ""
 	}

@@ -155,6 +155,11 @@ func (e *Event) Compact(color bool) string {
 		b.WriteString("  ")
 		b.WriteString(Printable(e.Reason, 300))
 	}
+	if e.Shadow != "" {
+		b.WriteString("  (shadow: ")
+		b.WriteString(Printable(e.Shadow, 300))
+		b.WriteByte(')')
+	}
 	if e.Sequence != 0 {
 		fmt.Fprintf(&b, "  #%d", e.Sequence) // what `ringfence explain` takes
 	}

@@ -81,6 +81,7 @@ type Event struct {
 	RuleAt     string // "file:line" of the winner
 	Revision   uint64 // policy revision the decision was made on
 	Remedy     string // the one command that would allow it, "" if none
+	Shadow     string // "EFFECT by DOCUMENT/RULE": what rules in shadow mode would have made of it, "" if the same
 	Failed     bool   // let through, and what it was for did not come about: Reason says why
 
 	// Network, DNS and HTTP.

@@ -236,6 +236,7 @@ func appendUnmapped(j *jsonBuf, e *Event, k *kindSpec) {
 	j.str("layer", e.Layer)
 	j.str("reason", e.Reason)
 	j.str("remedy", e.Remedy)
+	j.str("shadow", e.Shadow)
 	j.num("revision", e.Revision)
 	j.str("proto", e.Proto)
 	j.str("method", e.Method)
@@ -271,6 +272,11 @@ func (e *Event) Message() string {
 	if e.Reason != "" {
 		b.WriteString(": ")
 		b.WriteString(e.Reason)
+	}
+	if e.Shadow != "" {
+		b.WriteString(" (with rules in shadow mode: ")
+		b.WriteString(e.Shadow)
+		b.WriteByte(')')
 	}
 	return b.String()
 }

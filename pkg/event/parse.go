@@ -219,7 +219,7 @@ type parsedOwn struct {
 	Provider, Model, Credential, Parents                           string
 	Revision, Lost                                                 uint64
 	Failed                                                         bool
-	Decision, Approval                                             string
+	Decision, Approval, Shadow                                     string
 	ModelServed                                                    string `json:"model_served"`
 	Stream                                                         bool
 	TokensCached                                                   uint64 `json:"tokens_cached"`
@@ -246,7 +246,7 @@ func ParseOCSF(line []byte) (Event, error) {
 		Time: fromMillis(p.Time), End: fromMillis(p.EndTime), Count: p.Count, Duration: time.Duration(p.Duration) * time.Millisecond,
 		ID: p.Metadata.UID, Sequence: p.Metadata.Sequence, Source: p.Metadata.Source, Truncated: p.Metadata.Truncated, Logged: fromMillis(p.Metadata.LoggedTime),
 		Sandbox: own.Sandbox, Scope: own.Scope, Activity: own.Activity, Layer: own.Layer, Reason: own.Reason, ReasonCode: p.StatusDetail,
-		Remedy: own.Remedy, Failed: own.Failed, Revision: own.Revision, Rule: p.Rule.UID, RuleAt: p.Rule.At,
+		Remedy: own.Remedy, Shadow: own.Shadow, Failed: own.Failed, Revision: own.Revision, Rule: p.Rule.UID, RuleAt: p.Rule.At,
 		Proto: own.Proto, Method: own.Method, PeerAddr: own.Upstream, SocketInfo: own.Socket, Path: own.Path, Actor: own.Actor,
 		Object: own.Object, Detail: own.Detail, Lost: own.Lost, Parents: own.Parents,
 		SrcAddr: p.SrcRaw.addr(), DstAddr: p.DstRaw.addr(), DstName: firstOf(p.DstRaw.Hostname, p.Query.Hostname), DstPort: p.DstRaw.Port,

@@ -142,6 +142,7 @@ var fields = []field{
 	flag(59, func(e *Event) *bool { return &e.Failed }),
 	number(60, func(e *Event) *uint64 { return &e.DatagramsIn }),
 	number(61, func(e *Event) *uint64 { return &e.DatagramsOut }),
+	text(62, 320, func(e *Event) *string { return &e.Shadow }),
 }
 
 // maxSeconds is the last second of the year 9999.

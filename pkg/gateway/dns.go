@@ -103,6 +103,7 @@ type verdict struct {
 	reason   string
 	rule     string
 	ruleAt   string
+	shadow   string
 	revision uint64
 	refusal  bool // answered with RefusalAddr
 	remedy   string
@@ -225,7 +226,7 @@ func (q *question) decide(ctx context.Context) *verdict {
 	n := e.view.Name(q.name)
 	if !n.Resolves {
 		d := n.Decision
-		v := &verdict{code: d.ReasonCode, reason: d.Reason, rule: d.Rule.String(), revision: d.Revision, remedy: q.remedy()}
+		v := &verdict{code: d.ReasonCode, reason: d.Reason, rule: d.Rule.String(), shadow: d.WouldBe(), revision: d.Revision, remedy: q.remedy()}
 		if d.Rule.File != "" {
 			v.ruleAt = ruleAt(d.Rule)
 		}
@@ -248,7 +249,7 @@ func (q *question) decide(ctx context.Context) *verdict {
 	}
 	q.sb.names.learn(res.Addr, q.name)
 	d := n.Decision
-	v := &verdict{allowed: true, addr: res.Addr, code: d.ReasonCode, reason: d.Reason, rule: d.Rule.String(), revision: d.Revision}
+	v := &verdict{allowed: true, addr: res.Addr, code: d.ReasonCode, reason: d.Reason, rule: d.Rule.String(), shadow: d.WouldBe(), revision: d.Revision}
 	if d.Rule.File != "" {
 		v.ruleAt = ruleAt(d.Rule)
 	}
@@ -338,6 +339,7 @@ func (q *question) record(v verdict) {
 		ev.Verdict = event.Allowed
 	}
 	ev.Reason, ev.ReasonCode, ev.Rule, ev.RuleAt, ev.Remedy = v.reason, v.code, v.rule, v.ruleAt, v.remedy
+	ev.Shadow = v.shadow
 	if v.revision != 0 {
 		ev.Revision = v.revision
 	}

@@ -180,7 +180,7 @@ func (f *flow) deny(code, reason string) {
 	ev := f.event(event.KindNetwork)
 	ev.Verdict, ev.ReasonCode, ev.Reason = event.Denied, code, reason
 	if f.decision.Allowed() {
-		ev.Rule, ev.RuleAt = "", "" // the rule allowed it; something else refused
+		ev.Rule, ev.RuleAt, ev.Shadow = "", "", "" // the rule allowed it; something else refused
 	}
 	f.ticket.postFolded(ev)
 }
@@ -200,7 +200,7 @@ func applyDecision(ev *event.Event, d policy.Decision) {
 	if d.Allowed() {
 		ev.Verdict = event.Allowed
 	}
-	ev.Reason, ev.ReasonCode, ev.Rule = d.Reason, d.ReasonCode, d.Rule.String()
+	ev.Reason, ev.ReasonCode, ev.Rule, ev.Shadow = d.Reason, d.ReasonCode, d.Rule.String(), d.WouldBe()
 	if d.Rule.File != "" {
 		ev.RuleAt = ruleAt(d.Rule)
 	}

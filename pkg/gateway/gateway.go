@@ -143,9 +143,10 @@ type Options struct {
 	Keeper    Keeper           // required
 	Inference InferenceHandler // required
 	Resolver  upstream.Resolver
-	OwnAddrs  []netip.Addr   // the node's own addresses, closed like loopback
-	RootCAs   *x509.CertPool // roots for upstream TLS; nil = the host's
-	Logger    *slog.Logger   // nil discards
+	OwnAddrs  []netip.Addr     // the node's own addresses, closed like loopback
+	RootCAs   *x509.CertPool   // roots for upstream TLS; nil = the host's
+	Logger    *slog.Logger     // nil discards
+	Clock     func() time.Time // what conditions of rules take for now; nil = time.Now
 
 	// Registerer takes the gateway's metrics; nil = none are registered.
 	Registerer prometheus.Registerer
@@ -182,6 +183,8 @@ type Gateway struct {
 	// mu guards what follows.
 	mu        sync.Mutex
 	snapshot  *policy.Snapshot
+	judged    time.Time   // by opt.Clock, when what runs was last decided
+	edge      *time.Timer // looks for windows that begin or end; nil without any
 	sandboxes map[uint32]*sandbox
 	serving   bool
 	draining  bool
@@ -201,6 +204,9 @@ func New(o Options) (*Gateway, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
 	}
 	o.Limits = o.Limits.withDefaults()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -271,6 +277,7 @@ func (g *Gateway) stop() {
 	g.cancel()
 	g.mu.Lock()
 	g.draining = true
+	g.forgetEdgeLocked()
 	all := make([]*sandbox, 0, len(g.sandboxes))
 	for id, sb := range g.sandboxes {
 		all = append(all, sb)
@@ -403,9 +410,7 @@ func (g *Gateway) SetSnapshot(s *policy.Snapshot) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.snapshot = s
-	for _, sb := range g.sandboxes {
-		sb.setSnapshot(s)
-	}
+	g.judgeLocked()
 }
 
 // AddNames tells the gateway of virtual addresses that it did not learn from

@@ -32,6 +32,7 @@ type Limits struct {
 	Flush      time.Duration // handing over the last events at the end, default 5 s
 	TellOpen   time.Duration // after which a relay that is still open gets an event of its own, default 5 s
 	Patience   time.Duration // how long somebody must have waited in vain for its end to count as the destination's failure, default 1 s
+	ClockLook  time.Duration // how long it sleeps at most towards a window's edge: the node's clock can be set, default 15 s
 	FoldWindow time.Duration // within which alike events are folded into one, default 5 s
 	Share      *event.Share  // of the log, for each sandbox; default event.NewShare()
 }
@@ -54,6 +55,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Flush, 5*time.Second)
 	def(&l.TellOpen, 5*time.Second)
 	def(&l.Patience, time.Second)
+	def(&l.ClockLook, 15*time.Second)
 	def(&l.FoldWindow, 5*time.Second)
 	if l.Share == nil {
 		l.Share = event.NewShare()

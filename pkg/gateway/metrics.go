@@ -6,6 +6,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +30,7 @@ type counters struct {
 	// of datagrams, looked up once
 	datagramsIn, datagramsOut prometheus.Counter
 
+	shadow   *prometheus.CounterVec // kind, verdict, effect
 	egress   *prometheus.CounterVec // verdict, reason
 	dns      *prometheus.CounterVec // verdict, type
 	http     *prometheus.CounterVec // verdict, status
@@ -55,6 +57,7 @@ func newCounters(reg prometheus.Registerer, k Keeper) (*counters, error) {
 		associations:  prometheus.NewGauge(prometheus.GaugeOpts(opts("ringfence_gateway_datagram_flows", ""))),
 		datagrams:     vec("ringfence_gateway_datagrams_total", "", "direction"),
 		datagramsLost: vec("ringfence_gateway_datagrams_lost_total", "", "reason"),
+		shadow:        vec("ringfence_shadow_decisions_total", "", "kind", "verdict", "effect"),
 		egress:        vec("ringfence_egress_verdicts_total", "", "verdict", "reason"),
 		dns:           vec("ringfence_dns_questions_total", "", "verdict", "type"),
 		http:          vec("ringfence_http_requests_total", "", "verdict", "status"),
@@ -69,7 +72,7 @@ func newCounters(reg prometheus.Registerer, k Keeper) (*counters, error) {
 	}
 	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringfence_gateway_events_pending", Help: "Places taken in the gateway's event buffer."},
 		func() float64 { return m.pending() })
-	for _, c := range []prometheus.Collector{m.active, m.accepted, m.unrecorded, m.egress, m.dns, m.http, m.bytes, m.calls, m.tokens, m.duration,
+	for _, c := range []prometheus.Collector{m.active, m.accepted, m.unrecorded, m.shadow, m.egress, m.dns, m.http, m.bytes, m.calls, m.tokens, m.duration,
 		m.associations, m.datagrams, m.datagramsLost,
 		pending, &keeperCollector{keeper: k}} {
 		if err := reg.Register(c); err != nil {
@@ -82,6 +85,9 @@ func newCounters(reg prometheus.Registerer, k Keeper) (*counters, error) {
 // observe counts what an event tells.
 func (m *counters) observe(ev *event.Event) {
 	v := verdictLabel(ev.Verdict)
+	if effect, _, would := strings.Cut(ev.Shadow, " by "); would {
+		m.shadow.WithLabelValues(ev.Kind.String(), v, effect).Inc()
+	}
 	switch ev.Kind {
 	case event.KindDNS:
 		m.dns.WithLabelValues(v, queryLabel(ev.QueryType)).Inc()
@@ -186,5 +192,5 @@ func ownMetric(name string) bool {
 	return slices.Contains([]string{"ringfence_gateway_datagram_flows", "ringfence_gateway_datagrams_total", "ringfence_gateway_datagrams_lost_total",
 		"ringfence_gateway_connections", "ringfence_gateway_connections_total", "ringfence_egress_verdicts_total",
 		"ringfence_dns_questions_total", "ringfence_http_requests_total", "ringfence_inference_requests_total",
-		"ringfence_inference_tokens_total", "ringfence_inference_duration_seconds_total"}, name)
+		"ringfence_inference_tokens_total", "ringfence_inference_duration_seconds_total", "ringfence_shadow_decisions_total"}, name)
 }

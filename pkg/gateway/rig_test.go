@@ -133,6 +133,7 @@ type rigOptions struct {
 	explain   bool
 	inference InferenceHandler
 	own       []netip.Addr
+	clock     func() time.Time
 }
 
 var loopNet struct {
@@ -158,7 +159,7 @@ func newRig(tb testing.TB, doc string, o rigOptions) *rig {
 		o.limits.FoldWindow = 50 * time.Millisecond
 	}
 	r.g, err = New(Options{Keeper: r.keeper, Inference: o.inference, Resolver: r.hosts, RootCAs: r.world.pool(), Registerer: r.reg,
-		Limits: o.limits, OwnAddrs: o.own})
+		Limits: o.limits, OwnAddrs: o.own, Clock: o.clock})
 	if err != nil {
 		tb.Fatal(err)
 	}

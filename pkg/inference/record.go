@@ -32,6 +32,9 @@ func newRecord(c *Call, req *http.Request, start time.Time) *record {
 func (r *record) decided(d *policy.Decision) {
 	r.ev.Reason, r.ev.ReasonCode, r.ev.Revision = d.Reason, d.ReasonCode, d.Revision
 	r.ev.Rule, r.ev.RuleAt = "", ""
+	if w := d.WouldBe(); w != "" { // of the model, also when tools are decided after it
+		r.ev.Shadow = w
+	}
 	if d.Rule.ID != "" || d.Rule.Doc != "" {
 		r.ev.Rule = strings.Trim(d.Rule.Doc+"/"+d.Rule.ID, "/")
 	}

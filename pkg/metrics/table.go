@@ -21,6 +21,7 @@ var table = sorted([]Metric{
 	{"ringfence_audit_segments", "Segments of the event log.", GaugeType, nil},
 	{"ringfence_bpf_records_kept_total", "Kernel records that were delivered, by ring.", CounterType, []string{"ring"}},
 	{"ringfence_bpf_records_lost_total", "Kernel records that found no room, by ring and reason.", CounterType, []string{"ring", "reason"}},
+	{"ringfence_bpf_shadow_denials_total", "Connections refused in the kernel that rules in shadow mode would not have refused, by the effect they would have had.", CounterType, []string{"effect"}},
 	{"ringfence_bpf_verdicts_total", "Verdicts of the kernel programs, by hook, verdict and reason.", CounterType, []string{"hook", "verdict", "reason"}},
 	{"ringfence_build_info", "Always 1; the labels say what is running.", GaugeType, []string{"version", "component"}},
 	{"ringfence_channel_malformed_total", "Malformed messages on private channels, by channel.", CounterType, []string{"channel"}},
@@ -53,6 +54,7 @@ var table = sorted([]Metric{
 	{RejectedName, "Metric values that were dropped because they are not in the table.", CounterType, nil},
 	{"ringfence_sandbox_starts_total", "Sandboxes that were asked for, by result.", CounterType, []string{"result"}},
 	{"ringfence_sandboxes", "Sandboxes running now.", GaugeType, nil},
+	{"ringfence_shadow_decisions_total", "Decisions of the gateway that rules in shadow mode would have made otherwise, by kind of event, verdict and the effect they would have had.", CounterType, []string{"kind", "verdict", "effect"}},
 	{"ringfence_up", "1 if the keeper answered the scrape, else 0.", GaugeType, nil},
 })
 

@@ -222,6 +222,10 @@ type matched struct {
 	sure bool
 }
 
+// speaks says whether the rule's effect counts: of an allow that is not sure
+// only the obligations do.
+func (m matched) speaks() bool { return m.effect() != "" && (m.sure || m.effect() != "allow") }
+
 // algOracle decides one question.
 func algOracle(t testing.TB, rules []*algRule, q algAsk, shadow bool) algVerdict {
 	t.Helper()
@@ -249,9 +253,9 @@ func algOracle(t testing.TB, rules []*algRule, q algAsk, shadow bool) algVerdict
 	return v
 }
 
-// algMatch says whether a rule matches: what restricts matches if its condition
-// is true or an error and one of the risks is named, what loosens only if its
-// condition is true and all are.
+// algMatch says whether a rule matches: its condition is true or an error, and
+// one of the risks is named. What loosens of it counts only if its condition is
+// true and all are.
 func algMatch(t testing.TB, r *algRule, q algAsk) (matched, bool) {
 	t.Helper()
 	p := algPrincipals[q.As]
@@ -260,11 +264,7 @@ func algMatch(t testing.TB, r *algRule, q algAsk) (matched, bool) {
 	}
 	some, all := algRisk(r, q)
 	when, err := algCondition(t, r, q)
-	sure := all && when && err == nil
-	if r.effect() == "allow" {
-		return matched{r, sure}, sure
-	}
-	return matched{r, sure}, some && (when || err != nil)
+	return matched{r, all && when && err == nil}, some && (when || err != nil)
 }
 
 func algTarget(r *algRule, q algAsk, p scope.Principal) bool {
@@ -445,11 +445,11 @@ type algWord struct {
 func algLayer(m []matched, level scope.Level) *algWord {
 	var stays []matched
 	for _, a := range m {
-		if a.level != level || a.Mandatory || a.effect() == "" {
+		if a.level != level || a.Mandatory || !a.speaks() {
 			continue
 		}
 		if !slices.ContainsFunc(m, func(b matched) bool {
-			return b.level == level && !b.Mandatory && b.effect() != "" && strictly(a.algRule, b.algRule)
+			return b.level == level && !b.Mandatory && b.speaks() && strictly(a.algRule, b.algRule)
 		}) {
 			stays = append(stays, a)
 		}

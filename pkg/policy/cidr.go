@@ -16,28 +16,42 @@ func (v *View) Addr(a netip.Addr, port uint16, proto Proto) Decision {
 		return v.s.refuse(CodeBadName, reasonBadName)
 	}
 	a = JudgedAddr(a)
-	p := netip.PrefixFrom(a, a.BitLen())
-	return v.prefixDecision(p, port, proto)
+	f := v.addrFacts(a, port)
+	return v.prefixDecision(netip.PrefixFrom(a, a.BitLen()), &f, proto)
+}
+
+func (v *View) addrFacts(a netip.Addr, port uint16) facts {
+	f := v.facts("", port)
+	f.addr = a
+	return f
 }
 
 // prefixDecision decides every address of p that no longer rule prefix holds.
 // Port 0 is a port that no rule names.
-func (v *View) prefixDecision(p netip.Prefix, port uint16, proto Proto) Decision {
+func (v *View) prefixDecision(p netip.Prefix, f *facts, proto Proto) Decision {
 	if virtualRange.Bits() <= p.Bits() && virtualRange.Contains(p.Addr()) {
 		return v.s.refuse(CodeVirtualRange, reasonVirtual)
 	}
 	var buf [32]hit
-	m := v.addrRules(v.s.cidrs.match(buf[:0], v, p), p, port, proto)
-	return v.verdict(m, false)
+	m, left := v.addrRules(v.s.cidrs.match(buf[:0], v, p), p, f, proto, condOpen)
+	d := v.verdict(m, false)
+	for mode := condAsk; left.any && d.Effect != Allow && mode <= condAll; mode++ {
+		m, _ = v.addrRules(v.s.cidrs.match(buf[:0], v, p), p, f, proto, mode)
+		if next := v.verdict(m, false); next.Effect > d.Effect || d.Effect == Block {
+			d = next
+		}
+	}
+	return d
 }
 
-// addrRules keeps the rules of m that cover port and protocol and may reach p.
-func (v *View) addrRules(m []hit, p netip.Prefix, port uint16, proto Proto) []hit {
+// addrRules keeps the rules of m that cover port and protocol and may reach p,
+// and whose conditions hold, or are left open and count in the mode.
+func (v *View) addrRules(m []hit, p netip.Prefix, f *facts, proto Proto, mode condMode) (_ []hit, left undecided) {
 	within := specialOf(p)
 	k := 0
 	for _, h := range m {
 		r := v.s.rule(h)
-		if !r.covers(port, proto) {
+		if !r.covers(f.port, proto) {
 			continue
 		}
 		if within >= 0 && r.prefix.Bits() < special[within].prefix.Bits() {
@@ -50,21 +64,21 @@ func (v *View) addrRules(m []hit, p netip.Prefix, port uint16, proto Proto) []hi
 			h |= r.narrows()
 		}
 		if r.when != nil {
-			f := v.facts(p.Addr().String(), port)
 			var counts bool
-			if h, counts = r.weigh(h, r.when.holds(&f)); !counts {
+			if h, counts = r.conditions(h, f, mode, &left); !counts {
 				continue
 			}
 		}
 		m[k] = h
 		k++
 	}
-	return m[:k]
+	return m[:k], left
 }
 
 // AddrDenied reports whether an address rule says no, or wants an approval, to an
 // address that a name resolved to: the gateway must not dial it, whatever allowed
-// the name. With a port the rules for that port count, without one those for any.
+// the name. With a port the rules for that port count, without one those for any,
+// whatever their conditions.
 func (v *View) AddrDenied(a netip.Addr, proto Proto, port ...uint16) (Decision, bool) {
 	if !a.IsValid() {
 		return v.s.refuse(CodeBadName, reasonBadName), true
@@ -77,11 +91,12 @@ func (v *View) AddrDenied(a netip.Addr, proto Proto, port ...uint16) (Decision, 
 	var buf [32]hit
 	m := v.s.cidrs.match(buf[:0], v, p)
 	if len(port) > 0 {
-		m = v.addrRules(m, p, port[0], proto)
+		f := v.addrFacts(a, port[0])
+		m, _ = v.addrRules(m, p, &f, proto, condAll)
 	} else {
 		k := 0
 		for _, h := range m {
-			if r := v.s.rule(h); r.effect != Allow && r.speaks(proto) {
+			if r := v.s.rule(h); r.effect != Allow && r.carries(proto) {
 				m[k] = h
 				k++
 			}
@@ -106,8 +121,10 @@ type CIDREntry struct {
 // CIDRTable compiles the address rules for the kernel. To decide an address
 // (as JudgedAddr gives it) and port, take the longest matching prefix among
 // the entries with that port; if none matches, among the entries with port 0;
-// if none matches, deny. That equals Addr for every address, port and
-// protocol. There are entries for UDP only when some rule opens it.
+// if none matches, deny. That equals Addr of the view Ahead for every address,
+// port and protocol: nothing that Addr allows at any time is missing, and where no
+// rule has a condition nothing else is in it. There are entries for UDP only when
+// some rule opens it.
 func (v *View) CIDRTable() []CIDREntry {
 	out := append(v.cidrTable(TCP), v.cidrTable(UDP)...)
 	slices.SortFunc(out, func(a, b CIDREntry) int {
@@ -122,7 +139,7 @@ func (v *View) cidrTable(proto Proto) []CIDREntry {
 	for _, g := range v.groups {
 		for _, i := range v.s.cidrs.byGroup[g] {
 			r := &v.s.rules[i]
-			if !r.speaks(proto) {
+			if !r.carries(proto) {
 				continue
 			}
 			byPort[r.port] = append(byPort[r.port], r.prefix)
@@ -168,7 +185,8 @@ func (v *View) cidrGroup(port uint16, proto Proto, prefixes []netip.Prefix) []CI
 	said := make(map[netip.Prefix]CIDREntry, len(prefixes))
 	var out []CIDREntry
 	for _, p := range prefixes {
-		d := v.prefixDecision(p, port, proto)
+		f := facts{principal: &v.p, ahead: true, port: port} // no expression is asked, so no address is needed
+		d := v.prefixDecision(p, &f, proto)
 		e := CIDREntry{Prefix: p, Port: port, Proto: proto, Allow: d.Allowed(), Rule: d.Rule}
 		said[p] = e
 		if outer, ok := enclosing(said, p); ok && outer.Allow == e.Allow && outer.Rule == e.Rule {

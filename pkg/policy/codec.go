@@ -13,7 +13,7 @@ import (
 
 // snapshotMagic begins an encoded snapshot; the last byte is the version of
 // the format, which keeper and gateway of one build share.
-const snapshotMagic = "RFSNAP\x00\x03"
+const snapshotMagic = "RFSNAP\x00\x04"
 
 // MarshalBinary encodes rules and providers, in that order, behind a magic.
 // Profiles are not part of it: the gateway has no use for them. Strings are

@@ -17,6 +17,7 @@ func (e *encoder) when(c *condition) {
 	}
 	e.str(c.Expression)
 	e.flag(c.Request)
+	e.flag(c.Clock)
 	e.num(uint64(len(c.Windows)))
 	for i := range c.Windows {
 		w := &c.Windows[i]
@@ -31,7 +32,7 @@ func (d *reader) when() *When {
 	if !d.flag() {
 		return nil
 	}
-	c := &When{Expression: d.str(), Request: d.flag()}
+	c := &When{Expression: d.str(), Request: d.flag(), Clock: d.flag()}
 	for n := d.count(4); n > 0 && d.err == nil; n-- {
 		w := Window{Days: uint8(d.below(1<<7, "a day")), From: int(d.below(1<<16, "a time of day")), To: int(d.below(1<<16, "a time of day")), Zone: d.str()}
 		if !w.valid() || w.load() != nil {

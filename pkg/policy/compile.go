@@ -28,6 +28,9 @@ type Snapshot struct {
 	models nameIndex
 	tools  toolIndex
 
+	windows  []Window // of egress rules, each time of day once
+	minutely bool     // an egress rule has an expression on now
+
 	conds map[condKey]*condition // only while it is made: conditions of the rules, each once
 
 	mu    sync.Mutex
@@ -47,7 +50,7 @@ type crule struct {
 	level      scope.Level // layer: level of the document's scope
 	group      uint32      // index of scope ∩ for in Snapshot.groups
 	port       uint16
-	proto      Proto // as written; see speaks
+	proto      Proto // as written; see carries
 	spec       int32 // strictly greater for anything this rule strictly contains
 	host       HostPattern
 	prefix     netip.Prefix
@@ -146,14 +149,14 @@ func (s *Snapshot) add(d *Document, r *Rule) {
 
 // covers says whether the rule is for a port and protocol.
 func (r *crule) covers(port uint16, proto Proto) bool {
-	return (r.port == 0 || r.port == port) && r.speaks(proto)
+	return (r.port == 0 || r.port == port) && r.carries(proto)
 }
 
-// speaks says whether the rule is for a protocol: without one written, an allow
+// carries says whether the rule is for a protocol: without one written, an allow
 // is for TCP and what restricts for both. The protocol takes no part in which of two
 // rules is narrower: a deny of a port and an allow of that port's datagrams are
 // equals, and the stricter stands.
-func (r *crule) speaks(proto Proto) bool {
+func (r *crule) carries(proto Proto) bool {
 	if r.proto == 0 {
 		return r.effect != Allow || proto == TCP
 	}
@@ -240,6 +243,7 @@ func (s *Snapshot) build() {
 	s.cidrs.sort()
 	s.models.sort()
 	s.tools.sort()
+	s.collectTimes()
 }
 
 func duplicateDocuments(docs []Document) []Problem {

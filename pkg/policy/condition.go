@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ type When struct {
 	Expression string // CEL, "" = none
 	Windows    []Window
 	Request    bool // the expression names method or path, which only a request has
+	Clock      bool // the expression names now
 }
 
 // condition is a When of a snapshot.
@@ -55,8 +57,12 @@ func (s *Snapshot) condition(sec Section, w *When) *condition {
 // facts is what conditions look at. What is not known stays empty.
 type facts struct {
 	principal    *scope.Principal
-	now          time.Time // zero: not known, and what asks for it is an error
+	now          time.Time        // zero: not known, and what asks for it is an error
+	clock        func() time.Time // tells now when it is first asked for; may be nil
+	ahead        bool             // see View.Ahead
+	opaque       bool             // of a connection into which nobody looks
 	host         string
+	addr         netip.Addr // instead of host
 	port         uint16
 	method, path string
 	request      bool // method and path are known
@@ -67,24 +73,45 @@ type facts struct {
 	args         Args
 }
 
+// time is when the decision is made; the zero value when that is not known.
+func (f *facts) time() time.Time {
+	if f.now.IsZero() && f.clock != nil {
+		f.now = f.clock()
+	}
+	return f.now
+}
+
 // holds decides the condition.
 func (c *condition) holds(f *facts) truth {
-	if len(c.Windows) > 0 {
-		if f.now.IsZero() {
-			return condError
-		}
-		in := false
-		for i := range c.Windows {
-			in = in || c.Windows[i].holds(f.now)
-		}
-		if !in {
-			return condFalse
-		}
-	}
-	if c.Expression == "" {
-		return condTrue
+	t := c.inWindow(f)
+	if t != condTrue || c.Expression == "" {
+		return t
 	}
 	return c.eval(*f)
+}
+
+// known decides as much of the condition as can be told without a request.
+func (c *condition) known(f *facts) truth {
+	if c.Request {
+		return c.inWindow(f)
+	}
+	return c.holds(f)
+}
+
+func (c *condition) inWindow(f *facts) truth {
+	if len(c.Windows) == 0 {
+		return condTrue
+	}
+	now := f.time()
+	if now.IsZero() {
+		return condError
+	}
+	for i := range c.Windows {
+		if c.Windows[i].holds(now) {
+			return condTrue
+		}
+	}
+	return condFalse
 }
 
 // eval takes a copy, so that deciding without conditions allocates nothing.
@@ -112,8 +139,12 @@ func (f *facts) Fact(name string) (any, bool) {
 	case "principal":
 		return map[string]string{"org": f.principal.Org, "team": f.principal.Team, "agent": f.principal.Agent, "sandbox": f.principal.Sandbox}, true
 	case "now":
-		return f.now, !f.now.IsZero()
+		now := f.time()
+		return now, !now.IsZero()
 	case "host":
+		if f.addr.IsValid() {
+			return f.addr.String(), true
+		}
 		return f.host, true
 	case "port":
 		return int64(f.port), true

@@ -24,8 +24,9 @@ import (
 //   - The winner's name is the smallest (scope, document, id), which is the
 //     order of Snapshot.rules.
 //   - A condition that is an error, and a risk of which a rule names only some
-//     classes, make a match unsure: what restricts counts, what loosens (allow,
-//     delegable, waive) does not.
+//     classes, make a match unsure: what restricts (block, require-approval,
+//     obligations) counts, what loosens (allow, delegable, waive) does not. So an
+//     unsure allow is mute: it is there for its obligations alone.
 
 // Winners that are no rule.
 const (
@@ -39,12 +40,25 @@ type hit uint32
 const (
 	hitUnsure  hit = 1 << 31 // what loosens of the rule does not count
 	hitNarrows hit = 1 << 30 // the rule only makes stricter what others open
-	hitIndex       = hitNarrows - 1
+	hitMute    hit = 1 << 29 // only obligations of the rule count; always with hitUnsure
+	hitIndex       = hitMute - 1
 )
 
 func (h hit) index() int { return int(h & hitIndex) }
 
 func (s *Snapshot) rule(h hit) *crule { return &s.rules[h.index()] }
+
+// speaks says whether the effect of a matching rule counts.
+func (r *crule) speaks(h hit) bool { return !r.silent && h&hitMute == 0 }
+
+// unsure marks a match of which what loosens does not count; false when
+// nothing of the rule is left.
+func (r *crule) unsure(h hit) (_ hit, counts bool) {
+	if r.effect == Allow {
+		h |= hitMute
+	}
+	return h | hitUnsure, r.effect != Allow || r.oblige != 0
+}
 
 // outcome is what the algebra says. The zero value blocks by rule 0, so
 // outcomes are only made by decide.
@@ -121,7 +135,7 @@ func (s *Snapshot) combine(m []hit, builtin bool) outcome {
 	var layers, floors uint8
 	for _, h := range m {
 		switch r := s.rule(h); {
-		case r.silent:
+		case !r.speaks(h):
 		case r.mandatory:
 			floors |= 1 << r.effect
 		default:
@@ -205,7 +219,7 @@ func (s *Snapshot) word(m []hit, l scope.Level) outcome {
 	out := outcome{effect: Allow, winner: noRule, delegable: true, layer: l}
 	for _, h := range m {
 		r := s.rule(h)
-		if r.level != l || r.mandatory || r.silent || s.givesWay(m, r) >= 0 {
+		if r.level != l || r.mandatory || !r.speaks(h) || s.givesWay(m, r) >= 0 {
 			continue
 		}
 		delegable := r.delegable && h&hitUnsure == 0
@@ -225,7 +239,7 @@ func (s *Snapshot) word(m []hit, l scope.Level) outcome {
 func (s *Snapshot) givesWay(m []hit, r *crule) int {
 	for _, h := range m {
 		q := s.rule(h)
-		if q.spec > r.spec && q.level == r.level && !q.mandatory && !q.silent && s.contains(r, q) {
+		if q.spec > r.spec && q.level == r.level && !q.mandatory && q.speaks(h) && s.contains(r, q) {
 			return h.index()
 		}
 	}

@@ -77,7 +77,7 @@ func (v *View) Explain(q Question) Explanation {
 		m = v.explainEgress(q, &e)
 	case SectionInference:
 		e.Decision = v.Inference(q.Dialect, q.Model)
-		f := facts{principal: &v.p, now: v.now, dialect: q.Dialect, model: q.Model}
+		f := v.modelFacts(q.Dialect, q.Model)
 		m = v.judge(v.s.models.match(nil, v, q.Model), &f)
 		builtin = builtDialect(q.Dialect) && v.builtin(q.Dialect, q.Model)
 	case SectionTools:
@@ -121,7 +121,9 @@ func (v *View) explainEgress(q Question, e *Explanation) []hit {
 		e.Decision = v.Addr(a, q.Port, q.proto())
 		a = JudgedAddr(a)
 		p := netip.PrefixFrom(a, a.BitLen())
-		return v.addrRules(v.s.cidrs.match(nil, v, p), p, q.Port, q.proto())
+		f := v.addrFacts(a, q.Port)
+		m, _ := v.addrRules(v.s.cidrs.match(nil, v, p), p, &f, q.proto(), condAll)
+		return m
 	}
 	m, name, prov, ok := v.hostRules(nil, q.Host)
 	f := v.facts(name, q.Port)
@@ -129,16 +131,15 @@ func (v *View) explainEgress(q Question, e *Explanation) []hit {
 		e.Decision = v.HTTP(q.Host, q.Port, q.Method, q.Path)
 		return v.request(m, &f, q.Method, q.Path)
 	}
-	mode := condAll
-	if q.proto() == UDP {
-		e.Decision, mode = v.Datagrams(q.Host, q.Port), condOpaque
+	if f.opaque = q.proto() == UDP; f.opaque {
+		e.Decision = v.Datagrams(q.Host, q.Port)
 	} else {
 		e.Decision = v.Egress(q.Host, q.Port)
-		mode = [...]condMode{Block: condAll, RequireApproval: condAsk, Allow: condOpen}[e.Decision.Effect]
 	}
 	if !ok || prov != nil {
 		return nil
 	}
+	mode := [...]condMode{Block: condAll, RequireApproval: condAsk, Allow: condOpen}[e.Decision.Effect]
 	m, _ = v.filter(m, &f, q.proto(), mode)
 	return m
 }
@@ -169,18 +170,22 @@ func (v *View) candidate(i int, q Question, m []hit, builtin bool, d *Decision) 
 	}
 	c := Candidate{Rule: r.ref, Layer: r.level, Effect: r.effect, NoEffect: r.silent, Mandatory: r.mandatory, Delegable: r.delegable,
 		Target: r.target(), index: i}
+	h, matches := hit(0), false
+	if k := slices.IndexFunc(m, func(h hit) bool { return h.index() == i }); k >= 0 {
+		h, matches = m[k], true
+	}
 	switch {
 	case d.Rule.Num == r.ref.Num:
 		c.Matched, c.Won, c.rank, c.Why = true, true, rankWon, "decides"
-	case slices.ContainsFunc(m, func(h hit) bool { return h.index() == i }):
-		c.Matched, c.rank, c.Why = true, rankMatched, v.whyLost(m, r, builtin)
+	case matches:
+		c.Matched, c.rank, c.Why = true, rankMatched, v.whyLost(m, h, builtin)
 	case r.shadow:
 		c.rank, c.Why = rankCondition, "is in shadow mode: it is left out of what is enforced"
 	case v.bits[r.group>>6]&(1<<(r.group&63)) == 0:
 		c.rank, c.Why = rankPrincipal, fmt.Sprintf("is for %s", v.s.groups[r.group])
 	case r.section == SectionEgress && r.port != 0 && r.port != q.Port:
 		c.rank, c.Why = rankPort, fmt.Sprintf("is for port %d", r.port)
-	case r.section == SectionEgress && !r.speaks(q.proto()):
+	case r.section == SectionEgress && !r.carries(q.proto()):
 		c.rank, c.Why = rankProto, fmt.Sprintf("is for %s, this is %s", strings.ToUpper(r.opens().String()), strings.ToUpper(q.proto().String()))
 	case r.http != nil:
 		c.rank, c.Why = rankCondition, "its HTTP condition does not match"
@@ -231,8 +236,11 @@ func (v *View) risky(r *crule, q Question) bool {
 }
 
 // whyLost says why a rule that matched did not decide.
-func (v *View) whyLost(m []hit, r *crule, builtin bool) string {
+func (v *View) whyLost(m []hit, h hit, builtin bool) string {
+	r := v.s.rule(h)
 	switch {
+	case h&hitMute != 0:
+		return "opens nothing here: its condition cannot be decided, or it names only some of the risks; its obligations hold"
 	case r.silent:
 		return "has obligations only"
 	case r.mandatory && r.effect == RequireApproval:

@@ -76,24 +76,24 @@ func TestMistakesOfTheWholeLanguage(t *testing.T) {
 // its place, taken by ParseWhole, and the same without it is taken by both.
 func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 	rows := map[string]string{ // extra field or whole rule -> the problem
-		"{id: a, to: 'x.org:80', action: require-approval}":                            `f:6:37: action "require-approval" here is not enforced by this version`,
-		"{id: a, to: 'x.org:443/udp', action: require-approval}":                       `action "require-approval" here is not enforced by this version`,
-		"{id: a, to: '192.0.2.0/24:443', action: require-approval}":                    `action "require-approval" here is not enforced by this version`,
-		"{id: a, to: 'x.org:443', action: require-approval, http: {methods: [PUT]}}":   `action "require-approval" here is not enforced by this version`,
-		"tools {id: a, match: 'server:provider/tool:x', action: require-approval}":     `action "require-approval" here is not enforced by this version`,
-		"{id: a, to: 'x.org:443', action: rate-limit, rate: {requests: 1/s}}":          `f:6:50: field "rate" in egress rule is not enforced by this version`,
-		"{id: a, to: 'x.org:443', action: pii-scan}":                                   `field "pii" in egress rule is not enforced`,
-		"{id: a, to: 'x.org:443', action: redact}":                                     `field "redact" in egress rule is not enforced`,
-		"{id: a, allow: 'x.org:443', audit: full}":                                     `f:6:33: field "audit" in egress rule is not enforced`,
-		"{id: a, allow: 'x.org:443', waive: [pii]}":                                    `f:6:33: field "waive" in egress rule is not enforced`,
-		"{id: a, allow: 'x.org:443', mode: shadow}":                                    `f:6:33: field "mode" in egress rule is not enforced`,
-		"{id: a, allow: 'x.org:443', when: {expression: 'port == 443'}}":               `f:6:33: field "when" in egress rule is not enforced`,
-		"{id: a, allow: 'x.org:443', when: {windows: [{from: '08:00', to: '09:00'}]}}": `f:6:33: field "when" in egress rule is not enforced`,
-		"tools {id: a, allow: 'server:provider/tool:x', risk: [read]}":                 `field "risk" in tools rule is not enforced`,
-		"tools {id: a, match: 'server:jira/tool:x', action: allow}":                    `f:6:20: tools on "server:jira/tool:x": this is not enforced`,
-		"tools {id: a, deny: 'tool:*'}":                                                `tools on`,
-		"tools {id: a, deny: 'server:p*/tool:*'}":                                      `tools on "server:p*": this is not enforced`,
-		"tools {id: a, allow: 'server:provider/tool:x', rate: {requests: 1/m}}":        `field "rate" in tools rule is not enforced`,
+		"{id: a, to: 'x.org:80', action: require-approval}":                                           `f:6:37: action "require-approval" here is not enforced by this version`,
+		"{id: a, to: 'x.org:443/udp', action: require-approval}":                                      `action "require-approval" here is not enforced by this version`,
+		"{id: a, to: '192.0.2.0/24:443', action: require-approval}":                                   `action "require-approval" here is not enforced by this version`,
+		"{id: a, to: 'x.org:443', action: require-approval, http: {methods: [PUT]}}":                  `action "require-approval" here is not enforced by this version`,
+		"tools {id: a, match: 'server:provider/tool:x', action: require-approval}":                    `action "require-approval" here is not enforced by this version`,
+		"{id: a, to: 'x.org:443', action: rate-limit, rate: {requests: 1/s}}":                         `f:6:50: field "rate" in egress rule is not enforced by this version`,
+		"{id: a, to: 'x.org:443', action: pii-scan}":                                                  `field "pii" in egress rule is not enforced`,
+		"{id: a, to: 'x.org:443', action: redact}":                                                    `field "redact" in egress rule is not enforced`,
+		"{id: a, allow: 'x.org:443', audit: full}":                                                    `f:6:33: field "audit" in egress rule is not enforced`,
+		"{id: a, allow: 'x.org:443', waive: [pii]}":                                                   `f:6:33: field "waive" in egress rule is not enforced`,
+		"tools {id: a, allow: 'server:provider/tool:x', mode: shadow}":                                `f:6:46: field "mode" in tools rule is not enforced`,
+		"tools {id: a, allow: 'server:provider/tool:x', when: {expression: 'true'}}":                  `f:6:46: field "when" in tools rule is not enforced`,
+		"{id: a, to: 'x.org:443', action: require-approval, when: {expression: 'method == \"PUT\"'}}": `action "require-approval" here is not enforced by this version`,
+		"tools {id: a, allow: 'server:provider/tool:x', risk: [read]}":                                `field "risk" in tools rule is not enforced`,
+		"tools {id: a, match: 'server:jira/tool:x', action: allow}":                                   `f:6:20: tools on "server:jira/tool:x": this is not enforced`,
+		"tools {id: a, deny: 'tool:*'}":                                                               `tools on`,
+		"tools {id: a, deny: 'server:p*/tool:*'}":                                                     `tools on "server:p*": this is not enforced`,
+		"tools {id: a, allow: 'server:provider/tool:x', rate: {requests: 1/m}}":                       `field "rate" in tools rule is not enforced`,
 	}
 	hit := map[string]bool{}
 	for rule, want := range rows {
@@ -122,7 +122,11 @@ func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 			t.Errorf("no case for %s", row.field)
 		}
 	}
-	for _, fine := range []string{egressDoc("{id: a, allow: 'x.org:443'}"), egressDoc("{id: a, to: 'x.org:443', action: require-approval}"), toolDoc("{id: a, allow: 'server:provider/tool:x'}")} {
+	for _, fine := range []string{
+		egressDoc("{id: a, allow: 'x.org:443', mode: shadow}"), egressDoc("{id: a, deny: '10.0.0.0/8', when: {windows: [{from: '08:00', to: '09:00'}]}}"),
+		egressDoc("{id: a, allow: 'x.org:443', when: {expression: 'method == \"GET\"'}}"), egressDoc("{id: a, to: 'x.org:443', action: require-approval, when: {expression: 'port == 443'}}"),
+		head + "inference:\n  - {id: a, allow: '*', mode: shadow, when: {expression: 'model.startsWith(\"gpt\")'}}\n",
+		egressDoc("{id: a, allow: 'x.org:443'}"), egressDoc("{id: a, to: 'x.org:443', action: require-approval}"), toolDoc("{id: a, allow: 'server:provider/tool:x'}")} {
 		if docs, problems := Parse("f", []byte(fine)); len(problems) > 0 || len(docs) != 1 {
 			t.Errorf("%v", Problems(problems))
 		}

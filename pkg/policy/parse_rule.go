@@ -356,7 +356,7 @@ func (d *decoder) expression(n *yaml.Node, s Section, w *When) {
 	case err != nil:
 		d.fail(n, "", "expression %s: %v", quote(text), err)
 	default:
-		w.Request = x.Names("method") || x.Names("path")
+		w.Request, w.Clock = x.Names("method") || x.Names("path"), x.Names("now")
 	}
 }
 

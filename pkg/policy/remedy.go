@@ -40,7 +40,7 @@ func (v *View) remedy(q Question) string {
 		if d := v.Inference(q.Dialect, q.Model); !builtDialect(q.Dialect) || d.Allowed() {
 			return ""
 		}
-		f := facts{principal: &v.p, now: v.now, dialect: q.Dialect, model: q.Model}
+		f := v.modelFacts(q.Dialect, q.Model)
 		m := v.judge(v.s.models.match(nil, v, q.Model), &f)
 		hyp := crule{section: SectionInference, name: scope.Exact(q.Model)}
 		s, _ := v.try(m, hyp, v.builtin(q.Dialect, q.Model), fmt.Sprintf("add to a Policy document: inference: [{id: ID, allow: %q}]", q.Model))
@@ -87,7 +87,8 @@ func (v *View) remedyEgress(q Question) string {
 		if d := v.Datagrams(q.Host, q.Port); d.Allowed() {
 			return ""
 		}
-		m, _ = v.filter(m, &f, UDP, condOpaque)
+		f.opaque = true
+		m, _ = v.filter(m, &f, UDP, condAll)
 		s, _ := v.try(m, hyp, false, then)
 		return s
 	}
@@ -122,7 +123,8 @@ func (v *View) remedyAddr(a netip.Addr, q Question, hyp crule) string {
 	case a.IsLoopback():
 		return "give the host's service a name in a rule with resolvesTo: [127.0.0.1/32]"
 	}
-	m := v.addrRules(v.s.cidrs.match(nil, v, hyp.prefix), hyp.prefix, q.Port, q.proto())
+	f := v.addrFacts(a, q.Port)
+	m, _ := v.addrRules(v.s.cidrs.match(nil, v, hyp.prefix), hyp.prefix, &f, q.proto(), condAll)
 	s, _ := v.try(m, hyp, false, "ringfence allow "+Target{Prefix: hyp.prefix, Port: q.Port, Proto: hyp.proto}.String())
 	return s
 }

@@ -160,6 +160,19 @@ func (d Decision) Shadow() *Decision {
 	return d.Terms.Shadow
 }
 
+// WouldBe is what the rules in shadow mode would make of the decision, for
+// records: "EFFECT by RULE", or "" when its effect would be the same.
+func (d Decision) WouldBe() string {
+	s := d.Shadow()
+	if s == nil || s.Effect == d.Effect {
+		return ""
+	}
+	if s.Rule.String() == "" {
+		return s.Effect.String() + " by no rule"
+	}
+	return s.Effect.String() + " by " + s.Rule.String()
+}
+
 // maxTerms bounds the terms that one view keeps. A principal that asks for more
 // different ones makes its own decisions slower and nobody else's.
 const maxTerms = 1024

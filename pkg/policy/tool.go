@@ -24,7 +24,7 @@ func (v *View) callRules(m []hit, c *Call) []hit {
 	if v.unconditional(m) {
 		return m
 	}
-	f := facts{principal: &v.p, now: c.Now, server: c.Server, tool: c.Tool, risk: c.Risk, args: c.Args}
+	f := facts{principal: &v.p, now: c.Now, clock: v.clock, server: c.Server, tool: c.Tool, risk: c.Risk, args: c.Args}
 	if f.now.IsZero() {
 		f.now = v.now
 	}
@@ -61,10 +61,10 @@ func (v *View) judge(m []hit, f *facts) []hit {
 				}
 			}
 			if !sure {
-				if r.effect == Allow {
+				var counts bool
+				if h, counts = r.unsure(h); !counts {
 					continue
 				}
-				h |= hitUnsure
 			}
 		}
 		m[k] = h

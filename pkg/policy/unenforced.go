@@ -13,15 +13,15 @@ var unenforced = []struct {
 	msg   func(r *Rule) string
 	hint  string
 }{
-	{"action", "`action: require-approval` for anything but TCP connections to host names; on port 80; with `http`", func(r *Rule) bool { return r.Effect == RequireApproval && !askable(r) },
-		says(`action "require-approval" here`), "people can be asked about TCP connections to host names, not port 80 and without http: use allow or block"},
+	{"action", "`action: require-approval` for anything but TCP connections to host names; on port 80; with `http` or an expression on requests", func(r *Rule) bool { return r.Effect == RequireApproval && !r.Shadow && !askable(r) },
+		says(`action "require-approval" here`), "people can be asked about TCP connections to host names, not port 80 and not about single requests: use allow or block"},
 	{"match", "tools on servers other than `server:provider`", func(r *Rule) bool {
 		return r.Server != scope.Pattern{} && r.Server != scope.Exact(scope.ServerProvider)
 	},
 		func(r *Rule) string { return "tools on " + quote(toolSelector(r.Server, r.Tool)) + ": this" }, `only "server:provider/tool:NAME" is`},
 	{"risk", "`risk`: nothing classifies the tools of a provider", func(r *Rule) bool { return r.Risk != 0 }, fieldOf("risk"), ""},
-	{"when", "`when`", func(r *Rule) bool { return r.When != nil }, fieldOf("when"), ""},
-	{"mode", "`mode: shadow`: what it would change is recorded nowhere", func(r *Rule) bool { return r.Shadow }, fieldOf("mode"), "what it would change is recorded nowhere"},
+	{"when", "`when` in tools rules", func(r *Rule) bool { return r.When != nil && r.Section == SectionTools }, fieldOf("when"), "conditions are asked for egress and inference"},
+	{"mode", "`mode: shadow` in tools rules: what it would change is recorded nowhere", func(r *Rule) bool { return r.Shadow && r.Section == SectionTools }, fieldOf("mode"), "what it would change is recorded for egress and inference"},
 	{"rate", "`rate`", func(r *Rule) bool { return r.Rate != nil }, fieldOf("rate"), ""},
 	{"pii", "`pii`", func(r *Rule) bool { return r.PII != nil }, fieldOf("pii"), ""},
 	{"redact", "`redact`", func(r *Rule) bool { return r.Redact != nil }, fieldOf("redact"), ""},
@@ -31,7 +31,7 @@ var unenforced = []struct {
 
 // askable says whether people can be asked about what the rule is for.
 func askable(r *Rule) bool {
-	return r.Section == SectionEgress && r.Host != (HostPattern{}) && r.HTTP == nil && r.Proto != UDP && r.Port != 80
+	return r.Section == SectionEgress && r.Host != (HostPattern{}) && r.HTTP == nil && (r.When == nil || !r.When.Request) && r.Proto != UDP && r.Port != 80
 }
 
 func says(what string) func(*Rule) string { return func(*Rule) string { return what } }

@@ -22,6 +22,8 @@ type View struct {
 	prov   map[string]*Provider
 	opens  func() map[string]Decision // could any model of the dialect be allowed
 	now    time.Time                  // see At
+	clock  func() time.Time           // see Live
+	ahead  bool                       // see Ahead
 	known  *termsCache
 }
 
@@ -59,8 +61,25 @@ func (s *Snapshot) View(p scope.Principal) *View {
 // errors: what restricts counts, what loosens does not.
 func (v *View) At(t time.Time) *View {
 	w := *v
-	w.now = t
-	w.opens = w.openDialects
+	w.now, w.clock, w.ahead = t, nil, false
+	return &w
+}
+
+// Live is the view at the time of each decision. The clock is asked only where
+// a condition wants the time.
+func (v *View) Live(clock func() time.Time) *View {
+	w := *v
+	w.now, w.clock, w.ahead = time.Time{}, clock, false
+	return &w
+}
+
+// Ahead is the view for all times: conditions of egress rules are not asked but
+// left open, and a connection gets the best that they could give it. It
+// evaluates no expression. Name and CIDRTable always decide so, for what they say
+// stands until the policy changes; who lets a connection pass decides again.
+func (v *View) Ahead() *View {
+	w := *v
+	w.now, w.clock, w.ahead = time.Time{}, nil, true
 	return &w
 }
 
@@ -73,40 +92,48 @@ func (v *View) Snapshot() *Snapshot { return v.s }
 // Revision is the revision of the snapshot.
 func (v *View) Revision() uint64 { return v.s.rev }
 
-// How conditions on requests count when there is no request yet.
+// condMode is how conditions count that cannot be asked yet: those on requests
+// when there is only a connection, and all when the view is ahead. The modes are
+// tried in order. What only some other choice among several open conditions would
+// give (one that displaces a rule, without another that binds) is not found, and
+// refused.
 type condMode uint8
 
 const (
-	condOpaque condMode = iota // the flow cannot be inspected: what restricts counts, what opens does not
-	condOpen                   // what the luckiest request could get: only allows count
-	condAsk                    // the next best: allows and approvals count
-	condAll                    // all count
+	condOpen condMode = iota // what the luckiest could get: only allows count
+	condAsk                  // the next best: allows and approvals count
+	condAll                  // all count
 )
 
-// filter keeps the rules of m that cover port and protocol and count in the
-// mode. conditional reports whether any rule that covers them has a condition
-// on requests.
-func (v *View) filter(m []hit, f *facts, proto Proto, mode condMode) (_ []hit, conditional bool) {
+// counts says whether a rule of which a condition is open counts.
+func (mode condMode) counts(r *crule) bool {
+	switch mode {
+	case condOpen:
+		return r.effect == Allow
+	case condAsk:
+		return r.effect != Block
+	}
+	return true
+}
+
+// undecided tells of rules in force whose conditions were left open.
+type undecided struct {
+	any      bool
+	requests bool // some of them on requests
+}
+
+// filter keeps the rules of m that cover port and protocol and whose conditions
+// hold, or are left open and count in the mode.
+func (v *View) filter(m []hit, f *facts, proto Proto, mode condMode) (_ []hit, left undecided) {
 	k := 0
 	for _, h := range m {
 		r := v.s.rule(h)
 		if !r.covers(f.port, proto) {
 			continue
 		}
-		if r.onRequests() {
-			conditional = true
-			switch {
-			case mode == condOpaque && r.effect == Allow,
-				mode == condOpen && r.effect != Allow,
-				mode == condAsk && r.effect == Block:
-				continue
-			case mode == condOpaque:
-				h |= hitUnsure | r.narrows()
-			}
-		}
-		if !r.onRequests() && r.when != nil {
+		if r.http != nil || r.when != nil {
 			var counts bool
-			if h, counts = r.weigh(h, r.when.holds(f)); !counts {
+			if h, counts = r.conditions(h, f, mode, &left); !counts {
 				continue
 			}
 		}
@@ -116,11 +143,33 @@ func (v *View) filter(m []hit, f *facts, proto Proto, mode condMode) (_ []hit, c
 		m[k] = h
 		k++
 	}
-	return m[:k], conditional
+	return m[:k], left
 }
 
-// onRequests says whether only a request can tell if the rule matches.
-func (r *crule) onRequests() bool { return r.http != nil || r.when != nil && r.when.Request }
+// conditions says what its conditions make of a match of which no request is
+// known. Rules in shadow mode leave nothing undecided: a connection is not looked
+// into for their sake.
+func (r *crule) conditions(h hit, f *facts, mode condMode, left *undecided) (_ hit, counts bool) {
+	requests := r.http != nil || r.when != nil && r.when.Request
+	if r.when != nil && !f.ahead {
+		if h, counts = r.weigh(h, r.when.known(f)); !counts {
+			return h, false
+		}
+	}
+	if requests && f.opaque {
+		if h, counts = r.unsure(h | r.narrows()); !counts {
+			return h, false
+		}
+		requests = false
+	}
+	if !requests && (r.when == nil || !f.ahead) {
+		return h, true
+	}
+	if !r.shadow {
+		left.any, left.requests = true, left.requests || requests
+	}
+	return h, mode.counts(r)
+}
 
 // narrows marks an approval that must not open what it meets here.
 func (r *crule) narrows() hit {
@@ -132,36 +181,33 @@ func (r *crule) narrows() hit {
 
 // weigh is what a condition makes of a match.
 func (r *crule) weigh(h hit, t truth) (_ hit, counts bool) {
-	switch {
-	case t == condTrue:
+	switch t {
+	case condTrue:
 		return h, true
-	case t == condError && r.effect != Allow:
-		return h | hitUnsure, true
+	case condError:
+		return r.unsure(h)
 	}
 	return h, false
 }
 
-// named decides a host and TCP port on name rules. hosts are the rules that match
+// named decides a host and port on name rules. hosts are the rules that match
 // the host; it is not changed.
-func (v *View) named(hosts []hit, f *facts) Decision {
+func (v *View) named(hosts []hit, f *facts, proto Proto) Decision {
 	var buf [32]hit
-	m, conditional := v.filter(append(buf[:0], hosts...), f, TCP, condOpen)
+	m, left := v.filter(append(buf[:0], hosts...), f, proto, condOpen)
 	d := v.verdict(m, false)
-	for _, mode := range []condMode{condAsk, condAll} {
-		if !conditional || d.Effect == Allow {
-			break
-		}
-		m, _ = v.filter(append(buf[:0], hosts...), f, TCP, mode)
+	for mode := condAsk; left.any && d.Effect != Allow && mode <= condAll; mode++ {
+		m, _ = v.filter(append(buf[:0], hosts...), f, proto, mode)
 		if next := v.verdict(m, false); next.Effect > d.Effect || d.Effect == Block {
 			d = next
 		}
 	}
-	d.HTTP = conditional && d.Effect != Block
+	d.HTTP = left.requests && d.Effect != Block
 	return d
 }
 
 func (v *View) facts(host string, port uint16) facts {
-	return facts{principal: &v.p, now: v.now, host: host, port: port}
+	return facts{principal: &v.p, now: v.now, clock: v.clock, ahead: v.ahead, host: host, port: port}
 }
 
 // hostRules finds the rules of a host, or the decision when there is
@@ -206,7 +252,7 @@ func (v *View) Egress(host string, port uint16) Decision {
 		return v.providerRefusal(prov)
 	}
 	f := v.facts(name, port)
-	return v.named(m, &f)
+	return v.named(m, &f, TCP)
 }
 
 // Opaque decides a flow that cannot be inspected: conditions on HTTP count as
@@ -227,8 +273,8 @@ func (v *View) unseen(host string, port uint16, proto Proto) Decision {
 		return v.providerRefusal(prov)
 	}
 	f := v.facts(name, port)
-	m, _ = v.filter(m, &f, proto, condOpaque)
-	return v.verdict(m, false)
+	f.opaque = true
+	return v.named(m, &f, proto)
 }
 
 // HTTP decides one request. path is the request target as received, still
@@ -289,17 +335,14 @@ func (v *View) ResolvesTo(host string, port uint16, proto Proto) []netip.Prefix 
 		return nil
 	}
 	f := v.facts(name, port)
+	f.opaque = proto == UDP
 	return v.resolvesTo(m, &f, proto)
 }
 
 func (v *View) resolvesTo(hosts []hit, f *facts, proto Proto) []netip.Prefix {
-	modes := []condMode{condOpen, condAsk, condAll}
-	if proto == UDP {
-		modes = []condMode{condOpaque}
-	}
 	var out []netip.Prefix
 	best := Block
-	for _, mode := range modes {
+	for mode := condOpen; mode <= condAll; mode++ {
 		m, _ := v.filter(slices.Clone(hosts), f, proto, mode)
 		live, _ := v.s.live(m)
 		m = m[:live]
@@ -310,7 +353,7 @@ func (v *View) resolvesTo(hosts []hit, f *facts, proto Proto) []netip.Prefix {
 		best, out = o.effect, nil
 		for _, h := range m {
 			r := v.s.rule(h)
-			if r.level == o.layer && r.effect == o.effect && v.s.givesWay(m, r) < 0 {
+			if r.level == o.layer && r.effect == o.effect && r.speaks(h) && v.s.givesWay(m, r) < 0 {
 				out = append(out, r.resolvesTo...)
 			}
 		}
@@ -354,7 +397,8 @@ type ProviderRoute struct {
 }
 
 // Name decides whether a name resolves: whether any of its ports could be
-// allowed or sent to approval, or, for a provider's host, whether any model could.
+// allowed or sent to approval at some time, or, for a provider's host, whether any
+// model could. See Ahead.
 func (v *View) Name(host string) NameDecision {
 	var buf [32]hit
 	m, name, prov, ok := v.hostRules(buf[:0], host)
@@ -384,8 +428,8 @@ func (v *View) Name(host string) NameDecision {
 	slices.SortFunc(doors, func(a, b PortDecision) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto)) })
 	first := true
 	for _, door := range doors {
-		f := v.facts(name, door.Port)
-		d := v.door(m, &f, door.Proto)
+		f := facts{principal: &v.p, ahead: true, opaque: door.Proto == UDP, host: name, port: door.Port}
+		d := v.named(m, &f, door.Proto)
 		if d.Effect != Block {
 			door.Decision, door.HTTP, door.ResolvesTo = d, d.HTTP, v.resolvesTo(m, &f, door.Proto)
 			nd.Ports = append(nd.Ports, door)
@@ -397,8 +441,7 @@ func (v *View) Name(host string) NameDecision {
 	}
 	nd.Resolves = len(nd.Ports) > 0
 	if first {
-		f := v.facts(name, 0)
-		nd.Decision = v.named(m, &f)
+		nd.Decision = v.closed(m, name)
 	}
 	if !nd.Resolves {
 		nd.Wildcard = false
@@ -406,13 +449,18 @@ func (v *View) Name(host string) NameDecision {
 	return nd
 }
 
-// door decides one port of a name. hosts is not changed.
-func (v *View) door(hosts []hit, f *facts, proto Proto) Decision {
-	if proto == TCP {
-		return v.named(hosts, f)
+// closed is the decision on a name that no rule in force opens. Of the ports
+// that one in shadow mode would open it is the first such one's, so that this is
+// recorded.
+func (v *View) closed(hosts []hit, name string) Decision {
+	f := facts{principal: &v.p, ahead: true, host: name}
+	for _, h := range hosts {
+		if r := v.s.rule(h); r.shadow && r.effect != Block && r.opens() == TCP {
+			f.port = r.port
+			break
+		}
 	}
-	m, _ := v.filter(slices.Clone(hosts), f, proto, condOpaque)
-	return v.verdict(m, false)
+	return v.named(hosts, &f, TCP)
 }
 
 func (v *View) providerName(nd *NameDecision, h *ProviderHost) {
@@ -469,9 +517,13 @@ func (v *View) Inference(dialect, model string) Decision {
 		return v.s.refuse(CodeDialect, reasonDialect)
 	}
 	var buf [32]hit
-	f := facts{principal: &v.p, now: v.now, dialect: dialect, model: model}
+	f := v.modelFacts(dialect, model)
 	m := v.judge(v.s.models.match(buf[:0], v, model), &f)
 	return v.verdict(m, v.builtin(dialect, model))
+}
+
+func (v *View) modelFacts(dialect, model string) facts {
+	return facts{principal: &v.p, now: v.now, clock: v.clock, dialect: dialect, model: model}
 }
 
 // ProviderTool decides a tool that the provider would run on its side, such as
@@ -518,16 +570,18 @@ func (v *View) openDialects() map[string]Decision {
 // couldInfer is the best that a call of a model could get, whatever conditions
 // say then.
 func (v *View) couldInfer(dialect, model string) (d Decision) {
-	for _, mode := range []condMode{condOpen, condAsk, condAll} {
-		var buf [32]hit
-		m := v.s.models.match(buf[:0], v, model)
-		conditional := false
-		m = slices.DeleteFunc(m, func(h hit) bool {
+	var buf [32]hit
+	for mode := condOpen; mode <= condAll; mode++ {
+		left := false
+		m := slices.DeleteFunc(v.s.models.match(buf[:0], v, model), func(h hit) bool {
 			r := v.s.rule(h)
-			conditional = conditional || r.when != nil
-			return r.when != nil && (mode == condOpen && r.effect != Allow || mode == condAsk && r.effect == Block)
+			left = left || r.when != nil && !r.shadow
+			return r.when != nil && !mode.counts(r)
 		})
-		if d = v.verdict(m, v.builtin(dialect, model)); !conditional || d.Effect != Block {
+		if next := v.verdict(m, v.builtin(dialect, model)); mode == condOpen || next.Effect > d.Effect || d.Effect == Block {
+			d = next
+		}
+		if !left || d.Effect == Allow {
 			break
 		}
 	}

@@ -35,6 +35,27 @@ func (w *Window) holds(t time.Time) bool {
 	return in && (w.Days == 0 || w.Days&(1<<day) != 0)
 }
 
+// edge is the first moment after t at which it may begin or end to hold: its
+// next beginning or end on any day, or the change of its zone's clock, which
+// can leap over one.
+func (w *Window) edge(t time.Time) time.Time {
+	const day = 24 * 60 * 60
+	local := t.In(w.loc)
+	_, offset := local.Zone()
+	now := (t.Unix() + int64(offset)) % day
+	wait := int64(day)
+	for _, minutes := range []int{w.From, w.To} {
+		if d := (int64(minutes)*60 - now + day) % day; d > 0 {
+			wait = min(wait, d)
+		}
+	}
+	next := time.Unix(t.Unix()+wait, 0)
+	if _, leap := local.ZoneBounds(); !leap.IsZero() && leap.Before(next) {
+		return leap
+	}
+	return next
+}
+
 func (w *Window) load() (err error) {
 	if w.Zone == "Local" {
 		return fmt.Errorf("zone %q depends on the machine; name one such as Europe/Berlin", w.Zone)

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import "time"
+
+// Conditions of rules change what policy says without a new revision: a window
+// ends. New connections and requests are decided at their own time. What runs is
+// decided again at each edge, exactly as for a new revision, with nothing kept
+// that was judged before: idle upstream connections were judged, too.
+
+// judgeLocked decides everything that runs on the snapshot in force, at this
+// moment, and sees to the next one at which that may change.
+func (g *Gateway) judgeLocked() {
+	g.forgetEdgeLocked()
+	if g.snapshot == nil {
+		return
+	}
+	g.judged = g.opt.Clock() // before deciding: an edge that comes meanwhile is not missed
+	for _, sb := range g.sandboxes {
+		sb.setSnapshot(g.snapshot)
+	}
+	g.awaitEdgeLocked()
+}
+
+// awaitEdgeLocked sets the timer for the next look.
+func (g *Gateway) awaitEdgeLocked() {
+	g.forgetEdgeLocked()
+	next := g.snapshot.NextChange(g.judged)
+	if next.IsZero() || g.ctx.Err() != nil {
+		return
+	}
+	wait := min(max(next.Sub(g.opt.Clock()), 0), g.opt.Limits.ClockLook)
+	g.edge = time.AfterFunc(wait, g.lookAtClock)
+}
+
+// lookAtClock decides again if an edge has passed since the last time, or the
+// clock was set back.
+func (g *Gateway) lookAtClock() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.edge == nil {
+		return // told to stop while it came
+	}
+	now := g.opt.Clock()
+	if next := g.snapshot.NextChange(g.judged); now.Before(g.judged) || !next.IsZero() && !now.Before(next) {
+		g.judgeLocked()
+		return
+	}
+	g.awaitEdgeLocked()
+}
+
+func (g *Gateway) forgetEdgeLocked() {
+	if g.edge != nil {
+		g.edge.Stop()
+		g.edge = nil
+	}
+}
