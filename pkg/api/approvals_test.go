@@ -24,8 +24,28 @@ func (f *fake) approvals(c *Caller) (out []Approval) {
 	return out
 }
 
-func (f *fake) Approvals(_ context.Context, c *Caller, _ bool, _ int) ([]Approval, error) {
-	return f.approvals(c), nil
+func (f *fake) scopeOf(approval string) string {
+	for _, b := range f.boxes {
+		if approval == "a-"+b.ID {
+			return b.Scope + "/sandbox:" + b.ID
+		}
+	}
+	return ""
+}
+
+func (f *fake) Approvals(_ context.Context, c *Caller, _ bool) iter.Seq2[Approval, error] {
+	return func(yield func(Approval, error) bool) {
+		for range f.crowd { // of a sandbox that only its owner sees
+			if !yield(Approval{ID: "crowd", Sandbox: boxRoot, Scope: f.boxes[0].Scope, Launcher: 0}, nil) {
+				return
+			}
+		}
+		for _, a := range f.approvals(c) {
+			if !yield(a, nil) {
+				return
+			}
+		}
+	}
 }
 
 func (f *fake) Approval(_ context.Context, c *Caller, id string) (Approval, error) {
@@ -53,7 +73,7 @@ func (f *fake) WatchApprovals(_ context.Context, c *Caller) iter.Seq2[Approval, 
 func (f *fake) Vote(_ context.Context, c *Caller, id string, r *VoteRequest) (Approval, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.votes = append(f.votes, fakeVote{c.UID, id, r.Role})
+	f.votes = append(f.votes, fakeVote{c.UID, id, c.Rights.Approves(f.scopeOf(id))})
 	return Approval{ID: id, State: "approved"}, nil
 }
 
@@ -75,6 +95,23 @@ func TestInboxShowsOnesOwn(t *testing.T) {
 	}
 	if one, none := strings.ReplaceAll(out[2].Body, boxOther, "X"), strings.ReplaceAll(out[3].Body, strings.Repeat("0", 8), "X"); one != none {
 		t.Errorf("another's reads %s, nobody's %s", one, none)
+	}
+}
+
+// TestInboxIsNotCrowdedOut: what others ask for counts nothing against the bound
+// of a list, and one's own does.
+func TestInboxIsNotCrowdedOut(t *testing.T) {
+	needRootTest(t)
+	f := newFake()
+	f.crowd = maxApprovals + 1
+	socket := serve(t, f, Options{})
+	out := asPeer(t, socket, memberUID, memberGID, nil, -1, []attempt{{"list", "GET", "/v1/approvals", "", false}})
+	if !strings.Contains(out[0].Body, "a-"+boxMember) || strings.Contains(out[0].Body, "crowd") {
+		t.Errorf("the member's list is %.200s", out[0].Body)
+	}
+	list, err := NewClient(socket).Approvals(context.Background(), false) // root sees the crowd
+	if err != nil || len(list) != maxApprovals {
+		t.Errorf("root is listed %d (%v)", len(list), err)
 	}
 }
 

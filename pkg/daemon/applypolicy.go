@@ -49,7 +49,7 @@ func (b *backend) ApplyPolicy(_ context.Context, c *api.Caller, r *api.ApplyRequ
 		files[a.file] = a.text
 		res.Documents = append(res.Documents, api.PolicyDocument{Kind: a.doc.Kind, Name: a.doc.Name, Scope: a.doc.Scope.String(), File: a.doc.File})
 	}
-	res.Revision, err = b.d.library.PutAll(act(c, "apply", r.Comment), files)
+	res.Revision, err = b.d.library.PutAll(b.d.act(c, "apply", r.Comment), files)
 	if ps := (policy.Problems)(nil); errors.As(err, &ps) {
 		return api.PolicyChange{}, refused(inSource(ps, list))
 	}
@@ -207,7 +207,7 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (a
 		return res, api.Errorf(api.CodeNotFound, "no document %q was applied", name).WithRemedy("`ringfence policy show` lists what is in force")
 	}
 	var err error
-	if res.Revision, err = d.library.RemoveBy(act(c, "delete", ""), files...); err != nil {
+	if res.Revision, err = d.library.RemoveBy(d.act(c, "delete", ""), files...); err != nil {
 		return res, api.Errorf(api.CodeInternal, "%v", err)
 	}
 	return res, nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ringfence/ringfence/cmd/internal/cli/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 func (a *app) approvalsCommand() *cobra.Command {
@@ -37,8 +38,8 @@ func (a *app) approvalsCommand() *cobra.Command {
 var approvalHeader = []string{"ID", "STATE", "WHO", "KIND", "TARGET", "TIMES", "AGE", "NEEDS"}
 
 func approvalRow(p *api.Approval, now time.Time) []string {
-	scope, _, _ := strings.Cut(p.Scope, "/sandbox:")
-	return []string{p.ID, p.State, scope + " " + p.Sandbox, p.Kind, oneLine(p.Target, p.Arguments), strconv.FormatUint(p.Count, 10), show.Age(now.Sub(p.Created)), approvalNeeds(p)}
+	in, _, _ := strings.Cut(p.Scope, "/sandbox:")
+	return []string{p.ID, p.State, in + " " + p.Sandbox, p.Kind, oneLine(p.Target, p.Arguments), strconv.FormatUint(p.Count, 10), show.Age(now.Sub(p.Created)), approvalNeeds(p)}
 }
 
 // oneLine is what is asked for, with as much of the arguments as a table has
@@ -128,7 +129,7 @@ func (a *app) printApproval(p *api.Approval) error {
 	if a.json() {
 		return show.JSON(a.out, p)
 	}
-	lines := [][2]string{{"approval", p.ID}, {"state", p.State}, {"why", p.Why}, {"sandbox", p.Sandbox}, {"scope", p.Scope}, {"launched by", "uid=" + strconv.FormatUint(uint64(p.Launcher), 10)},
+	lines := [][2]string{{"approval", p.ID}, {"state", p.State}, {"why", p.Why}, {"sandbox", p.Sandbox}, {"scope", p.Scope}, {"launched by", scope.Operator(p.Launcher, "")},
 		{p.Kind, p.Target}, {"arguments", p.Arguments}, {"asked for", plural(int(p.Count), "time", "times") + ", first " + stamp(p.Created)}}
 	if p.State == "pending" {
 		lines = append(lines, [2]string{"expires", stamp(p.Expires) + ", which denies it"})
@@ -141,14 +142,14 @@ func (a *app) printApproval(p *api.Approval) error {
 		if v.Approve {
 			word = "approved"
 		}
-		lines = append(lines, [2]string{word, strings.TrimSpace(fmt.Sprintf("uid=%d %s %s  %s", v.UID, v.Name, stamp(v.At), v.Comment))})
+		lines = append(lines, [2]string{word, strings.TrimSpace(scope.Operator(v.UID, v.Name) + " " + stamp(v.At) + "  " + v.Comment)})
 	}
 	if g := p.Grant; g != nil {
 		until := ""
 		if g.Until != nil {
 			until = ", until " + stamp(*g.Until)
 		}
-		lines = append(lines, [2]string{"given", api.Lasts(g.Lasts) + ": this " + g.Covers + until})
+		lines = append(lines, [2]string{"given", g.Says + until})
 	}
 	if p.MayVote {
 		lines = append(lines, [2]string{"you", "may decide it: ringfence approvals approve|deny " + p.ID})

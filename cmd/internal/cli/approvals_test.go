@@ -23,12 +23,12 @@ func approvals() []api.Approval {
 			Votes:   []api.ApprovalVote{{UID: 7, Name: "seven", Approve: true, Comment: "fine\x07", At: created.Add(time.Minute)}}, MayVote: true},
 		{ID: "00000000000000aa", Sandbox: "b0a1c2d3", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Kind: "egress", Target: "example.com:443/tcp", State: "approved", Count: 1,
 			Binding: strings.Repeat("c", 64), Fingerprint: strings.Repeat("d", 64), Created: created, Expires: created.Add(15 * time.Minute), Decided: &until, Demands: []api.ApprovalDemand{{Rule: "eng/ask", Quorum: 1}},
-			Grant: &api.ApprovalGrant{Covers: "target", Lasts: "for", Until: &until}},
+			Grant: &api.ApprovalGrant{Covers: "target", Lasts: "for", Says: "for 1h0m0s: this target", Until: &until}},
 	}
 }
 
-func (n *fakeNode) Approvals(context.Context, *api.Caller, bool, int) ([]api.Approval, error) {
-	return approvals(), nil
+func (n *fakeNode) Approvals(ctx context.Context, c *api.Caller, _ bool) iter.Seq2[api.Approval, error] {
+	return n.WatchApprovals(ctx, c)
 }
 
 func (n *fakeNode) Approval(_ context.Context, _ *api.Caller, id string) (api.Approval, error) {
@@ -96,8 +96,7 @@ func TestApprovalCommands(t *testing.T) {
 	}
 	votes := []api.VoteRequest{{Approve: true}, {Approve: true, Lasts: "for", For: api.Duration(time.Hour)}, {Comment: "no"}}
 	for i, v := range votes {
-		got := n.votes[i]
-		if got.Role = false; got != v {
+		if got := n.votes[i]; got != v {
 			t.Errorf("%+v, not %+v", got, v)
 		}
 	}
