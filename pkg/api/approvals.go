@@ -38,6 +38,9 @@ type Approval struct {
 	Votes       []ApprovalVote   `json:"votes,omitempty"`
 	Grant       *ApprovalGrant   `json:"grant,omitempty"`
 	MayVote     bool             `json:"mayVote"` // the caller's vote would count
+	// MayLast says of one that was asked for by its id that the caller may make a
+	// rule of it that stays.
+	MayLast bool `json:"mayLast,omitempty"`
 
 	// Named is set by the Backend: a rule names the caller as an approver.
 	Named bool `json:"-"`

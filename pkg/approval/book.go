@@ -22,7 +22,7 @@ import (
 type Change struct {
 	Verb    Verb
 	Request Request
-	By      *Person // who voted; nil: a sandbox or time
+	By      *Person // who voted, or wrote a rule; nil: a sandbox or time
 }
 
 // Verb says what a change was.
@@ -286,6 +286,26 @@ func (b *Book) Vote(ctx context.Context, id string, p Person, approve bool, t Te
 		return was.Request, err
 	}
 	return r, errors.Join(refused, told)
+}
+
+// Supersede ends a request that is open because other rules decide now: those
+// that by wrote, nil where it was just found so. One that is over stays as it is.
+func (b *Book) Supersede(ctx context.Context, id, why string, by *Person) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was, err := b.get(ctx, id)
+	if err != nil {
+		return err
+	}
+	r := was.At(b.now())
+	if r.State.Open() {
+		r = r.next(Superseded, why, b.now())
+	}
+	if r.State == was.State {
+		return nil
+	}
+	told, err := b.put(ctx, []entry{was}, []Request{r}, by)
+	return errors.Join(told, err)
 }
 
 func (b *Book) get(ctx context.Context, id string) (entry, error) {

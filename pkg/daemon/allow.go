@@ -205,6 +205,7 @@ func (d *Daemon) gatewaySaid(e *event.Event) {
 		s.CountDenial(max(e.Count, 1))
 	}
 	if e.Verdict == event.Denied {
+		d.draft(e)
 		return
 	}
 	d.onceUsed(e)

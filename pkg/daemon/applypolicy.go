@@ -33,6 +33,10 @@ type applied struct {
 func (b *backend) ApplyPolicy(_ context.Context, c *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
 	b.d.applying.Lock()
 	defer b.d.applying.Unlock()
+	return b.applyLocked(c, r)
+}
+
+func (b *backend) applyLocked(c *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
 	list, err := readApplied(r.Documents)
 	if err != nil {
 		return api.PolicyChange{}, err

@@ -61,8 +61,11 @@ func approvalEvent(c *approval.Change, now time.Time, version string) *event.Eve
 	if r.State == approval.Consumed {
 		e.Reason = "the approval for one time was used"
 	}
-	if n := len(r.Votes); c.By != nil && n > 0 {
-		e.Actor, e.UID, e.Detail = scope.Operator(c.By.UID, c.By.Name), c.By.UID, r.Votes[n-1].Comment
+	if c.By != nil {
+		e.Actor, e.UID = scope.Operator(c.By.UID, c.By.Name), c.By.UID
+	}
+	if n := len(r.Votes); c.By != nil && n > 0 && c.Verb != approval.VerbSupersede {
+		e.Detail = r.Votes[n-1].Comment
 	}
 	return e
 }
@@ -131,7 +134,9 @@ func (b *backend) Approval(ctx context.Context, c *api.Caller, id string) (api.A
 	if err != nil {
 		return api.Approval{}, approvalError(&r, err)
 	}
-	return b.d.voter(c).view(&r), nil
+	v := b.d.voter(c).view(&r)
+	v.MayLast = b.d.mayLast(c, &r)
+	return v, nil
 }
 
 // WatchApprovals yields them.
@@ -249,6 +254,7 @@ func (d *Daemon) egressApproval(ctx context.Context, s *sandbox.Sandbox, q *wire
 		return wire.ApprovalReply{Reason: "people cannot be asked about this: another rule looks into the requests of this host", ReasonCode: "approval-unavailable"}, nil
 	}
 	if dec.Effect != policy.RequireApproval {
+		d.unasked(ctx, s.Record.ID, q.Waits)
 		return wire.ApprovalReply{Reason: "people are not asked about this any more: try again", ReasonCode: "approval-superseded"}, nil
 	}
 	r := &s.Record

@@ -53,6 +53,7 @@ type Daemon struct {
 	library   *documents.Library
 	secrets   *Secrets
 	approvals *approval.Book
+	drafts    approval.Drafts
 	parsed    profileCache
 	sandboxes *sandbox.Manager
 	gateway   *keeper.Gateway
