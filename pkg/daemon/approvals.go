@@ -4,7 +4,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -17,10 +16,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/approval"
 	"github.com/ringfence/ringfence/pkg/event"
-	"github.com/ringfence/ringfence/pkg/policy"
-	"github.com/ringfence/ringfence/pkg/sandbox"
 	"github.com/ringfence/ringfence/pkg/scope"
-	"github.com/ringfence/ringfence/pkg/wire"
 )
 
 // openApprovals opens the book of what people decide.
@@ -159,8 +155,9 @@ func (v *voter) views(list iter.Seq2[approval.Request, error]) iter.Seq2[api.App
 	}
 }
 
-// Vote is a caller's word. For a time or for good an approval of a destination is
-// for whatever is asked there; of anything else for the very same call.
+// Vote is a caller's word. For a time, or until the sandbox ends, an approval of a
+// destination or a model is for whatever is asked there; of a tool for the very
+// same call.
 func (b *backend) Vote(ctx context.Context, c *api.Caller, id string, v *api.VoteRequest) (api.Approval, error) {
 	r, err := b.d.approvals.Get(ctx, id)
 	if err != nil {
@@ -173,7 +170,7 @@ func (b *backend) Vote(ctx context.Context, c *api.Caller, id string, v *api.Vot
 	case api.ApproveSandbox:
 		t.Lasts = approval.LastsSandbox
 	}
-	if t.Lasts != approval.LastsOnce && r.Kind == approval.Egress {
+	if t.Lasts != approval.LastsOnce && r.Kind != approval.Tool {
 		t.Covers = approval.CoversTarget
 	}
 	r, err = b.d.approvals.Vote(ctx, id, b.d.voter(c).person(&r), v.Approve, t, v.Comment)
@@ -240,39 +237,4 @@ func when(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
-}
-
-// egressApproval answers whether people let a sandbox's connection to a name
-// pass. The keeper decides the name itself, on the policy that the sandbox is
-// under at this moment: the gateway says only what is wanted.
-func (d *Daemon) egressApproval(ctx context.Context, s *sandbox.Sandbox, q *wire.ApprovalRequest) (wire.ApprovalReply, error) {
-	if name, ok := policy.CanonicalHost(q.Name); !ok || name != q.Name {
-		return wire.ApprovalReply{Reason: "the gateway asked about a name in another than its canonical form", ReasonCode: "approval-unavailable"}, nil
-	}
-	dec := s.View().Egress(q.Name, q.Port)
-	if dec.Effect == policy.RequireApproval && dec.HTTP {
-		return wire.ApprovalReply{Reason: "people cannot be asked about this: another rule looks into the requests of this host", ReasonCode: "approval-unavailable"}, nil
-	}
-	if dec.Effect != policy.RequireApproval {
-		d.unasked(ctx, s.Record.ID, q.Waits)
-		return wire.ApprovalReply{Reason: "people are not asked about this any more: try again", ReasonCode: "approval-superseded"}, nil
-	}
-	r := &s.Record
-	c := &approval.Call{Sandbox: r.ID, Scope: r.Scope, Launcher: r.Owner, Kind: approval.Egress, Target: q.Name + ":" + strconv.Itoa(int(q.Port)) + "/tcp",
-		Fingerprint: hex.EncodeToString(dec.Terms.Fingerprint[:]), Demands: demandsOf(dec.Demands()), Waits: q.Waits}
-	a, err := d.approvals.Ask(ctx, c)
-	if err != nil {
-		d.logger.Error("approval", "sandbox", r.ID, "error", err)
-		return wire.ApprovalReply{Reason: "the approval could not be made durable", ReasonCode: "approval-unavailable"}, nil
-	}
-	out := map[approval.Outcome]wire.ApprovalOutcome{approval.Waiting: wire.ApprovalWaits, approval.Released: wire.ApprovalReleased}[a.Outcome]
-	return wire.ApprovalReply{Outcome: out, ID: a.ID, Reason: a.Reason, ReasonCode: a.Code, Fingerprint: dec.Terms.Fingerprint}, nil
-}
-
-func demandsOf(list []policy.Demand) (out []approval.Demand) {
-	for _, p := range list {
-		a := p.Approval
-		out = append(out, approval.Demand{Rule: p.Rule.String(), Approvers: a.Approvers, Quorum: a.Quorum, Separate: a.Separate, ExpiresAfter: a.ExpiresAfter, ValidFor: a.ValidFor})
-	}
-	return out
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/approval"
+	"github.com/ringfence/ringfence/pkg/documents"
 	"github.com/ringfence/ringfence/pkg/event"
 )
 
@@ -33,7 +34,11 @@ func inbox(t *testing.T) (*backend, *[]*event.Event) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &backend{&Daemon{approvals: book, people: newPeople(nil)}}, &told
+	lib, err := documents.Open(documents.Options{Dir: t.TempDir(), StateDir: t.TempDir(), Store: newStore(t), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &backend{&Daemon{approvals: book, people: newPeople(lib.Snapshot), library: lib}}, &told
 }
 
 // wants asks for a destination as a sandbox of uid 64001 does.

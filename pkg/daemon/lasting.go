@@ -54,13 +54,13 @@ func (b *backend) LastApproval(ctx context.Context, c *api.Caller, id string, r 
 		return res, err
 	}
 	by := b.d.voter(c).person(&q)
-	if err := b.d.approvals.Supersede(ctx, id, "a rule of "+named(res.Documents)+" allows it now", &by); err != nil {
+	if err := b.d.approvals.Supersede(ctx, id, "a rule of "+namesOf(res.Documents)+" allows it now", &by); err != nil {
 		return res, approvalError(&q, err)
 	}
 	return res, nil
 }
 
-func named(docs []api.DocumentChange) string {
+func namesOf(docs []api.DocumentChange) string {
 	var out []string
 	for _, d := range docs {
 		out = append(out, d.Name)

@@ -12,12 +12,18 @@ import (
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
-// ApprovalQuestion is a connection to a name that policy has people decide.
+// ApprovalQuestion is what policy has people decide: a connection to a name, or,
+// with Model, one request to it.
 type ApprovalQuestion struct {
 	Sandbox uint32
 	Name    string
 	Port    uint16
-	Waits   string // the id of an answer that said so
+
+	Dialect, Model string
+	Arguments      [32]byte // hash of the whole request
+	Shown          string   // what people read of it
+
+	Waits string // the id of an answer that said so
 }
 
 // ApprovalAnswer is the keeper's word. The zero value refuses.
