@@ -38,6 +38,9 @@ type Approval struct {
 	Votes       []ApprovalVote   `json:"votes,omitempty"`
 	Grant       *ApprovalGrant   `json:"grant,omitempty"`
 	MayVote     bool             `json:"mayVote"` // the caller's vote would count
+	// MayLast says of one that was asked for by its id that the caller may make a
+	// rule of it that stays.
+	MayLast bool `json:"mayLast,omitempty"`
 
 	// Named is set by the Backend: a rule names the caller as an approver.
 	Named bool `json:"-"`
@@ -63,8 +66,9 @@ type ApprovalVote struct {
 
 // ApprovalGrant is what an approved request gives.
 type ApprovalGrant struct {
-	Covers string     `json:"covers"` // "call", "pattern", "target"
+	Covers string     `json:"covers"` // "call", "target"
 	Lasts  string     `json:"lasts"`  // ApproveOnce ...
+	Says   string     `json:"says"`   // both in words
 	Until  *time.Time `json:"until,omitempty"`
 }
 
@@ -82,22 +86,19 @@ type VoteRequest struct {
 	Lasts   string   `json:"lasts,omitempty"` // ApproveOnce ...; with Approve only
 	For     Duration `json:"for,omitempty"`
 	Comment string   `json:"comment,omitempty"`
-
-	// Role is set by the server: the caller has the role of approver in the
-	// request's scope.
-	Role bool `json:"-"`
 }
 
-// maxApprovals is how many requests are listed at most, the newest.
+// maxApprovals is how many requests a caller is listed at most, the newest of
+// those in its inbox.
 const maxApprovals = 1000
 
 // ApprovalBackend keeps the requests that people decide. What a caller may see
 // and do is the server's to say, after [Approval.Named]; whose vote a rule
 // counts is the Backend's.
 type ApprovalBackend interface {
-	// Approvals lists the newest requests, newest first: those that are open, or
-	// all that are kept.
-	Approvals(ctx context.Context, c *Caller, all bool, limit int) ([]Approval, error)
+	// Approvals yields requests, newest first: those that are open, or all that
+	// are kept. A yielded error ends the sequence.
+	Approvals(ctx context.Context, c *Caller, all bool) iter.Seq2[Approval, error]
 	Approval(ctx context.Context, c *Caller, id string) (Approval, error)
 	// WatchApprovals yields those that are open, then each that changes, until
 	// ctx ends. A yielded error ends the sequence.
@@ -105,13 +106,11 @@ type ApprovalBackend interface {
 	Vote(ctx context.Context, c *Caller, id string, r *VoteRequest) (Approval, error)
 }
 
-// mayApprove is the one place that says who has to do with a request. sees: it
-// is in the caller's inbox, and its vote is looked at. role: the caller is an
-// approver of the request's scope, whatever its rules name. Everybody else is
-// told that there is no such request.
-func mayApprove(r Rights, a *Approval) (sees, role bool) {
-	role = r.Approves(a.Scope)
-	return role || a.Named || r.Sees(a.Launcher, a.Scope), role
+// inInbox is the one place that says who has to do with a request: whom it is
+// shown to, and whose vote is looked at. Everybody else is told that there is no
+// such request.
+func inInbox(r Rights, a *Approval) bool {
+	return r.Approves(a.Scope) || a.Named || r.Sees(a.Launcher, a.Scope)
 }
 
 func (s *Server) listApprovals(w http.ResponseWriter, r *call) error {
@@ -119,43 +118,42 @@ func (s *Server) listApprovals(w http.ResponseWriter, r *call) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.o.Backend.Approvals(r.Context(), r.caller, all, maxApprovals)
-	if err != nil {
-		return err
-	}
-	out := make([]Approval, 0, len(list))
-	for i := range list {
-		if sees, _ := mayApprove(r.caller.Rights, &list[i]); sees {
-			out = append(out, list[i])
+	out := []Approval{}
+	for a, err := range s.o.Backend.Approvals(r.Context(), r.caller, all) {
+		if err != nil {
+			return err
+		}
+		if !inInbox(r.caller.Rights, &a) {
+			continue
+		}
+		if out = append(out, a); len(out) == maxApprovals {
+			break
 		}
 	}
 	return writeJSON(w, http.StatusOK, out)
 }
 
 // approval finds a request that the caller has to do with.
-func (s *Server) approval(r *call) (a Approval, role bool, err error) {
+func (s *Server) approval(r *call) (Approval, error) {
 	id := r.PathValue("approval")
-	a, err = s.o.Backend.Approval(r.Context(), r.caller, id)
-	sees, role := false, false
-	if err == nil {
-		sees, role = mayApprove(r.caller.Rights, &a)
-	}
+	a, err := s.o.Backend.Approval(r.Context(), r.caller, id)
+	sees := err == nil && inInbox(r.caller.Rights, &a)
 	if err == nil && !sees {
 		r.hidden = fmt.Sprintf("approval %q is of sandbox %q, which the caller does not see", id, a.Sandbox)
 	}
 	if err == nil && !sees || CodeOf(err) == CodeNotFound {
-		return Approval{}, false, Errorf(CodeNotFound, "no approval %q", id).WithRemedy("`ringfence approvals list --all` lists them")
+		return Approval{}, Errorf(CodeNotFound, "no approval %q", id).WithRemedy("`ringfence approvals list --all` lists them")
 	}
-	return a, role, err
+	return a, err
 }
 
 func (s *Server) getApproval(w http.ResponseWriter, r *call) error {
-	a, _, err := s.approval(r)
+	a, err := s.approval(r)
 	return answer(w, a, err)
 }
 
 func (s *Server) vote(w http.ResponseWriter, r *call) error {
-	a, role, err := s.approval(r)
+	a, err := s.approval(r)
 	if err != nil {
 		return err
 	}
@@ -172,7 +170,6 @@ func (s *Server) vote(w http.ResponseWriter, r *call) error {
 	}
 	r.note("%s %s %s of sandbox %s", verb, a.Kind, a.Target, a.Sandbox)
 	r.scope = a.Scope
-	req.Role = role
 	res, err := s.o.Backend.Vote(r.Context(), r.caller, a.ID, &req)
 	return answer(w, res, err)
 }
@@ -204,7 +201,7 @@ func (s *Server) watchApprovals(w http.ResponseWriter, r *call) error {
 		if err != nil {
 			return st.end(err)
 		}
-		if sees, _ := mayApprove(rights.now(), &a); !sees {
+		if !inInbox(rights.now(), &a) {
 			continue
 		}
 		line, err := json.Marshal(a)

@@ -91,6 +91,9 @@ var routes = []route{
 	{"GET", "/v1/approvals/watch", needMember, 0, (*Server).watchApprovals, true},
 	{"GET", "/v1/approvals/{approval}", needMember, 0, (*Server).getApproval, false},
 	{"POST", "/v1/approvals/{approval}/vote", needMember, MaxBody, (*Server).vote, false},
+	{"POST", "/v1/approvals/{approval}/rule", needAuthor, MaxBody, (*Server).lastApproval, false},
+	{"GET", "/v1/approvals/drafts", needMember, 0, (*Server).listDrafts, false},
+	{"POST", "/v1/approvals/drafts/{draft}/rule", needAuthor, MaxBody, (*Server).lastDraft, false},
 
 	{"GET", "/v1/providers", needNode, 0, (*Server).listProviders, false},
 	{"POST", "/v1/providers", needNode, MaxBody, (*Server).addProvider, false},

@@ -82,6 +82,7 @@ type Backend interface {
 	PolicyHistory
 
 	ApprovalBackend
+	LastingBackend
 
 	Doctor(ctx context.Context) (DoctorReport, error)
 	VerifyAudit(ctx context.Context) (AuditReport, error)

@@ -36,6 +36,7 @@ type fake struct {
 	events    []EventRecord
 	eventsErr error
 	logText   string
+	crowd     int // requests that stand before all others
 
 	mu      sync.Mutex
 	calls   []string

@@ -62,7 +62,7 @@ type Revisions struct {
 type Revision struct {
 	Number  uint64           `json:"revision"`
 	Time    time.Time        `json:"time"`
-	Author  string           `json:"author"`            // a user's name at that time, or "directory"
+	Author  string           `json:"author"`            // uid=N(NAME) as of that time, or "directory"
 	UID     *int64           `json:"uid,omitempty"`     // of a person
 	PID     int              `json:"pid,omitempty"`     // of the program that asked
 	Program string           `json:"program,omitempty"` // what it called itself

@@ -235,7 +235,7 @@ func Lasts(mode string) string {
 	case AllowFor:
 		return "for a time"
 	case AllowSandbox:
-		return "until it stops"
+		return "until the sandbox ends"
 	}
 	return "always"
 }

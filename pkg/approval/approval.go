@@ -10,7 +10,7 @@
 // A [Request] is a value; its methods return the next one and change nothing.
 // [Ask] is what a sandbox does, [Request.Vote] what a person does,
 // [Request.At] what time does. The clock is a parameter everywhere. A [Book]
-// keeps requests in a store and lets callers wait for them.
+// keeps requests in a store, and tells who watches.
 //
 // What is approved is what will run, and on which rules: a request has a
 // [Call.Binding] (a hash over scope, target, definition and arguments) and the
@@ -94,9 +94,8 @@ var (
 	ErrCall = errors.New("approval: the call is not one that can be asked for")
 )
 
-// Bounds and defaults. A rule says less, never more than the maximum.
+// Bounds, and what holds where a rule says nothing. A rule says less, never more than the maximum.
 const (
-	DefaultExpiry   = 15 * time.Minute     // how long a request waits for people
 	DefaultValidity = time.Hour            // how long what is approved may wait to be used
 	MaxExpiry       = 30 * 24 * time.Hour  // whatever a rule says
 	MaxValidity     = 366 * 24 * time.Hour // likewise
@@ -107,7 +106,6 @@ const (
 	MaxTarget       = 1024
 	MaxShown        = 4096
 	MaxComment      = 1024
-	MaxPatterns     = 64
 
 	// DenialStands is how long a denial answers the same question asked again
 	// without asking people again.

@@ -28,9 +28,6 @@ func TestTheZeroValueDenies(t *testing.T) {
 	if d := (&Demand{Rule: "a/b", Quorum: 1}); d.lets(&Person{}, 1000) || !d.lets(&people[0], 1000) {
 		t.Error("who is not known is root, or root is not")
 	}
-	if (Approver{}).is(&Person{}) {
-		t.Error("nobody is an approver")
-	}
 	c := someCall(0)
 	if a, _, _ := Ask(nil, &c, "r1", Limits{}, start); a.Outcome != Refused {
 		t.Errorf("without limits asking comes to %d", a.Outcome)
@@ -42,11 +39,14 @@ func TestTheZeroValueDenies(t *testing.T) {
 
 func TestCallsThatCannotBeAskedFor(t *testing.T) {
 	for name, spoil := range map[string]func(*Call){
-		"no demand":                 func(c *Call) { c.Demands = nil },
-		"no quorum":                 func(c *Call) { c.Demands = []Demand{{Rule: "a/b"}} },
-		"a demand without a rule":   func(c *Call) { c.Demands = []Demand{{Quorum: 1}} },
-		"a negative time":           func(c *Call) { c.Demands = []Demand{{Rule: "a/b", Quorum: 1, ExpiresAfter: -1}} },
-		"an approver that is none":  func(c *Call) { c.Demands = []Demand{{Rule: "a/b", Quorum: 1, Approvers: []string{"sre"}}} },
+		"no demand":               func(c *Call) { c.Demands = nil },
+		"no quorum":               func(c *Call) { c.Demands = []Demand{{Rule: "a/b", ExpiresAfter: 1}} },
+		"a demand without a rule": func(c *Call) { c.Demands = []Demand{{Quorum: 1, ExpiresAfter: 1}} },
+		"a negative time":         func(c *Call) { c.Demands = []Demand{{Rule: "a/b", Quorum: 1, ExpiresAfter: -1}} },
+		"no time":                 func(c *Call) { c.Demands = []Demand{{Rule: "a/b", Quorum: 1}} },
+		"an approver that is none": func(c *Call) {
+			c.Demands = []Demand{{Rule: "a/b", Quorum: 1, ExpiresAfter: 1, Approvers: []string{"sre"}}}
+		},
 		"no sandbox":                func(c *Call) { c.Sandbox = "" },
 		"another sandbox's scope":   func(c *Call) { c.Scope = "org:a/team:b/agent:c/sandbox:ffffffff" },
 		"no kind":                   func(c *Call) { c.Kind = "" },
@@ -90,27 +90,20 @@ func TestBindingIsOfEverythingThatRuns(t *testing.T) {
 		seen[d.Binding()] = name
 	}
 	d := c
-	d.Shown, d.Launcher, d.Fingerprint, d.Demands, d.Values = "x", 7, "x", nil, nil
+	d.Shown, d.Launcher, d.Fingerprint, d.Demands = "x", 7, "x", nil
 	if d.Binding() != c.Binding() {
 		t.Error("the binding is of what does not run")
 	}
 }
 
-func TestParseApprover(t *testing.T) {
-	p := Person{UID: 1001, Name: "alice", Groups: []string{"sre"}}
-	for text, is := range map[string]bool{"user:alice": true, "uid:1001": true, "group:sre": true, "user:sre": false, "group:alice": false, "uid:1002": false} {
-		a, err := ParseApprover(text)
-		if err != nil || a.is(&p) != is {
-			t.Errorf("%s: %v %v", text, a.is(&p), err)
+func TestApproversOfADemand(t *testing.T) {
+	p := Person{UID: 1001, Name: "alice", Groups: []string{"sre"}, GIDs: []uint32{77}}
+	for text, is := range map[string]bool{"user:alice": true, "uid:1001": true, "group:sre": true, "gid:77": true, "user:sre": false, "group:alice": false, "uid:1002": false, "gid:78": false, "uid:77": false, "gid:1001": false, "alice": false} {
+		if named([]string{"user:eve", text}, &p) != is {
+			t.Errorf("%s means alice: %v", text, !is)
 		}
 	}
-	for _, text := range []string{"", "alice", "user:", ":alice", "uid:-1", "uid:+1", "uid:01", "uid:4294967295", "uid:4294967296", "uid:x", "User:alice", "group:a b", "user:a\x1b", "user:a:b", "user:" + strings.Repeat("x", 257)} {
-		if a, err := ParseApprover(text); err == nil || a != (Approver{}) {
-			t.Errorf("%q was taken", text)
-		}
-	}
-	nameless := Person{UID: 1005}
-	if a, err := ParseApprover("user:x"); err != nil || a.is(&nameless) {
+	if named([]string{"user:x", "group:x"}, &Person{UID: 1005}) {
 		t.Error("a person without a name is somebody")
 	}
 }

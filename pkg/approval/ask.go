@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 	"unicode/utf8"
 )
@@ -36,7 +35,7 @@ const (
 type Answer struct {
 	Outcome Outcome
 	ID      string
-	Reason  string // of a refusal, for the sandbox
+	Reason  string // of a refusal, for the sandbox: it does not tell who
 	Code    string // of a refusal: "approval-denied", "approval-limit"
 }
 
@@ -61,7 +60,7 @@ func Ask(mine []Request, c *Call, id string, l Limits, now time.Time) (a Answer,
 	}
 	switch {
 	case s.denied != nil:
-		s.a = Answer{Refused, s.denied.ID, s.denied.Why, "approval-denied"}
+		s.a = Answer{Refused, s.denied.ID, "people have denied it (" + s.denied.ID + ")", "approval-denied"}
 	case s.release():
 	case s.alike != nil && s.alike.ID == c.Waits:
 		s.a = Answer{Outcome: Waiting, ID: s.alike.ID}
@@ -137,8 +136,6 @@ func (s *asking) release() bool {
 	s.a = Answer{Outcome: Released, ID: g.ID}
 	return true
 }
-
-func itoa(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
 
 // clip shortens text to a bound, at a rune.
 func clip(s string, most int) string {

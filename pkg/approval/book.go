@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"sync"
@@ -21,7 +22,7 @@ import (
 type Change struct {
 	Verb    Verb
 	Request Request
-	By      *Person // who voted; nil: a sandbox or time
+	By      *Person // who voted, or wrote a rule; nil: a sandbox or time
 }
 
 // Verb says what a change was.
@@ -68,14 +69,13 @@ type Options struct {
 	Record func(Change) error
 }
 
-// Book keeps requests, durably, and lets callers wait for what becomes of them.
+// Book keeps requests, durably, and tells who watches what becomes of them.
 // It is safe for concurrent use; there is one for a store.
 type Book struct {
 	o Options
 
 	mu       sync.Mutex       // one change at a time; guards what follows
 	open     map[string]*live // every request that is open
-	held     map[string]int   // calls of a sandbox that are held
 	watchers map[chan Request]struct{}
 	pruned   time.Time
 	earlier  chan struct{} // tells Run that a deadline came before those that it knew
@@ -83,10 +83,9 @@ type Book struct {
 
 // live is what a Book knows of an open request beside the store.
 type live struct {
-	deadline time.Time     // when time will change it; zero: never
-	written  time.Time     // when the store got it
-	more     uint64        // how often it was asked for since
-	changed  chan struct{} // closed at the next change; nil: nobody waits
+	deadline time.Time // when time will change it; zero: never
+	written  time.Time // when the store got it
+	more     uint64    // how often it was asked for since
 }
 
 // NewBook opens the book on a store. Nothing in it changes before [Book.Sweep].
@@ -94,7 +93,7 @@ func NewBook(ctx context.Context, o Options) (*Book, error) {
 	if o.NewID == nil {
 		o.NewID = newID
 	}
-	b := &Book{o: o, open: map[string]*live{}, held: map[string]int{}, watchers: map[chan Request]struct{}{}, earlier: make(chan struct{}, 1)}
+	b := &Book{o: o, open: map[string]*live{}, watchers: map[chan Request]struct{}{}, earlier: make(chan struct{}, 1)}
 	open, err := b.load(ctx, store.ApprovalQuery{EndedSince: math.MaxInt64})
 	if err != nil {
 		return nil, err
@@ -190,12 +189,8 @@ func (b *Book) put(ctx context.Context, was []entry, changed []Request, by *Pers
 	return told, nil
 }
 
-// note keeps what there is to know of a request that is open, and wakes who
-// waits for it.
+// note keeps what there is to know of a request that is open.
 func (b *Book) note(r *Request) {
-	if l := b.open[r.ID]; l != nil && l.changed != nil {
-		close(l.changed)
-	}
 	if !r.State.Open() {
 		delete(b.open, r.ID)
 		return
@@ -235,21 +230,15 @@ func (b *Book) now() time.Time { return b.o.Now().UTC().Round(0) }
 // Ask asks for a call that was decided a moment ago; see the function [Ask]. An
 // error is a refusal.
 func (b *Book) Ask(ctx context.Context, c *Call) (Answer, error) {
-	a, _, err := b.ask(ctx, c)
-	return a, err
-}
-
-// ask also returns what is closed at the next change of the request that waits.
-func (b *Book) ask(ctx context.Context, c *Call) (Answer, <-chan struct{}, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.o.Lives(c.Sandbox) {
-		return Answer{Reason: "the sandbox has ended", Code: "approval-cancelled"}, nil, nil
+		return Answer{Reason: "the sandbox has ended", Code: "approval-cancelled"}, nil
 	}
 	now := b.now()
 	was, err := b.load(ctx, store.ApprovalQuery{Sandbox: c.Sandbox, EndedSince: now.Add(-DenialStands).UnixNano()})
 	if err != nil {
-		return Answer{}, nil, err
+		return Answer{}, err
 	}
 	mine := make([]Request, len(was))
 	for i := range was {
@@ -257,32 +246,20 @@ func (b *Book) ask(ctx context.Context, c *Call) (Answer, <-chan struct{}, error
 	}
 	a, changed, err := Ask(mine, c, b.o.NewID(), b.o.Limits, now)
 	if err != nil {
-		return Answer{}, nil, err
+		return Answer{}, err
 	}
 	if l := b.open[a.ID]; l != nil && a.Outcome == Waiting && a.ID != c.Waits && len(changed) == 1 && now.Sub(l.written) < countEvery {
 		l.more++ // it is alike, and all that would be written is the count
-		return a, b.onChange(a.ID), nil
+		return a, nil
 	}
 	told, err := b.put(ctx, was, changed, nil)
 	if err == nil && a.Outcome == Released {
 		err = told
 	}
 	if err != nil {
-		return Answer{}, nil, err
+		return Answer{}, err
 	}
-	if a.Outcome != Waiting {
-		return a, nil, nil
-	}
-	return a, b.onChange(a.ID), nil
-}
-
-// onChange is closed at the next change of an open request.
-func (b *Book) onChange(id string) <-chan struct{} {
-	l := b.open[id]
-	if l.changed == nil {
-		l.changed = make(chan struct{})
-	}
-	return l.changed
+	return a, nil
 }
 
 // Vote is one person's word on a request; see [Request.Vote].
@@ -311,6 +288,26 @@ func (b *Book) Vote(ctx context.Context, id string, p Person, approve bool, t Te
 	return r, errors.Join(refused, told)
 }
 
+// Supersede ends a request that is open because other rules decide now: those
+// that by wrote, nil where it was just found so. One that is over stays as it is.
+func (b *Book) Supersede(ctx context.Context, id, why string, by *Person) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was, err := b.get(ctx, id)
+	if err != nil {
+		return err
+	}
+	r := was.At(b.now())
+	if r.State.Open() {
+		r = r.next(Superseded, why, b.now())
+	}
+	if r.State == was.State {
+		return nil
+	}
+	told, err := b.put(ctx, []entry{was}, []Request{r}, by)
+	return errors.Join(told, err)
+}
+
 func (b *Book) get(ctx context.Context, id string) (entry, error) {
 	a, err := b.o.Store.Approval(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
@@ -330,28 +327,46 @@ func (b *Book) Get(ctx context.Context, id string) (Request, error) {
 	return e.At(b.now()), err
 }
 
-// List returns the newest requests as they are now, newest first: those that are
-// open, or all.
-func (b *Book) List(ctx context.Context, all bool, limit int) ([]Request, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.list(ctx, all, limit)
-}
+// listPage is how many requests are read at one time.
+const listPage = 200
 
-func (b *Book) list(ctx context.Context, all bool, limit int) ([]Request, error) {
-	q := store.ApprovalQuery{Limit: limit, EndedSince: math.MaxInt64}
-	if all {
-		q.EndedSince = 0
-	}
-	list, err := b.load(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]Request, 0, len(list))
-	for _, e := range list {
-		if r := e.At(b.now()); all || r.State.Open() {
-			out = append(out, r)
+// List yields requests as they are now, newest first: those that are open, or
+// all that are kept. What comes meanwhile is not among them. Stop when there are
+// enough: what is kept of a node has no small bound.
+func (b *Book) List(ctx context.Context, all bool) iter.Seq2[Request, error] {
+	return func(yield func(Request, error) bool) {
+		var last *store.ApprovalPlace
+		for {
+			page, err := b.page(ctx, all, last)
+			if err != nil {
+				yield(Request{}, err)
+				return
+			}
+			for i := range page {
+				if (all || page[i].State.Open()) && !yield(page[i], nil) {
+					return
+				}
+			}
+			if len(page) < listPage {
+				return
+			}
+			end := &page[len(page)-1]
+			last = &store.ApprovalPlace{Created: end.Created.UnixNano(), ID: end.ID}
 		}
 	}
-	return out, nil
+}
+
+func (b *Book) page(ctx context.Context, all bool, after *store.ApprovalPlace) ([]Request, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := store.ApprovalQuery{Limit: listPage, Before: after}
+	if !all {
+		q.EndedSince = math.MaxInt64
+	}
+	list, err := b.load(ctx, q)
+	out := make([]Request, len(list))
+	for i := range list {
+		out[i] = list[i].At(b.now())
+	}
+	return out, err
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringfence/ringfence/pkg/store"
 	"github.com/ringfence/ringfence/pkg/store/sqlite"
 )
 
@@ -129,7 +130,13 @@ func TestLifeOfAnApproval(t *testing.T) {
 	}
 	d.asks(t, one(), Waiting, "r004") // ids are taken for each asking
 	d.votes(t, "r004", root, false, Terms{}, nil)
-	d.asks(t, one(), Refused, "r004")
+	c := one()
+	if a, err := d.Ask(context.Background(), &c); err != nil || a.Outcome != Refused || a.ID != "r004" || a.Reason != "people have denied it (r004)" {
+		t.Errorf("a denial tells the sandbox %+v (%v)", a, err) // and not who
+	}
+	if r := d.state(t, "r004", Denied); r.Why != "denied by uid=0(root)" {
+		t.Errorf("it tells people %q", r.Why) // the control
+	}
 	if got, want := d.verbs(), []Verb{VerbAsk, VerbApprove, VerbConsume, VerbAsk, VerbDeny}; !slices.Equal(got, want) {
 		t.Errorf("told %q, not %q", got, want)
 	}
@@ -240,7 +247,7 @@ func TestSweepWritesWhatTimeHasDone(t *testing.T) {
 	d.asks(t, one(), Waiting, "r001")
 	d.asks(t, someCall(2), Waiting, "r002")
 	d.votes(t, "r002", root, true, Terms{Lasts: LastsFor, For: time.Hour}, nil)
-	d.pass(DefaultExpiry)
+	d.pass(15 * time.Minute)
 	if err := d.Sweep(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -257,145 +264,8 @@ func TestSweepWritesWhatTimeHasDone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if list, err := d.List(ctx, true, 0); err != nil || len(list) != 1 || list[0].ID != "r004" {
-		t.Errorf("%d are left (%v)", len(list), err)
-	}
-}
-
-// holds starts so many calls that are held, and returns where their answers come.
-func (d *desk) holds(t *testing.T, n int, c Call) <-chan Answer {
-	t.Helper()
-	out := make(chan Answer, n)
-	for range n {
-		go func() {
-			a, err := d.Hold(context.Background(), MaxHold, func(context.Context) (Call, error) { return c, nil })
-			if err != nil {
-				a = Answer{Reason: err.Error(), Code: "error"}
-			}
-			out <- a
-		}()
-	}
-	return out
-}
-
-// waits until a condition of the book holds.
-func (d *desk) until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for range 2000 {
-		if ok() {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatal("never: ", what)
-}
-
-func (d *desk) heldBy(box string) int {
-	d.Book.mu.Lock()
-	defer d.Book.mu.Unlock()
-	return d.Book.held[box]
-}
-
-func (d *desk) pending(t *testing.T) string {
-	list, err := d.List(context.Background(), false, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range list {
-		if r.State == Pending {
-			return r.ID
-		}
-	}
-	return ""
-}
-
-func TestOnceReleasesOneOfThoseThatAreHeld(t *testing.T) {
-	d := newDesk(t)
-	const n = 12
-	out := d.holds(t, n, one())
-	for i := range n {
-		id := ""
-		d.until(t, "all are held by one request", func() bool {
-			id = d.pending(t)
-			return id != "" && d.heldBy(one().Sandbox) == n-i
-		})
-		d.votes(t, id, launcher, true, Terms{}, nil)
-		if a := <-out; a.Outcome != Released || a.ID != id {
-			t.Fatalf("%+v", a)
-		}
-		select {
-		case a := <-out:
-			t.Fatalf("a second one: %+v", a)
-		default:
-		}
-	}
-}
-
-func TestALastingGrantReleasesAll(t *testing.T) {
-	d := newDesk(t)
-	out := d.holds(t, 5, one())
-	d.until(t, "all are held", func() bool { return d.heldBy(one().Sandbox) == 5 })
-	d.votes(t, "r001", root, true, Terms{Lasts: LastsSandbox}, nil)
-	for range 5 {
-		if a := <-out; a.Outcome != Released {
-			t.Errorf("%+v", a)
-		}
-	}
-}
-
-func TestEveryEndEndsAHold(t *testing.T) {
-	for name, c := range map[string]struct {
-		end  func(d *desk)
-		code string
-	}{
-		"a denial": {func(d *desk) { _, _ = d.Vote(context.Background(), "r001", root, false, Terms{}, "") }, "approval-denied"},
-		"time":     {func(d *desk) { d.pass(time.Hour); _ = d.Sweep(context.Background()) }, "approval-expired"},
-		"the end of the sandbox": {func(d *desk) {
-			d.kill(one().Sandbox)
-			_ = d.End(context.Background(), one().Sandbox)
-		}, "approval-cancelled"},
-		"other rules": {func(d *desk) {
-			c := one()
-			c.Fingerprint = rules[2].fingerprint
-			_, _ = d.Ask(context.Background(), &c)
-		}, "approval-superseded"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			d := newDesk(t)
-			out := d.holds(t, 3, one())
-			d.until(t, "all are held", func() bool { return d.heldBy(one().Sandbox) == 3 })
-			c.end(d)
-			for range 3 {
-				if a := <-out; a.Outcome != Refused || a.ID != "r001" || a.Code != c.code || a.Reason == "" {
-					t.Errorf("%+v", a)
-				}
-			}
-			d.until(t, "nothing is held", func() bool { return d.heldBy(one().Sandbox) == 0 })
-		})
-	}
-}
-
-func TestHoldIsBounded(t *testing.T) {
-	d := newDesk(t)
-	decide := func(context.Context) (Call, error) { return one(), nil }
-	if a, err := d.Hold(context.Background(), time.Millisecond, decide); err != nil || a.Outcome != Waiting || a.ID != "r001" {
-		t.Errorf("%+v %v", a, err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if a, err := d.Hold(ctx, MaxHold, decide); !errors.Is(err, context.Canceled) {
-		t.Errorf("%+v %v", a, err)
-	}
-	d.holds(t, MaxHeld, one())
-	d.until(t, "all are held", func() bool { return d.heldBy(one().Sandbox) == MaxHeld })
-	if a, err := d.Hold(context.Background(), MaxHold, decide); err != nil || a.Outcome != Waiting {
-		t.Errorf("one more: %+v %v", a, err)
-	}
-	d.votes(t, "r001", root, false, Terms{}, nil)
-	d.until(t, "nothing is held", func() bool { return d.heldBy(one().Sandbox) == 0 })
-	no := errors.New("policy blocks it")
-	if _, err := d.Hold(context.Background(), MaxHold, func(context.Context) (Call, error) { return Call{}, no }); !errors.Is(err, no) {
-		t.Error(err)
+	if got := d.listed(t, true); !slices.Equal(got, []string{"r004"}) {
+		t.Errorf("%q are left", got)
 	}
 }
 
@@ -471,13 +341,118 @@ func TestRunSweepsWhenSomethingIsDue(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); d.Run(ctx, func(err error) { t.Error(err) }) }()
-	out := d.holds(t, 1, one())
-	d.until(t, "it is held", func() bool { return d.heldBy(one().Sandbox) == 1 })
+	d.asks(t, one(), Waiting, "r001")
 	d.pass(time.Hour)
-	d.asks(t, someCall(2), Waiting, "r002") // this clock wakes nobody; a new deadline has Run look at it
-	if a := <-out; a.Outcome != Refused || a.Code != "approval-expired" {
-		t.Errorf("%+v", a)
+	d.asks(t, someCall(3), Waiting, "r002") // of another sandbox: this clock wakes nobody; a new deadline has Run look at it
+	for range 2000 {
+		if slices.Contains(d.verbs(), VerbExpire) {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if r := d.state(t, "r001", Expired); !slices.Contains(d.verbs(), VerbExpire) {
+		t.Errorf("nothing was swept: %+v", r)
 	}
 	cancel()
 	<-done
+}
+
+// all is every request that is kept, newest first.
+func (d *desk) all() (out []Request, err error) {
+	for r, err := range d.List(context.Background(), true) {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func (d *desk) listed(t *testing.T, all bool) (ids []string) {
+	t.Helper()
+	for r, err := range d.List(context.Background(), all) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, r.ID)
+	}
+	return ids
+}
+
+// TestListIsReadInPages: whole, newest first, each once, also of requests that
+// were made at one time.
+func TestListIsReadInPages(t *testing.T) {
+	d := newDesk(t)
+	d.o.Limits = Limits{Pending: 1 << 20, PerMinute: 1 << 20}
+	var want, open []string
+	for i := range 2*listPage + 3 {
+		c := one()
+		c.Target = fmt.Sprint("server:bank/tool:t", i)
+		id := fmt.Sprintf("r%03d", i+1)
+		d.asks(t, c, Waiting, id)
+		want = append(want, id)
+		if i%7 == 0 {
+			d.pass(time.Second)
+		}
+	}
+	for i, id := range want {
+		if i%3 == 0 {
+			d.votes(t, id, root, false, Terms{}, nil)
+		} else {
+			open = append(open, id)
+		}
+	}
+	slices.Reverse(want)
+	slices.Reverse(open)
+	if got := d.listed(t, true); !slices.Equal(got, want) {
+		t.Errorf("all: %d of %d, or in another order", len(got), len(want))
+	}
+	if got := d.listed(t, false); !slices.Equal(got, open) {
+		t.Errorf("open: %d of %d, or in another order", len(got), len(open))
+	}
+}
+
+// unclear is a store that once says it failed after it has done what it was told.
+type unclear struct {
+	kept
+	once bool
+}
+
+type kept = store.Approvals
+
+func (u *unclear) PutApprovals(ctx context.Context, list ...store.Approval) error {
+	err := u.kept.PutApprovals(ctx, list...)
+	if u.once {
+		u.once = false
+		return errors.New("nobody knows")
+	}
+	return err
+}
+
+// TestACommitOfWhichNobodyKnows: what the store has, though it said otherwise, is
+// a request like all others.
+func TestACommitOfWhichNobodyKnows(t *testing.T) {
+	d := newDesk(t)
+	u := &unclear{d.store, true}
+	d.o.Store = u
+	c := one()
+	if a, err := d.Ask(context.Background(), &c); err == nil || a.Outcome != Refused {
+		t.Fatalf("%+v %v", a, err)
+	}
+	c.Waits = "r001"
+	d.asks(t, c, Waiting, "r001") // nothing is to be written
+	d.asks(t, one(), Waiting, "r001")
+	u.once = true
+	if _, err := d.Vote(context.Background(), "r001", root, true, Terms{}, ""); err == nil {
+		t.Error("the vote was taken")
+	}
+	d.asks(t, one(), Released, "r001")
+	u.once = true
+	c = someCall(2)
+	if _, err := d.Ask(context.Background(), &c); err == nil {
+		t.Error("it was taken")
+	}
+	if err := d.Sweep(context.Background()); err != nil || len(d.open) != 1 {
+		t.Errorf("%d have a deadline (%v)", len(d.open), err)
+	}
 }

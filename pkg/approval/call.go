@@ -23,9 +23,6 @@ type Call struct {
 	Definition string // hash of what the target is, for tools; "" where there is none
 	Arguments  string // hash of the final arguments; "" where there are none
 	Shown      string // the arguments as people may read them: redacted; bytes that a sandbox chose
-	// Values are the arguments one by one, for grants with a pattern. They are
-	// never kept.
-	Values map[string]string
 
 	// Waits is the id of the request that this very call waits as already: it is
 	// not counted again. "" for a new call.
@@ -37,12 +34,12 @@ type Call struct {
 
 // Demand is what one rule demands. The zero value cannot be met.
 type Demand struct {
-	Rule         string        `json:"rule"`                   // document/id
-	Approvers    []string      `json:"approvers,omitempty"`    // user:NAME, uid:N, group:NAME; none: root, the launcher, who has the role of approver in the scope
-	Quorum       int           `json:"quorum"`                 // distinct people, at least one
-	Separate     bool          `json:"separate,omitempty"`     // the launcher's vote does not count
-	ExpiresAfter time.Duration `json:"expiresAfter,omitempty"` // 0: DefaultExpiry
-	ValidFor     time.Duration `json:"validFor,omitempty"`     // bounds every grant; 0: no bound of the rule's
+	Rule         string        `json:"rule"`                // document/id
+	Approvers    []string      `json:"approvers,omitempty"` // as scope.ParsePerson reads them; none: root, the launcher, who has the role of approver in the scope
+	Quorum       int           `json:"quorum"`              // distinct people, at least one
+	Separate     bool          `json:"separate,omitempty"`  // the launcher's vote does not count
+	ExpiresAfter time.Duration `json:"expiresAfter"`        // how long it lets a request wait
+	ValidFor     time.Duration `json:"validFor,omitempty"`  // bounds every grant; 0: no bound of the rule's
 }
 
 // Valid says why a demand cannot be taken as it is.
@@ -52,15 +49,15 @@ func (d *Demand) Valid() error {
 		return fmt.Errorf("%w: a demand without the name of its rule", ErrCall)
 	case d.Quorum < 1 || d.Quorum > MaxQuorum:
 		return fmt.Errorf("%w: the quorum of %s is %d, and has to be 1 to %d", ErrCall, d.Rule, d.Quorum, MaxQuorum)
-	case d.ExpiresAfter < 0 || d.ExpiresAfter > MaxExpiry:
-		return fmt.Errorf("%w: expiresAfter of %s is not between 0 and %s", ErrCall, d.Rule, MaxExpiry)
+	case d.ExpiresAfter <= 0 || d.ExpiresAfter > MaxExpiry:
+		return fmt.Errorf("%w: expiresAfter of %s is not above 0 and at most %s", ErrCall, d.Rule, MaxExpiry)
 	case d.ValidFor < 0 || d.ValidFor > MaxValidity:
 		return fmt.Errorf("%w: validFor of %s is not between 0 and %s", ErrCall, d.Rule, MaxValidity)
 	case len(d.Approvers) > MaxApprovers:
 		return fmt.Errorf("%w: %s names more than %d approvers", ErrCall, d.Rule, MaxApprovers)
 	}
 	for _, a := range d.Approvers {
-		if _, err := ParseApprover(a); err != nil {
+		if _, err := scope.ParsePerson(a); err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrCall, d.Rule, err)
 		}
 	}
@@ -126,11 +123,7 @@ func (c *Call) Binding() string {
 func (c *Call) expiry() time.Duration {
 	shortest := MaxExpiry
 	for i := range c.Demands {
-		d := c.Demands[i].ExpiresAfter
-		if d == 0 {
-			d = DefaultExpiry
-		}
-		shortest = min(shortest, d)
+		shortest = min(shortest, c.Demands[i].ExpiresAfter)
 	}
 	return shortest
 }

@@ -46,7 +46,7 @@ func asks(n byte) step {
 
 func voting(nth int, p Person, yes bool, tt Terms) step {
 	return step{fmt.Sprintf("%s votes %v on the newest but %d", p.Name, yes, nth), func(d *desk) string {
-		list, err := d.List(context.Background(), true, 0)
+		list, err := d.all()
 		if err != nil {
 			return said(nil, err)
 		}
@@ -189,7 +189,7 @@ func after(t *testing.T, dir, before string) string {
 func onceOnly(t *testing.T, d *desk) {
 	t.Helper()
 	d.pass(2 * time.Minute)
-	list, err := d.List(context.Background(), true, 0)
+	list, err := d.all()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,10 +4,7 @@ package approval
 
 import (
 	"fmt"
-	"maps"
 	"time"
-
-	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // Covers is what else than the call itself a grant is for. The zero value is
@@ -16,12 +13,11 @@ type Covers uint8
 
 // What a grant covers, narrowest first.
 const (
-	CoversCall    Covers = iota // the same call: target, definition and arguments
-	CoversPattern               // the same target and definition, arguments that match
-	CoversTarget                // the same target and definition, whatever the arguments
+	CoversCall   Covers = iota // the same call: target, definition and arguments
+	CoversTarget               // the same target and definition, whatever the arguments
 )
 
-var coversNames = [...]string{"call", "pattern", "target"}
+var coversNames = [...]string{"call", "target"}
 
 // Lasts is how long a grant lasts. The zero value is one use.
 type Lasts uint8
@@ -76,10 +72,6 @@ type Terms struct {
 	Covers Covers        `json:"covers"`
 	Lasts  Lasts         `json:"lasts"`
 	For    time.Duration `json:"for,omitempty"` // with LastsFor
-	// Pattern gives, with CoversPattern, a pattern for each argument. An
-	// argument that it does not name is not covered, nor is a call that lacks
-	// one that it names.
-	Pattern map[string]string `json:"pattern,omitempty"`
 }
 
 // Grant is what an approved request has.
@@ -109,21 +101,6 @@ func (r *Request) validTerms(t *Terms) error {
 	case t.For > MaxFor && rule == "":
 		return fmt.Errorf("%w: an approval holds for %s at most", ErrTerms, MaxFor)
 	}
-	return t.validPattern()
-}
-
-func (t *Terms) validPattern() error {
-	if (t.Covers == CoversPattern) != (len(t.Pattern) > 0) || len(t.Pattern) > MaxPatterns {
-		return fmt.Errorf("%w: a pattern for the arguments has 1 to %d of them, and nothing else has any", ErrTerms, MaxPatterns)
-	}
-	for name, text := range t.Pattern {
-		if len(name) > MaxTarget || len(text) > MaxTarget {
-			return fmt.Errorf("%w: a pattern of more than %d bytes", ErrTerms, MaxTarget)
-		}
-		if _, err := scope.ParsePattern(text); err != nil {
-			return fmt.Errorf("%w: the argument %q: %w", ErrTerms, name, err)
-		}
-	}
 	return nil
 }
 
@@ -138,8 +115,7 @@ func (r *Request) validity() (limit time.Duration, rule string) {
 	return limit, rule
 }
 
-// narrower is what two approvers agree on: of each the less. Two different
-// patterns have nothing in common that could be told, but the call itself.
+// narrower is what two approvers agree on: of each the less.
 func narrower(a, b Terms) Terms {
 	out := Terms{Covers: min(a.Covers, b.Covers), Lasts: min(a.Lasts, b.Lasts)}
 	if out.Lasts == LastsFor { // once is for the call itself only, so it makes both so
@@ -150,16 +126,6 @@ func narrower(a, b Terms) Terms {
 			out.For = a.For
 		default:
 			out.For = min(a.For, b.For)
-		}
-	}
-	if out.Covers == CoversPattern {
-		switch {
-		case a.Covers != CoversPattern:
-			out.Pattern = b.Pattern
-		case b.Covers != CoversPattern || maps.Equal(a.Pattern, b.Pattern):
-			out.Pattern = a.Pattern
-		default:
-			out.Covers = CoversCall
 		}
 	}
 	return out
@@ -189,26 +155,19 @@ func (r *Request) covers(c *Call) bool {
 	switch {
 	case g == nil || r.Sandbox != c.Sandbox || r.Scope != c.Scope || r.Kind != c.Kind || r.Target != c.Target || r.Definition != c.Definition:
 		return false
-	case r.Binding == c.Binding():
-		return true
-	case g.Covers == CoversTarget:
-		return true
-	case g.Covers == CoversPattern:
-		return g.matches(c.Values)
 	}
-	return false
+	return g.Covers == CoversTarget || r.Binding == c.Binding()
 }
 
-func (t *Terms) matches(values map[string]string) bool {
-	if len(values) != len(t.Pattern) {
-		return false
+// Says is how long the terms hold, and for what, in words: the one wording of
+// records, answers and lists.
+func (t *Terms) Says() string {
+	what := map[Covers]string{CoversCall: "this call", CoversTarget: "this target"}[t.Covers]
+	switch t.Lasts {
+	case LastsFor:
+		return "for " + t.For.String() + ": " + what
+	case LastsSandbox:
+		return "until the sandbox ends: " + what
 	}
-	for name, text := range t.Pattern {
-		v, ok := values[name]
-		p, err := scope.ParsePattern(text)
-		if !ok || err != nil || !p.Matches(v) {
-			return false
-		}
-	}
-	return true
+	return "once: " + what
 }

@@ -5,7 +5,6 @@ package approval
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -47,6 +46,9 @@ func counts(d Demand, p Person, launcher uint32) bool {
 		for _, g := range p.Groups {
 			ok = ok || a == "group:"+g
 		}
+		for _, g := range p.GIDs {
+			ok = ok || a == fmt.Sprintf("gid:%d", g)
+		}
 	}
 	return ok && (!d.Separate || p.UID != launcher)
 }
@@ -73,27 +75,15 @@ func (o *told) enough() (time.Time, bool) {
 
 // least is what all approvers gave.
 func (o *told) least() (t Terms) {
-	var patterns []map[string]string
 	t = Terms{Covers: CoversTarget, Lasts: LastsSandbox}
 	for _, b := range o.votes {
 		t.Covers, t.Lasts = min(t.Covers, b.terms.Covers), min(t.Lasts, b.terms.Lasts)
 		if b.terms.Lasts == LastsFor && (t.For == 0 || b.terms.For < t.For) {
 			t.For = b.terms.For
 		}
-		if b.terms.Covers == CoversPattern {
-			patterns = append(patterns, b.terms.Pattern)
-		}
 	}
 	if t.Lasts == LastsOnce {
 		t.Covers, t.For = CoversCall, 0
-	}
-	if t.Covers == CoversPattern {
-		t.Pattern = patterns[0]
-		for _, p := range patterns {
-			if !maps.Equal(p, patterns[0]) {
-				t.Covers, t.Pattern = CoversCall, nil
-			}
-		}
 	}
 	return t
 }
@@ -102,11 +92,7 @@ func (o *told) state(now time.Time) State {
 	waits := o.asked.Add(24 * 365 * time.Hour)
 	holds := time.Duration(0)
 	for _, d := range o.call.Demands {
-		e := d.ExpiresAfter
-		if e == 0 {
-			e = 15 * time.Minute
-		}
-		if end := o.asked.Add(e); end.Before(waits) {
+		if end := o.asked.Add(d.ExpiresAfter); end.Before(waits) {
 			waits = end
 		}
 		if d.ValidFor > 0 && (holds == 0 || d.ValidFor < holds) {
@@ -184,7 +170,7 @@ func (o *oracle) ask(c Call, id string, l Limits, now time.Time) (Outcome, strin
 			continue
 		}
 		t := i.least()
-		fits := same(&i.call, &c) || t.Covers == CoversTarget || t.Covers == CoversPattern && fitting(t.Pattern, c.Values)
+		fits := same(&i.call, &c) || t.Covers == CoversTarget
 		if fits && (use == nil || t.Lasts > use.least().Lasts) {
 			use = i
 		}
@@ -204,23 +190,6 @@ func (o *oracle) ask(c Call, id string, l Limits, now time.Time) (Outcome, strin
 	}
 	o.items = append(o.items, &told{id: id, call: c, asked: now, times: 1})
 	return Waiting, id
-}
-
-// fitting says whether every argument has its pattern and every pattern its
-// argument.
-func fitting(patterns, values map[string]string) bool {
-	for k, v := range values {
-		p, ok := patterns[k]
-		if !ok || p != v && !(strings.HasSuffix(p, "*") && strings.HasPrefix(v, strings.TrimSuffix(p, "*"))) {
-			return false
-		}
-	}
-	for k := range patterns {
-		if _, ok := values[k]; !ok {
-			return false
-		}
-	}
-	return true
 }
 
 func (o *oracle) vote(id string, p Person, yes bool, t Terms, now time.Time) error {
@@ -257,21 +226,21 @@ func (o *oracle) vote(id string, p Person, yes bool, t Terms, now time.Time) err
 // What random sequences are made of.
 var (
 	people = []Person{
-		{Known: true, UID: 0, Name: "root"}, {Known: true, UID: 1000, Name: "launcher"}, {Known: true, UID: 1001, Name: "alice", Groups: []string{"sre", "staff"}},
-		{Known: true, UID: 1002, Name: "bob", Groups: []string{"sre"}}, {Known: true, UID: 1003, Name: "carol", Role: true}, {Known: true, UID: 1004, Name: "dave"},
+		{Known: true, UID: 0, Name: "root"}, {Known: true, UID: 1000, Name: "launcher"}, {Known: true, UID: 1001, Name: "alice", GIDs: []uint32{5, 77}},
+		{Known: true, UID: 1002, Name: "bob", GIDs: []uint32{77}}, {Known: true, UID: 1003, Name: "carol", Role: true, Groups: []string{"leads"}}, {Known: true, UID: 1004, Name: "dave"},
 	}
 	rules = []struct {
 		fingerprint string
 		demands     []Demand
 	}{
-		{strings.Repeat("a", 64), []Demand{{Rule: "d/any", Quorum: 1}}},
-		{strings.Repeat("b", 64), []Demand{{Rule: "d/two", Quorum: 2, Approvers: []string{"group:sre", "uid:1000"}, ValidFor: 20 * time.Minute}, {Rule: "d/alice", Quorum: 1, Approvers: []string{"user:alice"}, ExpiresAfter: 10 * time.Minute}}},
+		{strings.Repeat("a", 64), []Demand{{Rule: "d/any", Quorum: 1, ExpiresAfter: 15 * time.Minute}}},
+		{strings.Repeat("b", 64), []Demand{{Rule: "d/two", Quorum: 2, Approvers: []string{"gid:77", "uid:1000"}, ExpiresAfter: 15 * time.Minute, ValidFor: 20 * time.Minute}, {Rule: "d/alice", Quorum: 1, Approvers: []string{"user:alice", "group:leads"}, ExpiresAfter: 10 * time.Minute}}},
 		{strings.Repeat("c", 64), []Demand{{Rule: "d/other", Quorum: 1, Separate: true, ExpiresAfter: time.Hour}}},
-		{strings.Repeat("d", 64), []Demand{{Rule: "d/three", Quorum: 3}}},
+		{strings.Repeat("d", 64), []Demand{{Rule: "d/three", Quorum: 3, ExpiresAfter: 15 * time.Minute}}},
 	}
 	terms = []Terms{
 		{}, {Lasts: LastsFor, For: 5 * time.Minute}, {Lasts: LastsFor, For: 40 * time.Minute, Covers: CoversTarget}, {Lasts: LastsSandbox, Covers: CoversTarget},
-		{Lasts: LastsSandbox, Covers: CoversPattern, Pattern: map[string]string{"/to": "a*"}}, {Lasts: LastsFor, For: 15 * time.Minute, Covers: CoversPattern, Pattern: map[string]string{"/to": "b"}},
+		{Lasts: LastsSandbox}, {Lasts: LastsFor, For: 15 * time.Minute, Covers: CoversTarget},
 		{Covers: CoversTarget}, {Lasts: LastsFor, For: 25 * time.Hour},
 	}
 	destinations = []string{"server:bank/tool:pay", "server:bank/tool:refund"}
@@ -281,14 +250,10 @@ var (
 
 func someCall(n byte) Call {
 	box := fmt.Sprintf("0000000%d", n&1)
-	v := values[n>>2&3%3]
+	text := values[n>>2&3%3]
 	rule := rules[n>>4&3]
-	given, text := map[string]string{"/to": v}, v
-	if n>>6 == 3 { // an argument more
-		given["/note"], text = "a", v+"+"
-	}
 	return Call{Sandbox: box, Scope: "org:acme/team:x/agent:y/sandbox:" + box, Launcher: 1000, Kind: Tool, Target: destinations[n>>1&1],
-		Arguments: fmt.Sprintf("%064x", text), Values: given, Fingerprint: rule.fingerprint, Demands: rule.demands}
+		Arguments: fmt.Sprintf("%064x", text), Fingerprint: rule.fingerprint, Demands: rule.demands}
 }
 
 // coverage counts what a run has come across, so that the property is not true
@@ -391,7 +356,7 @@ func TestMachineIsTheOracle(t *testing.T) {
 	}
 	for _, what := range []string{"ask 0 approval-denied", "ask 0 approval-limit", "ask 1 ", "ask 2 ", "vote <nil>", "vote " + ErrDecided.Error(), "vote " + ErrNotApprover.Error(),
 		"vote " + ErrTwice.Error(), "vote " + ErrTerms.Error(), "state pending", "state approved", "state denied", "state expired", "state cancelled", "state superseded", "state consumed",
-		"released by call once true", "released by call for true", "released by target for false", "released by target sandbox false", "released by pattern sandbox false"} {
+		"released by call once true", "released by call for true", "released by target for false", "released by target sandbox false"} {
 		if seen[what] < 10 {
 			t.Errorf("%q came about %d times only", what, seen[what])
 		}

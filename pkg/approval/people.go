@@ -3,10 +3,9 @@
 package approval
 
 import (
-	"fmt"
 	"slices"
-	"strconv"
-	"strings"
+
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // Person is who votes, as the kernel and the user database know them. The zero
@@ -16,50 +15,20 @@ type Person struct {
 	UID    uint32
 	Name   string   // "" when the uid has none
 	Groups []string // names, those that have one
+	GIDs   []uint32 // numbers of all of them
 	// Role says that the person has the role of approver in the request's scope.
 	Role bool
 }
 
-// Approver is one entry of a demand's list.
-type Approver struct {
-	user, group string
-	uid         uint32
-	byUID       bool
-}
-
-// ParseApprover reads user:NAME, uid:N or group:NAME.
-func ParseApprover(s string) (Approver, error) {
-	bad := func() (Approver, error) {
-		return Approver{}, fmt.Errorf("the approver %q is not user:NAME, uid:N or group:NAME", s)
-	}
-	what, name, ok := strings.Cut(s, ":")
-	if !ok || name == "" || len(name) > 256 || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ':' || r == 0x7f }) {
-		return bad()
-	}
-	switch what {
-	case "user":
-		return Approver{user: name}, nil
-	case "group":
-		return Approver{group: name}, nil
-	case "uid":
-		n, err := strconv.ParseUint(name, 10, 32)
-		if err != nil || strconv.FormatUint(n, 10) != name || n == 1<<32-1 { // -1 is nobody
-			return bad()
+// named says whether entries of a demand's list mean this person.
+func named(approvers []string, p *Person) bool {
+	for _, text := range approvers {
+		a, err := scope.ParsePerson(text)
+		switch {
+		case err != nil: // Valid refuses it
+		case a.Group && a.Number && slices.Contains(p.GIDs, a.ID), a.Group && !a.Number && slices.Contains(p.Groups, a.Name), !a.Group && a.Is(p.UID, p.Name):
+			return true
 		}
-		return Approver{uid: uint32(n), byUID: true}, nil
-	}
-	return bad()
-}
-
-// is says whether the entry means this person. The zero Approver means nobody.
-func (a Approver) is(p *Person) bool {
-	switch {
-	case a.byUID:
-		return a.uid == p.UID
-	case a.user != "":
-		return a.user == p.Name
-	case a.group != "":
-		return slices.Contains(p.Groups, a.group)
 	}
 	return false
 }
@@ -77,12 +46,7 @@ func (d *Demand) lets(p *Person, launcher uint32) bool {
 	if len(d.Approvers) == 0 {
 		return p.Role || p.UID == launcher
 	}
-	for _, text := range d.Approvers {
-		if a, err := ParseApprover(text); err == nil && a.is(p) {
-			return true
-		}
-	}
-	return false
+	return named(d.Approvers, p)
 }
 
 // May says whether the person has a vote on the request: that is, for at least
@@ -102,25 +66,15 @@ func (r *Request) votesFor(p *Person) (out []int) {
 // Names says whether a rule names the person as an approver: by user, uid or
 // group, not as root and not as the launcher.
 func (r *Request) Names(p *Person) bool {
-	if !p.Known {
-		return false
-	}
-	for i := range r.Demands {
-		for _, text := range r.Demands[i].Approvers {
-			if a, err := ParseApprover(text); err == nil && a.is(p) {
-				return true
-			}
-		}
-	}
-	return false
+	return p.Known && slices.ContainsFunc(r.Demands, func(d Demand) bool { return named(d.Approvers, p) })
 }
 
-// Groups lists the groups that the request's rules name.
+// Groups lists the groups that the request's rules name by name.
 func (r *Request) Groups() (out []string) {
 	for i := range r.Demands {
 		for _, text := range r.Demands[i].Approvers {
-			if a, err := ParseApprover(text); err == nil && a.group != "" && !slices.Contains(out, a.group) {
-				out = append(out, a.group)
+			if a, err := scope.ParsePerson(text); err == nil && a.Group && !a.Number && !slices.Contains(out, a.Name) {
+				out = append(out, a.Name)
 			}
 		}
 	}

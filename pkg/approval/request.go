@@ -5,6 +5,8 @@ package approval
 import (
 	"slices"
 	"time"
+
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // Request is one item of the inbox: a call that waits for people, or what
@@ -102,7 +104,7 @@ func (r Request) Vote(p Person, approve bool, t Terms, comment string, now time.
 	v := Vote{UID: p.UID, Name: p.Name, Approve: approve, Comment: clip(comment, MaxComment), At: now, For: counts}
 	if !approve {
 		r.Votes = append(slices.Clip(r.Votes), v)
-		return r.next(Denied, "denied by "+who(&v), now), nil
+		return r.next(Denied, "denied by "+scope.Operator(v.UID, v.Name), now), nil
 	}
 	if r.HasApproved(p.UID) {
 		return r, ErrTwice
@@ -155,13 +157,4 @@ func (r Request) End(now time.Time) Request {
 		return r.next(Expired, "the sandbox has ended", now)
 	}
 	return r
-}
-
-// who names a voter.
-func who(v *Vote) string {
-	name := "uid=" + itoa(v.UID)
-	if v.Name != "" {
-		name += "(" + v.Name + ")"
-	}
-	return name
 }

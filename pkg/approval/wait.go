@@ -13,94 +13,11 @@ import (
 )
 
 const (
-	// DefaultHold is how long a call is held for people, MaxHold the most.
-	DefaultHold = time.Minute
-	MaxHold     = 2 * time.Minute
-	// MaxHeld is how many calls of one sandbox are held; one more is answered at
-	// once that it waits.
-	MaxHeld = 64
-
 	sweepEvery = time.Minute // also when nothing is due: clocks are set
 	sweepLeast = time.Second // between two sweeps, when the store fails
 	pruneEvery = time.Hour
 	watchAhead = 1024 // changes that a watcher may be behind
 )
-
-// Hold asks, and waits at most for a time until people have decided. decide
-// decides the call on the policy of the moment: it is called before each asking,
-// and its error ends the hold. Waiting is an answer too: the time is over, and
-// nobody has decided.
-//
-// A grant for one time releases one of the calls that are held for the same
-// request; the others ask again, and wait as a new request.
-func (b *Book) Hold(ctx context.Context, most time.Duration, decide func(context.Context) (Call, error)) (Answer, error) {
-	timer := time.NewTimer(min(most, MaxHold))
-	defer timer.Stop()
-	for {
-		c, err := decide(ctx)
-		if err != nil {
-			return Answer{}, err
-		}
-		a, changed, err := b.ask(ctx, &c)
-		if err != nil || a.Outcome != Waiting || !b.hold(c.Sandbox) {
-			return a, err
-		}
-		again, err := b.wait(ctx, timer.C, &a, changed)
-		b.release(c.Sandbox)
-		if err != nil || !again {
-			return a, err
-		}
-	}
-}
-
-func (b *Book) hold(sandbox string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.held[sandbox] >= MaxHeld {
-		return false
-	}
-	b.held[sandbox]++
-	return true
-}
-
-func (b *Book) release(sandbox string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.held[sandbox]--; b.held[sandbox] == 0 {
-		delete(b.held, sandbox)
-	}
-}
-
-// wait waits until the request of an answer is decided, and puts a refusal into
-// the answer. again: ask once more.
-func (b *Book) wait(ctx context.Context, over <-chan time.Time, a *Answer, changed <-chan struct{}) (again bool, err error) {
-	for {
-		select {
-		case <-ctx.Done():
-			return false, ctx.Err()
-		case <-over:
-			return false, nil
-		case <-changed:
-		}
-		b.mu.Lock()
-		e, err := b.get(ctx, a.ID)
-		if b.open[a.ID] != nil {
-			changed = b.onChange(a.ID)
-		}
-		b.mu.Unlock()
-		if err != nil {
-			return false, err
-		}
-		switch e.State {
-		case Pending: // a vote that is not enough, or one more that asks
-		case Approved, Consumed:
-			return true, nil
-		default:
-			*a = Answer{Refused, e.ID, e.Why, "approval-" + e.State.String()}
-			return false, nil
-		}
-	}
-}
 
 // Sweep ends what time or the end of its sandbox has ended, and forgets what is
 // older than [Keep].
@@ -118,6 +35,9 @@ func (b *Book) Sweep(ctx context.Context) error {
 		if !b.o.Lives(e.Sandbox) {
 			r = r.End(now)
 		}
+		if r.State.Open() && b.open[r.ID] == nil {
+			b.note(&r) // the store has what it said that it had not taken
+		}
 		if r.State != e.State {
 			changed = append(changed, r)
 		}
@@ -133,7 +53,7 @@ func (b *Book) Sweep(ctx context.Context) error {
 	return errors.Join(told, err)
 }
 
-// End ends what a sandbox has open, and every hold of it.
+// End ends what a sandbox has open, as the keeper does when the sandbox ends.
 func (b *Book) End(ctx context.Context, sandbox string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -209,12 +129,7 @@ var ErrBehind = errors.New("more approvals have changed than were read")
 func (b *Book) Watch(ctx context.Context) iter.Seq2[Request, error] {
 	return func(yield func(Request, error) bool) {
 		w := make(chan Request, watchAhead)
-		b.mu.Lock()
-		open, err := b.list(ctx, false, 0)
-		if err == nil {
-			b.watchers[w] = struct{}{}
-		}
-		b.mu.Unlock()
+		open, err := b.watch(ctx, w)
 		if err != nil {
 			yield(Request{}, err)
 			return
@@ -244,4 +159,21 @@ func (b *Book) Watch(ctx context.Context) iter.Seq2[Request, error] {
 			}
 		}
 	}
+}
+
+// watch returns what is open, and has w told of each change after that.
+func (b *Book) watch(ctx context.Context, w chan Request) (open []Request, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list, err := b.load(ctx, store.ApprovalQuery{EndedSince: math.MaxInt64})
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range list {
+		if r := e.At(b.now()); r.State.Open() {
+			open = append(open, r)
+		}
+	}
+	b.watchers[w] = struct{}{}
+	return open, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // lookAgain is how long what the user database said of a name is believed.
@@ -136,8 +137,11 @@ func (p *people) lookLocked(kind, name string, former map[string]lookedUp) looke
 	return found
 }
 
-// spell names a user for the record: uid=1000(alice), or uid=1000.
-func (p *people) spell(uid uint32) string {
+// spell names a user for the record; see scope.Operator.
+func (p *people) spell(uid uint32) string { return scope.Operator(uid, p.name(uid)) }
+
+// name is what the user database calls a uid, "" when it has no name for it.
+func (p *people) name(uid uint32) string {
 	p.naming.Lock()
 	n, ok := p.names[uid]
 	p.naming.Unlock()
@@ -150,11 +154,7 @@ func (p *people) spell(uid uint32) string {
 		p.names[uid] = n
 		p.naming.Unlock()
 	}
-	out := "uid=" + strconv.FormatUint(uint64(uid), 10)
-	if n.name != "" {
-		out += "(" + n.name + ")"
-	}
-	return out
+	return n.name
 }
 
 func lookupID(kind, name string) (uint32, error) {

@@ -134,7 +134,7 @@ func (d *Daemon) grant(c *api.Caller, r *api.AllowRequest, s *sandbox.Sandbox, d
 		if s != nil {
 			return fmt.Errorf("a sandbox does not last for ever: leave --always out, or allow it for a scope")
 		}
-		return d.library.Put(act(c, "allow", ""), alwaysFile(doc), string(doc.Raw))
+		return d.library.Put(d.act(c, "allow", ""), alwaysFile(doc), string(doc.Raw))
 	case api.AllowSandbox, "":
 		if s == nil {
 			return fmt.Errorf("name a sandbox with --sandbox, or say --once, --for or --always")
@@ -227,6 +227,7 @@ func (d *Daemon) gatewaySaid(e *event.Event) {
 		s.CountDenial(max(e.Count, 1))
 	}
 	if e.Verdict == event.Denied {
+		d.draft(e)
 		return
 	}
 	d.onceUsed(e)

@@ -34,6 +34,10 @@ type applied struct {
 func (b *backend) ApplyPolicy(_ context.Context, c *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
 	b.d.applying.Lock()
 	defer b.d.applying.Unlock()
+	return b.applyLocked(c, r)
+}
+
+func (b *backend) applyLocked(c *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
 	list, err := readApplied(r.Documents)
 	if err != nil {
 		return api.PolicyChange{}, err
@@ -51,7 +55,7 @@ func (b *backend) ApplyPolicy(_ context.Context, c *api.Caller, r *api.ApplyRequ
 		res.Documents = append(res.Documents, api.PolicyDocument{Kind: a.doc.Kind, Name: a.doc.Name, Scope: a.doc.Scope.String(), File: a.doc.File})
 	}
 	var unchanged []string
-	res.Revision, unchanged, err = b.d.library.PutAll(act(c, "apply", r.Comment), files)
+	res.Revision, unchanged, err = b.d.library.PutAll(b.d.act(c, "apply", r.Comment), files)
 	for i, a := range list {
 		if slices.Contains(unchanged, a.file) {
 			res.Documents[i].Change = "unchanged"
@@ -225,7 +229,7 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (a
 		return res, api.Errorf(api.CodeNotFound, "no document %q was applied", name).WithRemedy("`ringfence policy show` lists what is in force")
 	}
 	var err error
-	if res.Revision, err = d.library.RemoveBy(act(c, "delete", ""), files...); err != nil {
+	if res.Revision, err = d.library.RemoveBy(d.act(c, "delete", ""), files...); err != nil {
 		return res, api.Errorf(api.CodeInternal, "%v", err)
 	}
 	return res, nil

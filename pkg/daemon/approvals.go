@@ -4,7 +4,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -17,9 +16,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/approval"
 	"github.com/ringfence/ringfence/pkg/event"
-	"github.com/ringfence/ringfence/pkg/policy"
-	"github.com/ringfence/ringfence/pkg/sandbox"
-	"github.com/ringfence/ringfence/pkg/wire"
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // openApprovals opens the book of what people decide.
@@ -55,23 +52,18 @@ func approvalEvent(c *approval.Change, now time.Time, version string) *event.Eve
 		e.Reason, e.Remedy = "waits for "+lacking(r), "ringfence approvals approve "+r.ID
 	}
 	if r.State == approval.Approved {
-		e.Reason = "approved " + granted(r.Grant)
+		e.Reason = "approved " + r.Grant.Says()
 	}
 	if r.State == approval.Consumed {
 		e.Reason = "the approval for one time was used"
 	}
-	if n := len(r.Votes); c.By != nil && n > 0 {
-		e.Actor, e.UID, e.Detail = actorName(c.By.UID, c.By.Name), c.By.UID, r.Votes[n-1].Comment
+	if c.By != nil {
+		e.Actor, e.UID = scope.Operator(c.By.UID, c.By.Name), c.By.UID
+	}
+	if n := len(r.Votes); c.By != nil && n > 0 && c.Verb != approval.VerbSupersede {
+		e.Detail = r.Votes[n-1].Comment
 	}
 	return e
-}
-
-func actorName(uid uint32, name string) string {
-	s := "uid=" + strconv.FormatUint(uint64(uid), 10)
-	if name != "" {
-		s += "(" + name + ")"
-	}
-	return s
 }
 
 // lacking says in words who has to agree still.
@@ -90,18 +82,6 @@ func lacking(r *approval.Request) string {
 	return strings.Join(out, ", and ")
 }
 
-// granted says in words how long a grant lasts, and for what.
-func granted(g *approval.Grant) string {
-	what := map[approval.Covers]string{approval.CoversCall: "this call", approval.CoversPattern: "calls with arguments that match", approval.CoversTarget: "this target"}[g.Covers]
-	switch g.Lasts {
-	case approval.LastsFor:
-		return "for " + g.For.String() + ": " + what
-	case approval.LastsSandbox:
-		return "until the sandbox ends: " + what
-	}
-	return "once: " + what
-}
-
 // voter is a caller as rules name people: by what the kernel says of it, and the
 // names that this machine has now for its uid and for the groups of rules.
 type voter struct {
@@ -110,17 +90,13 @@ type voter struct {
 	in   map[string]bool // groups that were looked up
 }
 
-func newVoter(c *api.Caller) *voter {
-	v := &voter{c: c, in: map[string]bool{}}
-	if u, err := user.LookupId(strconv.FormatUint(uint64(c.UID), 10)); err == nil {
-		v.name = u.Username
-	}
-	return v
+func (d *Daemon) voter(c *api.Caller) *voter {
+	return &voter{c: c, name: d.people.name(c.UID), in: map[string]bool{}}
 }
 
-// person is the voter before one request. role: it is an approver of its scope.
-func (v *voter) person(r *approval.Request, role bool) approval.Person {
-	p := approval.Person{Known: true, UID: v.c.UID, Name: v.name, Role: role}
+// person is the voter before one request.
+func (v *voter) person(r *approval.Request) approval.Person {
+	p := approval.Person{Known: true, UID: v.c.UID, Name: v.name, Role: v.c.Rights.Approves(r.Scope), GIDs: append([]uint32{v.c.GID}, v.c.Groups...)}
 	for _, name := range r.Groups() {
 		if v.isIn(name) {
 			p.Groups = append(p.Groups, name)
@@ -144,14 +120,8 @@ func (v *voter) isIn(group string) bool {
 }
 
 // Approvals lists them as a caller sees them.
-func (b *backend) Approvals(ctx context.Context, c *api.Caller, all bool, limit int) ([]api.Approval, error) {
-	list, err := b.d.approvals.List(ctx, all, limit)
-	v := newVoter(c)
-	out := make([]api.Approval, len(list))
-	for i := range list {
-		out[i] = v.view(&list[i])
-	}
-	return out, err
+func (b *backend) Approvals(ctx context.Context, c *api.Caller, all bool) iter.Seq2[api.Approval, error] {
+	return b.d.voter(c).views(b.d.approvals.List(ctx, all))
 }
 
 // Approval is one of them.
@@ -160,14 +130,20 @@ func (b *backend) Approval(ctx context.Context, c *api.Caller, id string) (api.A
 	if err != nil {
 		return api.Approval{}, approvalError(&r, err)
 	}
-	return newVoter(c).view(&r), nil
+	v := b.d.voter(c).view(&r)
+	v.MayLast = b.d.mayLast(c, &r)
+	return v, nil
 }
 
 // WatchApprovals yields them.
 func (b *backend) WatchApprovals(ctx context.Context, c *api.Caller) iter.Seq2[api.Approval, error] {
+	return b.d.voter(c).views(b.d.approvals.Watch(ctx))
+}
+
+// views are requests as the voter sees them.
+func (v *voter) views(list iter.Seq2[approval.Request, error]) iter.Seq2[api.Approval, error] {
 	return func(yield func(api.Approval, error) bool) {
-		v := newVoter(c)
-		for r, err := range b.d.approvals.Watch(ctx) {
+		for r, err := range list {
 			if err != nil {
 				yield(api.Approval{}, approvalError(&r, err))
 				return
@@ -179,8 +155,9 @@ func (b *backend) WatchApprovals(ctx context.Context, c *api.Caller) iter.Seq2[a
 	}
 }
 
-// Vote is a caller's word. For a time or for good an approval of a destination is
-// for whatever is asked there; of anything else for the very same call.
+// Vote is a caller's word. For a time, or until the sandbox ends, an approval of a
+// destination or a model is for whatever is asked there; of a tool for the very
+// same call.
 func (b *backend) Vote(ctx context.Context, c *api.Caller, id string, v *api.VoteRequest) (api.Approval, error) {
 	r, err := b.d.approvals.Get(ctx, id)
 	if err != nil {
@@ -193,14 +170,14 @@ func (b *backend) Vote(ctx context.Context, c *api.Caller, id string, v *api.Vot
 	case api.ApproveSandbox:
 		t.Lasts = approval.LastsSandbox
 	}
-	if t.Lasts != approval.LastsOnce && r.Kind == approval.Egress {
+	if t.Lasts != approval.LastsOnce && r.Kind != approval.Tool {
 		t.Covers = approval.CoversTarget
 	}
-	r, err = b.d.approvals.Vote(ctx, id, newVoter(c).person(&r, v.Role), v.Approve, t, v.Comment)
+	r, err = b.d.approvals.Vote(ctx, id, b.d.voter(c).person(&r), v.Approve, t, v.Comment)
 	if err != nil {
 		return api.Approval{}, approvalError(&r, err)
 	}
-	return newVoter(c).view(&r), nil
+	return b.d.voter(c).view(&r), nil
 }
 
 // approvalErrors say which code an error has, and what to do.
@@ -235,7 +212,7 @@ func approvalError(r *approval.Request, err error) error {
 }
 
 func (v *voter) view(r *approval.Request) api.Approval {
-	p := v.person(r, v.c.Rights.Approves(r.Scope))
+	p := v.person(r)
 	a := api.Approval{ID: r.ID, Sandbox: r.Sandbox, Scope: r.Scope, Launcher: r.Launcher, Kind: string(r.Kind), Target: r.Target, Arguments: r.Shown, Binding: r.Binding,
 		Fingerprint: r.Fingerprint, State: r.State.String(), Why: r.Why, Count: r.Count, Created: r.Created, Expires: r.Expires, Decided: when(r.Decided), Ended: when(r.Ended),
 		MayVote: r.State == approval.Pending && r.May(&p) && !r.HasApproved(p.UID), Named: r.Names(&p)}
@@ -250,7 +227,7 @@ func (v *voter) view(r *approval.Request) api.Approval {
 		a.Votes = append(a.Votes, api.ApprovalVote{UID: w.UID, Name: w.Name, Approve: w.Approve, Comment: w.Comment, At: w.At})
 	}
 	if g := r.Grant; g != nil {
-		a.Grant = &api.ApprovalGrant{Covers: g.Covers.String(), Lasts: g.Lasts.String(), Until: when(g.Until)}
+		a.Grant = &api.ApprovalGrant{Covers: g.Covers.String(), Lasts: g.Lasts.String(), Says: g.Says(), Until: when(g.Until)}
 	}
 	return a
 }
@@ -260,38 +237,4 @@ func when(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
-}
-
-// egressApproval answers whether people let a sandbox's connection to a name
-// pass. The keeper decides the name itself, on the policy that the sandbox is
-// under at this moment: the gateway says only what is wanted.
-func (d *Daemon) egressApproval(ctx context.Context, s *sandbox.Sandbox, q *wire.ApprovalRequest) (wire.ApprovalReply, error) {
-	if name, ok := policy.CanonicalHost(q.Name); !ok || name != q.Name {
-		return wire.ApprovalReply{Reason: "the gateway asked about a name in another than its canonical form", ReasonCode: "approval-unavailable"}, nil
-	}
-	dec := s.View().At(time.Now()).Egress(q.Name, q.Port)
-	if dec.Effect == policy.RequireApproval && dec.HTTP {
-		return wire.ApprovalReply{Reason: "people cannot be asked about this: another rule looks into the requests of this host", ReasonCode: "approval-unavailable"}, nil
-	}
-	if dec.Effect != policy.RequireApproval {
-		return wire.ApprovalReply{Reason: "people are not asked about this any more: try again", ReasonCode: "approval-superseded"}, nil
-	}
-	r := &s.Record
-	c := &approval.Call{Sandbox: r.ID, Scope: r.Scope, Launcher: r.Owner, Kind: approval.Egress, Target: q.Name + ":" + strconv.Itoa(int(q.Port)) + "/tcp",
-		Fingerprint: hex.EncodeToString(dec.Terms.Fingerprint[:]), Demands: demandsOf(dec.Demands()), Waits: q.Waits}
-	a, err := d.approvals.Ask(ctx, c)
-	if err != nil {
-		d.logger.Error("approval", "sandbox", r.ID, "error", err)
-		return wire.ApprovalReply{Reason: "the approval could not be made durable", ReasonCode: "approval-unavailable"}, nil
-	}
-	out := map[approval.Outcome]wire.ApprovalOutcome{approval.Waiting: wire.ApprovalWaits, approval.Released: wire.ApprovalReleased}[a.Outcome]
-	return wire.ApprovalReply{Outcome: out, ID: a.ID, Reason: a.Reason, ReasonCode: a.Code, Fingerprint: dec.Terms.Fingerprint}, nil
-}
-
-func demandsOf(list []policy.Demand) (out []approval.Demand) {
-	for _, p := range list {
-		a := p.Approval
-		out = append(out, approval.Demand{Rule: p.Rule.String(), Approvers: a.Approvers, Quorum: a.Quorum, Separate: a.Separate, ExpiresAfter: a.ExpiresAfter, ValidFor: a.ValidFor})
-	}
-	return out
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/approval"
+	"github.com/ringfence/ringfence/pkg/documents"
 	"github.com/ringfence/ringfence/pkg/event"
 )
 
@@ -33,12 +34,19 @@ func inbox(t *testing.T) (*backend, *[]*event.Event) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &backend{&Daemon{approvals: book}}, &told
+	lib, err := documents.Open(documents.Options{Dir: t.TempDir(), StateDir: t.TempDir(), Store: newStore(t), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &backend{&Daemon{approvals: book, people: newPeople(lib.Snapshot), library: lib}}, &told
 }
 
 // wants asks for a destination as a sandbox of uid 64001 does.
 func wants(t *testing.T, b *backend, target string, demands ...approval.Demand) approval.Answer {
 	t.Helper()
+	for i := range demands {
+		demands[i].ExpiresAfter = 15 * time.Minute
+	}
 	a, err := b.d.approvals.Ask(context.Background(), &approval.Call{Sandbox: "00000001", Scope: "org:local/team:default/agent:x/sandbox:00000001", Launcher: 64001, Kind: approval.Egress,
 		Target: target, Fingerprint: strings.Repeat("a", 64), Demands: demands})
 	if err != nil {
@@ -119,9 +127,11 @@ func TestApprovalAnswers(t *testing.T) {
 	if v, err = b.Vote(ctx, aMember(64001, 64001), bounded.ID, &api.VoteRequest{Comment: "no"}); err != nil || v.State != "denied" || v.Why != "denied by uid=64001" {
 		t.Errorf("%+v %v", v, err)
 	}
-	list, err := b.Approvals(ctx, root, true, 10)
-	if err != nil || len(list) != 1 || len(list[0].Votes) != 2 {
-		t.Errorf("%+v %v", list, err)
+	n := 0
+	for a, err := range b.Approvals(ctx, root, true) {
+		if n++; err != nil || n > 1 || len(a.Votes) != 2 {
+			t.Errorf("%+v %v", a, err)
+		}
 	}
 	wants(t, b, "b.example:443/tcp", approval.Demand{Rule: "eng/ask", Quorum: 1})
 	wctx, cancel := context.WithCancel(ctx)

@@ -4,7 +4,6 @@ package daemon
 
 import (
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -17,12 +16,8 @@ import (
 // act is what the history says of a caller: the uid that the kernel told, the name
 // that it has on this machine now, and what the program calls itself (a process
 // can call itself anything).
-func act(c *api.Caller, action, comment string) documents.Act {
-	uid := strconv.FormatUint(uint64(c.UID), 10)
-	a := store.Author{Name: "uid=" + uid, UID: int64(c.UID), PID: c.PID}
-	if u, err := user.LookupId(uid); err == nil {
-		a.Name = u.Username
-	}
+func (d *Daemon) act(c *api.Caller, action, comment string) documents.Act {
+	a := store.Author{Name: d.people.spell(c.UID), UID: int64(c.UID), PID: c.PID}
 	if b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.PID), "comm")); err == nil {
 		a.Program = strings.ToValidUTF8(strings.TrimSpace(string(b)), "?")
 	}
@@ -34,5 +29,5 @@ func actor(a documents.Act) string {
 	if a == (documents.Act{}) || a.Author.UID < 0 {
 		return ""
 	}
-	return "uid=" + strconv.FormatInt(a.Author.UID, 10)
+	return a.Author.Name
 }

@@ -202,6 +202,7 @@ func describeLayers(v *api.Sandbox, s *sandbox.Sandbox) {
 func (d *Daemon) sandboxEnded(s *sandbox.Sandbox) {
 	d.dropSandboxDocuments(s.Record.ID)
 	d.endApprovals(s.Record.ID)
+	d.drafts.End(s.Record.ID, time.Now().UTC())
 	d.losses.forget(s.Record.Number)
 	d.lateInits.ended(s.Record.Init.PID, s.Record.ID, time.Now())
 	if !s.Record.Started { // what is left of a launch that a former daemon did not finish

@@ -53,6 +53,7 @@ type Daemon struct {
 	library   *documents.Library
 	secrets   *Secrets
 	approvals *approval.Book
+	drafts    approval.Drafts
 	parsed    profileCache
 	sandboxes *sandbox.Manager
 	gateway   *keeper.Gateway
@@ -273,7 +274,7 @@ func (d *Daemon) openGateway() (err error) {
 		return err
 	}
 	d.clients = d.newClients()
-	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Clients: d.clients.name, Approval: d.egressApproval, Now: time.Now, TakenOver: d.taken}
+	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Clients: d.clients.name, Approval: d.egressApproval, ModelApproval: d.modelApproval, Now: time.Now, TakenOver: d.taken}
 	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
 		Binary: ownBinary, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Outlive: d.cfg.Gateway.Outlive,
 		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics) }, Config: conf, Handler: desk.Handle, Takeover: d.takeOver, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,

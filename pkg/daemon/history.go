@@ -190,7 +190,7 @@ func (b *backend) RollbackPolicy(ctx context.Context, c *api.Caller, r *api.Roll
 		files[doc.File] = doc.Text
 	}
 	comment := strings.TrimSuffix(fmt.Sprintf("revision %d: %s", r.Revision, r.Comment), ": ")
-	changed, rev, err := d.library.Restore(act(c, "rollback", comment), files)
+	changed, rev, err := d.library.Restore(d.act(c, "rollback", comment), files)
 	if ps := (policy.Problems)(nil); errors.As(err, &ps) {
 		return api.PolicyChange{}, api.Errorf(api.CodeConflict, "the documents of revision %d do not go with what is in force now: %v", r.Revision, ps).WithRemedy("nothing was changed; `ringfence policy get NAME --revision " + fmt.Sprint(r.Revision) + "` shows what they said")
 	}

@@ -99,6 +99,7 @@ func (d *Daemon) recordDenial(v *kernel.Verdict) {
 	if s != nil {
 		s.CountDenial(1)
 		d.explainDenial(e, s, v)
+		d.draft(e)
 	} else if e.Object == "gateway" {
 		e.Severity = event.SeverityHigh
 		e.Detail = "the gateway itself tried to connect where no document lets it"

@@ -128,7 +128,7 @@ func (d *Daemon) takeBack(c *api.Caller, s *sandbox.Sandbox, list []given) error
 		d.forgetGrant(g.file)
 		files = append(files, g.file)
 	}
-	if _, err := d.library.RemoveBy(act(c, "take-back", ""), files...); err != nil {
+	if _, err := d.library.RemoveBy(d.act(c, "take-back", ""), files...); err != nil {
 		return err
 	}
 	if s == nil {

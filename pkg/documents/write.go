@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/scope"
@@ -132,15 +133,15 @@ func (l *Library) SetMemory(name, text string) error {
 	return l.commitLocked(Change{Loaded: []string{name}}, undo)
 }
 
-// Trial compiles what would be in force with one more document and changes
-// nothing. A document of that kind, scope and name that is there stands for it.
-func (l *Library) Trial(doc policy.Document) (*policy.Snapshot, error) {
+// Trial compiles what would be in force with more documents and changes nothing.
+// One takes the place of what is there of its kind, scope and name.
+func (l *Library) Trial(docs ...policy.Document) (*policy.Snapshot, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := []policy.Document{doc}
+	all := slices.Clone(docs)
 	for _, n := range l.namesLocked() {
 		for _, d := range l.sources[n].docs {
-			if d.Kind != doc.Kind || d.Scope != doc.Scope || d.Name != doc.Name {
+			if !slices.ContainsFunc(docs, func(o policy.Document) bool { return d.Kind == o.Kind && d.Scope == o.Scope && d.Name == o.Name }) {
 				all = append(all, d)
 			}
 		}

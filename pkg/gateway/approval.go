@@ -12,12 +12,18 @@ import (
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
-// ApprovalQuestion is a connection to a name that policy has people decide.
+// ApprovalQuestion is what policy has people decide: a connection to a name, or,
+// with Model, one request to it.
 type ApprovalQuestion struct {
 	Sandbox uint32
 	Name    string
 	Port    uint16
-	Waits   string // the id of an answer that said so
+
+	Dialect, Model string
+	Arguments      [32]byte // hash of the whole request
+	Shown          string   // what people read of it
+
+	Waits string // the id of an answer that said so
 }
 
 // ApprovalAnswer is the keeper's word. The zero value refuses.
@@ -49,53 +55,101 @@ const (
 
 // approve waits until people have decided about a connection to a name, and
 // turns the decision into an allow, or into a denial that says what became of
-// it. It waits at most for Limits.Approval, and not longer than somebody is at
-// the other end: what was approved for one time must not be used up by who is
-// gone. Connections to port 80 are not asked about: there each request says
-// itself where it wants to go.
+// it. Connections to port 80 are not asked about: there each request says itself
+// where it wants to go.
 func (f *flow) approve(name string, d policy.Decision) policy.Decision {
 	if f.dst.Port() == 80 {
 		d.Reason += "; nobody can be asked about plain HTTP: use port 443"
 		return d
 	}
-	ctx, cancel := context.WithTimeout(f.ctx, f.sb.g.opt.Limits.Approval)
-	defer cancel()
-	held := f.sb.hold()
-	if held {
-		defer f.sb.letGo()
-	}
 	q := ApprovalQuestion{Sandbox: f.sb.cfg.ID, Name: name, Port: f.dst.Port()}
+	w := f.sb.people(f.ctx, waiting{
+		ask: func(ctx context.Context, waits string) (ApprovalAnswer, error) {
+			q.Waits = waits
+			return f.sb.g.opt.Keeper.Approval(ctx, q)
+		},
+		unasked: func() bool {
+			e := f.sb.epoch.Load()
+			return e != nil && e.byName(name, q.Port).decision.Effect != policy.RequireApproval
+		},
+		there: func() bool { return established(f.conn.TCPConn) }, hold: true,
+	})
+	if w.code == codeApprovalWaits {
+		f.setWaits(w.id)
+	}
+	return w.decided(d)
+}
+
+// waiting is something that policy has people decide.
+type waiting struct {
+	ask     func(ctx context.Context, waits string) (ApprovalAnswer, error)
+	unasked func() bool // the policy of now demands nobody for it
+	there   func() bool // somebody is at the other end still
+	hold    bool        // it may wait; else it is asked for once
+}
+
+// word is what people, or nobody, said. The zero value refuses.
+type word struct {
+	passes       bool
+	id           string // of the request that it waits as, or was approved as
+	code, reason string
+	more         bool // the reason follows that of the rule
+	fingerprint  [32]byte
+}
+
+// decided is the word as a decision. Where nobody had to be asked any more it
+// passes by terms on which nothing is approved: who asked decides again.
+func (w *word) decided(d policy.Decision) policy.Decision {
+	if w.more {
+		w.reason = d.Reason + "; " + w.reason
+	}
+	d.Reason, d.ReasonCode = w.reason, w.code
+	if w.passes {
+		d.Effect, d.Terms = policy.Allow, &policy.Terms{Fingerprint: w.fingerprint}
+	}
+	return d
+}
+
+// people waits until people have decided. It waits at most for Limits.Approval,
+// and not longer than somebody is at the other end: what was approved for one
+// time must not be used up by who is gone. The keeper may know a newer policy
+// than the gateway, on which nobody is asked: that will be here soon.
+func (sb *sandbox) people(ctx context.Context, w waiting) word {
+	ctx, cancel := context.WithTimeout(ctx, sb.g.opt.Limits.Approval)
+	defer cancel()
+	held := w.hold && sb.hold()
+	if held {
+		defer sb.letGo()
+	}
+	waits, last := "", word{}
 	for {
-		a, err := f.sb.askKeeper(ctx, q)
+		a, err := sb.askKeeper(ctx, waits, w.ask)
 		switch {
-		case err != nil && q.Waits == "":
-			d.Reason, d.ReasonCode = d.Reason+"; the daemon could not be asked: "+err.Error(), codeApprovalNowhere
-			return d
+		case err != nil && waits == "":
+			return word{code: codeApprovalNowhere, reason: "the daemon could not be asked: " + err.Error(), more: true}
 		case err == nil && a.Released:
-			d.Effect, d.Reason, d.ReasonCode = policy.Allow, "people have approved it ("+a.ID+")", codeApproved
-			d.Terms = &policy.Terms{Fingerprint: a.Fingerprint}
-			return d
-		case err == nil && !a.Waits:
-			d.Reason, d.ReasonCode = a.Reason, a.ReasonCode
-			return d
+			return word{passes: true, id: a.ID, code: codeApproved, reason: "people have approved it (" + a.ID + ")", fingerprint: a.Fingerprint}
+		case err == nil && a.Waits:
+			waits, last = a.ID, word{id: a.ID, code: codeApprovalWaits, reason: "it waits for people as " + a.ID + ": try again", more: true}
+		case err == nil && a.ReasonCode == codeApprovalChanged && w.unasked():
+			return word{passes: true, code: a.ReasonCode, reason: a.Reason}
 		case err == nil:
-			q.Waits = a.ID
+			waits, last = "", word{code: a.ReasonCode, reason: a.Reason}
 		}
-		if !held || !f.pause(ctx, approvalEvery) {
-			d.Reason, d.ReasonCode = d.Reason+"; it waits for people as "+q.Waits+": try again", codeApprovalWaits
-			f.setWaits(q.Waits)
-			return d
+		again := last.code == codeApprovalWaits || last.code == codeApprovalChanged
+		if !again || !held || !pause(ctx, approvalEvery) || !w.there() {
+			return last
 		}
 	}
 }
 
-// pause waits; false: there is nobody to wait for any more.
-func (f *flow) pause(ctx context.Context, d time.Duration) bool {
+// pause waits; false: ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return established(f.conn.TCPConn)
+		return true
 	case <-ctx.Done():
 		return false
 	}
@@ -132,19 +186,19 @@ func (f *flow) approvalRemedy() string {
 	return approvalCommand + f.waits
 }
 
-// askKeeper asks for a connection, few of one sandbox at a time: the keeper
-// decides one after the other, and all sandboxes share the way to it.
-func (sb *sandbox) askKeeper(ctx context.Context, q ApprovalQuestion) (ApprovalAnswer, error) {
+// askKeeper asks, few times of one sandbox at once: the keeper decides one after
+// the other, and all sandboxes share the way to it.
+func (sb *sandbox) askKeeper(ctx context.Context, waits string, ask func(context.Context, string) (ApprovalAnswer, error)) (ApprovalAnswer, error) {
 	select {
 	case sb.asking <- struct{}{}:
 		defer func() { <-sb.asking }()
 	case <-ctx.Done():
 		return ApprovalAnswer{}, ctx.Err()
 	}
-	return sb.g.opt.Keeper.Approval(ctx, q)
+	return ask(ctx, waits)
 }
 
-// hold takes one of the places for connections that wait.
+// hold takes one of the places for what waits.
 func (sb *sandbox) hold() bool {
 	if sb.g.held.Add(1) <= maxAsking {
 		if sb.held.Add(1) <= maxAskingOfOne {

@@ -83,7 +83,7 @@ func (f *flow) dispatch() {
 // byName treats a connection to a name's virtual address.
 func (f *flow) byName(e *epoch, name string) {
 	r := f.claim(name, e.byName(name, f.dst.Port()))
-	if r.decision.Effect == policy.RequireApproval {
+	if r.decision.Effect == policy.RequireApproval && r.mode != modeInference { // there each request is asked about
 		if e, r = f.asked(e, name, r); e == nil {
 			return
 		}

@@ -230,7 +230,7 @@ func (x *exchange) inference() {
 	e := x.e
 	x.g.opt.Inference.ServeHTTP(x.w, x.r, inference.Call{
 		View: e.view, Snapshot: e.view, Secrets: x.g.secret, Transport: e.provider,
-		Host: x.name, Dialect: rt.dialect, Sandbox: x.f.sb.id, Scope: x.f.sb.scope,
+		Approve: x.approveModel, Host: x.name, Dialect: rt.dialect, Sandbox: x.f.sb.id, Scope: x.f.sb.scope,
 		Record: func(ev event.Event) {
 			if ev.Revision == 0 {
 				ev.Revision = e.snap.Revision()

@@ -166,11 +166,16 @@ func (l *link) Resolve(ctx context.Context, sandbox uint32, name string) (gatewa
 func (l *link) Approval(ctx context.Context, q gateway.ApprovalQuestion) (gateway.ApprovalAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTime)
 	defer cancel()
+	t := wire.TypeApproval
 	b, err := wire.ApprovalRequest{Sandbox: q.Sandbox, Name: q.Name, Port: q.Port, Waits: q.Waits}.Encode()
+	if q.Model != "" {
+		t = wire.TypeModelApproval
+		b, err = wire.ModelApprovalRequest{Sandbox: q.Sandbox, Dialect: q.Dialect, Model: q.Model, Arguments: q.Arguments, Shown: q.Shown, Waits: q.Waits}.Encode()
+	}
 	if err != nil {
 		return gateway.ApprovalAnswer{}, err
 	}
-	if b, err = l.call(ctx, wire.TypeApproval, b); err != nil {
+	if b, err = l.call(ctx, t, b); err != nil {
 		return gateway.ApprovalAnswer{}, err
 	}
 	var r wire.ApprovalReply

@@ -35,6 +35,7 @@ type exchange struct {
 	asked  asked
 	prov   *policy.Provider // nil: the trial provider answers
 	served string           // model name sent upstream
+	waits  string           // the id that it waits for people as
 }
 
 // asked is what the body asks for, as far as Ringfence looks.
@@ -89,6 +90,12 @@ func (x *exchange) decide() *refusal {
 	if x.c.View == nil || x.c.Snapshot == nil {
 		return denied("no-policy", "no policy is loaded for this sandbox", "Try again when the node's daemon is up")
 	}
+	var dec policy.Decision
+	if x.route.model {
+		if dec = x.c.View.Inference(x.d.name, x.asked.model); dec.Effect == policy.RequireApproval {
+			x.approve(&dec)
+		}
+	}
 	p, ok := x.c.Snapshot.Provider(x.d.name)
 	if ok {
 		x.prov, x.rec.ev.Provider = p, p.Name
@@ -96,7 +103,9 @@ func (x *exchange) decide() *refusal {
 		x.rec.ev.Provider, x.rec.ev.Credential = trialName, "trial"
 	}
 	if x.route.model {
-		dec := x.c.View.Inference(x.d.name, x.asked.model)
+		if x.waits != "" {
+			return x.waitsForPeople(&dec)
+		}
 		if !dec.Allowed() {
 			return x.deniedModel(&dec)
 		}

@@ -17,6 +17,7 @@
 package inference
 
 import (
+	"context"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,7 @@ type Redirector struct {
 	opt Options
 
 	buffered atomic.Int64 // request body bytes held now
+	waiting  atomic.Int64 // those of requests that wait for people
 }
 
 // New returns a Redirector. Zero fields of o take their defaults.
@@ -93,6 +95,9 @@ type Call struct {
 	// Transport returns the transport to a provider: it resolves and dials on
 	// the host side under the gateway's guards and never follows redirects.
 	Transport func(provider *policy.Provider) http.RoundTripper
+	// Approve has people decide about a request that policy demands them for.
+	// It may wait, and not longer than the client. nil refuses.
+	Approve func(ctx context.Context, q Question) Approved
 	// Record takes the event of the call, once, when the call is over. May be nil.
 	Record func(event.Event)
 

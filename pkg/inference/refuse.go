@@ -19,6 +19,7 @@ const (
 	codeConfig   = "ringfence_not_configured"  // the operator has something to do
 	codeUpstream = "ringfence_upstream_error"  // the provider could not be reached or broke off
 	codeBusy     = "ringfence_busy"            // the gateway is out of room; try again
+	codeApproval = "ringfence_approval"        // a person has to approve it; try again
 )
 
 // refusal is an answer that Ringfence makes itself instead of the provider.
@@ -65,11 +66,14 @@ func (x *exchange) refuse(e *refusal) {
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Ringfence-Code", e.code)
-	if e.code != codeUpstream && e.code != codeBusy {
+	if e.code != codeUpstream && e.code != codeBusy && e.code != codeApproval {
 		h.Set("X-Should-Retry", "false") // the official SDKs honour it
 	}
 	if e.code == codeBusy {
 		h.Set("Retry-After", "1")
+	}
+	if e.code == codeApproval {
+		h.Set("Retry-After", retryApproval)
 	}
 	body := x.d.errorBody(e, e.status, e.text())
 	h.Set("Content-Length", strconv.Itoa(len(body)))

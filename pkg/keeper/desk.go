@@ -50,7 +50,10 @@ type Desk struct {
 	Clients func(context.Context, []Client)
 	// Approval answers whether people let a connection pass. nil refuses it.
 	Approval func(ctx context.Context, sb *sandbox.Sandbox, q *wire.ApprovalRequest) (wire.ApprovalReply, error)
-	Now      func() time.Time
+	// ModelApproval answers whether people let a request to a model pass. nil
+	// refuses it.
+	ModelApproval func(ctx context.Context, sb *sandbox.Sandbox, q *wire.ModelApprovalRequest) (wire.ApprovalReply, error)
+	Now           func() time.Time
 	// TakenOver is closed when the sandboxes of a former keeper were taken over;
 	// questions about sandboxes wait for it. nil is closed.
 	TakenOver <-chan struct{}
@@ -92,6 +95,8 @@ var answers = map[wire.Type]answer{
 	wire.TypeAppend:   (*Desk).append,
 	wire.TypeCounters: (*Desk).counters,
 	wire.TypeApproval: (*Desk).approval,
+
+	wire.TypeModelApproval: (*Desk).modelApproval,
 }
 
 // Handle is a wire.Handler. Descriptors sent by the gateway are closed: no
@@ -155,10 +160,27 @@ func (d *Desk) approval(ctx context.Context, payload []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.Approval == nil {
+	return asked(ctx, d.Approval, sb, &q)
+}
+
+func (d *Desk) modelApproval(ctx context.Context, payload []byte) ([]byte, error) {
+	var q wire.ModelApprovalRequest
+	if err := q.Decode(payload); err != nil {
+		return nil, err
+	}
+	sb, err := d.living(ctx, q.Sandbox)
+	if err != nil {
+		return nil, err
+	}
+	return asked(ctx, d.ModelApproval, sb, &q)
+}
+
+// asked is the answer of who knows about people; nobody refuses.
+func asked[Q any](ctx context.Context, who func(context.Context, *sandbox.Sandbox, Q) (wire.ApprovalReply, error), sb *sandbox.Sandbox, q Q) ([]byte, error) {
+	if who == nil {
 		return wire.ApprovalReply{Reason: "nobody can be asked here", ReasonCode: "approval"}.Encode()
 	}
-	r, err := d.Approval(ctx, sb, &q)
+	r, err := who(ctx, sb, q)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ package policy
 
 import (
 	"slices"
-	"strconv"
 
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -29,15 +28,10 @@ type Binding struct {
 	Line, Col int // where it begins in the document's file
 }
 
-// Subject is a user or a group: either a name of the machine's user database or
-// a number. The zero value is nobody.
+// Subject is a user or a group, and where it stands. The zero value is nobody.
 type Subject struct {
-	Name string // "" when Number is set
-	ID   uint32
-	// Number says that ID was written as such.
-	Number bool
-	Line   int
-	Col    int
+	scope.Subject
+	Line, Col int
 }
 
 // Role is a set of rights under a name. The zero value has none.
@@ -135,14 +129,6 @@ func roleNames() []string {
 		out = append(out, s.name)
 	}
 	return out
-}
-
-// Spell writes the subject as documents have it; kind is "uid" or "gid".
-func (s Subject) Spell(kind string) string {
-	if s.Number {
-		return kind + ":" + strconv.FormatUint(uint64(s.ID), 10)
-	}
-	return s.Name
 }
 
 // Access lists the Access documents, by name. They are not part of

@@ -20,13 +20,13 @@ func TestAccessSaysWho(t *testing.T) {
 		t.Fatal(problems)
 	}
 	a := docs[0].Access
-	spelt := func(list []Subject, kind string) (out []string) {
+	spelt := func(list []Subject) (out []string) {
 		for _, s := range list {
-			out = append(out, s.Spell(kind))
+			out = append(out, s.Spell())
 		}
 		return out
 	}
-	users, groups := spelt(a.Bindings[0].Users, "uid"), spelt(a.Bindings[0].Groups, "gid")
+	users, groups := spelt(a.Bindings[0].Users), spelt(a.Bindings[0].Groups)
 	if docs[0].Kind != KindAccess || a.Name != "p" || a.Scope.String() != "org:acme/team:pay" || a.Bindings[0].Role != RolePolicyAuthor ||
 		!slices.Equal(users, []string{"alice", "uid:0", `CORP\bob`, "c@x.org", "pc$"}) || !slices.Equal(groups, []string{"gid:4294967294", "eng"}) || a.Bindings[1].Role != RoleViewer {
 		t.Errorf("%+v %q %q", a, users, groups)

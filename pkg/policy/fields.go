@@ -113,7 +113,7 @@ var objWindow = &object{"window", "A span of the wall clock. One that ends befor
 }}
 
 var objApproval = &object{"approval", "How people decide. Every rule that demands an approval and was not displaced has to be satisfied.", []field{
-	{name: "approvers", typ: "list of strings", doc: "`user:NAME`, `uid:N`, `group:NAME`; whoever may approve in the scope when absent."},
+	{name: "approvers", typ: "list of strings", doc: "`user:NAME`, `uid:N`, `group:NAME`, `gid:N`; whoever may approve in the scope when absent."},
 	{name: "quorum", typ: "number", doc: "How many different people; 1 when absent."},
 	{name: "separate", typ: "boolean", doc: "Who launched the sandbox does not count."},
 	{name: "expiresAfter", typ: "duration", doc: "How long a request waits for an answer; 15m when absent. Then it is denied."},

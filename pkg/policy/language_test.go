@@ -27,8 +27,8 @@ func TestMistakesOfTheWholeLanguage(t *testing.T) {
 		"risk of egress":     {egressDoc("{id: a, deny: x.org, risk: [read]}"), `f:6:26: unknown field "risk" in egress rule`},
 		"mode":               {toolDoc("{id: a, allow: 'tool:*', mode: dry}"), `unknown mode "dry" (write mode: shadow, or leave it out)`},
 		"approval of allow":  {toolDoc("{id: a, allow: 'tool:*', approval: {quorum: 1}}"), `f:6:30: approval is for a rule that requires one`},
-		"approver":           {toolDoc("{id: a, match: 'tool:*', action: require-approval, approval: {approvers: [sre]}}"), `f:6:79: approver "sre" is neither user:NAME, group:NAME nor uid:N`},
-		"approver's uid":     {toolDoc("{id: a, match: 'tool:*', action: require-approval, approval: {approvers: ['uid:007']}}"), `approver "uid:007" has no uid`},
+		"approver":           {toolDoc("{id: a, match: 'tool:*', action: require-approval, approval: {approvers: [sre]}}"), `f:6:79: an approver: "sre" is none of user:NAME, uid:N, group:NAME, gid:N`},
+		"approver's uid":     {toolDoc("{id: a, match: 'tool:*', action: require-approval, approval: {approvers: ['uid:007']}}"), `an approver: "uid:007" is not uid:N with a number from 0 to 4294967294`},
 		"quorum":             {toolDoc("{id: a, match: 'tool:*', action: require-approval, approval: {approvers: ['uid:7'], quorum: 2}}"), `a quorum of 2 and 1 approvers: nobody could ever approve`},
 		"quorum of nobody":   {toolDoc("{id: a, match: 'tool:*', action: require-approval, approval: {quorum: 0}}"), `quorum must be a number from 1 to 100`},
 		"expiry":             {toolDoc("{id: a, match: 'tool:*', action: require-approval, approval: {expiresAfter: 15}}"), `expiresAfter must be a string, found a number "15" (write "15" in quotes)`},
@@ -134,7 +134,7 @@ func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 }
 
 func TestTermsSayWhatTheRuleSays(t *testing.T) {
-	s := algCompile(t, toolDoc(`{id: a, match: "server:bank/tool:pay", action: require-approval, approval: {approvers: ["group:fin", "user:eve", "uid:7"], quorum: 2, separate: true, expiresAfter: 10m, validFor: 2d},
+	s := algCompile(t, toolDoc(`{id: a, match: "server:bank/tool:pay", action: require-approval, approval: {approvers: ["group:fin", "user:eve", "gid:7"], quorum: 2, separate: true, expiresAfter: 10m, validFor: 2d},
       rate: {requests: 5/m, tokens: 200k/h, per: [agent, tool], queue: 2s}, pii: {in: mask, out: block, entities: [iban]}, redact: {entities: [email]}, audit: metadata}`))
 	for _, s := range []*Snapshot{s, overTheWire(t, s)} {
 		d := s.View(bot).Tool(&Call{Server: "bank", Tool: "pay"})
@@ -142,7 +142,7 @@ func TestTermsSayWhatTheRuleSays(t *testing.T) {
 			t.Fatalf("%+v", d.Terms)
 		}
 		a := d.Demands()[0].Approval
-		if !slices.Equal(a.Approvers, []string{"group:fin", "user:eve", "uid:7"}) || a.Quorum != 2 || !a.Separate || a.ExpiresAfter != 10*time.Minute || a.ValidFor != 48*time.Hour {
+		if !slices.Equal(a.Approvers, []string{"group:fin", "user:eve", "gid:7"}) || a.Quorum != 2 || !a.Separate || a.ExpiresAfter != 10*time.Minute || a.ValidFor != 48*time.Hour {
 			t.Errorf("%+v", a)
 		}
 		o := d.Obligations()

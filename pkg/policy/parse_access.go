@@ -3,11 +3,9 @@
 package policy
 
 import (
-	"fmt"
-	"strconv"
-	"strings"
-
 	"go.yaml.in/yaml/v3"
+
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // maxSubjects bounds the bindings of one document, and the users and groups of
@@ -50,27 +48,27 @@ func (d *decoder) binding(n *yaml.Node) (Binding, bool) {
 			d.fail(m.get("role"), didYouMean(s, roleNames()), "unknown role %s", quote(s))
 		}
 	}
-	b.Users = d.subjects(m.get("users"), "users", "uid")
-	b.Groups = d.subjects(m.get("groups"), "groups", "gid")
+	b.Users = d.subjects(m.get("users"), "users", false)
+	b.Groups = d.subjects(m.get("groups"), "groups", true)
 	if m.get("users") == nil && m.get("groups") == nil && !m.unknown {
 		d.fail(n, "add users: [NAME] or groups: [NAME]", "the binding names nobody")
 	}
 	return b, true
 }
 
-// subjects reads a list of names and numbers; kind is "uid" or "gid".
-func (d *decoder) subjects(n *yaml.Node, what, kind string) []Subject {
+// subjects reads a list of users, or of groups.
+func (d *decoder) subjects(n *yaml.Node, what string, group bool) []Subject {
 	if n != nil && n.Kind == yaml.SequenceNode && len(n.Content) > maxSubjects {
 		d.fail(n, "bind a group instead", "%s has %d entries, more than %d", what, len(n.Content), maxSubjects)
 		return nil
 	}
 	var out []Subject
 	d.strs(n, what, func(s string) (string, error) {
-		sub, err := parseSubject(s, kind)
+		sub, err := scope.ParseSubject(s, group)
 		if err == nil {
-			out = append(out, sub)
+			out = append(out, Subject{Subject: sub})
 		}
-		return sub.Spell(kind), err
+		return sub.Spell(), err
 	})
 	if n == nil || n.Kind != yaml.SequenceNode || len(out) != len(n.Content) {
 		return out // there are mistakes, and the document is refused
@@ -79,42 +77,4 @@ func (d *decoder) subjects(n *yaml.Node, what, kind string) []Subject {
 		out[i].Line, out[i].Col = d.line+n.Content[i].Line, n.Content[i].Column
 	}
 	return out
-}
-
-// parseSubject reads a name of the user database, or uid:N and gid:N. What a
-// number is called is for the database to say, so a bare number is refused: it
-// could be either.
-func parseSubject(s, kind string) (Subject, error) {
-	other := map[string]string{"uid": "gid", "gid": "uid"}[kind]
-	list := map[string]string{"uid": "groups", "gid": "users"}[kind]
-	digits, numbered := strings.CutPrefix(s, kind+":")
-	switch {
-	case numbered:
-		id, err := strconv.ParseUint(digits, 10, 32)
-		if err != nil || id == 1<<32-1 || digits != strconv.FormatUint(id, 10) {
-			return Subject{}, fmt.Errorf("%s is not %s:N with a number from 0 to 4294967294", quote(s), kind)
-		}
-		return Subject{ID: uint32(id), Number: true}, nil
-	case strings.HasPrefix(s, other+":"):
-		return Subject{}, fmt.Errorf("%s belongs under %s; write %s:N here", quote(s), list, kind)
-	case strings.Trim(s, "0123456789") == "":
-		return Subject{}, fmt.Errorf("%s could be a name or a number; write %s:%s for the number", quote(s), kind, s)
-	case !unixName(s):
-		return Subject{}, fmt.Errorf("%s is no name of a user or group; one has no space, \":\", \"/\", \",\", \"*\" or control character and at most 256 bytes", quote(s))
-	}
-	return Subject{Name: s}, nil
-}
-
-// unixName refuses what no user database has, and what would look like a
-// pattern or a list. "\\", "@", "$", "." and "+" occur in names of domains.
-func unixName(s string) bool {
-	if s == "" || len(s) > 256 || s[0] == '-' || s[0] == '+' || s[0] == '~' {
-		return false
-	}
-	for _, r := range s {
-		if r <= ' ' || r == 0x7f || r >= 0x80 && r <= 0xa0 || r == '�' || strings.ContainsRune(":/,*", r) {
-			return false
-		}
-	}
-	return true
 }

@@ -8,13 +8,14 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // What a rule has besides its target and effect.
@@ -113,7 +114,7 @@ func (d *decoder) approval(m fieldMap, r *Rule) {
 	}
 	if q := f.get("quorum"); q != nil {
 		a.Quorum = int(d.number(q, "quorum", 1, 100))
-		if people := a.Approvers; len(people) > 0 && a.Quorum > len(people) && !slices.ContainsFunc(people, func(s string) bool { return strings.HasPrefix(s, "group:") }) {
+		if people := a.Approvers; len(people) > 0 && a.Quorum > len(people) && !slices.ContainsFunc(people, isGroup) {
 			d.fail(q, "name more approvers or a group", "a quorum of %d and %d approvers: nobody could ever approve", a.Quorum, len(people))
 		}
 	}
@@ -126,20 +127,16 @@ func (d *decoder) approval(m fieldMap, r *Rule) {
 	}
 }
 
-// parseApprover reads "user:NAME", "group:NAME" or "uid:N".
+// isGroup says whether an approver is a group.
+func isGroup(approver string) bool {
+	p, err := scope.ParsePerson(approver)
+	return err == nil && p.Group
+}
+
+// parseApprover reads user:NAME, uid:N, group:NAME or gid:N.
 func parseApprover(s string) (string, error) {
-	kind, name, _ := strings.Cut(s, ":")
-	switch kind {
-	case "user", "group":
-		if !validName(strings.TrimSuffix(name, "$")) || len(name) > 64 {
-			return "", fmt.Errorf("approver %s names no %s", quote(s), kind)
-		}
-	case "uid":
-		if n, err := strconv.ParseUint(name, 10, 32); err != nil || strconv.FormatUint(n, 10) != name || n == math.MaxUint32 {
-			return "", fmt.Errorf("approver %s has no uid", quote(s))
-		}
-	default:
-		return "", fmt.Errorf("approver %s is neither user:NAME, group:NAME nor uid:N", quote(s))
+	if _, err := scope.ParsePerson(s); err != nil {
+		return "", fmt.Errorf("an approver: %w", err)
 	}
 	return s, nil
 }

@@ -12,7 +12,7 @@ import (
 
 // Approval is how people decide what a rule sends to them.
 type Approval struct {
-	Approvers    []string // "user:NAME", "uid:N", "group:NAME"; none: whoever may approve in the scope
+	Approvers    []string // "user:NAME", "uid:N", "group:NAME", "gid:N"; none: whoever may approve in the scope
 	Quorum       int      // how many different people must approve, at least 1
 	Separate     bool     // who launched the sandbox does not count
 	ExpiresAfter time.Duration

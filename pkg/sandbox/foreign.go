@@ -336,7 +336,7 @@ func (f *fencing) record(ctx context.Context) error {
 	e := s.event(event.KindSandboxStart)
 	e.Verdict, e.Activity = event.Observed, "adopt"
 	e.PID = uint32(f.pids[0])
-	e.Actor = fmt.Sprintf("uid=%d", s.Record.Owner)
+	e.Actor = scope.Operator(s.Record.Owner, "")
 	e.Reason = fmt.Sprintf("%d running processes are behind the network fence; their files and system calls are not fenced", len(f.pids))
 	e.Detail = strings.Join(append([]string{fmt.Sprintf("cgroup %s, connections ended: %d", s.Record.Cgroup, f.ended)}, s.Sighting().Powers...), "; ")
 	f.logged = true // an error may come after the event

@@ -363,7 +363,7 @@ func (s *Sandbox) startEvent() *event.Event {
 	e.Verdict, e.Activity = event.Observed, "start"
 	e.PID = uint32(s.Record.Init.PID)
 	e.Args = strings.Join(s.Record.Argv, " ")
-	e.Actor = fmt.Sprintf("uid=%d", s.Record.Owner)
+	e.Actor = scope.Operator(s.Record.Owner, "")
 	e.Detail = "profile " + s.Record.Profile
 	return e
 }

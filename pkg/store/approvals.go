@@ -24,6 +24,15 @@ type ApprovalQuery struct {
 	// those that are open.
 	EndedSince int64
 	Limit      int // the newest so many, 0: all
+	// Before is only those that are listed after this one; nil: from the newest.
+	Before *ApprovalPlace
+}
+
+// ApprovalPlace is where a request stands in the list: the newest first, of one
+// time the largest id.
+type ApprovalPlace struct {
+	Created int64
+	ID      string
 }
 
 // Approvals are the requests that people decide, and what they gave.

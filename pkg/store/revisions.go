@@ -17,7 +17,7 @@ const (
 // Author is who made a revision, as the kernel and the node's user table told
 // at that time.
 type Author struct {
-	Name    string // a user's name, "uid=N" for one without, or what made it by itself ("directory")
+	Name    string // uid=N(NAME) or uid=N, or what made it by itself ("directory")
 	UID     int64  // -1: not a person
 	PID     int    // of the program that asked, 0 when it is not known
 	Program string // its name, as the process calls itself

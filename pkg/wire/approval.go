@@ -11,6 +11,40 @@ type ApprovalRequest struct {
 	Waits   string // the id of an answer that said so: this is no new call
 }
 
+// ModelApprovalRequest asks likewise about one request to a model.
+type ModelApprovalRequest struct {
+	Sandbox        uint32
+	Dialect, Model string
+	Arguments      [32]byte // hash of the whole request
+	Shown          string   // what people read of it
+	Waits          string
+}
+
+// Encode writes the request.
+func (m ModelApprovalRequest) Encode() ([]byte, error) {
+	var e Encoder
+	e.U32(m.Sandbox)
+	e.Str(m.Dialect, MaxName)
+	e.Str(m.Model, MaxText)
+	for _, b := range m.Arguments {
+		e.U8(b)
+	}
+	e.Str(m.Shown, MaxText)
+	e.Str(m.Waits, MaxName)
+	return e.Payload()
+}
+
+// Decode reads it.
+func (m *ModelApprovalRequest) Decode(b []byte) error {
+	d := NewDecoder(b)
+	*m = ModelApprovalRequest{Sandbox: d.U32(), Dialect: d.Str(MaxName), Model: d.Str(MaxText)}
+	for i := range m.Arguments {
+		m.Arguments[i] = d.U8()
+	}
+	m.Shown, m.Waits = d.Str(MaxText), d.Str(MaxName)
+	return d.End()
+}
+
 // ApprovalOutcome is the keeper's word. The zero value refuses.
 type ApprovalOutcome uint8
 

@@ -35,6 +35,19 @@ func TestApprovalRoundTrip(t *testing.T) {
 			t.Errorf("%+v %v", got, err)
 		}
 	}
+	for _, want := range []ModelApprovalRequest{{}, {Sandbox: 7, Dialect: "openai", Model: "m", Arguments: [32]byte{1, 31: 2}, Shown: "chat", Waits: "0011"}} {
+		b, err := want.Encode()
+		var got ModelApprovalRequest
+		if err == nil {
+			err = got.Decode(b)
+		}
+		if err != nil || got != want {
+			t.Errorf("%+v %v", got, err)
+		}
+		if err := got.Decode(b[:len(b)-1]); err == nil {
+			t.Error("a question that was cut short was read")
+		}
+	}
 	var r ApprovalReply
 	b, _ := ApprovalReply{Outcome: ApprovalReleased + 1}.Encode()
 	if err := r.Decode(b); err == nil {
@@ -48,13 +61,21 @@ func TestApprovalRoundTrip(t *testing.T) {
 func FuzzApproval(f *testing.F) {
 	q, _ := ApprovalRequest{Sandbox: 7, Name: "a.test", Port: 443, Waits: "0011"}.Encode()
 	r, _ := ApprovalReply{Outcome: ApprovalWaits, ID: "0011"}.Encode()
+	m, _ := ModelApprovalRequest{Sandbox: 7, Dialect: "openai", Model: "m", Shown: "chat", Waits: "0011"}.Encode()
 	f.Add(q)
+	f.Add(m)
 	f.Add(r)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var q ApprovalRequest
 		if err := q.Decode(b); err == nil {
 			if again, err := q.Encode(); err != nil || !bytes.Equal(again, b) {
 				t.Fatalf("two encodings of %+v: %v", q, err)
+			}
+		}
+		var m ModelApprovalRequest
+		if err := m.Decode(b); err == nil {
+			if again, err := m.Encode(); err != nil || !bytes.Equal(again, b) {
+				t.Fatalf("two encodings of %+v: %v", m, err)
 			}
 		}
 		var r ApprovalReply

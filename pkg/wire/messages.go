@@ -10,7 +10,7 @@ import (
 )
 
 // Messages. The gateway asks the keeper for Resolve, Leaf, Append, Counters and
-// Approval; the keeper tells the gateway the rest. Every one is answered.
+// approvals; the keeper tells the gateway the rest. Every one is answered.
 const (
 	TypeResolve       Type = 1 // ResolveRequest -> ResolveReply
 	TypeLeaf          Type = 2 // LeafRequest -> LeafReply
@@ -29,6 +29,7 @@ const (
 	TypeRevisions     Type = 15 // empty -> u16 count, then u32 id and u64 policy revision of each sandbox
 	TypeConnections   Type = 16 // empty -> Connections that are open; since version 2
 	TypeApproval      Type = 17 // ApprovalRequest -> ApprovalReply
+	TypeModelApproval Type = 18 // ModelApprovalRequest -> ApprovalReply
 )
 
 // Bounds of strings in bytes, and of lists.

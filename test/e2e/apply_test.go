@@ -107,6 +107,6 @@ func TestPolicyApply(t *testing.T) {
 		t.Errorf("delete: %d %s", r.Code, r.Stderr)
 	}
 	n.WaitEvent(t, "the removal and who asked for it", func(e *event.Event) bool {
-		return e.Kind == event.KindPolicy && e.Activity == "remove" && strings.HasSuffix(e.Object, "applied-policy-one.yaml") && e.Actor == "uid=0"
+		return e.Kind == event.KindPolicy && e.Activity == "remove" && strings.HasSuffix(e.Object, "applied-policy-one.yaml") && e.Actor == "uid=0(root)"
 	})
 }

@@ -63,7 +63,7 @@ func TestApprovalsAcrossKills(t *testing.T) {
 	}
 	box, other := n.Sandbox(t, "asker"), n.Sandbox(t, "other")
 	call := func(b api.Sandbox, target string) approval.Call {
-		return approval.Call{Sandbox: b.ID, Scope: b.Scope, Launcher: b.Owner, Kind: approval.Egress, Target: target, Fingerprint: strings.Repeat("f", 64), Demands: []approval.Demand{{Rule: "test/ask", Quorum: 1}}}
+		return approval.Call{Sandbox: b.ID, Scope: b.Scope, Launcher: b.Owner, Kind: approval.Egress, Target: target, Fingerprint: strings.Repeat("f", 64), Demands: []approval.Demand{{Rule: "test/ask", Quorum: 1, ExpiresAfter: time.Hour}}}
 	}
 	n.KillDaemon(t)
 	book(t, n, func(b *approval.Book) {

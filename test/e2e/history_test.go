@@ -69,7 +69,7 @@ func TestPolicyHistory(t *testing.T) {
 		if len(list) != 3 || list[0].Action != "delete" || list[1].Number != second || list[2].Number != first {
 			t.Fatalf("%+v", list)
 		}
-		if r := list[2]; r.UID == nil || *r.UID != 0 || r.Author != "root" || r.PID == 0 || r.Program != "ringfence" || r.Comment != "ticket 4711" || r.Changes[0].Change != "added" || r.Changes[0].Owner != "api" {
+		if r := list[2]; r.UID == nil || *r.UID != 0 || r.Author != "uid=0(root)" || r.PID == 0 || r.Program != "ringfence" || r.Comment != "ticket 4711" || r.Changes[0].Change != "added" || r.Changes[0].Owner != "api" {
 			t.Errorf("%+v", r)
 		}
 		house := history(t, n, "house")
@@ -100,14 +100,14 @@ func TestPolicyHistory(t *testing.T) {
 			t.Errorf("in force is %s", s)
 		}
 		list := history(t, n, "--limit", "1")
-		if r := list[0]; r.Number != back || r.Action != "rollback" || r.Comment != fmt.Sprintf("revision %d: as it was", first) || len(r.Changes) != 2 || r.Author != "root" {
+		if r := list[0]; r.Number != back || r.Action != "rollback" || r.Comment != fmt.Sprintf("revision %d: as it was", first) || len(r.Changes) != 2 || r.Author != "uid=0(root)" {
 			t.Errorf("%+v", r)
 		}
 		n.WaitEvent(t, "what came back, by whom", func(e *event.Event) bool {
-			return e.Kind == event.KindPolicy && e.Activity == "apply" && e.Revision == back && strings.Contains(e.Object, "applied-policy-one.yaml") && e.Actor == "uid=0" && strings.Contains(e.Reason, fmt.Sprintf("rollback to revision %d: as it was", first))
+			return e.Kind == event.KindPolicy && e.Activity == "apply" && e.Revision == back && strings.Contains(e.Object, "applied-policy-one.yaml") && e.Actor == "uid=0(root)" && strings.Contains(e.Reason, fmt.Sprintf("rollback to revision %d: as it was", first))
 		})
 		n.WaitEvent(t, "what went", func(e *event.Event) bool {
-			return e.Kind == event.KindPolicy && e.Activity == "remove" && e.Revision == back && strings.Contains(e.Object, "applied-policy-two.yaml") && e.Actor == "uid=0"
+			return e.Kind == event.KindPolicy && e.Activity == "remove" && e.Revision == back && strings.Contains(e.Object, "applied-policy-two.yaml") && e.Actor == "uid=0(root)"
 		})
 		r := n.CLI(t, "policy", "rollback", fmt.Sprint(first))
 		if r.Code != 0 || !strings.Contains(r.Stdout, "nothing was changed") || history(t, n, "--limit", "1")[0].Number != back {

@@ -30,6 +30,7 @@ type tenant struct {
 	*peer
 	scope, box, doc, id, event string
 	approval                   string // a request of its sandbox that waits for a person
+	draft                      string // what its sandbox was denied by default
 }
 
 // access are the documents of a node with two tenants. The default scope is
@@ -82,6 +83,14 @@ func newTenant(t *testing.T, n *node.Node, uid uint32, team string) *tenant {
 			x.approval = list[0].ID
 		}
 		return x.approval != ""
+	})
+	eventually(t, "a draft of "+x.box, func() bool {
+		var list []api.Draft
+		_, text := x.ask(t, request("GET", "/v1/approvals/drafts", ""))
+		if json.Unmarshal([]byte(text), &list) == nil && len(list) == 1 && list[0].Destination == "asked-by-"+team+".test:443" {
+			x.draft = list[0].ID
+		}
+		return x.draft != ""
 	})
 	return x
 }
@@ -173,8 +182,13 @@ func calls() []call {
 		{"GET /v1/approvals", "/v1/approvals?all=true", "", 200, 200, "APPROVAL", false},
 		{"GET /v1/approvals/watch", "", "", 200, 200, "APPROVAL", false}, // see watched
 		{"GET /v1/approvals/{approval}", "/v1/approvals/APPROVAL", "", 404, 200, `"mayVote":true`, false},
+		{"POST /v1/approvals/{approval}/rule", "/v1/approvals/APPROVAL/rule", `{}`, 404, 200, "SCOPE", false},
+		{"GET /v1/approvals/drafts", "", "", 200, 200, "DRAFT", false},
+		{"POST /v1/approvals/drafts/{draft}/rule", "/v1/approvals/drafts/DRAFT/rule", `{}`, 404, 200, "SCOPE", false},
+		{"POST /v1/approvals/drafts/{draft}/rule", "/v1/approvals/drafts/DRAFT/rule", `{"apply":true}`, 404, 200, "revision", true},
 		{"POST /v1/approvals/{approval}/vote", "/v1/approvals/APPROVAL/vote", `{"approve":true}`, 404, 200, "approved", true},
 		{"POST /v1/approvals/{approval}/vote", "/v1/approvals/APPROVAL/vote", `{}`, 404, 409, "", true},
+		{"POST /v1/approvals/{approval}/rule", "/v1/approvals/APPROVAL/rule", `{"apply":true}`, 404, 200, "revision", true},
 		{"GET /v1/providers", "", "", 403, rootOnly, "", false},
 		{"POST /v1/providers", "", `{"name":"anthropic","credential":"passthrough"}`, 403, rootOnly, "", false},
 		{"DELETE /v1/providers/{name}", "/v1/providers/anthropic", "", 403, rootOnly, "", false},
@@ -186,7 +200,7 @@ func calls() []call {
 
 // of puts what is a tenant's in place of the words.
 func (x *tenant) of(s string) string {
-	return strings.NewReplacer("BOX", x.box, "DOC", x.doc, "SCOPE", x.scope, "EVENT", x.event, "APPROVAL", x.approval, "ID", x.id).Replace(s)
+	return strings.NewReplacer("BOX", x.box, "DOC", x.doc, "SCOPE", x.scope, "EVENT", x.event, "APPROVAL", x.approval, "DRAFT", x.draft, "ID", x.id).Replace(s)
 }
 
 func (c *call) of(x *tenant) string {
@@ -258,7 +272,7 @@ func wrongTenant(t *testing.T, n *node.Node, w, x *tenant) {
 	before, policyBefore := n.Sandbox(t, x.box), n.CLI(t, "policy", "show", "-o", "json").Stdout
 	began := time.Now()
 	nobodys := *x
-	nobodys.box, nobodys.id, nobodys.doc, nobodys.event, nobodys.approval = "nosuchbox", "nosuchid", "nosuchdoc", "nosuchevent", "nosuchapproval"
+	nobodys.box, nobodys.id, nobodys.doc, nobodys.event, nobodys.approval, nobodys.draft = "nosuchbox", "nosuchid", "nosuchdoc", "nosuchevent", "nosuchapproval", "nosuchdraft"
 	for _, c := range calls() {
 		if c.watches() {
 			continue
@@ -268,7 +282,7 @@ func wrongTenant(t *testing.T, n *node.Node, w, x *tenant) {
 		if status != c.wrong {
 			t.Errorf("%s %s %s as the wrong tenant: %d, want %d: %s", c.route, c.path, c.body, status, c.wrong, text)
 		}
-		for _, mark := range []string{x.id, x.box, x.doc, x.scope, x.event, x.approval, fmt.Sprint(x.uid)} {
+		for _, mark := range []string{x.id, x.box, x.doc, x.scope, x.event, x.approval, x.draft, fmt.Sprint(x.uid)} {
 			if strings.Contains(text, mark) && !strings.Contains(ask, mark) {
 				t.Errorf("%s %s tells the wrong tenant of %q: %s", c.route, c.path, mark, text)
 			}
@@ -276,7 +290,7 @@ func wrongTenant(t *testing.T, n *node.Node, w, x *tenant) {
 		// What is not there is answered alike, but for its name.
 		if c.wrong == http.StatusNotFound {
 			_, none := w.ask(t, c.of(&nobodys))
-			same := strings.NewReplacer(x.box, "nosuchbox", x.id, "nosuchid", x.doc, "nosuchdoc", x.event, "nosuchevent", x.approval, "nosuchapproval").Replace(text)
+			same := strings.NewReplacer(x.box, "nosuchbox", x.id, "nosuchid", x.doc, "nosuchdoc", x.event, "nosuchevent", x.approval, "nosuchapproval", x.draft, "nosuchdraft").Replace(text)
 			if same != none {
 				t.Errorf("%s %s: foreign: %s; nothing: %s", c.route, c.path, text, none)
 			}

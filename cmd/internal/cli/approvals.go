@@ -15,6 +15,7 @@ import (
 
 	"github.com/ringfence/ringfence/cmd/internal/cli/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 func (a *app) approvalsCommand() *cobra.Command {
@@ -37,8 +38,8 @@ func (a *app) approvalsCommand() *cobra.Command {
 var approvalHeader = []string{"ID", "STATE", "WHO", "KIND", "TARGET", "TIMES", "AGE", "NEEDS"}
 
 func approvalRow(p *api.Approval, now time.Time) []string {
-	scope, _, _ := strings.Cut(p.Scope, "/sandbox:")
-	return []string{p.ID, p.State, scope + " " + p.Sandbox, p.Kind, oneLine(p.Target, p.Arguments), strconv.FormatUint(p.Count, 10), show.Age(now.Sub(p.Created)), approvalNeeds(p)}
+	in, _, _ := strings.Cut(p.Scope, "/sandbox:")
+	return []string{p.ID, p.State, in + " " + p.Sandbox, p.Kind, oneLine(p.Target, p.Arguments), strconv.FormatUint(p.Count, 10), show.Age(now.Sub(p.Created)), approvalNeeds(p)}
 }
 
 // oneLine is what is asked for, with as much of the arguments as a table has
@@ -76,14 +77,17 @@ func approversOf(d *api.ApprovalDemand) string {
 }
 
 func (a *app) approvalsListCommand() *cobra.Command {
-	var all bool
+	var all, drafts bool
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List what waits for approval, and what is approved",
-		Long:    "List what waits for approval and what is approved and may be used still, newest first.\nNEEDS says who has to agree. Asked for alike it is one item: TIMES counts.",
-		Example: "  ringfence approvals list\n  ringfence approvals list --all -o json",
+		Long:    "List what waits for approval and what is approved and may be used still, newest first.\nNEEDS says who has to agree. Asked for alike it is one item: TIMES counts.\n\n--drafts lists what sandboxes were denied because no rule is about it, the last first:\nnobody was asked, and nothing waits. `approve` makes a rule of one.",
+		Example: "  ringfence approvals list\n  ringfence approvals list --all -o json\n  ringfence approvals list --drafts",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if drafts {
+				return a.printDrafts(cmd.Context())
+			}
 			list, err := a.client().Approvals(cmd.Context(), all)
 			if err != nil {
 				return err
@@ -99,6 +103,8 @@ func (a *app) approvalsListCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that are over, for a week")
+	cmd.Flags().BoolVar(&drafts, "drafts", false, "instead what was denied because no rule is about it, since the daemon started")
+	cmd.MarkFlagsMutuallyExclusive("all", "drafts")
 	a.outputFlag(cmd, "table", "json")
 	return cmd
 }
@@ -111,6 +117,9 @@ func (a *app) approvalsShowCommand() *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeApprovals,
 		RunE: func(cmd *cobra.Command, ids []string) error {
+			if api.IsDraft(ids[0]) {
+				return a.showDraft(cmd.Context(), ids[0])
+			}
 			p, err := a.client().Approval(cmd.Context(), ids[0])
 			if err != nil {
 				return err
@@ -128,7 +137,7 @@ func (a *app) printApproval(p *api.Approval) error {
 	if a.json() {
 		return show.JSON(a.out, p)
 	}
-	lines := [][2]string{{"approval", p.ID}, {"state", p.State}, {"why", p.Why}, {"sandbox", p.Sandbox}, {"scope", p.Scope}, {"launched by", "uid=" + strconv.FormatUint(uint64(p.Launcher), 10)},
+	lines := [][2]string{{"approval", p.ID}, {"state", p.State}, {"why", p.Why}, {"sandbox", p.Sandbox}, {"scope", p.Scope}, {"launched by", scope.Operator(p.Launcher, "")},
 		{p.Kind, p.Target}, {"arguments", p.Arguments}, {"asked for", plural(int(p.Count), "time", "times") + ", first " + stamp(p.Created)}}
 	if p.State == "pending" {
 		lines = append(lines, [2]string{"expires", stamp(p.Expires) + ", which denies it"})
@@ -141,18 +150,26 @@ func (a *app) printApproval(p *api.Approval) error {
 		if v.Approve {
 			word = "approved"
 		}
-		lines = append(lines, [2]string{word, strings.TrimSpace(fmt.Sprintf("uid=%d %s %s  %s", v.UID, v.Name, stamp(v.At), v.Comment))})
+		lines = append(lines, [2]string{word, strings.TrimSpace(scope.Operator(v.UID, v.Name) + " " + stamp(v.At) + "  " + v.Comment)})
 	}
 	if g := p.Grant; g != nil {
 		until := ""
 		if g.Until != nil {
 			until = ", until " + stamp(*g.Until)
 		}
-		lines = append(lines, [2]string{"given", api.Lasts(g.Lasts) + ": this " + g.Covers + until})
+		lines = append(lines, [2]string{"given", g.Says + until})
 	}
 	if p.MayVote {
 		lines = append(lines, [2]string{"you", "may decide it: ringfence approvals approve|deny " + p.ID})
 	}
+	if p.MayLast {
+		lines = append(lines, [2]string{"you", "may make it a rule: ringfence approvals approve " + p.ID + " --persist"})
+	}
+	return a.printLines(lines)
+}
+
+// printLines leaves out what has nothing to say.
+func (a *app) printLines(lines [][2]string) error {
 	for _, l := range lines {
 		if l[1] == "" {
 			continue
@@ -169,18 +186,28 @@ func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") 
 func (a *app) approvalsApproveCommand() *cobra.Command {
 	v := api.VoteRequest{Approve: true}
 	var once, sandbox bool
+	var last lastFlags
 	cmd := &cobra.Command{
 		Use:   "approve ID",
-		Short: "Approve one request",
+		Short: "Approve one request, or make a rule of it or of a draft",
 		Long: "Approve one request. It is for one use of what was asked for, unless --for or --sandbox\n" +
 			"says otherwise: then a destination may be used again, a call repeated with the very\n" +
 			"same arguments, in the same sandbox. When a rule wants several people, it is given when\n" +
-			"enough of them have approved, and then the least that one of them gave.",
-		Example:           "  ringfence approvals approve 4be21f0a97c3d518\n  ringfence approvals approve 4be21f0a97c3d518 --for 1h --comment 'release day'",
+			"enough of them have approved, and then the least that one of them gave.\n\n" +
+			"--persist makes a destination a rule that stays, for all sandboxes of the agent, in a\n" +
+			"document approved-SCOPE beside each rule that asks, or in the draft's scope. It shows\n" +
+			"what would change, and changes it with --yes: a revision that `policy history` has and\n" +
+			"`policy rollback` takes back. It needs policy-author in the scope of every such rule.",
+		Example: "  ringfence approvals approve 4be21f0a97c3d518\n  ringfence approvals approve 4be21f0a97c3d518 --for 1h --comment 'release day'\n" +
+			"  ringfence approvals approve 4be21f0a97c3d518 --persist\n  ringfence approvals approve draft-4be21f0a97c3 --yes",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeApprovals,
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			switch {
+			switch lasting, err := last.lasting(cmd, ids[0]); {
+			case err != nil:
+				return err
+			case lasting:
+				return a.last(cmd.Context(), ids[0], v.Comment, last.yes)
 			case cmd.Flags().Changed("for"):
 				v.Lasts = api.ApproveFor
 			case sandbox:
@@ -197,6 +224,7 @@ func (a *app) approvalsApproveCommand() *cobra.Command {
 	fl.BoolVar(&sandbox, "sandbox", false, "until the sandbox ends")
 	fl.StringVar(&v.Comment, "comment", "", "why, for the record")
 	cmd.MarkFlagsMutuallyExclusive("once", "for", "sandbox")
+	last.add(cmd)
 	a.outputFlag(cmd, "table", "json")
 	return cmd
 }
@@ -211,6 +239,9 @@ func (a *app) approvalsDenyCommand() *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeApprovals,
 		RunE: func(cmd *cobra.Command, ids []string) error {
+			if api.IsDraft(ids[0]) {
+				return usagef("a draft was denied already, and nothing waits for it")
+			}
 			return a.vote(cmd.Context(), ids[0], v)
 		},
 	}

@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"iter"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,12 +24,12 @@ func approvals() []api.Approval {
 			Votes:   []api.ApprovalVote{{UID: 7, Name: "seven", Approve: true, Comment: "fine\x07", At: created.Add(time.Minute)}}, MayVote: true},
 		{ID: "00000000000000aa", Sandbox: "b0a1c2d3", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Kind: "egress", Target: "example.com:443/tcp", State: "approved", Count: 1,
 			Binding: strings.Repeat("c", 64), Fingerprint: strings.Repeat("d", 64), Created: created, Expires: created.Add(15 * time.Minute), Decided: &until, Demands: []api.ApprovalDemand{{Rule: "eng/ask", Quorum: 1}},
-			Grant: &api.ApprovalGrant{Covers: "target", Lasts: "for", Until: &until}},
+			Grant: &api.ApprovalGrant{Covers: "target", Lasts: "for", Says: "for 1h0m0s: this target", Until: &until}},
 	}
 }
 
-func (n *fakeNode) Approvals(context.Context, *api.Caller, bool, int) ([]api.Approval, error) {
-	return approvals(), nil
+func (n *fakeNode) Approvals(ctx context.Context, c *api.Caller, _ bool) iter.Seq2[api.Approval, error] {
+	return n.WatchApprovals(ctx, c)
 }
 
 func (n *fakeNode) Approval(_ context.Context, _ *api.Caller, id string) (api.Approval, error) {
@@ -96,8 +97,7 @@ func TestApprovalCommands(t *testing.T) {
 	}
 	votes := []api.VoteRequest{{Approve: true}, {Approve: true, Lasts: "for", For: api.Duration(time.Hour)}, {Comment: "no"}}
 	for i, v := range votes {
-		got := n.votes[i]
-		if got.Role = false; got != v {
+		if got := n.votes[i]; got != v {
 			t.Errorf("%+v, not %+v", got, v)
 		}
 	}
@@ -122,5 +122,65 @@ func TestApprovalExitCodes(t *testing.T) {
 		if r.code != c.code || !strings.Contains(r.errOut, c.errOut) {
 			t.Errorf("%q: exit code %d, %s", c.args, r.code, r.errOut)
 		}
+	}
+}
+
+func (n *fakeNode) LastApproval(_ context.Context, _ *api.Caller, id string, r *api.LastingRequest) (api.LastingRule, error) {
+	return n.last(id, r)
+}
+
+func (n *fakeNode) LastDraft(_ context.Context, _ *api.Caller, d *api.Draft, r *api.LastingRequest) (api.LastingRule, error) {
+	return n.last(d.ID, r)
+}
+
+func (n *fakeNode) last(id string, r *api.LastingRequest) (api.LastingRule, error) {
+	n.set(func() { n.lasting = append(n.lasting, id+" "+r.Expect+" "+r.Comment) })
+	res := api.LastingRule{For: "org:local/team:default/agent:npm", Allows: "example.com:443", Digest: "d1",
+		Documents: []api.DocumentChange{{Kind: "Policy", Name: "approved-org-local", Scope: "org:local", Owner: "api", File: "approved", Change: "changed", Before: "a: 1\n", After: "a: 1\nb: \x1b[2J\n"}}}
+	if r.Apply {
+		res.Revision = 7
+	}
+	return res, nil
+}
+
+func (n *fakeNode) Drafts(context.Context) ([]api.Draft, error) {
+	return []api.Draft{{ID: "draft-0011223344ff", Scope: "org:local/team:default/agent:npm", Destination: "x\x1b.example:443", Count: 3, More: 2, First: created, Last: created.Add(time.Minute), Sandboxes: []string{"b0a1c2d3"}}}, nil
+}
+
+func TestLastingCommands(t *testing.T) {
+	n := startNode(t)
+	for _, c := range []struct {
+		file   string
+		errOut string
+		args   []string
+	}{
+		{"approvals-persist.txt", "nothing was changed. To write it: ringfence approvals approve 4be21f0a97c3d518 --persist --yes\n", []string{"approve", "4be21f0a97c3d518", "--persist"}},
+		{"approvals-persist-yes.txt", "", []string{"approve", "4be21f0a97c3d518", "--persist", "--yes", "--comment", "why"}},
+		{"approvals-persist.json", "", []string{"approve", "4be21f0a97c3d518", "--persist", "-o", "json"}},
+		{"approvals-draft.txt", "nothing was changed. To write it: ringfence approvals approve draft-0011223344ff --yes\n", []string{"approve", "draft-0011223344ff"}},
+		{"approvals-draft-show.txt", "", []string{"show", "draft-0011223344ff"}},
+		{"approvals-drafts.json", "", []string{"list", "--drafts", "-o", "json"}},
+	} {
+		r := finish(t, tool(t, n.socket, append([]string{"approvals"}, c.args...)...))
+		if r.code != 0 || r.errOut != c.errOut || strings.ContainsAny(r.out, "\x1b") {
+			t.Errorf("%s: exit code %d, %q, %s", c.file, r.code, r.errOut, r.out)
+		}
+		golden(t, c.file, r.out)
+	}
+	want := []string{"4be21f0a97c3d518  ", "4be21f0a97c3d518  why", "4be21f0a97c3d518 d1 why", "4be21f0a97c3d518  ", "draft-0011223344ff  "}
+	if !slices.Equal(n.lasting, want) {
+		t.Errorf("%q", n.lasting)
+	}
+	r := finish(t, tool(t, n.socket, "approvals", "list", "--drafts")) // it shows an age
+	if !strings.Contains(r.out, `x\x1b.example:443`) || !strings.Contains(r.errOut, "more than has room") {
+		t.Errorf("%s %s", r.out, r.errOut)
+	}
+	for _, args := range [][]string{{"approve", "draft-0011223344ff", "--once"}, {"approve", "4be21f0a97c3d518", "--persist", "--for", "1h"}, {"approve", "4be21f0a97c3d518", "--yes"}, {"deny", "draft-0011223344ff"}, {"list", "--drafts", "--all"}} {
+		if r := finish(t, tool(t, n.socket, append([]string{"approvals"}, args...)...)); r.code != 2 {
+			t.Errorf("%q: exit code %d, %s", args, r.code, r.errOut)
+		}
+	}
+	if r := finish(t, tool(t, n.socket, "approvals", "show", "draft-nosuch")); r.code != 3 {
+		t.Errorf("exit code %d, %s", r.code, r.errOut)
 	}
 }

@@ -44,6 +44,7 @@ type fakeNode struct {
 	events   [][]byte
 	boxes    []api.Sandbox
 	votes    []api.VoteRequest
+	lasting  []string // what was to become a rule
 }
 
 func startNode(t *testing.T) *fakeNode {

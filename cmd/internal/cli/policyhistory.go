@@ -140,7 +140,7 @@ func (a *app) policyDiffCommand() *cobra.Command {
 				return show.JSON(a.out, res)
 			}
 			for _, c := range res.Changes {
-				a.printDifference(c, res.From, res.To)
+				a.printDifference(c, fmt.Sprintf("revision %d", res.From), fmt.Sprintf("revision %d", res.To))
 			}
 			if len(res.Changes) == 0 {
 				_, _ = fmt.Fprintf(a.err, "revisions %d and %d have the same documents\n", res.From, res.To)
@@ -152,12 +152,12 @@ func (a *app) policyDiffCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) printDifference(c api.DocumentChange, from, to uint64) {
-	name := func(text string, revision uint64) string {
+func (a *app) printDifference(c api.DocumentChange, from, to string) {
+	name := func(text, when string) string {
 		if text == "" {
 			return "/dev/null"
 		}
-		return fmt.Sprintf("%s/%s\trevision %d", c.Kind, c.Name, revision)
+		return c.Kind + "/" + c.Name + "\t" + when
 	}
 	_, _ = fmt.Fprintln(a.out, show.Text(fmt.Sprintf("%s %s %s, scope %s, %s of the %s", c.Change, c.Kind, c.Name, c.Scope, c.File, ownerName(c.Owner)), 500))
 	text := textdiff.Unified(name(c.Before, from), name(c.After, to), c.Before, c.After)

@@ -31,6 +31,11 @@ CREATE INDEX approvals_ended ON approvals (ended);
 CREATE UNIQUE INDEX approvals_pending ON approvals (binding) WHERE state='pending';`}
 }
 
+// approvalOrder lets the list be read in pages.
+func approvalOrder() migration {
+	return migration{"approvals in their order", "CREATE INDEX approvals_order ON approvals (created, id)"}
+}
+
 const (
 	approvalsUnread = "the approvals cannot be read"
 	approvalColumns = "SELECT id, sandbox, binding, state, version, created, ended, body FROM approvals "
@@ -96,6 +101,9 @@ func (s *Store) Approvals(ctx context.Context, q store.ApprovalQuery) ([]store.A
 	}
 	if q.EndedSince != 0 {
 		where, args = where+" AND (ended=0 OR ended>=?)", append(args, q.EndedSince)
+	}
+	if q.Before != nil {
+		where, args = where+" AND (created, id)<(?, ?)", append(args, q.Before.Created, q.Before.ID)
 	}
 	where += " ORDER BY created DESC, id DESC"
 	if q.Limit > 0 {

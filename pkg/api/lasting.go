@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// LastingRequest is the body of POST /v1/approvals/{approval}/rule and
+// POST /v1/approvals/drafts/{draft}/rule: what somebody is asked about, or was
+// denied because no rule allows it, becomes a rule that stays. Without Apply
+// nothing is changed, and the answer says what would be.
+type LastingRequest struct {
+	Apply bool `json:"apply"`
+	// Expect is the Digest of the proposal that was looked at; another one is not
+	// applied. "": whatever it is.
+	Expect  string `json:"expect,omitempty"`
+	Comment string `json:"comment,omitempty"` // for the history
+}
+
+// LastingRule is the answer: documents as they are and as they would be, or
+// became.
+type LastingRule struct {
+	For       string           `json:"for"`    // the principals that the rule is for
+	Allows    string           `json:"allows"` // HOST:PORT
+	Documents []DocumentChange `json:"documents"`
+	Digest    string           `json:"digest"` // of what would be written
+	// Revision is the one that has it in force; 0: nothing was applied.
+	Revision uint64 `json:"revision,omitempty"`
+}
+
+// Draft is what sandboxes of a scope were denied because no rule allows it, all
+// times alike. It is kept in memory, and forgotten with the daemon. Destination
+// was chosen by a sandbox.
+type Draft struct {
+	ID          string    `json:"id"`
+	Scope       string    `json:"scope"`       // without the sandbox
+	Destination string    `json:"destination"` // HOST:PORT or HOST:PORT/udp; port 443 where only the name was asked for
+	Count       uint64    `json:"count"`
+	First       time.Time `json:"first"`
+	Last        time.Time `json:"last"`
+	Sandboxes   []string  `json:"sandboxes"` // ids
+	// More is how many denials of those sandboxes stand in no draft: a sandbox has
+	// room for so many.
+	More uint64 `json:"more,omitempty"`
+
+	// Launcher is set by the Backend, whose drafts are of one sandbox each.
+	Launcher uint32 `json:"-"`
+}
+
+// IsDraft says whether an id is one of a draft, and not of a request.
+func IsDraft(id string) bool { return strings.HasPrefix(id, "draft-") }
+
+// LastingBackend makes rules of requests and of denials.
+type LastingBackend interface {
+	// LastApproval makes a rule of a request for approval that c sees. c needs the
+	// right to write each document.
+	LastApproval(ctx context.Context, c *Caller, id string, r *LastingRequest) (LastingRule, error)
+	// Drafts lists denials by default, those of each sandbox for itself.
+	Drafts(ctx context.Context) ([]Draft, error)
+	// LastDraft makes a rule of a draft that c sees, likewise.
+	LastDraft(ctx context.Context, c *Caller, draft *Draft, r *LastingRequest) (LastingRule, error)
+}
+
+func (s *Server) lastApproval(w http.ResponseWriter, r *call) error {
+	a, err := s.approval(r)
+	if err != nil {
+		return err
+	}
+	req, err := readLasting(r)
+	if err != nil {
+		return err
+	}
+	r.note("%s a rule of the approval %s: %s %s of sandbox %s", proposes(req), a.ID, a.Kind, a.Target, a.Sandbox)
+	r.scope = a.Scope
+	res, err := s.o.Backend.LastApproval(r.Context(), r.caller, a.ID, req)
+	return answer(w, res, err)
+}
+
+func readLasting(r *call) (*LastingRequest, error) {
+	var req LastingRequest
+	if err := readJSON(r, &req); err != nil {
+		return nil, err
+	}
+	return &req, checkComment(req.Comment)
+}
+
+func proposes(r *LastingRequest) string {
+	if r.Apply {
+		return "write"
+	}
+	return "look at"
+}
+
+// drafts are those that the caller sees, the sandboxes of one scope together,
+// the last first.
+func (s *Server) drafts(r *call) ([]Draft, error) {
+	list, err := s.o.Backend.Drafts(r.Context())
+	out := []Draft{}
+	for _, d := range list {
+		in := d.Scope + "/sandbox:" + d.Sandboxes[0]
+		if !r.caller.Rights.Sees(d.Launcher, in) {
+			continue
+		}
+		i := slices.IndexFunc(out, func(o Draft) bool { return o.ID == d.ID })
+		if i < 0 {
+			out = append(out, d)
+			continue
+		}
+		o := &out[i]
+		o.Count, o.More, o.Sandboxes = o.Count+d.Count, o.More+d.More, append(o.Sandboxes, d.Sandboxes...)
+		if d.First.Before(o.First) {
+			o.First = d.First
+		}
+		if d.Last.After(o.Last) {
+			o.Last = d.Last
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Draft) int { return b.Last.Compare(a.Last) })
+	return out, err
+}
+
+func (s *Server) listDrafts(w http.ResponseWriter, r *call) error {
+	list, err := s.drafts(r)
+	return answer(w, list, err)
+}
+
+func (s *Server) lastDraft(w http.ResponseWriter, r *call) error {
+	id := r.PathValue("draft")
+	list, err := s.drafts(r)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(list, func(d Draft) bool { return d.ID == id })
+	if i < 0 {
+		if all, err := s.o.Backend.Drafts(r.Context()); err == nil && slices.ContainsFunc(all, func(d Draft) bool { return d.ID == id }) {
+			r.hidden = fmt.Sprintf("draft %q is of sandboxes that the caller does not see", id)
+		}
+		return Errorf(CodeNotFound, "no draft %q", id).WithRemedy("`ringfence approvals list --drafts` lists them")
+	}
+	req, err := readLasting(r)
+	if err != nil {
+		return err
+	}
+	r.note("%s a rule of the draft %s: %s for %s", proposes(req), id, list[i].Destination, list[i].Scope)
+	r.scope = list[i].Scope
+	res, err := s.o.Backend.LastDraft(r.Context(), r.caller, &list[i], req)
+	return answer(w, res, err)
+}
+
+// LastApproval makes a rule of a request for approval, or says what it would be.
+func (c *Client) LastApproval(ctx context.Context, id string, r LastingRequest) (LastingRule, error) {
+	return call1[LastingRule](ctx, c, "POST", "/v1/approvals/"+url.PathEscape(id)+"/rule", r)
+}
+
+// Drafts lists what was denied because no rule allows it.
+func (c *Client) Drafts(ctx context.Context) ([]Draft, error) {
+	return call1[[]Draft](ctx, c, "GET", "/v1/approvals/drafts", nil)
+}
+
+// LastDraft is LastApproval for a draft.
+func (c *Client) LastDraft(ctx context.Context, id string, r LastingRequest) (LastingRule, error) {
+	return call1[LastingRule](ctx, c, "POST", "/v1/approvals/drafts/"+url.PathEscape(id)+"/rule", r)
+}
