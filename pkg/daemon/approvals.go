@@ -187,7 +187,7 @@ var approvalErrors = []struct {
 	remedy string
 }{
 	{approval.ErrNotFound, api.CodeNotFound, ""},
-	{approval.ErrDecided, api.CodeConflict, "`ringfence approvals show` says by whom; what is needed still is asked for again"},
+	{approval.ErrDecided, api.CodeConflict, "`ringfence approvals show` says what became of it; what is needed still is asked for again"},
 	{approval.ErrTwice, api.CodeConflict, "another approver has to agree"},
 	{approval.ErrNotApprover, api.CodeDenied, "`ringfence approvals show` says who is one"},
 	{approval.ErrTerms, api.CodeBadRequest, "approve it --once, or --for a shorter time"},

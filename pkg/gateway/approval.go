@@ -41,6 +41,7 @@ type ApprovalAnswer struct {
 const (
 	codeApproved        = "approved"
 	codeApprovalWaits   = "approval-waits"
+	codeApprovalDenied  = "approval-denied" // the keeper's
 	codeApprovalNowhere = "approval-unavailable"
 	codeApprovalChanged = "approval-superseded"
 )

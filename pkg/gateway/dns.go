@@ -226,7 +226,7 @@ func (q *question) decide(ctx context.Context) *verdict {
 	n := e.view.Name(q.name)
 	if !n.Resolves {
 		d := n.Decision
-		v := &verdict{code: d.ReasonCode, reason: d.Reason, rule: d.Rule.String(), shadow: d.WouldBe(), revision: d.Revision, remedy: q.remedy()}
+		v := &verdict{code: d.ReasonCode, reason: d.Reason, rule: d.Rule.String(), shadow: d.WouldBe(), revision: d.Revision, remedy: q.sb.remedy(q.name, dnsDefault, policy.TCP)}
 		if d.Rule.File != "" {
 			v.ruleAt = ruleAt(d.Rule)
 		}
@@ -243,7 +243,7 @@ func (q *question) decide(ctx context.Context) *verdict {
 		return &verdict{rcode: dns.RcodeServerFailure, code: orCode(res.ReasonCode, codeNames), reason: res.Reason, revision: res.Revision}
 	case !res.Allowed:
 		return q.refused(&verdict{code: orCode(res.ReasonCode, policy.CodeNoRule), reason: res.Reason, rule: res.Rule,
-			ruleAt: res.RuleAt, revision: res.Revision, remedy: q.remedy()})
+			ruleAt: res.RuleAt, revision: res.Revision, remedy: q.sb.remedy(q.name, dnsDefault, policy.TCP)})
 	case !res.Addr.Is4():
 		return &verdict{rcode: dns.RcodeServerFailure, code: codeKeeper, reason: "the keeper gave no usable address"}
 	}
@@ -254,16 +254,6 @@ func (q *question) decide(ctx context.Context) *verdict {
 		v.ruleAt = ruleAt(d.Rule)
 	}
 	return v
-}
-
-// remedy is that of the port most names are asked for, and says so: pasted into
-// a shell, that is a comment.
-func (q *question) remedy() string {
-	r := q.sb.remedy(q.name, dnsDefault, policy.TCP)
-	if isCommand(r) {
-		r += " # if it is for port 443: only the name was asked for"
-	}
-	return r
 }
 
 func orCode(c, otherwise string) string {

@@ -91,6 +91,10 @@ func (x *exchange) body(ref *refusal) denialBody {
 		b.Detail = where + " waits for people to approve it."
 		b.NextSteps = []string{"Ask the operator to run: " + ref.remedy, "Then try again."}
 		b.AgentGuidance = "A person has to approve this connection. Tell the user what you need it for and the command above. Retry after a while, not at once, and do not look for another way to reach it."
+	case ref.code == codeApprovalDenied:
+		b.Detail = "People were asked about " + where + " and said no."
+		b.NextSteps = []string{"Go on without it, or tell the user what you need it for."}
+		b.AgentGuidance = "A person has refused this connection. Do not retry: nobody is asked about it again for a while. Do not look for another way to reach it."
 	case ref.byPolicy:
 		b.Detail = "Ringfence refused " + where + "."
 		b.NextSteps = []string{"If this is needed, ask the operator to run: " + ref.remedy}

@@ -326,7 +326,7 @@ const (
 	reasonUnsupported = "this model provider's dialect is not supported by this version"
 	reasonVirtual     = "this address is reserved for names; connect by name"
 	reasonDialect     = "this dialect is not supported by this version"
-	reasonApproval    = "needs an approval; this version has nobody to ask"
+	reasonApproval    = "needs an approval"
 )
 
 // setWords makes the words that a decision by the rule has.

@@ -143,7 +143,11 @@ func (a *app) printApproval(p *api.Approval) error {
 		lines = append(lines, [2]string{"expires", stamp(p.Expires) + ", which denies it"})
 	}
 	for _, d := range p.Demands {
-		lines = append(lines, [2]string{"rule " + d.Rule, fmt.Sprintf("%d of %s (%d lacking)", d.Quorum, approversOf(&d), d.Lacks)})
+		lacks := ""
+		if d.Lacks > 0 {
+			lacks = fmt.Sprintf(", %d more", d.Lacks)
+		}
+		lines = append(lines, [2]string{"needs", fmt.Sprintf("%d of %s%s (rule %s)", d.Quorum, approversOf(&d), lacks, d.Rule)})
 	}
 	for _, v := range p.Votes {
 		word := "denied"
@@ -160,10 +164,10 @@ func (a *app) printApproval(p *api.Approval) error {
 		lines = append(lines, [2]string{"given", g.Says + until})
 	}
 	if p.MayVote {
-		lines = append(lines, [2]string{"you", "may decide it: ringfence approvals approve|deny " + p.ID})
+		lines = append(lines, [2]string{"approve", "ringfence approvals approve " + p.ID}, [2]string{"deny", "ringfence approvals deny " + p.ID})
 	}
 	if p.MayLast {
-		lines = append(lines, [2]string{"you", "may make it a rule: ringfence approvals approve " + p.ID + " --persist"})
+		lines = append(lines, [2]string{"make it a rule", "ringfence approvals approve " + p.ID + " --persist"})
 	}
 	return a.printLines(lines)
 }
@@ -174,7 +178,7 @@ func (a *app) printLines(lines [][2]string) error {
 		if l[1] == "" {
 			continue
 		}
-		if _, err := fmt.Fprintf(a.out, "%-12s  %s\n", show.Text(l[0], 200), show.Text(l[1], 0)); err != nil {
+		if _, err := fmt.Fprintf(a.out, "%-14s  %s\n", show.Text(l[0], 200), show.Text(l[1], 0)); err != nil {
 			return err
 		}
 	}
@@ -234,8 +238,8 @@ func (a *app) approvalsDenyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "deny ID",
 		Short:             "Deny one request",
-		Long:              "Deny one request. One denial is enough. The same thing asked for again within five\nminutes is denied without asking.",
-		Example:           "  ringfence approvals deny 4be21f0a97c3d518 --comment 'use the artifact store'",
+		Long:              "Deny one request. One denial is enough. The agent is told that people said no, not who and\nnot the comment. The same thing asked for again by the same sandbox within five minutes is\ndenied without asking.",
+		Example:           "  ringfence approvals deny 4be21f0a97c3d518 --comment 'not for this job'",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeApprovals,
 		RunE: func(cmd *cobra.Command, ids []string) error {

@@ -51,6 +51,7 @@ func (a *app) printRefused(ctx context.Context, r attach.Result, began time.Time
 		case err != nil: // not for us to report
 		case e.IsFailure():
 			failed = fold(failed, &e)
+		case e.Kind == event.KindApproval: // what came of it is listed
 		default:
 			refused = fold(refused, &e)
 		}
@@ -137,7 +138,7 @@ func words(s ...string) string { return strings.TrimSpace(strings.Join(s, " ")) 
 // refused for the same reason, or when one is the question for the name that
 // the other tried to reach.
 func fold(list []refusal, e *event.Event) []refusal {
-	n := refusal{what: e.Target(), reason: reason(e), remedy: event.LastingRemedy(e.Remedy, e.Scope), name: e.DstName, count: max(e.Count, 1), routine: isRoutine(e)}
+	n := refusal{what: e.Target(), reason: reason(e), remedy: remedyAfter(e), name: e.DstName, count: max(e.Count, 1), routine: isRoutine(e)}
 	if portOf(list, e) {
 		return list
 	}
@@ -166,6 +167,18 @@ func fold(list []refusal, e *event.Event) []refusal {
 		}
 	}
 	return append(list, n)
+}
+
+// remedyAfter is what can be done when the sandbox has ended, and what it asked
+// people with it.
+func remedyAfter(e *event.Event) string {
+	switch e.ReasonCode {
+	case "approval-waits":
+		return "run it again, and decide while it waits: ringfence approvals watch"
+	case "approval-denied":
+		return "people said no; a new sandbox asks them again: ringfence approvals watch"
+	}
+	return event.LastingRemedy(e.Remedy, e.Scope)
 }
 
 // reason is why, without what the heading of the list says already. What a
@@ -202,7 +215,11 @@ func writeRefused(w io.Writer, list []refusal, most int, all string) {
 		}
 		_, _ = fmt.Fprintln(w, line)
 		if r.remedy != "" {
-			_, _ = fmt.Fprintln(w, "    to allow: "+show.Text(r.remedy, 400))
+			note := ""
+			if strings.HasSuffix(r.what, " (name)") && strings.HasPrefix(r.remedy, "ringfence allow ") {
+				note = "   (443 is a guess: only the name was asked for)"
+			}
+			_, _ = fmt.Fprintln(w, "    to allow: "+show.Text(r.remedy, 400)+note)
 		}
 	}
 }
