@@ -6,7 +6,7 @@
 // Command ringfence is the operator's tool: it runs programs in sandboxes and
 // shows what they did. It holds no rights of its own; the daemon decides by
 // the caller's credentials. It starts quickly; commands that evaluate policy
-// documents are done by ringfence-policy, see package cli.
+// documents, and top, are done by ringfence-policy, see package cli.
 package main
 
 import (
@@ -18,4 +18,4 @@ import (
 // version is set by the linker (-X main.version=...) for releases.
 var version = ""
 
-func main() { os.Exit(cli.Main(version)) }
+func main() { os.Exit(cli.Main(version, nil)) }

@@ -3,11 +3,14 @@
 package main
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/creack/pty"
 )
 
 // TestBecomesRingfencePolicy: what evaluates documents is done by the program
@@ -25,6 +28,16 @@ func TestBecomesRingfencePolicy(t *testing.T) {
 		out, err := exec.Command(program, args...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "ringfence-policy is missing") || !strings.Contains(string(out), dir) {
 			t.Errorf("%q alone: %v %s", args, err, out)
+		}
+	}
+	top := exec.Command(program, "top")
+	top.Env = append(os.Environ(), "TERM=xterm")
+	if tty, err := pty.Start(top); err != nil {
+		t.Error(err)
+	} else {
+		said, _ := io.ReadAll(tty) // ends with EIO
+		if err := top.Wait(); err == nil || !strings.Contains(string(said), "ringfence-policy is missing, which has the view") {
+			t.Errorf("top alone: %v %s", err, said)
 		}
 	}
 	beside := "#!/bin/sh\nprintf '<%s>' \"$@\"\nexit 7\n"

@@ -133,6 +133,8 @@ func TestExitCodes(t *testing.T) {
 			return guest.run(t, "approvals", "approve", asked[1]).Code
 		}},
 	}
+	cases["`top` 0"] = []func() int{func() int { return quitTop(t, n) }}
+	cases["`top` 2"] = []func() int{func() int { return run("top") }, func() int { return run("top", "--frob") }}
 	for _, row := range exitRows(t) {
 		key := row.command + " " + row.exit
 		tries := cases[key]

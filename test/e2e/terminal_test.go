@@ -35,6 +35,11 @@ func open(t *testing.T, n *node.Node, ws string, rows, cols uint16, args ...stri
 	t.Helper()
 	cmd := n.Command(t.Context(), args...)
 	cmd.Dir = ws
+	return openCommand(t, cmd, rows, cols)
+}
+
+func openCommand(t *testing.T, cmd *exec.Cmd, rows, cols uint16) *screen {
+	t.Helper()
 	cmd.Env = append(cmd.Env, "TERM=xterm")
 	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: rows, Cols: cols})
 	need(t, err)

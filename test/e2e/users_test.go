@@ -53,11 +53,7 @@ func newPerson(t *testing.T, n *node.Node, uid uint32, groups ...uint32) *person
 
 func (p *person) run(t *testing.T, args ...string) node.Result {
 	t.Helper()
-	cmd := p.n.Command(t.Context(), args...)
-	cmd.Path, cmd.Dir = p.cli, p.ws
-	cmd.Env = append(cmd.Env, "HOME="+p.ws+"/home", "PWD="+p.ws)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: p.uid, Gid: p.uid, Groups: p.groups}}
-	return node.Finish(t, cmd)
+	return node.Finish(t, p.command(t, args...))
 }
 
 // refused expects a clear refusal.

@@ -23,6 +23,12 @@ func toEvaluate() error {
 	if policy.HasExpressions() {
 		return nil
 	}
+	return become("evaluates policy documents")
+}
+
+// become makes this process the other program, which does what this one does
+// not, with the same words. It returns why it could not.
+func become(does string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -30,7 +36,7 @@ func toEvaluate() error {
 	path := filepath.Join(filepath.Dir(self), policyProgram)
 	err = unix.Exec(path, os.Args, os.Environ())
 	if errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("%s is missing, which evaluates policy documents: install it beside ringfence, in %s", policyProgram, filepath.Dir(self))
+		return fmt.Errorf("%s is missing, which %s: install it beside ringfence, in %s", policyProgram, does, filepath.Dir(self))
 	}
 	return fmt.Errorf("cannot run %s: %w", path, err)
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringfence/ringfence/cmd/internal/top"
 	_ "github.com/ringfence/ringfence/pkg/policy/celexpr"
 )
 
@@ -23,7 +24,7 @@ const cliEnv = "RINGFENCE_CLI_TEST"
 // is.
 func TestMain(m *testing.M) {
 	if os.Getenv(cliEnv) == "1" {
-		os.Exit(execute(context.Background(), "", os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+		os.Exit(execute(context.Background(), "", top.Run, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	flag.Parse()
 	os.Exit(m.Run())

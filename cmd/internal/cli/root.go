@@ -21,14 +21,15 @@ import (
 // app is what every command works with.
 type app struct {
 	version      string // the linker's
+	view         View   // of top, nil if another program has it
 	in, out, err *os.File
 	socket       string // --socket
 	output       string // -o
 }
 
 // execute runs one command line and returns the exit code.
-func execute(ctx context.Context, version string, args []string, in, out, errOut *os.File) int {
-	a := &app{version: version, in: in, out: out, err: errOut}
+func execute(ctx context.Context, version string, view View, args []string, in, out, errOut *os.File) int {
+	a := &app{version: version, view: view, in: in, out: out, err: errOut}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(in)
@@ -97,7 +98,7 @@ func (a *app) rootCommand() *cobra.Command {
 	}{
 		{"box", a.runCommand()}, {"box", a.psCommand()}, {"box", a.execCommand()}, {"box", a.stopCommand()}, {"box", a.logsCommand()},
 		{"box", a.adoptCommand()}, {"box", a.releaseCommand()},
-		{"see", a.eventsCommand()}, {"see", a.explainCommand()}, {"see", a.auditCommand()},
+		{"see", a.topCommand()}, {"see", a.eventsCommand()}, {"see", a.explainCommand()}, {"see", a.auditCommand()},
 		{"may", a.allowCommand()}, {"may", a.approvalsCommand()}, {"may", a.policyCommand()}, {"may", a.providerCommand()},
 		{"node", a.doctorCommand()}, {"node", a.versionCommand()},
 	} {
