@@ -101,6 +101,15 @@ func TestTop(t *testing.T) {
 	v.send("\x1b")
 	v.sees("[1 Sandboxes 1]", "enter open")
 
+	v.send("4")
+	v.sees("nobody-allows.test:443", "a rule") // of what was refused, a draft
+	v.send("a")
+	v.sees("A rule that stays?", "allows     nobody-allows.test:443", "  + ", "y write")
+	v.insists("y", "may reach nobody-allows.test:443, revision")
+	eventually(t, "the rule in force", func() bool {
+		return strings.Contains(n.CLI(t, "policy", "list").Stdout, "nobody-allows.test:443")
+	})
+
 	asks := func(want string, during func()) {
 		t.Helper()
 		done := make(chan string)

@@ -23,10 +23,11 @@ func (a *app) topCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Watch sandboxes, verdicts and approvals on one screen",
-		Long: "Show live on the whole terminal what runs, what was decided and what waits for approval:\n" +
-			"three lists, with everything about the selected row a key away. A request is approved or\n" +
-			"denied with one key; before an approval is sent, all of what it is for is shown. You see\n" +
-			"what your roles let you see. ? lists the keys, q quits.",
+		Long: "Show live on the whole terminal what runs, what was decided, what waits for approval and\n" +
+			"what was refused for want of a rule: four lists, with everything about the selected row a\n" +
+			"key away. A request is approved or denied with one key; before an approval is sent, or a\n" +
+			"rule written, all of it is shown. You see what your roles let you see. ? lists the keys,\n" +
+			"q quits.",
 		Example: "  ringfence top\n  ringfence top --since 1h",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -269,11 +269,20 @@ func TestTop(t *testing.T) {
 	v.send("1\r")
 	v.sees("Sandbox b0a1c2d3", "Refused, newest first", `evil.example:443`)
 
+	v.send("\x1b")
+	v.sees("enter open")
+	v.send("4a")
+	v.sees("A rule that stays?", "allows     example.com:443", "  + b: \\x1b[2J")
+	v.insists("y", "org:local/team:default/agent:npm may reach example.com:443, revision 7")
+
 	v.send("q")
 	if code := v.end(); code != 0 || v.termios() != before {
 		t.Errorf("exit %d", code)
 	}
 	n.set(func() {
+		if len(n.lasting) != 2 || n.lasting[1] != "draft-0011223344ff d1 " {
+			t.Errorf("rules: %q", n.lasting)
+		}
 		if len(n.votes) != 1 || n.votes[0].Approve || n.votes[0].Comment != "not today" {
 			t.Errorf("votes: %+v", n.votes)
 		}

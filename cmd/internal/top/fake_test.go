@@ -38,6 +38,8 @@ type node struct {
 	refuse error             // a vote
 	votes  []api.VoteRequest
 	asked  []string
+	drafts []api.Draft
+	wrote  []api.LastingRequest
 	seq    uint64
 }
 
@@ -160,6 +162,31 @@ func (n *node) Vote(_ context.Context, id string, r api.VoteRequest) (api.Approv
 	return a, nil
 }
 
+func (n *node) Drafts(context.Context) ([]api.Draft, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.drafts, n.note("drafts")
+}
+
+func (n *node) LastDraft(ctx context.Context, id string, r api.LastingRequest) (api.LastingRule, error) {
+	return n.LastApproval(ctx, id, r)
+}
+
+func (n *node) LastApproval(_ context.Context, id string, r api.LastingRequest) (api.LastingRule, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.refuse != nil {
+		return api.LastingRule{}, n.refuse
+	}
+	out := api.LastingRule{For: "org:acme/team:shop/agent:npm", Allows: "evil.example:443", Digest: "digest of " + id,
+		Documents: []api.DocumentChange{{Kind: "Policy", Name: "approved", Scope: "org:acme/team:shop", Change: "changed", Before: "kind: Policy\negress:\n  - {id: a}\n", After: "kind: Policy\negress:\n  - {id: a}\n  - {id: b, allow: \"evil.example:443\"} # \x1b[2J\n"}}}
+	if r.Apply {
+		n.wrote = append(n.wrote, r)
+		out.Revision = 43
+	}
+	return out, nil
+}
+
 // add writes one record into the log.
 func (n *node) add(t *testing.T, e event.Event) []byte {
 	t.Helper()
@@ -200,7 +227,7 @@ func newUser(t *testing.T, n *node) *user {
 func (u *user) feed() {
 	u.t.Helper()
 	f := &feed{node: u.n, st: u.st}
-	if err := errors.Join(f.ask(u.t.Context()), f.list(u.t.Context())); err != nil {
+	if err := errors.Join(f.ask(u.t.Context()), f.list(u.t.Context()), f.askDrafts(u.t.Context())); err != nil {
 		u.t.Fatal(err)
 	}
 	u.n.mu.Lock()

@@ -21,6 +21,9 @@ type Node interface {
 	Approvals(ctx context.Context, all bool) ([]api.Approval, error)
 	WatchApprovals(ctx context.Context, yield func(api.Approval) error) error
 	Vote(ctx context.Context, id string, r api.VoteRequest) (api.Approval, error)
+	Drafts(ctx context.Context) ([]api.Draft, error)
+	LastDraft(ctx context.Context, id string, r api.LastingRequest) (api.LastingRule, error)
+	LastApproval(ctx context.Context, id string, r api.LastingRequest) (api.LastingRule, error)
 }
 
 const (
@@ -28,6 +31,7 @@ const (
 	settled = time.Second      // a stream that lives so long works
 	retry   = time.Second      // before a stream is begun again
 	audit   = 30 * time.Second // between two lists of the requests
+	seldom  = 10 * time.Second // between two questions about drafts
 	refused = 30 * time.Second // before what was refused is asked for again: each time is recorded
 	overlap = 2 * time.Second  // of two streams of events
 )
@@ -53,6 +57,7 @@ func (f *feed) run(ctx context.Context) {
 	wg.Go(func() {
 		repeat(ctx, retry, func(ctx context.Context) error { return f.stream(ctx, linkApprovals, f.watch) })
 	})
+	wg.Go(func() { repeat(ctx, seldom, f.askDrafts) })
 	wg.Go(func() { repeat(ctx, audit, f.list) }) // of its failures the stream tells
 	wg.Wait()
 }
@@ -96,6 +101,21 @@ func (f *feed) ask(ctx context.Context) error {
 	}
 	f.st.setNode(st, boxes)
 	return nil
+}
+
+// askDrafts asks for what was denied by default.
+func (f *feed) askDrafts(ctx context.Context) error {
+	within, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	list, err := f.node.Drafts(within)
+	if ctx.Err() != nil {
+		return err
+	}
+	if err == nil {
+		f.st.setDrafts(list)
+	}
+	f.st.link(linkDrafts, err, time.Now())
+	return err
 }
 
 // stream runs one stream to its end, which is always a failure: either ctx is

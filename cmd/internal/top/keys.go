@@ -42,6 +42,7 @@ func inList() []binding {
 		{[]string{"1"}, "", "sandboxes", to(tabBoxes)},
 		{[]string{"2"}, "", "events", to(tabEvents)},
 		{[]string{"3"}, "", "approvals", to(tabApprovals)},
+		{[]string{"4"}, "", "drafts: what was refused because no rule is about it", to(tabDrafts)},
 		{[]string{"tab", "right", "l"}, "", "the next list", turn(1)},
 		{[]string{"shift+tab", "left", "h"}, "", "the list before", turn(-1)},
 		{[]string{"up", "k"}, "", "one row up", by(-1)},
@@ -65,6 +66,9 @@ var ofTab = [tabCount]func() []binding{
 		return []binding{{[]string{"v"}, "v which", "events: what was decided, only what was refused, or everything", act(func(m *model) { m.sight = (m.sight + 1) % sights })}}
 	},
 	tabApprovals: votes,
+	tabDrafts: func() []binding {
+		return []binding{{[]string{"a", "P"}, "a rule", "drafts: make a rule of it, after a look at what would be written", (*model).propose}}
+	},
 }
 
 // votes are the keys of a request.
@@ -73,6 +77,7 @@ func votes() []binding {
 		{[]string{"a"}, "a approve", "approvals: approve, after a look at what exactly", act((*model).confirm)},
 		{[]string{"d"}, "d deny", "approvals: deny at once", (*model).deny},
 		{[]string{"D"}, "", "approvals: deny, with a comment", (*model).denyWhy},
+		{[]string{"P"}, "P rule", "approvals: make a rule of it that stays, after a look at what would be written", (*model).propose},
 	}
 }
 
@@ -107,8 +112,8 @@ func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 		}
 		return nil
 	}
-	m.notice = notice{}
 	if m.typing != nil {
+		m.notice = notice{}
 		over, cmd := m.typing.key(k)
 		if over {
 			m.typing = nil
@@ -117,6 +122,7 @@ func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 	}
 	for _, b := range m.bindings() {
 		if slices.Contains(b.keys, name) {
+			m.notice = notice{}
 			return b.do(m)
 		}
 	}
@@ -149,7 +155,7 @@ func (m *model) typeFilter() tea.Cmd {
 func (m *model) scrollBy(n int) {
 	last := max(0, len(m.page.body(m, m.width))-m.bodyHeight())
 	m.scroll = max(0, min(m.scroll+n, last))
-	if c, ok := m.page.(*confirmation); ok && m.scroll == last {
-		c.read = true
+	if p, ok := m.page.(interface{ reads() *reading }); ok && m.scroll == last {
+		p.reads().read = true
 	}
 }

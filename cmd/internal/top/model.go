@@ -66,10 +66,7 @@ type (
 		got  api.Approval
 		err  error
 	}
-	pageMsg struct { // what a page asked for
-		page page
-		fill func()
-	}
+	pageMsg func() // fills in what a page asked for
 )
 
 func tick() tea.Cmd { return tea.Tick(redraw, func(time.Time) tea.Msg { return tickMsg{} }) }
@@ -93,10 +90,10 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 	case votedMsg:
 		m.voted(&msg)
+	case writtenMsg:
+		m.written(&msg)
 	case pageMsg:
-		if m.page == msg.page {
-			msg.fill()
-		}
+		msg()
 	}
 	return m, nil
 }
@@ -107,6 +104,8 @@ func (m *model) reload() tea.Cmd {
 	case *sandbox:
 		return p.again(m)
 	case *confirmation:
+		p.drawn = p.drawn || !m.small()
+	case *proposal:
 		p.drawn = p.drawn || !m.small()
 	}
 	return nil

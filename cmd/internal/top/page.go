@@ -31,13 +31,13 @@ type loader interface{ load(m *model) tea.Cmd }
 // answerWithin bounds every question of a page.
 const answerWithin = 10 * time.Second
 
-// fetch asks in the background and fills the page in, if it is still shown.
-func fetch(m *model, p page, ask func(ctx context.Context) (fill func())) tea.Cmd {
+// fetch asks in the background, for a page that is then filled in.
+func fetch(m *model, ask func(ctx context.Context) (fill func())) tea.Cmd {
 	parent := m.ctx
 	return func() tea.Msg {
 		ctx, cancel := context.WithTimeout(parent, answerWithin)
 		defer cancel()
-		return pageMsg{p, ask(ctx)}
+		return pageMsg(ask(ctx))
 	}
 }
 
@@ -73,7 +73,7 @@ func (*help) body(_ *model, _ int) (out []line) {
 		name string
 		keys []binding
 	}{
-		{"In a list", inList()}, {"Sandboxes", ofTab[tabBoxes]()}, {"Events", ofTab[tabEvents]()}, {"Approvals", votes()}, {"When you approve", (&confirmation{}).keys()}, {"In a page like this one", inPage()}, {"Everywhere", always()},
+		{"In a list", inList()}, {"Sandboxes", ofTab[tabBoxes]()}, {"Events", ofTab[tabEvents]()}, {"Approvals", votes()}, {"When you approve", (&confirmation{}).keys()}, {"Drafts", ofTab[tabDrafts]()}, {"Before a rule is written", (&proposal{}).keys()}, {"In a page like this one", inPage()}, {"Everywhere", always()},
 	} {
 		out = append(out, line{{part.name, bold}})
 		for _, b := range part.keys {
@@ -122,7 +122,7 @@ func (p *sandbox) load(m *model) tea.Cmd {
 	if b := p.find(m); b != nil {
 		since = b.Created
 	}
-	return tea.Batch(p.documents(m), fetch(m, p, func(ctx context.Context) func() {
+	return tea.Batch(p.documents(m), fetch(m, func(ctx context.Context) func() {
 		var last [][]byte
 		err := node.Events(ctx, api.EventQuery{Sandbox: p.id, Denied: true, Since: since}, func(raw []byte) error {
 			if last = append(last, bytes.Clone(raw)); len(last) > maxDenials {
@@ -144,7 +144,7 @@ func (p *sandbox) documents(m *model) tea.Cmd {
 	if b := p.find(m); b != nil {
 		p.asked = b.Revision
 	}
-	return fetch(m, p, func(ctx context.Context) func() {
+	return fetch(m, func(ctx context.Context) func() {
 		v, err := node.Policy(ctx, p.id)
 		return func() { p.policy, p.failed = &v, err }
 	})
@@ -280,7 +280,7 @@ func (*explanation) keys() []binding       { return nil }
 
 func (p *explanation) load(m *model) tea.Cmd {
 	node := m.node
-	return fetch(m, p, func(ctx context.Context) func() {
+	return fetch(m, func(ctx context.Context) func() {
 		x, err := node.Explain(ctx, p.event)
 		return func() { p.x, p.err = &x, err }
 	})

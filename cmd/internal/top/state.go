@@ -45,10 +45,11 @@ const (
 	linkNode = iota
 	linkEvents
 	linkApprovals
+	linkDrafts
 	links
 )
 
-var linkNames = [links]string{"node", "events", "approvals"}
+var linkNames = [links]string{"node", "events", "approvals", "drafts"}
 
 // entry is one event as it is shown.
 type entry struct {
@@ -89,6 +90,7 @@ type state struct {
 	asks    map[string]ask
 	heard   uint64
 	over    api.Approval // the last request that ended, for a word about it
+	drafts  []api.Draft  // the last first
 }
 
 func newState() *state {
@@ -112,13 +114,14 @@ type snapshot struct {
 	denials []entry // newest first
 	asks    []api.Approval
 	over    api.Approval
+	drafts  []api.Draft
 }
 
 func (s *state) snapshot(now time.Time) snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := snapshot{status: s.status, boxes: s.boxes, more: s.more, down: s.down, since: s.since, starts: s.starts, total: s.total,
-		recent: s.rate.last(now), box: make(map[string]tally, len(s.box)), over: s.over,
+		recent: s.rate.last(now), box: make(map[string]tally, len(s.box)), over: s.over, drafts: s.drafts,
 		denials: newestFirst(s.denials)}
 	for i := range s.events {
 		out.events[i] = newestFirst(s.events[i])

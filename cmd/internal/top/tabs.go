@@ -33,6 +33,7 @@ const (
 	tabBoxes = iota
 	tabEvents
 	tabApprovals
+	tabDrafts
 	tabCount
 )
 
@@ -61,6 +62,15 @@ var tabs = [tabCount]tab{
 			{title: "TIMES", min: 5, rank: 5, number: true}, {title: "WHO", min: 12, max: 30, rank: 3}, {title: "NEEDS", min: 16, rank: 4}, {title: "ID", min: 16, max: 16, rank: 6},
 		},
 		all: askRows, open: func(_ *model, key string) page { return &request{id: key} },
+	},
+	tabDrafts: {
+		name: "Drafts", count: func(m *model) string { return strconv.Itoa(len(m.snap.drafts)) },
+		empty: "Nothing was refused for want of a rule that you may see.",
+		cols: []column{
+			{title: "LAST", min: 5, max: 7, rank: 1}, {title: "TIMES", min: 5, rank: 2, number: true}, {title: "DESTINATION", min: 20, max: 60, rank: 0}, {title: "WHO", min: 20, max: 80, rank: 3},
+			{title: "SANDBOXES", min: 9, rank: 4, number: true}, {title: "ID", min: 18, max: 18, rank: 5},
+		},
+		all: draftRows, open: func(_ *model, key string) page { return &proposal{id: key} },
 	},
 }
 

@@ -117,7 +117,7 @@ func TestNothingIsWiderThanTheScreen(t *testing.T) {
 	n.boxes[0].Name = strings.Repeat("漢字", 30)
 	n.asks[0].Arguments = strings.Repeat("漢\x1b[2J字 ", 100)
 	u := newUser(t, n)
-	for _, keys := range [][]string{{"1"}, {"2"}, {"3"}, {"a"}, {"esc", "enter"}, {"esc", "1", "enter"}, {"esc", "?"}, {"esc", "/", "漢", "x"}} {
+	for _, keys := range [][]string{{"1"}, {"2"}, {"3"}, {"a"}, {"esc", "enter"}, {"esc", "1", "enter"}, {"esc", "4", "a"}, {"esc", "?"}, {"esc", "/", "漢", "x"}} {
 		u.width, u.height = 80, 24
 		u.types(keys...)
 		for _, u.width = range []int{1, 2, 11, 49, 50, 51, 66, 79, 80, 121, 160} {
@@ -293,6 +293,7 @@ func TestHostile(t *testing.T) {
 	a.Votes = []api.ApprovalVote{{Name: evil, Comment: evil}}
 	n.add(t, event.Event{Kind: event.KindFile, Path: evil, Comm: evil, PID: 1, Reason: evil, Scope: "org:a/team:b/agent:" + evil, Sandbox: "b0a1c2d3"})
 	n.log = append(n.log, []byte("no record"+evil))
+	n.drafts = []api.Draft{{ID: evil, Scope: evil, Destination: evil, Sandboxes: []string{evil}}}
 	u := newUser(t, n)
 	u.st.link(linkEvents, errors.New(evil), began)
 	look := func(where string) {
@@ -323,6 +324,10 @@ func TestHostile(t *testing.T) {
 	look("")
 	u.types("esc", "2", "end", "enter")
 	look("")
+	u.types("esc", "4")
+	look("drafts")
+	u.types("a")
+	look("proposal")
 }
 
 func TestSafe(t *testing.T) {

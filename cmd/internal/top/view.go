@@ -103,6 +103,9 @@ func when(is bool, st style) style {
 func (m *model) tabLine() (l line) {
 	for i := range tabs {
 		t := &tabs[i]
+		if m.page != nil && i != m.tab { // the title needs the room
+			continue
+		}
 		name := fmt.Sprintf("%d %s", i+1, t.name)
 		if n := t.count(m); n != "" {
 			name += " " + n

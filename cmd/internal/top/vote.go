@@ -84,12 +84,33 @@ var terms = []struct {
 // as it was when it was opened, and is closed when that is no longer what an
 // approval would be for.
 type confirmation struct {
+	reading
 	of      api.Approval
 	term    int
 	comment string
-	drawn   bool // it has been on the screen
-	read    bool // to its end
-	sent    bool
+}
+
+// reading is what is known of somebody who is to agree to a page.
+type reading struct {
+	drawn bool // it has been on the screen
+	read  bool // to its end
+	sent  bool // it was agreed to
+}
+
+func (r *reading) reads() *reading { return r }
+
+// hasRead says, once, that the page was on the screen, all of it. Before, a "y"
+// is one that was typed ahead or pasted.
+func (m *model) hasRead(r *reading) bool {
+	if r.sent {
+		return false
+	}
+	if !r.drawn || !m.atEnd() && !r.read {
+		m.notice = notice{"read it first, to its end (space), then y", true}
+		return false
+	}
+	r.sent = true
+	return true
 }
 
 func (p *confirmation) title(*model) string { return "Approve request " + safe(p.of.ID, 40) + "?" }
@@ -154,18 +175,12 @@ func (m *model) recheck(c *confirmation) {
 	m.notice = notice{"request " + safe(c.of.ID, 40) + " is over or has changed, and nothing was sent", true}
 }
 
-// approve sends the vote of a confirmation that was on the screen, all of it.
-// Before, a "y" is one that was typed ahead or pasted.
+// approve sends the vote of a confirmation.
 func (m *model) approve() tea.Cmd {
 	c, ok := m.page.(*confirmation)
-	if !ok || c.sent {
+	if !ok || !m.hasRead(&c.reading) {
 		return nil
 	}
-	if !c.drawn || !m.atEnd() && !c.read {
-		m.notice = notice{"read it first, to its end (space), then y", true}
-		return nil
-	}
-	c.sent = true
 	t := terms[c.term]
 	return m.vote(c.of.ID, api.VoteRequest{Approve: true, Lasts: t.lasts, For: api.Duration(t.time), Comment: c.comment})
 }
