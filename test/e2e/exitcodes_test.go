@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/approval"
 	"github.com/ringfence/ringfence/test/node"
@@ -178,7 +179,7 @@ func askedFor(t *testing.T, n *node.Node, name string, count int) (ids []string)
 	book(t, n, func(b *approval.Book) {
 		for i := range count {
 			a, err := b.Ask(t.Context(), &approval.Call{Sandbox: box.ID, Scope: box.Scope, Launcher: box.Owner, Kind: approval.Egress, Target: strconv.Itoa(i) + ".test:443/tcp",
-				Fingerprint: strings.Repeat("f", 64), Demands: []approval.Demand{{Rule: "test/ask", Quorum: 1}}})
+				Fingerprint: strings.Repeat("f", 64), Demands: []approval.Demand{{Rule: "test/ask", Quorum: 1, ExpiresAfter: time.Hour}}})
 			need(t, err)
 			ids = append(ids, a.ID)
 		}
