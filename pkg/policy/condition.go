@@ -27,6 +27,7 @@ type condition struct {
 	section Section
 	once    sync.Once
 	program Expression // nil when the expression does not compile: always an error
+	assumed *truth     // of a proof: what the condition is taken to be
 }
 
 type condKey struct {
@@ -39,19 +40,24 @@ func (s *Snapshot) condition(sec Section, w *When) *condition {
 	if w == nil {
 		return nil
 	}
-	var b strings.Builder
-	b.WriteString(w.Expression)
-	for i := range w.Windows {
-		x := &w.Windows[i]
-		fmt.Fprintf(&b, "\x00%d %d %d %s", x.Days, x.From, x.To, x.Zone)
-	}
-	key := condKey{sec, b.String()}
+	key := condKey{sec, w.text()}
 	c := s.conds[key]
 	if c == nil {
 		c = &condition{When: *w, section: sec}
 		s.conds[key] = c
 	}
 	return c
+}
+
+// text is equal for equal conditions.
+func (w *When) text() string {
+	var b strings.Builder
+	b.WriteString(w.Expression)
+	for i := range w.Windows {
+		x := &w.Windows[i]
+		fmt.Fprintf(&b, "\x00%d %d %d %s", x.Days, x.From, x.To, x.Zone)
+	}
+	return b.String()
 }
 
 // facts is what conditions look at. What is not known stays empty.
@@ -83,6 +89,9 @@ func (f *facts) time() time.Time {
 
 // holds decides the condition.
 func (c *condition) holds(f *facts) truth {
+	if c.assumed != nil {
+		return *c.assumed
+	}
 	t := c.inWindow(f)
 	if t != condTrue || c.Expression == "" {
 		return t
@@ -101,6 +110,9 @@ func (c *condition) known(f *facts) truth {
 func (c *condition) inWindow(f *facts) truth {
 	if len(c.Windows) == 0 {
 		return condTrue
+	}
+	if c.assumed != nil {
+		return *c.assumed
 	}
 	now := f.time()
 	if now.IsZero() {

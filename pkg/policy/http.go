@@ -215,3 +215,10 @@ func parseMethod(s string) (string, error) {
 	}
 	return s, nil
 }
+
+// ExactPath is the pattern of one request target alone; ok is false when no
+// pattern is: for a path that servers read in different ways, and one with "*".
+func ExactPath(target string) (pattern string, ok bool) {
+	path, ok := canonicalPath(target)
+	return path, ok && !strings.Contains(path, "*")
+}

@@ -50,7 +50,7 @@ func (d *decoder) action(n *yaml.Node, r *Rule) (ok bool) {
 
 // extras reads what rules of every section may have.
 func (d *decoder) extras(m fieldMap, r *Rule) {
-	for _, name := range []string{"action", "match", "allow", "deny", "risk", "when", "mode", "approval", "rate", "pii", "redact", "audit", "waive"} {
+	for _, name := range []string{"action", "match", "allow", "deny", "for", "risk", "when", "mode", "approval", "rate", "pii", "redact", "audit", "waive"} {
 		if k := m.key[name]; k != nil {
 			if name == "action" || name == "match" || name == "allow" || name == "deny" {
 				k = m.get(name)

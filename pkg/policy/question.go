@@ -4,6 +4,8 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ringfence/ringfence/pkg/scope"
@@ -61,4 +63,58 @@ func ToolQuestion(name string) (Question, error) {
 		return Question{}, fmt.Errorf("tool %s is not SERVER/TOOL; for example %s/web_search", quote(name), scope.ServerProvider)
 	}
 	return Question{Section: SectionTools, Server: server, Tool: tool}, nil
+}
+
+// Ask decides a question, as the method of its section does.
+func (v *View) Ask(q *Question) Decision {
+	switch q.Section {
+	case SectionInference:
+		return v.Inference(q.Dialect, q.Model)
+	case SectionTools:
+		c := q.call()
+		return v.Tool(&c)
+	}
+	if a, err := netip.ParseAddr(q.Host); err == nil {
+		return v.Addr(a, q.Port, q.proto())
+	}
+	switch {
+	case q.Method != "":
+		return v.HTTP(q.Host, q.Port, q.Method, q.Path)
+	case q.proto() == UDP:
+		return v.Datagrams(q.Host, q.Port)
+	}
+	return v.Egress(q.Host, q.Port)
+}
+
+// Dials says whether a connection to a name that is let pass may go to an
+// address, as the gateway judges it: addresses that are not public are refused
+// unless admitted, and those that an address rule refuses.
+func (v *View) Dials(q *Question, a netip.Addr) bool {
+	if _, denied := v.AddrDenied(a, q.proto(), q.Port); denied {
+		return false
+	}
+	_, private := SpecialPurpose(a)
+	return !private || slices.ContainsFunc(v.ResolvesTo(q.Host, q.Port, q.proto()), func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// String is the question for people: "GET /a on x.org:443", "model gpt-5".
+func (q *Question) String() string {
+	switch q.Section {
+	case SectionInference:
+		return fmt.Sprintf("model %s (%s)", q.Model, q.Dialect)
+	case SectionTools:
+		c := q.call()
+		return fmt.Sprintf("tool %s/%s, risk %s", c.Server, c.Tool, c.Risk.classified())
+	}
+	t := Target{Host: HostPattern{HostExact, q.Host}, Port: q.Port}
+	if a, err := netip.ParseAddr(q.Host); err == nil {
+		t.Host, t.Prefix = HostPattern{}, netip.PrefixFrom(a, a.BitLen())
+	}
+	if q.Proto == UDP {
+		t.Proto = UDP
+	}
+	if q.Method != "" {
+		return fmt.Sprintf("%s %s on %s", q.Method, q.Path, t)
+	}
+	return t.String()
 }

@@ -23,11 +23,11 @@ func (a *app) policyCommand() *cobra.Command {
 		Short: "Check, apply, remove, show and roll back policy documents",
 		Args:  args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("name what to do: ringfence policy check|apply|delete|wait|show|list|get|history|diff|rollback|export|packs|schema|test|who-can")
+			return usagef("name what to do: ringfence policy check|apply|delete|wait|show|list|get|history|diff|rollback|export|packs|schema|test|who-can|prove|lint|learn")
 		},
 	}
 	cmd.AddCommand(a.policyCheckCommand(), a.policyApplyCommand(), a.policyDeleteCommand(), a.policyWaitCommand(), a.policyShowCommand(), a.policyListCommand(), a.policyPacksCommand(), a.policySchemaCommand(), a.policyTestCommand(), a.whoCanCommand(),
-		a.policyGetCommand(), a.policyHistoryCommand(), a.policyDiffCommand(), a.policyRollbackCommand(), a.policyExportCommand())
+		a.policyGetCommand(), a.policyHistoryCommand(), a.policyDiffCommand(), a.policyRollbackCommand(), a.policyExportCommand(), a.policyProveCommand(), a.policyLintCommand(), a.policyLearnCommand())
 	return cmd
 }
 

@@ -115,15 +115,29 @@ func yamlStream(docs []api.StoredDocument) string {
 }
 
 func (a *app) policyDiffCommand() *cobra.Command {
+	var log, since string
 	cmd := &cobra.Command{
-		Use:   "diff N [M]",
-		Short: "Show how documents differ between two revisions",
+		Use:   "diff N [M] | diff A B --replay EVENTLOG",
+		Short: "Show how documents differ between two revisions, or what they would have decided otherwise",
 		Long: "Show, document by document, what is different as of revision M (the newest without it)\n" +
 			"from revision N. To see what one revision did, compare it with the one before. Needs\n" +
-			"root, or the role admin of org:*.",
-		Example: "  ringfence policy diff 11 12\n  ringfence policy diff 7",
+			"root, or the role admin of org:*.\n\n" +
+			"With --replay, A and B are files, directories, packs or live (the documents in force, for who\n" +
+			"sees all of them), and the past decisions are shown that B would decide otherwise than A.\n" +
+			"They come from the node's log as far as you may see it (live), or from a file of JSON lines, a\n" +
+			"directory of a log, or -. What a record does not hold is not guessed: such decisions are\n" +
+			"counted. Of a model call the model is asked again, not the tools that the provider runs.",
+		Example: "  ringfence policy diff 11 12\n  ringfence policy diff live new/ --replay live --since 24h",
 		Args:    args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, numbers []string) error {
+			switch {
+			case log != "" && len(numbers) == 2:
+				return a.replayed(cmd.Context(), numbers[0], numbers[1], log, since)
+			case log != "":
+				return usagef("--replay compares two: ringfence policy diff A B --replay %s", log)
+			case since != "":
+				return usagef("--since goes with --replay")
+			}
 			var at [2]uint64
 			for i, text := range numbers {
 				n, err := revisionNumber(text)
@@ -148,6 +162,8 @@ func (a *app) policyDiffCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&log, "replay", "", "event log whose decisions are asked again: file, directory, - or live")
+	cmd.Flags().StringVar(&since, "since", "", "with --replay, how far back: 10m, 2h, or a time as 2026-01-31T12:00:00Z")
 	a.outputFlag(cmd, "table", "json")
 	return cmd
 }

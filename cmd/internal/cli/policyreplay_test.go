@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/event"
+)
+
+func TestPolicyReplayAndLearn(t *testing.T) {
+	dir := t.TempDir()
+	var log []byte
+	for _, e := range []event.Event{
+		{Kind: event.KindNetwork, Verdict: event.Allowed, DstName: "db.example", DstPort: 5432},
+		{Kind: event.KindNetwork, ReasonCode: "no-rule", DstName: "new.example", DstPort: 443, Count: 4},
+		{Kind: event.KindNetwork, ReasonCode: "sni-mismatch", DstName: "db.example", DstPort: 5432},
+	} {
+		e.Time, e.Scope, e.Sandbox, e.Proto = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC), "org:acme/team:t/agent:a/sandbox:s", "s", "tcp"
+		line, err := e.AppendOCSF(nil, event.Node{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log = append(append(log, line...), '\n')
+	}
+	for name, text := range map[string]string{
+		"old.yaml": testedPolicy, "new.yaml": strings.Replace(testedPolicy, "db.example", "dc.example", 1), "events.jsonl": string(log), "log/1.jsonl": string(log), "bad.jsonl": "{}\n", "none/x": "",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		args string
+		code int
+		want []string // in what is printed
+	}{
+		{"diff old.yaml new.yaml --replay events.jsonl", exitOK, []string{"db.example:5432", "allow by eng/db", "1 of 5 past decisions would change", "not asked again: 1, decided by something else than policy: sni-mismatch"}},
+		{"diff old.yaml new.yaml --replay log -o json", exitOK, []string{`"changed": 1`, `"decided": 5`, `"verdict": "block"`}},
+		{"diff old.yaml new.yaml --replay events.jsonl --since 2026-03-03", exitOK, []string{"0 of 0 past"}},
+		{"diff old.yaml --replay events.jsonl", exitUsage, []string{"--replay compares two"}},
+		{"diff 1 --since 1h", exitUsage, []string{"--since goes with --replay"}},
+		{"diff old.yaml new.yaml --replay bad.jsonl", exitGeneric, []string{"bad.jsonl: record 1"}},
+		{"diff old.yaml new.yaml --replay none", exitGeneric, []string{"holds no *.jsonl"}},
+		{"diff old.yaml live --replay events.jsonl", exitUnreachable, nil},
+		{"learn --policy old.yaml --events events.jsonl", exitOK, []string{"# refused 4 times, last 2026-03-02 12:00:00", `allow: "new.example:443"}`, "# once decided by something else than policy: sni-mismatch"}},
+		{"learn s --policy old.yaml --events events.jsonl", exitOK, []string{`allow: "new.example:443"}`}},
+		{"learn other --policy old.yaml --events events.jsonl", exitOK, []string{"nothing that could be learned"}},
+		{"learn --policy nosuch.yaml --events events.jsonl", exitGeneric, nil},
+		{"learn --events events.jsonl", exitUnreachable, nil},
+	} {
+		cmd := tool(t, "/nonexistent", append([]string{"policy"}, strings.Fields(c.args)...)...)
+		cmd.Dir = dir
+		r := finish(t, cmd)
+		if r.code != c.code {
+			t.Errorf("%s: exit %d\n%s%s", c.args, r.code, r.out, r.errOut)
+		}
+		for _, w := range c.want {
+			if !strings.Contains(r.out+r.errOut, w) {
+				t.Errorf("%s: no %q in\n%s%s", c.args, w, r.out, r.errOut)
+			}
+		}
+	}
+}
