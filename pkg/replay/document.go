@@ -3,6 +3,7 @@
 package replay
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,11 +14,11 @@ import (
 )
 
 // Document writes rules as Policy documents, one for each agent, with what they
-// come from as comments. It is parsed back: an error is a bug, or a name that no
-// document can hold.
+// come from as comments. It is parsed back: an error says what no document can
+// hold.
 func Document(rules []Learned, left map[string]uint64, beyond uint64) (string, error) {
 	var b strings.Builder
-	agent, ids := "", map[string]int{}
+	agent, ids, names := "", map[string]int{}, map[string]int{}
 	for i := range rules {
 		r := &rules[i]
 		if r.Agent != agent {
@@ -26,7 +27,7 @@ func Document(rules []Learned, left map[string]uint64, beyond uint64) (string, e
 			}
 			agent, ids = r.Agent, map[string]int{}
 			fmt.Fprintf(&b, "apiVersion: %s\nkind: Policy\nmetadata:\n  name: %s\n  description: What was refused because no rule allowed it\nscope: %s\negress:\n",
-				policy.APIVersion, strconv.Quote("learned-"+name(agent)), strconv.Quote(agent))
+				policy.APIVersion, strconv.Quote("learned-"+id(name(agent), names)), strconv.Quote(agent))
 		}
 		fmt.Fprintf(&b, "  # refused %s, last %s\n", times(r.Count), r.Last.UTC().Format("2006-01-02 15:04:05"))
 		for _, n := range r.Names {
@@ -79,12 +80,12 @@ func quoted(list []string) string {
 // name is the last part of an agent's scope, as a name of a document.
 func name(agent string) string {
 	_, last, _ := strings.Cut(agent, "/agent:")
-	return plain(last)
+	return last
 }
 
-// id makes an id of a target, each once.
+// id makes an id of a text, each once.
 func id(target string, taken map[string]int) string {
-	s := plain(strings.ReplaceAll(target, "*", "any"))
+	s := cmp.Or(plain(strings.ReplaceAll(target, "*", "any")), "x")
 	if taken[s]++; taken[s] > 1 {
 		s += "-" + strconv.Itoa(taken[s])
 	}

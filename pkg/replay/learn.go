@@ -122,6 +122,11 @@ func (l *Lesson) Rules() (rules []Learned, left map[string]uint64, err error) {
 			continue
 		}
 		r, why := l.rule(w)
+		if why == "" {
+			if _, err := Document([]Learned{*r}, nil, 0); err != nil {
+				why = "which no document can allow: " + w.past.Text() // a name that is none, a protocol's own port
+			}
+		}
 		if why != "" {
 			l.skip(why, w.count)
 			continue

@@ -233,6 +233,46 @@ func TestLearnedAllowsWhatWasRefused(t *testing.T) {
 	}
 }
 
+// Whatever a log holds, what is written is documents, or comments.
+func FuzzLearn(f *testing.F) {
+	inForce, problems := policy.Parse("p.yaml", []byte("apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: p}\nscope: org:acme\negress: [{id: r, allow: \"r.test:443\", http: {methods: [GET]}}]\n"))
+	if len(problems) > 0 {
+		f.Fatal(problems)
+	}
+	for _, e := range []event.Event{denied(event.KindNetwork, "a.x.test", 443), denied(event.KindDNS, "n.test", 53), with(denied(event.KindHTTP, "r.test", 443), func(e *event.Event) { e.Method, e.URL = "POST", "https://r.test/a" })} {
+		e.Scope, e.Time = bot, time.Unix(1, 0)
+		line, err := e.AppendOCSF(nil, event.Node{})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(line), e.Scope, e.DstName, e.Method, e.URL, e.DstAddr)
+	}
+	f.Fuzz(func(t *testing.T, line, scope, name, method, url, addr string) {
+		l := &Lesson{Docs: inForce, Port: 443, Wildcard: true}
+		if ev, err := event.ParseOCSF([]byte(line)); err == nil {
+			l.Add(&ev)
+		}
+		for _, kind := range []event.Kind{event.KindNetwork, event.KindDNS, event.KindHTTP} {
+			e := denied(kind, name, 443)
+			e.Scope, e.Method, e.URL, e.DstAddr = scope, method, url, addr
+			l.Add(&e)
+		}
+		rules, left, err := l.Rules()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := Document(rules, left, l.Beyond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range len(text) {
+			if c := text[i]; c >= 0x7f || c < 0x20 && c != '\n' {
+				t.Fatalf("%q", text)
+			}
+		}
+	})
+}
+
 func TestLessonsAreBounded(t *testing.T) {
 	l := &Lesson{Docs: docs(t, `egress: [{id: a, allow: "x.test:443"}]`)}
 	for i := range MaxLearned + 50 {
