@@ -33,6 +33,8 @@ func TestLint(t *testing.T) {
 		"a rate":                    {"tools: [{id: a, match: 'tool:*', action: allow}, {id: b, match: 'tool:x', action: rate-limit, rate: {requests: 5/m}}]", ""},
 		"a rate that another has":   {"tools: [{id: a, match: 'tool:*', action: allow, rate: {requests: 5/m}}, {id: b, match: 'tool:x', action: rate-limit, rate: {requests: 9/m}}]", "b repeated"},
 		"parts of a rate":           {"tools: [{id: all, match: 'tool:*', action: allow}, {id: a, match: 'server:j*', action: rate-limit, rate: {requests: 5/m}}, {id: b, match: 'server:j*/tool:x', action: rate-limit, rate: {requests: 5/m}}, {id: c, match: 'server:j*/tool:y', action: rate-limit, rate: {requests: 5/m}}]", "b repeated; c repeated"},
+		"the union of two rates":    {"egress: [{id: t, allow: 'x.org:443'}, {id: u, allow: 'x.org:443/udp'}, {id: a, to: 'x.org:443', action: rate-limit, rate: {requests: 5/m}}, {id: b, to: 'x.org:443/tcp', action: rate-limit, rate: {requests: 5/m}}, {id: c, to: 'x.org:443/udp', action: rate-limit, rate: {requests: 5/m}}]", "b repeated; c repeated"},
+		"approval and deny":         {"egress: [{id: o, allow: 'x.org:443', for: 'team:o'}, {id: a, to: 'x.org:443', action: require-approval}, {id: b, deny: 'x.org:443'}]", "a contradiction"},
 		"an obligation on nothing":  {"tools: [{id: a, match: 'tool:x', action: block}, {id: b, match: 'tool:x', action: redact}]", "a default?; b shadowed"},
 		"a shadow rule":             {"egress: [{id: a, allow: 'x.org:443'}, {id: b, allow: 'x.org:443', mode: shadow}]", ""},
 		"conditions":                {"tools: [{id: a, match: 'tool:x', action: allow, when: {expression: 'args.ok'}}, {id: b, match: 'tool:x', action: block, when: {expression: 'args.ok'}}]", "a contradiction"},
