@@ -81,3 +81,37 @@ ask https://` + public + `/; ask https://` + privateAddr + `/; exit 0`
 		t.Errorf("something is learned again:\n%s", r.Stdout)
 	}
 }
+
+// TestProofsOfWhatIsInForce: live stands for all documents, and who sees only
+// some of them is told so instead of being given an answer about those.
+func TestProofsOfWhatIsInForce(t *testing.T) {
+	w := newWorld(t)
+	gid := memberGID(t)
+	n := w.start(t, node.Options{Config: "group: " + memberGroup + "\n", Policies: map[string]string{"p.yaml": policyText("p", `allow: "a.test:443"`)}})
+	ws := n.Workspace(t)
+	wider := put(t, ws, "wider.yaml", policyText("wider", `allow: "**.test:443"`))
+	if r := n.CLIIn(t, ws, "policy", "prove", "live", "--no-more-permissive-than", wider); r.Code != 0 {
+		t.Errorf("exit %d %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	r := n.CLIIn(t, ws, "policy", "prove", wider, "--no-more-permissive-than", "live")
+	if r.Code != 1 {
+		t.Errorf("exit %d %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	contains(t, "counterexample", r.Stdout, "allow by wider/a /", "/wider.yaml:6\n")
+	if r := n.CLIIn(t, ws, "policy", "lint", "live", "--hits"); r.Code != 1 || !strings.Contains(r.Stdout, "never-hit: p/a: it decided nothing since") {
+		t.Errorf("exit %d %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if r := n.CLIIn(t, ws, "policy", "lint", "live", "--running"); r.Code != 2 || !strings.Contains(r.Stderr, "no sandbox runs") {
+		t.Errorf("exit %d %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	guest := newPerson(t, n, 64050, gid)
+	access(t, n, ws, "viewer", "org:local/team:x")
+	const says = "you see the documents in force for org:local/team:x only"
+	for _, args := range [][]string{{"lint", "live"}, {"prove", "live", "--no-more-permissive-than", "pack:locked-down"}, {"diff", "live", "pack:locked-down", "--replay", "live"}} {
+		guest.refused(t, says, append([]string{"policy"}, args...)...)
+	}
+	access(t, n, ws, "viewer", "org:*") // the control
+	if r := guest.run(t, "policy", "prove", "live", "--no-more-permissive-than", "live"); r.Code != 0 {
+		t.Errorf("a viewer of all: exit %d %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+}
