@@ -21,6 +21,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/denialreader"
 	"github.com/ringfence/ringfence/pkg/gatewayd"
 	_ "github.com/ringfence/ringfence/pkg/policy/celexpr"
+	"github.com/ringfence/ringfence/pkg/webhook"
 )
 
 // version is set by the linker.
@@ -39,6 +40,8 @@ func run(args []string) int {
 		err = gateway(log.With("process", "gateway"))
 	case len(args) == 1 && args[0] == "read-denials":
 		err = denialreader.Main(context.Background(), log.With("process", "denial-reader"))
+	case len(args) == 1 && args[0] == webhook.Command:
+		err = webhook.Main(context.Background(), log.With("process", "webhooks"))
 	case len(args) == 1 && args[0] == "open-listeners":
 		err = daemon.OpenListeners(context.Background())
 	default:

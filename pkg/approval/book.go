@@ -327,6 +327,18 @@ func (b *Book) Get(ctx context.Context, id string) (Request, error) {
 	return e.At(b.now()), err
 }
 
+// Changed lists what is open, and what ended at a time or later: the oldest first.
+func (b *Book) Changed(ctx context.Context, since time.Time) ([]Request, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list, err := b.load(ctx, store.ApprovalQuery{EndedSince: since.UnixNano()})
+	out := make([]Request, 0, len(list))
+	for _, e := range slices.Backward(list) {
+		out = append(out, e.Request)
+	}
+	return out, err
+}
+
 // listPage is how many requests are read at one time.
 const listPage = 200
 

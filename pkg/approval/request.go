@@ -78,6 +78,19 @@ func (r Request) At(now time.Time) Request {
 	return r
 }
 
+// Changed is when the request came to its state, or got its last vote.
+func (r *Request) Changed() time.Time {
+	switch {
+	case !r.Ended.IsZero():
+		return r.Ended
+	case !r.Decided.IsZero():
+		return r.Decided
+	case len(r.Votes) > 0:
+		return r.Votes[len(r.Votes)-1].At
+	}
+	return r.Created
+}
+
 // Deadline is when time changes the request next; false: never.
 func (r *Request) Deadline() (time.Time, bool) {
 	switch {

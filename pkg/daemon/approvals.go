@@ -41,7 +41,9 @@ var approvalVerdicts = map[approval.Verb]event.Verdict{
 
 // recordApproval makes the event of a change durable.
 func (d *Daemon) recordApproval(c approval.Change) error {
-	return d.appendErr(approvalEvent(&c, time.Now().UTC(), d.version))
+	err := d.appendErr(approvalEvent(&c, time.Now().UTC(), d.version))
+	d.announce(&c.Request) // whatever the log says: the store has it
+	return err
 }
 
 func approvalEvent(c *approval.Change, now time.Time, version string) *event.Event {

@@ -38,6 +38,7 @@ type Config struct {
 	Audit    Audit    `yaml:"audit"`
 	Attest   Attest   `yaml:"attest"`
 	Metrics  Metrics  `yaml:"metrics"`
+	Webhook  Webhook  `yaml:"webhook"`
 }
 
 // UIDRange is where sandboxes of root get their uids from.
@@ -126,6 +127,7 @@ func Default() Config {
 		UIDRange:   UIDRange{First: 1_879_048_192, Count: 65_536},
 		Gateway:    Gateway{UID: 64_998, GID: 64_998, Outlive: 10 * time.Minute},
 		Audit:      Audit{SegmentBytes: 16 << 20, MaxBytes: 4 << 30, Syscalls: true},
+		Webhook:    Webhook{Timeout: 10 * time.Second},
 		Attest:     Attest{Interval: sandbox.DefaultAttestation, OnDifference: OnDifferenceStop},
 	}
 }
@@ -178,6 +180,9 @@ func (c *Config) Complete(executable string) error {
 		return errors.New("configuration: gateway.uid lies inside uidRange")
 	}
 	if err := c.Attest.check(); err != nil {
+		return err
+	}
+	if err := c.Webhook.check(); err != nil {
 		return err
 	}
 	if c.Gateway.Outlive < 0 {

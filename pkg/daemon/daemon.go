@@ -33,6 +33,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/seccomp"
 	"github.com/ringfence/ringfence/pkg/stateformat"
 	"github.com/ringfence/ringfence/pkg/store"
+	"github.com/ringfence/ringfence/pkg/webhook"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
@@ -54,18 +55,22 @@ type Daemon struct {
 	secrets   *Secrets
 	approvals *approval.Book
 	drafts    approval.Drafts
-	parsed    profileCache
-	sandboxes *sandbox.Manager
-	gateway   *keeper.Gateway
-	gwFence   *kernel.Sandbox
-	gwCgroup  *os.File
-	foreign   *foreignNetworks
-	initFile  *os.File
-	filter    *os.File
-	policy    *policyFeed
-	people    *people
-	ender     *ender
-	operators int // gid of the operator group as the start found it, -1: none
+
+	self       event.Node
+	hooks      *webhook.Queue // nil: nobody is told
+	hookTarget *webhook.Target
+	parsed     profileCache
+	sandboxes  *sandbox.Manager
+	gateway    *keeper.Gateway
+	gwFence    *kernel.Sandbox
+	gwCgroup   *os.File
+	foreign    *foreignNetworks
+	initFile   *os.File
+	filter     *os.File
+	policy     *policyFeed
+	people     *people
+	ender      *ender
+	operators  int // gid of the operator group as the start found it, -1: none
 
 	clients     *clients
 	ruleHits    ruleHits
@@ -117,7 +122,7 @@ func New(cfg Config, version string, logger *slog.Logger) (*Daemon, error) {
 	d := &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(), operators: groupID(cfg.Group),
 		grants: map[string]*time.Timer{}, used: map[string]bool{}, policy: newPolicyFeed(), ender: newEnder(), taken: make(chan struct{}), settled: make(chan struct{})}
 	d.people = newPeople(func() *policy.Snapshot { return d.library.Snapshot() })
-	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.openApprovals, d.inherit, d.openGateway} {
+	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.openApprovals, d.openWebhook, d.inherit, d.openGateway} {
 		if err := step(); err != nil {
 			d.close()
 			return nil, err
@@ -158,9 +163,10 @@ func (d *Daemon) openLog() (err error) {
 	if err != nil {
 		return err
 	}
+	d.self = event.Node{UID: id, Hostname: host, Version: d.version, Kernel: kernelRelease()}
 	d.log, err = audit.Open(audit.Options{
 		Dir: filepath.Join(d.cfg.StateDir, "events"), SegmentBytes: d.cfg.Audit.SegmentBytes, MaxBytes: d.cfg.Audit.MaxBytes, Queue: logQueue,
-		Node: event.Node{UID: id, Hostname: host, Version: d.version, Kernel: kernelRelease()}, Logger: d.logger,
+		Node: d.self, Logger: d.logger,
 	})
 	if err != nil {
 		return fmt.Errorf("event log: %w", err)

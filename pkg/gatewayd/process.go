@@ -46,12 +46,6 @@ type Config struct {
 	Metrics string `json:"metrics"`
 }
 
-// readable is what resolving names and verifying upstreams reads.
-var readable = harden.Files{
-	Dirs:  []string{"/etc/ssl", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/etc/pki", "/usr/share/zoneinfo"},
-	Files: []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services"},
-}
-
 // Main runs the process of that version of Ringfence until the keeper says drain or a signal ends ctx. It
 // returns an error when the process could not confine itself: then it has
 // served nothing.
@@ -64,7 +58,7 @@ func Main(ctx context.Context, version string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	missing, err := harden.Process(fds.filter, readable, log)
+	missing, err := harden.Process(fds.filter, harden.Network(), log)
 	if err != nil {
 		return fmt.Errorf("the gateway could not confine itself: %w", err)
 	}

@@ -24,6 +24,14 @@ type Files struct {
 	Files []string
 }
 
+// Network is what resolving names and verifying peers reads.
+func Network() Files {
+	return Files{
+		Dirs:  []string{"/etc/ssl", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/etc/pki", "/usr/share/zoneinfo"},
+		Files: []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services"},
+	}
+}
+
 // Process confines the calling process, all threads: not dumpable, no core
 // files, Landlock for everything but read, and the system call filter (an
 // array of struct sock_filter in a sealed file, which is closed). The process
