@@ -40,7 +40,7 @@ type poster struct {
 // followed, no proxy is asked, and plain http ends at this machine whatever its
 // address says by then.
 func newPoster(t *Target, roots *x509.CertPool, now func() time.Time) *poster {
-	dial := &net.Dialer{Timeout: t.Timeout}
+	dial := &net.Dialer{Timeout: t.Timeout, Resolver: &net.Resolver{PreferGo: true}} // the C library's opens more than the filter lets
 	if strings.HasPrefix(t.URL, "http:") {
 		dial.Control = onlyLoopback
 	}

@@ -86,3 +86,21 @@ func FuzzApproval(f *testing.F) {
 		}
 	})
 }
+
+func FuzzWebhook(f *testing.F) {
+	q, _ := Webhook{ID: "4be2-pending", Body: []byte("{}")}.Encode()
+	f.Add(q)
+	f.Add(WebhookReply{Outcome: 2, Status: 503}.Encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var q Webhook
+		if err := q.Decode(b); err == nil {
+			if again, err := q.Encode(); err != nil || !bytes.Equal(again, b) {
+				t.Fatalf("two encodings of %+v: %v", q, err)
+			}
+		}
+		var r WebhookReply
+		if err := r.Decode(b); err == nil && !bytes.Equal(r.Encode(), b) {
+			t.Fatalf("two encodings of %+v", r)
+		}
+	})
+}

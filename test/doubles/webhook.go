@@ -79,9 +79,10 @@ func (r *Receiver) Last() Told {
 // ServeHTTP implements http.Handler.
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
-	if err == nil {
-		err = r.Check(req.Header, body, time.Now())
+	if err != nil {
+		return // whoever sent it was ended in the middle
 	}
+	err = r.Check(req.Header, body, time.Now())
 	if req.Method != http.MethodPost || req.Header.Get("Content-Type") != "application/json" {
 		err = errors.Join(err, fmt.Errorf("%s of %s", req.Method, req.Header.Get("Content-Type")))
 	}

@@ -4,9 +4,8 @@ package e2e
 
 import (
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"net/http/httptest"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,13 +56,18 @@ func arrivals(rec *doubles.Receiver, id string, status int) (n int) {
 // failures nor kill -9 of the daemon nor of the sender loses anything.
 func TestWebhook(t *testing.T) {
 	rec := doubles.NewReceiver([]byte(hookSecret))
-	srv := httptest.NewTLSServer(rec)
-	t.Cleanup(srv.Close)
+	authority, err := doubles.NewCA()
+	need(t, err)
+	srv, err := authority.Serve(nil, rec, "localhost") // a name: the confined process resolves it
+	need(t, err)
+	t.Cleanup(func() { _ = srv.Close() })
 	dir := t.TempDir()
 	ca, secret := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "secret")
-	need(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o644))
+	need(t, os.WriteFile(ca, authority.PEM(), 0o644))
 	need(t, os.WriteFile(secret, []byte(hookSecret+"\n"), 0o600))
-	n := node.Start(t, node.Options{Config: fmt.Sprintf("webhook: {url: %q, secretFile: %q, rootCAs: %q, timeout: 2s}\n", srv.URL+"/approvals", secret, ca),
+	_, port, err := net.SplitHostPort(srv.Addr.String())
+	need(t, err)
+	n := node.Start(t, node.Options{Config: fmt.Sprintf("webhook: {url: %q, secretFile: %q, rootCAs: %q, timeout: 2s}\n", "https://localhost:"+port+"/approvals", secret, ca),
 		Policies: map[string]string{"ask.yaml": "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: eng}\nscope: org:local\negress:\n" +
 			"  - {id: ask, to: \"**.asked.test:443\", action: require-approval}\n"}})
 	asks := func(name string) (id string) { // an agent that wants to go there, and waits

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/approval"
+	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
+)
+
+const asker = "org:local/team:default/agent:x/sandbox:00000001"
+
+// rules puts Policy documents into force.
+func rules(t *testing.T, b *backend, docs ...string) {
+	t.Helper()
+	files := map[string]string{}
+	for _, d := range docs {
+		name, rest, _ := strings.Cut(d, " ")
+		in, list, _ := strings.Cut(rest, " ")
+		files[fmt.Sprintf("applied-policy-%s.yaml", name)] = fmt.Sprintf("apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: %s}\nscope: %s\negress:\n%s", name, in, list)
+	}
+	if _, _, err := b.d.library.PutAll(byRoot, files); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func author(t *testing.T, uid uint32, in string) *api.Caller {
+	t.Helper()
+	sel, err := scope.ParseSelector(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := aMember(uid, uid)
+	c.Rights = api.RightsOf(c, api.Access{Scopes: []scope.Selector{sel}, Bindings: []api.RoleBinding{{Scope: sel, Role: policy.RolePolicyAuthor, UIDs: []uint32{uid}}}})
+	return c
+}
+
+func TestARuleInEachLayerThatAsks(t *testing.T) {
+	b, _ := inbox(t)
+	ctx := context.Background()
+	rules(t, b, "house org:local   - {id: ask, to: \"**.test:443\", action: require-approval, resolvesTo: [10.0.0.0/8]}\n",
+		"team org:local/team:default   - {id: ask, to: \"*.db.test:443\", action: require-approval}\n")
+	who, _ := scope.ParsePrincipal(asker)
+	dec := b.d.library.Snapshot().View(who).Egress("a.db.test", 443)
+	if dec.Effect != policy.RequireApproval || len(dec.Demands()) != 2 {
+		t.Fatalf("control: %+v", dec)
+	}
+	a, err := b.d.approvals.Ask(ctx, &approval.Call{Sandbox: who.Sandbox, Scope: asker, Launcher: 64001, Kind: approval.Egress, Target: "a.db.test:443/tcp",
+		Fingerprint: hex.EncodeToString(dec.Terms.Fingerprint[:]), Demands: demandsOf(dec.Demands())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := &api.Caller{Role: api.RoleRoot}
+	root.Rights = api.RightsOf(root, api.Access{})
+	res, err := b.LastApproval(ctx, root, a.ID, &api.LastingRequest{})
+	if err != nil || len(res.Documents) != 2 || res.For != "org:local/team:default/agent:x" || res.Revision != 0 {
+		t.Fatalf("%+v %v", res, err)
+	}
+	for i, name := range []string{"approved-org-local", "approved-org-local-team-default"} {
+		if d := res.Documents[i]; d.Name != name || d.Change != "added" || !strings.Contains(d.After, "10.0.0.0/8") || !strings.Contains(d.After, "for: \"org:local/team:default/agent:x\"") {
+			t.Errorf("%+v", d)
+		}
+	}
+	if _, err := b.LastApproval(ctx, root, a.ID, &api.LastingRequest{Apply: true, Expect: "another"}); api.CodeOf(err) != api.CodeConflict {
+		t.Errorf("what was not looked at: %v", err)
+	}
+	for in, may := range map[string]bool{"org:local/team:default": false, "org:local": true, "org:*": true, "org:other": false} {
+		c := author(t, 64002, in)
+		_, err := b.LastApproval(ctx, c, a.ID, &api.LastingRequest{})
+		if (err == nil) != may || !may && api.CodeOf(err) != api.CodeDenied {
+			t.Errorf("the author of %s: %v", in, err)
+		}
+		if v, _ := b.Approval(ctx, c, a.ID); v.MayLast != may {
+			t.Errorf("it is offered to the author of %s: %v", in, v.MayLast)
+		}
+	}
+	rules(t, b, "house org:local   - {id: open, allow: \"**.test:443\"}\n", "team org:local/team:default   - {id: open, allow: \"**.test:443\"}\n")
+	if _, err := b.LastApproval(ctx, root, a.ID, &api.LastingRequest{}); api.CodeOf(err) != api.CodeConflict {
+		t.Errorf("nobody asks any more: %v", err)
+	}
+}
+
+// TestNothingLastingBesideAnExactRule: what would not open anything is not
+// written.
+func TestNothingLastingBesideAnExactRule(t *testing.T) {
+	b, _ := inbox(t)
+	who, _ := scope.ParsePrincipal(asker)
+	for name, rule := range map[string]string{
+		"the same agent and destination": "exact org:local/team:default/agent:x   - {id: ask, to: \"a.test:443\", action: require-approval}\n",
+		"a mandatory rule":               "exact org:local   - {id: ask, to: \"**.test:443\", action: require-approval, mandatory: true}\n  - {id: some, allow: \"**.test:443\"}\n",
+		"a rule that looks into it":      "exact org:local   - {id: ask, to: \"a.test:443\", action: require-approval}\n  - {id: no, deny: \"a.test:443\", http: {methods: [POST]}}\n",
+	} {
+		rules(t, b, rule)
+		target, _ := policy.ParseTarget("a.test:443")
+		if dec := decide(b.d.library.Snapshot().View(who), target); dec.Effect != policy.RequireApproval {
+			t.Fatalf("control: %s: %+v", name, dec)
+		}
+		q := &approval.Request{ID: "x", Scope: asker, Kind: approval.Egress, Target: "a.test:443/tcp", State: approval.Pending}
+		l, err := b.d.lastingOf(q)
+		if err == nil {
+			_, _, err = b.d.propose(l)
+		}
+		if api.CodeOf(err) != api.CodeConflict {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestDraftTargets: what a record of the gateway may be about; it is hostile.
+func TestDraftTargets(t *testing.T) {
+	base := event.Event{Kind: event.KindNetwork, Verdict: event.Denied, Sandbox: "00000001", DstAddr: "198.18.0.5:443", DstPort: 443}
+	for want, change := range map[string]func(*event.Event){
+		"x.test:443":           func(e *event.Event) { e.DstName = "x.test" },
+		"y.test:443":           func(e *event.Event) { e.Kind, e.DstName, e.DstPort = event.KindDNS, "y.test", 53 },
+		"u.test:123/udp":       func(e *event.Event) { e.DstName, e.DstPort, e.Proto = "u.test", 123, "udp" },
+		"203.0.113.7:22":       func(e *event.Event) { e.DstAddr, e.DstPort = "203.0.113.7:22", 22 },
+		"[2001:db8::1]:22":     func(e *event.Event) { e.DstAddr, e.DstPort = "[2001:db8::1]:22", 22 },
+		"none: allowed":        func(e *event.Event) { e.DstName, e.Verdict = "x.test", event.Allowed },
+		"none: a wildcard":     func(e *event.Event) { e.DstName = "*.test" },
+		"none: everything":     func(e *event.Event) { e.DstName = "**" },
+		"none: another kind":   func(e *event.Event) { e.Kind, e.DstName = event.KindInference, "x.test" },
+		"none: nobody's":       func(e *event.Event) { e.DstName, e.Sandbox = "x.test", "" },
+		"none: no port":        func(e *event.Event) { e.DstName, e.DstPort = "x.test", 0 },
+		"none: a rule of text": func(e *event.Event) { e.DstName = "a.test\" , allow: \"b.test" },
+		"none: a line end":     func(e *event.Event) { e.DstName = "a.test\nb" },
+		"none: a prefix":       func(e *event.Event) { e.DstName = "10.0.0.0/8" },
+	} {
+		e := base
+		change(&e)
+		got, ok := draftTarget(&e)
+		if strings.HasPrefix(want, "none") == ok || ok && got.String() != want {
+			t.Errorf("%s: %v %v", want, got, ok)
+		}
+	}
+}
