@@ -68,7 +68,7 @@ func draftTarget(e *event.Event) (policy.Target, bool) {
 
 // byDefault says whether a destination is denied because no rule is about it.
 func byDefault(v *policy.View, t policy.Target) bool {
-	dec := decide(v, t)
+	dec := decide(v.At(time.Now()), t)
 	return dec.Effect == policy.Block && dec.ReasonCode == policy.CodeNoRule
 }
 
