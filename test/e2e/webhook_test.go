@@ -121,6 +121,7 @@ func TestWebhook(t *testing.T) {
 		t.Fatal(r.Stderr)
 	}
 	eventually(t, "an attempt that hangs", func() bool { return arrivals(rec, one+"-denied", 204) > 0 })
+	eventually(t, "that the node says so", func() bool { return strings.Contains(n.CLI(t, "doctor").Stdout, "webhook") })
 	two := asks("two")
 	if r := n.CLI(t, "approvals", "approve", two); r.Code != 0 {
 		t.Fatal(r.Stderr)
