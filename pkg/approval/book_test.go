@@ -383,11 +383,11 @@ func (d *desk) listed(t *testing.T, all bool) (ids []string) {
 // were made at one time.
 func TestListIsReadInPages(t *testing.T) {
 	d := newDesk(t)
-	d.o.Limits = Limits{Pending: 1 << 20, PerMinute: 1 << 20}
 	var want, open []string
 	for i := range 2*listPage + 3 {
 		c := one()
-		c.Target = fmt.Sprint("server:bank/tool:t", i)
+		c.Sandbox = fmt.Sprintf("%08x", i)
+		c.Scope = "org:acme/team:x/agent:y/sandbox:" + c.Sandbox
 		id := fmt.Sprintf("r%03d", i+1)
 		d.asks(t, c, Waiting, id)
 		want = append(want, id)
