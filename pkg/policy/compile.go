@@ -40,32 +40,33 @@ type Snapshot struct {
 // maxViews bounds the cache of views; it is emptied when full.
 const maxViews = 8192
 
-// crule is one rule as decisions use it.
+// crule is one rule as decisions use it. What most decisions look at stands
+// together in front.
 type crule struct {
-	ref        RuleRef
 	section    Section
 	effect     Effect
 	mandatory  bool
 	delegable  bool
+	silent     bool // no effect: see Rule.NoEffect
+	shadow     bool
+	oblige     Kinds
+	waive      Kinds
 	level      scope.Level // layer: level of the document's scope
-	group      uint32      // index of scope ∩ for in Snapshot.groups
+	proto      Proto       // as written; see carries
 	port       uint16
-	proto      Proto // as written; see carries
-	spec       int32 // strictly greater for anything this rule strictly contains
+	risk       Risk
+	group      uint32 // index of scope ∩ for in Snapshot.groups
+	spec       int32  // strictly greater for anything this rule strictly contains
+	http       *HTTPMatch
+	when       *condition // interned: equal conditions are one
+	ref        RuleRef
+	words      string // what a decision by it says
 	host       HostPattern
 	prefix     netip.Prefix
 	server     scope.Pattern // tools only
 	name       scope.Pattern // model or tool
-	risk       Risk
-	http       *HTTPMatch
-	when       *condition // interned: equal conditions are one
 	resolvesTo []netip.Prefix
-	reason     string // the rule's own, or ""
-	words      string // what a decision by it says
-	silent     bool   // no effect: see Rule.NoEffect
-	shadow     bool
-	oblige     Kinds
-	waive      Kinds
+	reason     string  // the rule's own, or ""
 	duties     *duties // nil when oblige is 0
 	approval   *Approval
 	digest     [32]byte

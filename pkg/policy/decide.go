@@ -41,7 +41,8 @@ const (
 	hitUnsure  hit = 1 << 31 // what loosens of the rule does not count
 	hitNarrows hit = 1 << 30 // the rule only makes stricter what others open
 	hitMute    hit = 1 << 29 // only obligations of the rule count; always with hitUnsure
-	hitIndex       = hitMute - 1
+	hitMarks       = hitMute // any is there from this value on
+	hitIndex       = hitMarks - 1
 )
 
 func (h hit) index() int { return int(h & hitIndex) }
@@ -72,14 +73,28 @@ type outcome struct {
 
 // verdict decides on the matching rules; the order of m changes. builtin adds the
 // builtin layer's delegable allow.
-func (v *View) verdict(m []hit, builtin bool) (d Decision) {
+func (v *View) verdict(m []hit, builtin bool) Decision {
+	if len(m) < 2 && !builtin {
+		switch {
+		case len(m) == 0:
+			return v.s.decision(outcome{winner: noRule})
+		case m[0] < hitMarks && v.s.rule(m[0]).simple():
+			r := v.s.rule(m[0])
+			return v.s.decision(outcome{winner: int32(m[0]), effect: r.effect})
+		}
+	}
 	live, more := v.s.live(m)
 	o := v.s.decide(m[:live], builtin)
-	v.s.fill(&d, o)
+	d := v.s.decision(o)
 	if more || o.effect == RequireApproval {
 		d.Terms = v.settle(m, live, o, builtin)
 	}
 	return d
+}
+
+// simple says whether the rule, where it alone matches, decides and that is all.
+func (r *crule) simple() bool {
+	return r.effect != RequireApproval && !r.mandatory && !r.silent && !r.shadow && r.oblige == 0
 }
 
 // live puts the rules in shadow mode last and tells how many there are before
@@ -345,26 +360,23 @@ func (r *crule) setWords() {
 	}
 }
 
-// fill turns an outcome into a Decision.
-func (s *Snapshot) fill(d *Decision, o outcome) {
-	d.Effect, d.Revision = o.effect, s.rev
+// decision is what an outcome says, without terms.
+func (s *Snapshot) decision(o outcome) Decision {
 	switch {
 	case o.winner >= 0:
 		r := &s.rules[o.winner]
-		d.Rule, d.Reason, d.ReasonCode = r.ref, r.words, CodeRule
+		code := CodeRule
 		switch {
 		case o.effect == RequireApproval:
-			d.ReasonCode = CodeApproval
+			code = CodeApproval
 		case r.mandatory:
-			d.ReasonCode = CodeMandatory
+			code = CodeMandatory
 		}
+		return Decision{Effect: o.effect, Rule: r.ref, Reason: r.words, ReasonCode: code, Revision: s.rev}
 	case o.winner == builtinRule:
-		d.Rule = Builtin().Ref
-		d.Reason, d.ReasonCode = reasonBuiltin, CodeBuiltin
-	default:
-		d.Effect = Block
-		d.Reason, d.ReasonCode = reasonNoRule, CodeNoRule
+		return Decision{Effect: o.effect, Rule: Builtin().Ref, Reason: reasonBuiltin, ReasonCode: CodeBuiltin, Revision: s.rev}
 	}
+	return Decision{Reason: reasonNoRule, ReasonCode: CodeNoRule, Revision: s.rev}
 }
 
 func (s *Snapshot) refuse(code, reason string) Decision {

@@ -4,7 +4,9 @@ package policy
 
 import (
 	"cmp"
+	"hash/maphash"
 	"maps"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -51,21 +53,64 @@ func (p postings) collect(m []hit, v *View) []hit {
 
 // hostNode is what rules say about one name.
 type hostNode struct {
+	name                          string
 	exact, star, deep             postings
 	provExact, provStar, provDeep *ProviderHost
+	regional                      bool // hosts with a region inside may lie below, see regionalProvider
 }
 
 // hostIndex finds the patterns that match a host: one look-up for each label,
-// from the whole name to its last label, and the root.
+// from the last label to the whole name, for as long as rules speak of names
+// below what was found; and the root. The names are in a hash table of their own:
+// a suffix is hashed and compared once, and most of what is not in it is seen by
+// the hash alone. The seed is random, so nobody can choose names that collide.
 type hostIndex struct {
 	nodes map[string]*hostNode
 	root  postings // "**"
+	seed  maphash.Seed
+	slots []hostSlot // open addressing; a power of two, at most half of them taken
+}
+
+type hostSlot struct {
+	hash uint64
+	node *hostNode // nil: free
+}
+
+// find is the node of a name, nil if no rule speaks of it or of what is below.
+func (x *hostIndex) find(name string) *hostNode {
+	h := maphash.String(x.seed, name)
+	for i := h; ; i++ {
+		slot := &x.slots[i&uint64(len(x.slots)-1)]
+		if slot.node == nil || slot.hash == h && slot.node.name == name {
+			return slot.node
+		}
+	}
+}
+
+// index fills the slots, with every name above one that is in.
+func (x *hostIndex) index() {
+	for _, name := range slices.Collect(maps.Keys(x.nodes)) {
+		for i := strings.IndexByte(name, '.'); i >= 0; i = strings.IndexByte(name, '.') {
+			name = name[i+1:]
+			x.node(name)
+		}
+	}
+	x.seed = maphash.MakeSeed()
+	x.slots = make([]hostSlot, 1<<bits.Len(uint(2*len(x.nodes))))
+	for name, n := range x.nodes {
+		h := maphash.String(x.seed, name)
+		i := h
+		for x.slots[i&uint64(len(x.slots)-1)].node != nil {
+			i++
+		}
+		x.slots[i&uint64(len(x.slots)-1)] = hostSlot{h, n}
+	}
 }
 
 func (x *hostIndex) node(name string) *hostNode {
 	n := x.nodes[name]
 	if n == nil {
-		n = &hostNode{}
+		n = &hostNode{name: name}
 		x.nodes[name] = n
 	}
 	return n
@@ -88,6 +133,10 @@ func (x *hostIndex) init(configured []Provider) {
 	}
 	for _, h := range providerTable {
 		enter(h)
+	}
+	for _, r := range regionalProviders {
+		_, below, _ := strings.Cut(r.suffix, ".")
+		x.node(below).regional = true
 	}
 	for i := range configured {
 		p := &configured[i]
@@ -125,6 +174,7 @@ func (x *hostIndex) sort() {
 		n.star.sort()
 		n.deep.sort()
 	}
+	x.index()
 }
 
 // provider is the provider entry of a canonical host, nil if it is none.
@@ -172,34 +222,41 @@ func (x *hostIndex) allProviders() []ProviderHost {
 // match appends the rules of the view whose host pattern matches, whatever
 // their port. prov is set, and no rules are, when the host is a provider's.
 func (x *hostIndex) match(m []hit, v *View, host string) (_ []hit, prov *ProviderHost) {
-	from := len(m)
-	suffix := host
-	for depth := 0; ; depth++ {
-		if n := x.nodes[suffix]; n != nil {
-			if prov == nil {
-				prov = n.provider(depth)
-			}
-			switch depth {
-			case 0:
-				m = n.exact.collect(m, v)
-			case 1:
-				m = n.star.collect(m, v)
-			}
-			m = n.deep.collect(m, v)
-		}
-		i := strings.IndexByte(suffix, '.')
-		if i < 0 {
+	from, regional := len(m), false
+	m = x.root.collect(m, v)
+	for end := len(host); ; {
+		start := strings.LastIndexByte(host[:end], '.') + 1
+		n := x.find(host[start:])
+		if n == nil {
 			break
 		}
-		suffix = suffix[i+1:]
+		m = n.deep.collect(m, v)
+		if p := n.provDeep; p != nil {
+			prov = p
+		}
+		regional = regional || n.regional
+		if start == 0 {
+			m = n.exact.collect(m, v)
+			if p := n.provExact; p != nil {
+				prov = p
+			}
+			break
+		}
+		end = start - 1
+		if (len(n.star) > 0 || n.provStar != nil) && strings.IndexByte(host[:end], '.') < 0 {
+			m = n.star.collect(m, v)
+			if p := n.provStar; p != nil {
+				prov = p
+			}
+		}
 	}
-	if prov == nil {
+	if prov == nil && regional {
 		prov = regionalProvider(host)
 	}
 	if prov != nil {
 		return m[:from], prov
 	}
-	return x.root.collect(m, v), nil
+	return m, nil
 }
 
 // cidrIndex finds the prefixes that hold an address: one look-up for each
@@ -254,7 +311,8 @@ func (x *cidrIndex) match(m []hit, v *View, p netip.Prefix) []hit {
 // each length of prefix in use.
 type nameIndex struct {
 	exact  map[string]postings
-	prefix map[string]postings
+	prefix map[string]postings // but for the empty one
+	any    postings            // of the empty one: "*"
 	lens   []int
 	all    []uint32 // every rule, in order of entry
 }
@@ -268,6 +326,10 @@ func (x *nameIndex) add(p scope.Pattern, e entry) {
 		x.exact[p.Text] = append(x.exact[p.Text], e)
 		return
 	}
+	if p.Text == "" {
+		x.any = append(x.any, e)
+		return
+	}
 	x.prefix[p.Text] = append(x.prefix[p.Text], e)
 	if !slices.Contains(x.lens, len(p.Text)) {
 		x.lens = append(x.lens, len(p.Text))
@@ -276,6 +338,7 @@ func (x *nameIndex) add(p scope.Pattern, e entry) {
 
 func (x *nameIndex) sort() {
 	slices.Sort(x.lens)
+	x.any.sort()
 	for p := range maps.Values(x.exact) {
 		p.sort()
 	}
@@ -285,6 +348,7 @@ func (x *nameIndex) sort() {
 }
 
 func (x *nameIndex) match(m []hit, v *View, name string) []hit {
+	m = x.any.collect(m, v)
 	m = x.exact[name].collect(m, v)
 	for _, l := range x.lens {
 		if l > len(name) {
@@ -299,7 +363,8 @@ func (x *nameIndex) match(m []hit, v *View, name string) []hit {
 // matches, the tool patterns.
 type toolIndex struct {
 	exact  map[string]*nameIndex
-	prefix map[string]*nameIndex
+	prefix map[string]*nameIndex // but for the empty one
+	any    *nameIndex            // of the empty one: every server
 	lens   []int
 }
 
@@ -308,7 +373,14 @@ func (x *toolIndex) add(server, tool scope.Pattern, e entry) {
 		x.exact, x.prefix = map[string]*nameIndex{}, map[string]*nameIndex{}
 	}
 	of := x.exact
-	if server.Wild {
+	switch {
+	case server == scope.Any:
+		if x.any == nil {
+			x.any = &nameIndex{}
+		}
+		x.any.add(tool, e)
+		return
+	case server.Wild:
 		of = x.prefix
 		if !slices.Contains(x.lens, len(server.Text)) {
 			x.lens = append(x.lens, len(server.Text))
@@ -324,6 +396,9 @@ func (x *toolIndex) add(server, tool scope.Pattern, e entry) {
 
 func (x *toolIndex) sort() {
 	slices.Sort(x.lens)
+	if x.any != nil {
+		x.any.sort()
+	}
 	for n := range maps.Values(x.exact) {
 		n.sort()
 	}
@@ -333,6 +408,9 @@ func (x *toolIndex) sort() {
 }
 
 func (x *toolIndex) match(m []hit, v *View, server, tool string) []hit {
+	if x.any != nil {
+		m = x.any.match(m, v, tool)
+	}
 	if n := x.exact[server]; n != nil {
 		m = n.match(m, v, tool)
 	}

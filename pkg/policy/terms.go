@@ -296,8 +296,7 @@ func (s *Snapshot) terms(key []byte) *Terms {
 		rule, what := binary.BigEndian.Uint32(key), key[claimSize-1]
 		key = key[claimSize:]
 		if rule == shadowMark {
-			var d Decision
-			s.fill(&d, outcome{effect: Effect(key[claimSize-1]), winner: int32(binary.BigEndian.Uint32(key))})
+			d := s.decision(outcome{effect: Effect(key[claimSize-1]), winner: int32(binary.BigEndian.Uint32(key))})
 			if rest := key[claimSize:]; len(rest) > 0 {
 				d.Terms = s.terms(rest)
 			}

@@ -251,8 +251,33 @@ func (v *View) Egress(host string, port uint16) Decision {
 	case prov != nil:
 		return v.providerRefusal(prov)
 	}
+	m, plain := v.covering(m, port, TCP)
+	if plain {
+		return v.verdict(m, false)
+	}
 	f := v.facts(name, port)
 	return v.named(m, &f, TCP)
+}
+
+// covering keeps the rules of m that cover port and protocol, as filter does;
+// plain says that none of them has a condition.
+func (v *View) covering(m []hit, port uint16, proto Proto) (_ []hit, plain bool) {
+	k := 0
+	for i, h := range m {
+		r := v.s.rule(h)
+		if !r.covers(port, proto) {
+			continue
+		}
+		if r.http != nil || r.when != nil {
+			return append(m[:k], m[i:]...), false
+		}
+		if r.proto == 0 && proto != TCP {
+			h |= r.narrows()
+		}
+		m[k] = h
+		k++
+	}
+	return m[:k], true
 }
 
 // Opaque decides a flow that cannot be inspected: conditions on HTTP count as
@@ -271,6 +296,10 @@ func (v *View) unseen(host string, port uint16, proto Proto) Decision {
 		return v.unnamed(host, port, proto)
 	case prov != nil:
 		return v.providerRefusal(prov)
+	}
+	m, plain := v.covering(m, port, proto)
+	if plain {
+		return v.verdict(m, false)
 	}
 	f := v.facts(name, port)
 	f.opaque = true
