@@ -369,3 +369,19 @@ func TestLongPostings(t *testing.T) {
 		}
 	}
 }
+
+// Hosts of providers with a region inside are found whatever rules are there,
+// and names beside them are not taken for theirs.
+func TestProvidersWithARegion(t *testing.T) {
+	v := viewOf(t, egressDoc(`{id: a, allow: "**:443"}`+"\n  - {id: b, allow: \"**.amazonaws.com:443\"}"))
+	for host, provider := range map[string]bool{
+		"bedrock-runtime.eu-west-1.amazonaws.com": true, "bedrock-runtime.cn-north-1.amazonaws.com.cn": true, "europe-west1-aiplatform.googleapis.com": true,
+		"aiplatform.eu.rep.googleapis.com": true, "bedrock-mantle.eu-west-1.api.aws": true,
+		"s3.eu-west-1.amazonaws.com": false, "amazonaws.com": false, "storage.googleapis.com": false, "bedrock-runtime.amazonaws.com": false, "bedrock-runtime.x.amazonaws.com.x.org": false,
+	} {
+		d := v.Egress(host, 443)
+		if _, is := v.ProviderHost(host); is != provider || d.Allowed() == provider || provider && d.ReasonCode != CodeProviderUnsupported {
+			t.Errorf("%s: %+v", host, d)
+		}
+	}
+}
