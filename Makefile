@@ -76,6 +76,11 @@ deps-bench: ## install from apt what the benchmarks compare with
 bench: ## the benchmarks as a report; BENCH=TITLE chooses sections
 	$(GO) run ./tools/benchreport $(if $(BENCH),-only '$(BENCH)')
 
+.PHONY: peers
+peers: ## the policy engine beside cedar-go, OPA and cel-go: all agree, then figures. A module of its own (building OPA takes minutes), so neither make test nor CI has it
+	$(GO) -C test/peers test -count=1 .
+	$(GO) run ./tools/benchreport -only 'beside other engines'
+
 .PHONY: lint
 lint: ## formatting, vet, staticcheck, licence lines, file sizes
 	@GO='$(GO)' tools/lint.sh

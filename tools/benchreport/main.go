@@ -101,7 +101,11 @@ func (s *section) run(ctx context.Context) ([]byte, error) {
 }
 
 func (s *section) args() []string {
-	return append([]string{"go", "test", "-v", "-run", "^$", "-timeout", "10m", "-bench", s.bench}, append(s.flags, s.pkg)...)
+	args := []string{"go"}
+	if s.dir != "" {
+		args = append(args, "-C", s.dir)
+	}
+	return append(append(args, "test", "-v", "-run", "^$", "-timeout", "10m", "-bench", s.bench), append(s.flags, s.pkg)...)
 }
 
 // command is args as a shell would take it.
