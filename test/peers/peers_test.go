@@ -59,10 +59,10 @@ func BenchmarkPeers(b *testing.B) {
 			rules := makeRules(n, kind.conditions)
 			var requests []request // found when the first engine needs them
 			for _, e := range engines {
+				if n > e.most {
+					continue
+				}
 				b.Run(fmt.Sprintf("%s/rules=%d/%s", kind.name, n, e.name), func(b *testing.B) {
-					if n > e.most {
-						b.Skipf("%s is compared up to %d rules", e.name, e.most)
-					}
 					decide, err := e.make(rules)
 					if err != nil {
 						b.Fatal(err)
