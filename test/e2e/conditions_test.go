@@ -142,11 +142,19 @@ egress:
 	})
 }
 
+const own = `apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {name: own}
+scope: org:local
+egress:
+  - {id: own, allow: "own.test:443", when: {expression: "principal.org OP 'local' && port == 443"}}
+`
+
 // Expressions on requests and rules in shadow mode, from documents to events.
 func TestExpressionsAndShadowRules(t *testing.T) {
 	w := newWorld(t)
 	curl := tool(t, "curl")
-	for _, name := range []string{"reads.test", "watched.test", "other.test"} {
+	for _, name := range []string{"reads.test", "watched.test", "other.test", "own.test"} {
 		w.site(t, name, doubles.Page(name))
 	}
 	n := w.start(t, node.Options{})
@@ -196,6 +204,14 @@ egress:
 	})
 	if r := n.CLI(t, "events"); !strings.Contains(r.Stdout, "(shadow: block by house/no-watched)") {
 		t.Errorf("events do not show it:\n%s", r.Stdout)
+	}
+	// The launching program does not evaluate expressions; documents of a launch have them all the same.
+	for op, want := range map[string]string{"==": "200", "!=": "403"} {
+		put(t, ws, "own.yaml", strings.Replace(own, "OP", op, 1))
+		r := n.CLIIn(t, ws, "run", "--profile", "coding", "--policy", "own.yaml", "--", curl, "-sSk", "-o", "/dev/null", "-w", "%{http_code}", "https://own.test/")
+		if r.Stdout != want {
+			t.Errorf("a condition of a launch's own document, %s: %q, want %s: %s", op, r.Stdout, want, r.Stderr)
+		}
 	}
 	m := n.Metrics(t)
 	if m[`ringfence_shadow_decisions_total{effect="block",kind="network",verdict="allowed"}`] != 1 {
