@@ -279,4 +279,11 @@ func TestShadowRulesChangeNothing(t *testing.T) {
 	if table := v.CIDRTable(); len(table) != 0 {
 		t.Errorf("%+v", table)
 	}
+	why := map[string]string{}
+	for _, c := range v.Explain(Question{Section: SectionEgress, Host: "b.x.org", Port: 443}).Candidates {
+		why[c.Rule.ID] = c.Why
+	}
+	if why["b"] != "decides" || why["no-b"] != "is in shadow mode: it is left out of what is enforced, and would decide" {
+		t.Errorf("%v", why)
+	}
 }

@@ -181,6 +181,9 @@ func (v *View) candidate(i int, q Question, m []hit, builtin bool, d *Decision) 
 		c.Matched, c.rank, c.Why = true, rankMatched, v.whyLost(m, h, builtin)
 	case r.shadow:
 		c.rank, c.Why = rankCondition, "is in shadow mode: it is left out of what is enforced"
+		if d.WouldBe() != "" && d.Shadow().Rule.Num == r.ref.Num {
+			c.Why += ", and would decide"
+		}
 	case v.bits[r.group>>6]&(1<<(r.group&63)) == 0:
 		c.rank, c.Why = rankPrincipal, fmt.Sprintf("is for %s", v.s.groups[r.group])
 	case r.section == SectionEgress && r.port != 0 && r.port != q.Port:
