@@ -5,20 +5,24 @@ package gateway
 import "time"
 
 // Conditions of rules change what policy says without a new revision: a window
-// ends. New connections and requests are decided at their own time. What runs is
-// decided again at each edge, exactly as for a new revision, with nothing kept
-// that was judged before: idle upstream connections were judged, too.
+// ends. New connections and requests are decided at their own time. What runs in a
+// sandbox for which such a rule is is decided again at each edge, exactly as for a
+// new revision, with nothing kept that was judged before: idle upstream connections
+// were judged, too. Other sandboxes do not notice.
 
-// judgeLocked decides everything that runs on the snapshot in force, at this
-// moment, and sees to the next one at which that may change.
-func (g *Gateway) judgeLocked() {
+// judgeLocked decides what runs on the snapshot in force, at this moment, and sees
+// to the next one at which that may change. edge: the snapshot is the same as
+// before.
+func (g *Gateway) judgeLocked(edge bool) {
 	g.forgetEdgeLocked()
 	if g.snapshot == nil {
 		return
 	}
 	g.judged = g.opt.Clock() // before deciding: an edge that comes meanwhile is not missed
 	for _, sb := range g.sandboxes {
-		sb.setSnapshot(g.snapshot)
+		if e := sb.epoch.Load(); !edge || e == nil || e.view.Timed() {
+			sb.setSnapshot(g.snapshot)
+		}
 	}
 	g.awaitEdgeLocked()
 }
@@ -44,7 +48,7 @@ func (g *Gateway) lookAtClock() {
 	}
 	now := g.opt.Clock()
 	if next := g.snapshot.NextChange(g.judged); now.Before(g.judged) || !next.IsZero() && !now.Before(next) {
-		g.judgeLocked()
+		g.judgeLocked(true)
 		return
 	}
 	g.awaitEdgeLocked()

@@ -169,6 +169,35 @@ func TestRequestsAreDecidedAtTheirTime(t *testing.T) {
 	}
 }
 
+// An edge of one's rules is nothing to others: what they keep stays.
+func TestAnEdgeConcernsOnlyWhoHasTheRule(t *testing.T) {
+	clock := &handClock{}
+	clock.set("17:59")
+	r := newRig(t, docHead+`egress:
+  - {id: web, allow: "web.test:443"}
+  - {id: theirs, allow: "db.test:22", for: "org:local/team:other", when: {windows: [{from: "08:00", to: "18:00"}]}}
+`, rigOptions{clock: clock.Now, limits: Limits{ClockLook: 2 * time.Millisecond}})
+	other := Sandbox{ID: 2, Name: "theirs", Principal: r.p}
+	other.Principal.Team = "other"
+	if err := r.g.AddSandbox(other); err != nil {
+		t.Fatal(err)
+	}
+	r.g.mu.Lock()
+	mine, theirs := r.g.sandboxes[1], r.g.sandboxes[2]
+	r.g.mu.Unlock()
+	before, theirsBefore := mine.epoch.Load(), theirs.epoch.Load()
+	clock.set("18:00")
+	for i := 0; theirs.epoch.Load() == theirsBefore; i++ {
+		if i > 2000 {
+			t.Fatal("the edge was not noticed")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if mine.epoch.Load() != before {
+		t.Error("a sandbox without such a rule was decided again")
+	}
+}
+
 // Model calls are decided at their own time too, and shadow rules told of.
 func TestModelCallsAreDecidedAtTheirTime(t *testing.T) {
 	clock := &handClock{}

@@ -410,7 +410,7 @@ func (g *Gateway) SetSnapshot(s *policy.Snapshot) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.snapshot = s
-	g.judgeLocked()
+	g.judgeLocked(false)
 }
 
 // AddNames tells the gateway of virtual addresses that it did not learn from

@@ -30,6 +30,7 @@ type Snapshot struct {
 
 	windows  []Window // of egress rules, each time of day once
 	minutely bool     // an egress rule has an expression on now
+	timed    []uint32 // groups of these rules
 
 	conds map[condKey]*condition // only while it is made: conditions of the rules, each once
 
