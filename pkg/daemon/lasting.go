@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/approval"
@@ -83,7 +84,7 @@ func (d *Daemon) lastingOf(q *approval.Request) (*lasting, error) {
 		return nil, err
 	}
 	l.target.Proto = 0 // as an allow says TCP
-	v := d.library.Snapshot().View(who)
+	v := d.library.Snapshot().View(who).At(time.Now())
 	dec := decide(v, l.target)
 	if dec.Effect != policy.RequireApproval || dec.HTTP {
 		return nil, api.Errorf(api.CodeConflict, "no rule asks about %s any more: %s", q.Target, dec.Reason)
@@ -181,7 +182,7 @@ func (d *Daemon) propose(l *lasting) (docs []policy.Document, res api.LastingRul
 	if err != nil {
 		return nil, res, api.Errorf(api.CodeBadRequest, "%v", err)
 	}
-	if dec := decide(snap.View(l.who), l.target); !dec.Allowed() {
+	if dec := decide(snap.View(l.who).At(time.Now()), l.target); !dec.Allowed() {
 		return nil, res, api.Errorf(api.CodeConflict, "a rule beside the others would not open %s: %s (rule %s)", l.target, dec.Reason, dec.Rule).
 			WithRemedy("change that rule itself, or approve it --for a time")
 	}
