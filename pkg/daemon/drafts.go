@@ -66,9 +66,11 @@ func draftTarget(e *event.Event) (policy.Target, bool) {
 	return t, true
 }
 
-// byDefault says whether a destination is denied because no rule is about it.
+// byDefault says whether a destination is denied because no rule is about it, not
+// even one that opens it at other times or on a condition: none is asked, for this
+// is decided for whatever a sandbox was denied.
 func byDefault(v *policy.View, t policy.Target) bool {
-	dec := decide(v.At(time.Now()), t)
+	dec := decide(v.Ahead(), t)
 	return dec.Effect == policy.Block && dec.ReasonCode == policy.CodeNoRule
 }
 
