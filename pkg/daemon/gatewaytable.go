@@ -80,9 +80,7 @@ func gatewayTable(listed []policy.UpstreamPrefix, datagrams []uint16, resolvers 
 	table := map[key]bool{}
 	for d, everyone := range public {
 		for _, p := range everywhere {
-			if everyone {
-				table[key{p, d}] = true
-			}
+			table[key{p, d}] = everyone // said either way: the kernel's ::/0 would hold IPv4 too
 		}
 		for _, p := range closed {
 			table[key{p, d}] = false

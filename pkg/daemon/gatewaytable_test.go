@@ -17,12 +17,12 @@ import (
 
 // verdict looks a table up as the kernel does: the longest prefix among the
 // entries of the port, and those of port 0 only if the port has none that
-// matches.
+// matches. IPv4 is ::ffff:0:0/96 of one tree.
 func verdict(table []kernel.CIDREntry, a netip.Addr, port uint16, proto uint8) bool {
 	for _, group := range []uint16{port, 0} {
 		best, found := kernel.CIDREntry{}, false
 		for _, e := range table {
-			if e.Port == group && e.Proto == proto && e.Prefix.Contains(a) && (!found || e.Prefix.Bits() > best.Prefix.Bits()) {
+			if e.Port == group && e.Proto == proto && holdsIn(e.Prefix, a) && (!found || depth(e.Prefix) > depth(best.Prefix)) {
 				best, found = e, true
 			}
 		}
@@ -31,6 +31,21 @@ func verdict(table []kernel.CIDREntry, a netip.Addr, port uint16, proto uint8) b
 		}
 	}
 	return false
+}
+
+// depth is the length of a prefix in the kernel's tree.
+func depth(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return p.Bits() + 96
+	}
+	return p.Bits()
+}
+
+func holdsIn(p netip.Prefix, a netip.Addr) bool {
+	if p.Addr().Is6() && a.Unmap().Is4() { // only what holds the mapped range
+		return p.Bits() < 96 && p.Contains(netip.MustParseAddr("::fffe:0:0"))
+	}
+	return p.Contains(a)
 }
 
 func upstreams(in ...string) []policy.UpstreamPrefix {
@@ -59,7 +74,7 @@ func upstreams(in ...string) []policy.UpstreamPrefix {
 func TestWhatTheGatewayMayDial(t *testing.T) {
 	resolvers := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.53:53"), netip.MustParseAddrPort("[fd00::53]:5353")}
 	table := gatewayTable(upstreams("10.20.0.0/16@5432", "127.0.0.1/32@8080", "192.168.7.0/24", "fd00:1::/64@443",
-		"10.40.0.0/16@123/udp", "9.9.9.0/24@514/udp", "0.0.0.0/0@161/udp"), []uint16{123}, resolvers)
+		"10.40.0.0/16@123/udp", "9.9.9.0/24@514/udp", "0.0.0.0/0@161/udp", "::/0@162/udp"), []uint16{123}, resolvers)
 	for _, c := range []struct {
 		addr  string
 		proto uint8
@@ -90,7 +105,9 @@ func TestWhatTheGatewayMayDial(t *testing.T) {
 		{"[::1]:123", kernel.ProtoUDP, false},
 		{"9.9.9.9:514", kernel.ProtoUDP, true}, // addresses only
 		{"1.1.1.1:514", kernel.ProtoUDP, false},
-		{"1.1.1.1:161", kernel.ProtoUDP, true}, // every public address
+		{"1.1.1.1:161", kernel.ProtoUDP, true},           // every public address
+		{"[2606:4700::1111]:162", kernel.ProtoUDP, true}, // of IPv6 only
+		{"1.1.1.1:162", kernel.ProtoUDP, false},
 		{"10.40.3.4:161", kernel.ProtoUDP, false},
 		{"127.0.0.1:8080", kernel.ProtoUDP, false},
 		{"192.168.7.9:123", kernel.ProtoUDP, false},

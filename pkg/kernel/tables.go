@@ -33,6 +33,8 @@ type NameEntry struct {
 
 // CIDREntry is the verdict on a prefix. Within one Port the longest prefix
 // wins; entries of Port 0 speak only where no entry of the asked port matches.
+// IPv4 is within ::ffff:0:0/96 of one tree: an IPv6 prefix that holds that range
+// speaks for IPv4 too, unless 0.0.0.0/0 stands beside it.
 type CIDREntry struct {
 	Prefix netip.Prefix // IPv6 prefixes within ::ffff:0:0/96 are taken as IPv4
 	Port   uint16       // 0 means every port that no other entry names

@@ -121,10 +121,11 @@ type CIDREntry struct {
 // CIDRTable compiles the address rules for the kernel. To decide an address
 // (as JudgedAddr gives it) and port, take the longest matching prefix among
 // the entries with that port; if none matches, among the entries with port 0;
-// if none matches, deny. That equals Addr of the view Ahead for every address,
-// port and protocol: nothing that Addr allows at any time is missing, and where no
-// rule has a condition nothing else is in it. There are entries for UDP only when
-// some rule opens it.
+// if none matches, deny. IPv4 is ::ffff:0:0/96 there, and prefixes of IPv6 that
+// hold it count. That equals Addr of the view Ahead for every address, port and
+// protocol: nothing that Addr allows at any time is missing, and where no rule has
+// a condition nothing else is in it. There are entries for UDP only when some rule
+// opens it.
 func (v *View) CIDRTable() []CIDREntry {
 	out := append(v.cidrTable(TCP), v.cidrTable(UDP)...)
 	slices.SortFunc(out, func(a, b CIDREntry) int {
@@ -170,9 +171,21 @@ func (v *View) cidrTable(proto Proto) []CIDREntry {
 				break
 			}
 		}
-		out = append(out, v.cidrGroup(port, proto, prefixes)...)
+		out = append(out, v.cidrGroup(port, proto, withIPv4(prefixes))...)
 	}
 	return out
+}
+
+// withIPv4 adds all of IPv4 where a prefix of IPv6 holds the mapped range. The
+// kernel's table has one tree for both, with IPv4 as ::ffff:0:0/96, so "::/0"
+// would speak for IPv4 too.
+func withIPv4(prefixes []netip.Prefix) []netip.Prefix {
+	if slices.ContainsFunc(prefixes, func(p netip.Prefix) bool {
+		return p.Bits() < mappedRange.Bits() && p.Addr().Is6() && p.Contains(mappedRange.Addr())
+	}) {
+		return append(prefixes, netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	}
+	return prefixes
 }
 
 // cidrGroup decides each prefix of one port and protocol, leaving out those that say the

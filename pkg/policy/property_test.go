@@ -226,13 +226,19 @@ func (g gen) addr() netip.Addr {
 	return a
 }
 
-// lookup decides as the kernel does, by longest prefix.
+// lookup decides as the kernel does, by longest prefix, in one tree for IPv4 and
+// IPv6.
 func lookup(table []CIDREntry, a netip.Addr, port uint16, proto Proto) (CIDREntry, bool) {
+	a = netip.AddrFrom16(a.As16())
 	for _, group := range []uint16{port, 0} {
-		best := -1
+		best, bits := -1, -1
 		for i, e := range table {
-			if e.Port == group && e.Proto == proto && e.Prefix.Contains(a) && (best < 0 || e.Prefix.Bits() > table[best].Prefix.Bits()) {
-				best = i
+			p := e.Prefix
+			if p.Addr().Is4() {
+				p = netip.PrefixFrom(netip.AddrFrom16(p.Addr().As16()), p.Bits()+96)
+			}
+			if e.Port == group && e.Proto == proto && holds16(p, a) && p.Bits() > bits {
+				best, bits = i, p.Bits()
 			}
 		}
 		if best >= 0 {
@@ -240,6 +246,17 @@ func lookup(table []CIDREntry, a netip.Addr, port uint16, proto Proto) (CIDREntr
 		}
 	}
 	return CIDREntry{}, false
+}
+
+// holds16 is Prefix.Contains for addresses of 16 bytes, mapped ones too.
+func holds16(p netip.Prefix, a netip.Addr) bool {
+	x, y := p.Addr().As16(), a.As16()
+	for i := range p.Bits() {
+		if (x[i/8]^y[i/8])&(0x80>>(i%8)) != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func TestCIDRTableEqualsAddr(t *testing.T) {

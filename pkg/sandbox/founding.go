@@ -130,7 +130,7 @@ func (f *founding) tables() (err error) {
 			f.m.o.Logger.Error("undo of a start", "sandbox", s.Record.ID, "error", err)
 		}
 	})
-	addrs := cidrEntries(s.View())
+	addrs := CIDREntries(s.View())
 	if err := s.fill(s.table, s.refusal(), addrs); err != nil {
 		return err
 	}

@@ -196,7 +196,7 @@ func (s *Sandbox) Resolve(name string) (wire.ResolveReply, error) {
 	if _, known := s.open[addr]; known {
 		return r, nil
 	}
-	entries := nameEntries(addr, d)
+	entries := NameEntries(addr, d)
 	if err := s.m.o.Fence.PutNames(s.table, entries); err != nil {
 		return wire.ResolveReply{}, fmt.Errorf("open %s in the kernel: %w", name, err)
 	}
@@ -204,9 +204,9 @@ func (s *Sandbox) Resolve(name string) (wire.ResolveReply, error) {
 	return r, nil
 }
 
-// nameEntries are the ports of a name that the kernel steers to the gateway, which
+// NameEntries are the ports of a name that the kernel steers to the gateway, which
 // lets pass or, where an approval is needed, refuses with that word.
-func nameEntries(addr netip.Addr, d policy.NameDecision) []kernel.NameEntry {
+func NameEntries(addr netip.Addr, d policy.NameDecision) []kernel.NameEntry {
 	var out []kernel.NameEntry
 	for _, p := range d.Ports {
 		if p.Decision.Effect != policy.Block {

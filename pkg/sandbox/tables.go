@@ -103,11 +103,11 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 	put := s.refusal()
 	for addr, name := range s.names.All() {
 		if d := view.Name(name); d.Resolves {
-			open[addr] = nameEntries(addr, d)
+			open[addr] = NameEntries(addr, d)
 			put = append(put, open[addr]...)
 		}
 	}
-	addrs := cidrEntries(view)
+	addrs := CIDREntries(view)
 	if err := s.fill(table, put, addrs); err != nil {
 		return 0, errors.Join(err, s.m.dropTables(table))
 	}
@@ -156,7 +156,8 @@ func (s *Sandbox) fill(table uint32, names []kernel.NameEntry, addrs []kernel.CI
 	return nil
 }
 
-func cidrEntries(v *policy.View) []kernel.CIDREntry {
+// CIDREntries are what the kernel gets of a view's rules for literal addresses.
+func CIDREntries(v *policy.View) []kernel.CIDREntry {
 	table := v.CIDRTable()
 	out := make([]kernel.CIDREntry, 0, len(table))
 	for _, e := range table {

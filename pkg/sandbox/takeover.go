@@ -164,7 +164,7 @@ func (s *Sandbox) restore() (err error) {
 	for a, name := range s.names.All() {
 		d := view.Name(name)
 		if d.Resolves {
-			s.open[a] = nameEntries(a, d)
+			s.open[a] = NameEntries(a, d)
 		}
 		if d.Wildcard {
 			s.wildcards.total++ // what it has spent does not come back with a new keeper
