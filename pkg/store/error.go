@@ -10,6 +10,7 @@ var (
 	ErrConflict = errors.New("the store holds something else meanwhile")
 	ErrFull     = errors.New("the disk is full")
 	ErrReadOnly = errors.New("the disk cannot be written")
+	ErrUnsynced = errors.New("the disk did not confirm a change")
 	ErrCorrupt  = errors.New("the store is damaged")
 	ErrNewer    = errors.New("the store was written by a newer version")
 )

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	_ "modernc.org/sqlite" // registers the driver
 
@@ -41,6 +42,9 @@ type Options struct {
 	// AtCommit is for tests of crashes: it is called around every commit. nil in
 	// the product.
 	AtCommit func(Moment)
+
+	vfs    string            // for tests of faults: SQLite's name of what stands for the disk
+	synced func(path string) // and what is told of a file that was synced beside SQLite
 }
 
 // Moment is a place around a commit.
@@ -57,6 +61,10 @@ type Store struct {
 	o     Options
 	steps []migration
 	db    *sql.DB
+
+	// unsynced is why the store takes no changes any more: the disk did not
+	// confirm one of them.
+	unsynced atomic.Pointer[store.Error]
 }
 
 var _ store.Store = (*Store)(nil)
@@ -73,10 +81,20 @@ func openWith(ctx context.Context, o Options, steps []migration) (*Store, error)
 	if err := ownFile(s.path()); err != nil {
 		return nil, err
 	}
+	// SQLite syncs the directory when it makes a log, and not what holds it.
+	if err := errors.Join(syncPath(o.Dir), syncPath(filepath.Dir(o.Dir))); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	if err := s.rewriteLog(); err != nil {
+		return nil, err
+	}
 	q := url.Values{
 		"_txlock":       {"immediate"},
 		"_pragma":       {"locking_mode(EXCLUSIVE)", "trusted_schema(0)"}, // before the rest, or the log has a shared index
 		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_foreign_keys": {"1"},
+	}
+	if o.vfs != "" {
+		q.Set("vfs", o.vfs)
 	}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: s.path()}).EscapedPath()+"?"+q.Encode())
 	if err != nil {
@@ -135,6 +153,9 @@ func (s *Store) check(ctx context.Context) error {
 func (s *Store) write(ctx context.Context, urgent bool, fn func(*sql.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if why := s.unsynced.Load(); why != nil {
+		return why
 	}
 	ctx = context.WithoutCancel(ctx)
 	err := s.once(ctx, fn)
