@@ -38,7 +38,7 @@ const adoptTimeout = 2 * time.Minute
 
 func (s *Server) adopt(w http.ResponseWriter, r *call) error {
 	var req AdoptRequest
-	if err := readJSON(r, &req); err != nil {
+	if err := s.readJSON(r, &req); err != nil {
 		return err
 	}
 	if err := checkAdopt(&req); err != nil {

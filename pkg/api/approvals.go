@@ -158,7 +158,7 @@ func (s *Server) vote(w http.ResponseWriter, r *call) error {
 		return err
 	}
 	var req VoteRequest
-	if err := readJSON(r, &req); err != nil {
+	if err := s.readJSON(r, &req); err != nil {
 		return err
 	}
 	if err := checkVote(&req); err != nil {

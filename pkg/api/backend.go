@@ -75,7 +75,7 @@ type Backend interface {
 	// until they are in force.
 	ApplyPolicy(ctx context.Context, c *Caller, r *ApplyRequest) (PolicyChange, error)
 	// DeletePolicy removes what ApplyPolicy stored under a name, likewise.
-	DeletePolicy(ctx context.Context, c *Caller, name string) (PolicyChange, error)
+	DeletePolicy(ctx context.Context, c *Caller, name, comment string) (PolicyChange, error)
 	// Enforced waits until a revision is in force in the sandboxes that c sees,
 	// at most for the timeout.
 	Enforced(ctx context.Context, c *Caller, revision uint64, timeout time.Duration) (Enforcement, error)

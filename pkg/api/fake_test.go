@@ -218,7 +218,7 @@ func (f *fake) ApplyPolicy(_ context.Context, c *Caller, r *ApplyRequest) (Polic
 	return PolicyChange{Revision: 8}, nil
 }
 
-func (f *fake) DeletePolicy(_ context.Context, _ *Caller, name string) (PolicyChange, error) {
+func (f *fake) DeletePolicy(_ context.Context, _ *Caller, name, _ string) (PolicyChange, error) {
 	f.note("delete %s", name)
 	return PolicyChange{Revision: 9}, nil
 }

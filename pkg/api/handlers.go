@@ -98,7 +98,7 @@ const maxStopTimeout = 10 * time.Minute
 
 func (s *Server) stop(w http.ResponseWriter, r *call) error {
 	var req StopRequest
-	if err := readJSON(r, &req); err != nil {
+	if err := s.readJSON(r, &req); err != nil {
 		return err
 	}
 	d := time.Duration(req.Timeout)
@@ -133,7 +133,7 @@ func (s *Server) takeBack(w http.ResponseWriter, r *call) error {
 // who may do the one may do the other.
 func (s *Server) allowRequest(r *call, verb string, check func(*AllowRequest) error) (*AllowRequest, error) {
 	var req AllowRequest
-	if err := readJSON(r, &req); err != nil {
+	if err := s.readJSON(r, &req); err != nil {
 		return nil, err
 	}
 	destination, _ := policy.CutProto(req.Destination)
@@ -190,11 +190,19 @@ func checkTakeBack(r *AllowRequest) error {
 	return nil
 }
 
+// checksAtOnce bounds how many users' documents are checked at one time.
+const checksAtOnce = 2
+
 func (s *Server) checkPolicy(w http.ResponseWriter, r *call) error {
 	var req CheckRequest
-	if err := readJSON(r, &req); err != nil {
+	if err := s.readJSON(r, &req); err != nil {
 		return err
 	}
+	done, err := s.checks.take(r.Context(), r.caller.UID)
+	if err != nil {
+		return err
+	}
+	defer done()
 	res, err := s.o.Backend.CheckPolicy(r.Context(), req.Documents)
 	return answer(w, res, err)
 }
@@ -209,7 +217,7 @@ func (s *Server) listProviders(w http.ResponseWriter, r *call) error {
 
 func (s *Server) addProvider(w http.ResponseWriter, r *call) error {
 	var req ProviderRequest
-	if err := readJSON(r, &req); err != nil {
+	if err := s.readJSON(r, &req); err != nil {
 		return err
 	}
 	if err := checkName("provider", req.Name); err != nil {

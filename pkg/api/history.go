@@ -169,7 +169,7 @@ func (s *Server) policyDiff(w http.ResponseWriter, r *call) error {
 
 func (s *Server) rollbackPolicy(w http.ResponseWriter, r *call) error {
 	var req RollbackRequest
-	if err := readJSON(r, &req); err != nil {
+	if err := s.readJSON(r, &req); err != nil {
 		return err
 	}
 	if req.Revision == 0 {

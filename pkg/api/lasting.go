@@ -73,7 +73,7 @@ func (s *Server) lastApproval(w http.ResponseWriter, r *call) error {
 	if err != nil {
 		return err
 	}
-	req, err := readLasting(r)
+	req, err := s.readLasting(r)
 	if err != nil {
 		return err
 	}
@@ -83,9 +83,9 @@ func (s *Server) lastApproval(w http.ResponseWriter, r *call) error {
 	return answer(w, res, err)
 }
 
-func readLasting(r *call) (*LastingRequest, error) {
+func (s *Server) readLasting(r *call) (*LastingRequest, error) {
 	var req LastingRequest
-	if err := readJSON(r, &req); err != nil {
+	if err := s.readJSON(r, &req); err != nil {
 		return nil, err
 	}
 	return &req, checkComment(req.Comment)
@@ -144,7 +144,7 @@ func (s *Server) lastDraft(w http.ResponseWriter, r *call) error {
 		}
 		return Errorf(CodeNotFound, "no draft %q", id).WithRemedy("`ringfence approvals list --drafts` lists them")
 	}
-	req, err := readLasting(r)
+	req, err := s.readLasting(r)
 	if err != nil {
 		return err
 	}

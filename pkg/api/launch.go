@@ -32,7 +32,7 @@ type wants struct {
 
 func (s *Server) launch(w http.ResponseWriter, r *call) error {
 	req := new(LaunchRequest)
-	if err := readJSON(r, req); err != nil {
+	if err := s.readJSON(r, req); err != nil {
 		return err
 	}
 	if err := checkLaunch(req); err != nil {
@@ -52,7 +52,7 @@ func (s *Server) launch(w http.ResponseWriter, r *call) error {
 
 func (s *Server) exec(w http.ResponseWriter, r *call) error {
 	req := new(ExecRequest)
-	if err := readJSON(r, req); err != nil {
+	if err := s.readJSON(r, req); err != nil {
 		return err
 	}
 	if err := checkExec(req); err != nil {

@@ -23,7 +23,7 @@ type ApplyRequest struct {
 	Comment   string     `json:"comment,omitempty"`
 }
 
-// PolicyChange answers PUT /v1/policy, DELETE /v1/policy/{name} and
+// PolicyChange answers PUT /v1/policy, DELETE /v1/policy/{name}?comment=WHY and
 // POST /v1/policy/rollback: the change is stored, and is being put into force.
 type PolicyChange struct {
 	Revision  uint64           `json:"revision"`
@@ -54,7 +54,7 @@ const maxEnforceTimeout = 10 * time.Minute
 
 func (s *Server) applyPolicy(w http.ResponseWriter, r *call) error {
 	var req ApplyRequest
-	if err := readJSON(r, &req); err != nil {
+	if err := s.readJSON(r, &req); err != nil {
 		return err
 	}
 	if len(req.Documents) == 0 {
@@ -99,8 +99,12 @@ func named(docs []PolicyDocument) string {
 }
 
 func (s *Server) deletePolicy(w http.ResponseWriter, r *call) error {
+	comment := r.URL.Query().Get("comment")
+	if err := checkComment(comment); err != nil {
+		return err
+	}
 	r.note("delete %q", r.PathValue("name"))
-	res, err := s.o.Backend.DeletePolicy(r.Context(), r.caller, r.PathValue("name"))
+	res, err := s.o.Backend.DeletePolicy(r.Context(), r.caller, r.PathValue("name"), comment)
 	if err == nil {
 		r.note("delete %s: revision %d", named(res.Documents), res.Revision)
 		r.scope = oneScope(res.Documents)
@@ -236,9 +240,11 @@ func (c *Client) ApplyPolicy(ctx context.Context, r ApplyRequest) (PolicyChange,
 	return call1[PolicyChange](ctx, c, "PUT", "/v1/policy", r)
 }
 
-// DeletePolicy removes what was applied under a name.
-func (c *Client) DeletePolicy(ctx context.Context, name string) (PolicyChange, error) {
-	return call1[PolicyChange](ctx, c, "DELETE", "/v1/policy/"+url.PathEscape(name), nil)
+// DeletePolicy removes what was applied under a name. The comment says why.
+func (c *Client) DeletePolicy(ctx context.Context, name, comment string) (PolicyChange, error) {
+	q := url.Values{}
+	setText(q, "comment", comment)
+	return call1[PolicyChange](ctx, c, "DELETE", "/v1/policy/"+url.PathEscape(name)+"?"+q.Encode(), nil)
 }
 
 // Enforced waits until a revision is in force in every running sandbox, at most

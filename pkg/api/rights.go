@@ -135,6 +135,21 @@ func (r Rights) Writes(kind string, in scope.Selector) bool {
 	return r.Node(policy.RightAdmin)
 }
 
+// Held are the scopes where the caller has a right by which it writes documents
+// of a kind, of those that hold all of in.
+func (r Rights) Held(kind string, in scope.Selector) (out []scope.Selector) {
+	right := policy.RightAdmin
+	if kind == policy.KindPolicy {
+		right = policy.RightAuthor
+	}
+	for _, h := range r.held {
+		if h.role.Has(right) && h.in.Contains(in) {
+			out = append(out, h.in)
+		}
+	}
+	return out
+}
+
 // Reads says whether the caller may see a document of a kind and scope: one
 // that applies to some principal that the caller may see. Who operates a scope
 // is told to who administers it.

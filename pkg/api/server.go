@@ -41,6 +41,7 @@ type Server struct {
 	cancel context.CancelFunc
 	conns  sync.WaitGroup // hijacked connections
 	shares *shares
+	checks *turns
 }
 
 // NewServer returns a server. It fails when a required option is missing.
@@ -57,7 +58,7 @@ func NewServer(o Options) (*Server, error) {
 	if o.MaxConnsPerUID == 0 {
 		o.MaxConnsPerUID = 64
 	}
-	s := &Server{o: o, shares: newShares(o.MaxConnsPerUID)}
+	s := &Server{o: o, shares: newShares(o.MaxConnsPerUID), checks: newTurns(checksAtOnce)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.http = &http.Server{
 		Handler:           s.handler(),
@@ -108,7 +109,8 @@ func (s *Server) Close(ctx context.Context) error {
 // call is one request that was admitted to its route.
 type call struct {
 	*http.Request
-	caller *Caller // with the rights that it has now
+	caller *Caller // with the rights that it has, of the moment when all of its body was read
+	need   need
 	conn   *peerConn
 	box    *Sandbox // the sandbox that the request is about, once it is known
 
@@ -135,7 +137,7 @@ func (s *Server) handler() http.Handler {
 
 // dispatch admits or refuses, bounds the body, serves, and answers errors.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, rt route) {
-	c := &call{Request: r}
+	c := &call{Request: r, need: rt.need}
 	c.conn, _ = r.Context().Value(connKey{}).(*peerConn)
 	if c.conn != nil && c.conn.caller != nil {
 		own := *c.conn.caller
@@ -230,8 +232,20 @@ func (s *Server) resolve(c *call, ref string) error {
 	return Errorf(CodeNotFound, "no sandbox %q", ref).WithRemedy("`ringfence ps --all` lists them")
 }
 
-// readJSON decodes the body strictly: one value, no unknown field.
-func readJSON(r *call, into any) error {
+// readJSON decodes the body strictly: one value, no unknown field. A caller takes
+// the time it wants to send one, so it is admitted again then.
+func (s *Server) readJSON(r *call, into any) error {
+	if err := decodeJSON(r, into); err != nil {
+		return err
+	}
+	r.caller.Rights, _ = s.rightsOf(r.caller)
+	if err := admit(r.caller, r.need); err != nil || r.box == nil {
+		return err
+	}
+	return admitBox(r.caller, r.need, r.box)
+}
+
+func decodeJSON(r *call, into any) error {
 	_ = r.conn.SetReadDeadline(time.Now().Add(bodyTimeout))
 	defer r.conn.SetReadDeadline(time.Time{}) //nolint:errcheck // a closed connection shows in the next read
 	dec := json.NewDecoder(r.Body)

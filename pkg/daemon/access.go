@@ -206,3 +206,17 @@ func (d *Daemon) unknownPeople() (out []api.Problem) {
 
 // Access is who may do what now.
 func (b *backend) Access() api.Access { return b.d.people.access() }
+
+// rightsNow are the rights of a caller under the policy in force: a role that it
+// lost while it waited for others' changes does not count. Whoever holds
+// d.applying asks for them again.
+func (b *backend) rightsNow(c *api.Caller) api.Rights {
+	if c.Rights.Root() {
+		return c.Rights
+	}
+	return api.RightsOf(c, b.Access())
+}
+
+func lostRole() error {
+	return &api.Error{Code: api.CodeDenied, Message: "the role that this needs was taken from you meanwhile; nothing was changed", Remedy: "run the command as root, or ask for the role"}
+}

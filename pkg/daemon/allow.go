@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -66,7 +67,10 @@ func (b *backend) Allow(ctx context.Context, c *api.Caller, r *api.AllowRequest)
 		res.Revision = d.library.Snapshot().Revision()
 		return res, nil
 	}
-	if err := d.grant(c, r, s, &doc, &res); err != nil {
+	if err := b.grant(ctx, c, r, s, &doc, &res); err != nil {
+		if known := (*api.Error)(nil); errors.As(err, &known) {
+			return res, err
+		}
 		return res, api.Errorf(api.CodeBadRequest, "%v", err)
 	}
 	res.Revision = d.library.Snapshot().Revision()
@@ -124,9 +128,12 @@ func (b *backend) allowScope(r *api.AllowRequest, s **sandbox.Sandbox) (scope.Se
 // grant puts the document where its life says. Only what must outlive the
 // daemon is stored; a rule with an end is not, so that a restart can only
 // close it early.
-func (d *Daemon) grant(c *api.Caller, r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Document, res *api.AllowResult) error {
-	name := doc.Name
+func (b *backend) grant(ctx context.Context, c *api.Caller, r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Document, res *api.AllowResult) error {
+	d, name := b.d, doc.Name
 	if s != nil {
+		if err := d.sandboxFits(s); err != nil {
+			return err
+		}
 		name = "sandbox:" + s.Record.ID + "/" + doc.Name
 	}
 	switch r.Mode {
@@ -134,7 +141,7 @@ func (d *Daemon) grant(c *api.Caller, r *api.AllowRequest, s *sandbox.Sandbox, d
 		if s != nil {
 			return fmt.Errorf("a sandbox does not last for ever: leave --always out, or allow it for a scope")
 		}
-		return d.library.Put(d.act(c, "allow", ""), alwaysFile(doc), string(doc.Raw))
+		return b.putAlways(ctx, c, doc)
 	case api.AllowSandbox, "":
 		if s == nil {
 			return fmt.Errorf("name a sandbox with --sandbox, or say --once, --for or --always")

@@ -31,21 +31,25 @@ type applied struct {
 }
 
 // ApplyPolicy puts documents into force in one revision, all or none.
-func (b *backend) ApplyPolicy(_ context.Context, c *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
+func (b *backend) ApplyPolicy(ctx context.Context, c *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
 	b.d.applying.Lock()
 	defer b.d.applying.Unlock()
-	return b.applyLocked(c, r)
+	return b.applyLocked(ctx, c, r)
 }
 
-func (b *backend) applyLocked(c *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
+func (b *backend) applyLocked(ctx context.Context, c *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
 	list, err := readApplied(r.Documents)
 	if err != nil {
 		return api.PolicyChange{}, err
 	}
-	if err := b.d.mayApply(c.Rights, list); err != nil {
+	rights := b.rightsNow(c)
+	if err := b.d.mayApply(rights, list); err != nil {
 		return api.PolicyChange{}, err
 	}
-	if err := b.d.unclaimed(c.Rights, list); err != nil {
+	if err := b.d.unclaimed(rights, list); err != nil {
+		return api.PolicyChange{}, err
+	}
+	if err := b.d.fits(ctx, rights, list); err != nil {
 		return api.PolicyChange{}, err
 	}
 	files := map[string]string{}
@@ -129,7 +133,7 @@ func (d *Daemon) mayApply(r api.Rights, list []applied) error {
 			return deniedDocument(&a.doc)
 		}
 	}
-	for _, it := range d.library.Items() {
+	for _, it := range append(d.library.Items(), d.library.Aside()...) {
 		for _, a := range list {
 			if isApplied(&it) && filepath.Base(it.File) == a.file && !r.Writes(it.Kind, it.Scope) {
 				return taken(&a.doc)
@@ -194,10 +198,11 @@ func keptElsewhere(it *documents.Item) string {
 // DeletePolicy removes what was applied under a name, KIND/NAME where several
 // kinds have it. What is not the caller's to write stays, and is as if it were
 // not there.
-func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (api.PolicyChange, error) {
+func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name, comment string) (api.PolicyChange, error) {
 	d := b.d
 	d.applying.Lock()
 	defer d.applying.Unlock()
+	rights := b.rightsNow(c)
 	var res api.PolicyChange
 	var files []string
 	var other *documents.Item
@@ -205,9 +210,9 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (a
 	if !given {
 		kind, bare = "", name
 	}
-	for _, it := range d.library.Items() {
+	for _, it := range append(d.library.Items(), d.library.Aside()...) {
 		switch {
-		case it.Name != bare || given && it.Kind != kind || it.Origin == documents.FromSandbox || !c.Rights.Writes(it.Kind, it.Scope):
+		case it.Name != bare || given && it.Kind != kind || it.Origin == documents.FromSandbox || !rights.Writes(it.Kind, it.Scope):
 		case isApplied(&it):
 			files = append(files, it.File)
 			res.Documents = append(res.Documents, api.PolicyDocument{Kind: it.Kind, Name: it.Name, Scope: it.Scope.String(), File: it.File})
@@ -229,7 +234,7 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name string) (a
 		return res, api.Errorf(api.CodeNotFound, "no document %q was applied", name).WithRemedy("`ringfence policy show` lists what is in force")
 	}
 	var err error
-	if res.Revision, err = d.library.RemoveBy(d.act(c, "delete", ""), files...); err != nil {
+	if res.Revision, err = d.library.RemoveBy(d.act(c, "delete", comment), files...); err != nil {
 		return res, api.Errorf(api.CodeInternal, "%v", err)
 	}
 	return res, nil

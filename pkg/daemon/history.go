@@ -173,6 +173,9 @@ func (b *backend) RollbackPolicy(ctx context.Context, c *api.Caller, r *api.Roll
 	defer d.applying.Unlock()
 	d.providing.Lock()
 	defer d.providing.Unlock()
+	if !b.rightsNow(c).Node(policy.RightAdmin) {
+		return api.PolicyChange{}, lostRole()
+	}
 	then, err := d.asOf(ctx, r.Revision)
 	if err != nil {
 		return api.PolicyChange{}, err

@@ -139,7 +139,7 @@ func (b *backend) write(ctx context.Context, c *api.Caller, l *lasting, r *api.L
 	for _, d := range docs {
 		apply.Documents = append(apply.Documents, api.Document{File: d.Name + ".yaml", Text: string(d.Raw)})
 	}
-	change, err := b.applyLocked(c, apply)
+	change, err := b.applyLocked(ctx, c, apply)
 	if err != nil {
 		return api.LastingRule{}, err
 	}

@@ -83,7 +83,7 @@ func (l *Library) changeLocked(act Act, put map[string]string, remove []string) 
 	for _, file := range slices.Sorted(maps.Keys(put)) {
 		ch.Loaded = append(ch.Loaded, apiName(file))
 	}
-	undo, err := l.placeLocked(put, ch.Removed)
+	undo, err := l.placeLocked(act, put, ch.Removed)
 	if err != nil {
 		return 0, err
 	}
@@ -106,7 +106,7 @@ func (l *Library) forgetMissed(ch Change) {
 
 // placeLocked sets sources whose texts are good, by themselves and with all
 // others, and takes others away; undo restores the old ones.
-func (l *Library) placeLocked(put map[string]string, remove []string) (undo func(), err error) {
+func (l *Library) placeLocked(act Act, put map[string]string, remove []string) (undo func(), err error) {
 	next := map[string]*source{}
 	var problems []policy.Problem
 	for file, text := range put {
@@ -119,7 +119,7 @@ func (l *Library) placeLocked(put map[string]string, remove []string) (undo func
 			return nil, fmt.Errorf("%s: %d documents where one is kept", file, len(docs))
 		}
 		if problems = append(problems, p...); len(p) == 0 {
-			next[name] = &source{origin: FromAPI, text: text, docs: docs, since: max(l.given, l.revision) + 1, key: keyOf(store.OwnerAPI, file, &docs[0])}
+			next[name] = &source{origin: FromAPI, text: text, docs: docs, since: max(l.given, l.revision) + 1, key: keyOf(store.OwnerAPI, file, &docs[0]), byRoot: rootWrote(act.Author)}
 		}
 	}
 	if len(problems) > 0 {

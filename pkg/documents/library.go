@@ -75,6 +75,7 @@ type source struct {
 	waiting  bool              // the present text is good by itself and not in force (yet)
 	problems []policy.Problem
 	key      store.Key // FromAPI: what the store calls it
+	byRoot   bool      // FromAPI: root wrote this text, or the daemon
 }
 
 // Library is the set of documents in force. Safe for concurrent use.
@@ -153,17 +154,27 @@ type Item struct {
 	policy.Document
 	Origin Origin
 	Text   string
+	ByRoot bool // of the API: root wrote it
 }
 
 // Items lists the documents in force, ordered by file.
-func (l *Library) Items() []Item {
+func (l *Library) Items() []Item { return l.items(false) }
+
+// Aside lists documents of the API that are not in force because a file of the
+// directory has one of that kind and name.
+func (l *Library) Aside() []Item { return l.items(true) }
+
+func (l *Library) items(aside bool) (out []Item) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var out []Item
+	claims := l.claimsLocked(nil)
 	for _, n := range l.namesLocked() {
 		s := l.sources[n]
+		if (s.aside(claims) != "") != aside {
+			continue
+		}
 		for _, d := range s.docs {
-			out = append(out, Item{Document: d, Origin: s.origin, Text: s.text})
+			out = append(out, Item{Document: d, Origin: s.origin, Text: s.text, ByRoot: s.byRoot})
 		}
 	}
 	return out
@@ -453,11 +464,10 @@ func (l *Library) selectLocked(rev uint64) (snap *policy.Snapshot, taken []strin
 // compileLocked compiles what is in force with the present text of some files.
 func (l *Library) compileLocked(rev uint64, present []string) (*policy.Snapshot, []policy.Problem) {
 	var all []policy.Document
+	claims := l.claimsLocked(present)
 	for _, n := range l.namesLocked() {
-		if slices.Contains(present, n) {
-			all = append(all, l.sources[n].wanted...)
-		} else {
-			all = append(all, l.sources[n].docs...)
+		if l.sources[n].aside(claims) == "" {
+			all = append(all, l.docsLocked(n, present)...)
 		}
 	}
 	return policy.Compile(rev, all)

@@ -20,9 +20,13 @@ func (m Mistake) Error() string { return m.Problem.Error() + "; " + m.Stays }
 
 func (l *Library) mistakesLocked() []Mistake {
 	var out []Mistake
+	claims := l.claimsLocked(nil)
 	for _, name := range l.namesLocked() {
 		for _, p := range l.sources[name].problems {
 			out = append(out, Mistake{Problem: p, In: name, Stays: l.staysLocked(name)})
+		}
+		if m, ok := l.asideMistakeLocked(name, claims); ok {
+			out = append(out, m)
 		}
 	}
 	return out

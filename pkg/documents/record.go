@@ -44,8 +44,12 @@ func (l *Library) load() (names []string, err error) {
 			continue
 		}
 		l.setLocked(apiName(d.File), FromAPI, d.Text)
+		r, err := l.o.Store.Revision(context.Background(), d.Since)
+		if err != nil {
+			return nil, err
+		}
 		s := l.sources[apiName(d.File)]
-		s.key, s.text = d.Key, d.Text
+		s.key, s.text, s.byRoot = d.Key, d.Text, rootWrote(r.Author)
 		names = append(names, apiName(d.File))
 	}
 	return names, nil
@@ -191,7 +195,8 @@ func (l *Library) settleLocked() error {
 }
 
 // claimedLocked holds a file of the directory back that claims a document which
-// the API owns: the two would undo each other.
+// root wrote through the API: the two would undo each other. What others wrote
+// stands aside instead: a name that they have taken must not keep root's file out.
 func (l *Library) claimedLocked(name string, docs []policy.Document) (problems []policy.Problem) {
 	if l.sources[name].origin != FromDirectory {
 		return nil
@@ -199,7 +204,7 @@ func (l *Library) claimedLocked(name string, docs []policy.Document) (problems [
 	for i := range docs {
 		d := &docs[i]
 		for _, o := range l.sources {
-			if o.origin == FromAPI && o.key.Kind == d.Kind && o.key.Name == d.Name {
+			if o.origin == FromAPI && o.byRoot && o.key.Kind == d.Kind && o.key.Name == d.Name {
 				problems = append(problems, policy.Problem{File: name, Line: d.Line, Col: 1,
 					Msg:  fmt.Sprintf("the %s %q is owned by the API (%s)", d.Kind, d.Name, o.key.File),
 					Hint: "give it another name here, or remove the other: `ringfence policy history " + d.Name + "` says who made it"})

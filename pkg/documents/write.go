@@ -139,7 +139,11 @@ func (l *Library) Trial(docs ...policy.Document) (*policy.Snapshot, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	all := slices.Clone(docs)
+	claims := l.claimsLocked(nil)
 	for _, n := range l.namesLocked() {
+		if l.sources[n].aside(claims) != "" {
+			continue
+		}
 		for _, d := range l.sources[n].docs {
 			if !slices.ContainsFunc(docs, func(o policy.Document) bool { return d.Kind == o.Kind && d.Scope == o.Scope && d.Name == o.Name }) {
 				all = append(all, d)

@@ -114,15 +114,6 @@ func (r Role) Has(right Right) bool {
 	return s != nil && right != 0 && s.rights&right == right
 }
 
-// Roles lists every role in the order of the reference.
-func Roles() []Role {
-	var out []Role
-	for _, s := range roles {
-		out = append(out, s.role)
-	}
-	return out
-}
-
 func roleNames() []string {
 	var out []string
 	for _, s := range roles {

@@ -66,6 +66,13 @@ type RevisionQuery struct {
 	Limit  int    // the newest so many, 0: all
 }
 
+// Written is how much was changed in the documents of one scope.
+type Written struct {
+	Scope   string
+	Changes int
+	Bytes   int64 // of the texts that were written
+}
+
 // Revisions is the history of the policy documents.
 type Revisions interface {
 	// AddRevision appends a revision with the texts that its changes name. Its
@@ -79,8 +86,9 @@ type Revisions interface {
 	Revision(ctx context.Context, number uint64) (Revision, error)
 	// History lists revisions, newest first.
 	History(ctx context.Context, q RevisionQuery) ([]Revision, error)
+	// Written says how much was changed in documents of the API since a time, by
+	// people other than root, scope by scope.
+	Written(ctx context.Context, since int64) ([]Written, error)
 	// Documents are those as of a revision, in the order of Key; of the newest for 0.
 	Documents(ctx context.Context, at uint64) ([]Document, error)
-	// Text is a text by its hash, or ErrNotFound.
-	Text(ctx context.Context, hash string) (string, error)
 }

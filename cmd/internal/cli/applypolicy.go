@@ -53,7 +53,8 @@ func (a *app) policyApplyCommand() *cobra.Command {
 			"(admin for Access documents).\n\n" + waitText,
 		Example: "  ringfence policy apply --wait engineering.yaml\n  ringfence policy apply ./policies\n" +
 			"  ringfence policy apply coding-agent package-registries --scope org:acme/team:eng",
-		Args: args(cobra.MinimumNArgs(1)),
+		Args:              args(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completeApply,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			docs, err := a.documentTexts(names, forScope)
 			if err != nil {
@@ -102,6 +103,7 @@ func (a *app) documentTexts(names []string, forScope string) ([]api.Document, er
 
 func (a *app) policyDeleteCommand() *cobra.Command {
 	var w waitFlags
+	var comment string
 	cmd := &cobra.Command{
 		Use:     "delete [KIND/]NAME",
 		Short:   "Remove a document that policy apply put into force",
@@ -109,14 +111,16 @@ func (a *app) policyDeleteCommand() *cobra.Command {
 		Example: "  ringfence policy delete engineering --wait",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, name []string) error {
-			res, err := a.client().DeletePolicy(cmd.Context(), name[0])
+			res, err := a.client().DeletePolicy(cmd.Context(), name[0], comment)
 			if err != nil {
 				return err
 			}
 			return a.changed(cmd.Context(), "removed", res, w)
 		},
+		ValidArgsFunction: a.completeDocuments,
 	}
 	w.add(cmd)
+	cmd.Flags().StringVar(&comment, "comment", "", "why, for the history")
 	a.outputFlag(cmd, "table", "json")
 	return cmd
 }

@@ -357,7 +357,7 @@ func (n *fakeNode) ApplyPolicy(_ context.Context, _ *api.Caller, r *api.ApplyReq
 	return api.PolicyChange{Revision: 8, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", File: docs[0].File}}}, nil
 }
 
-func (n *fakeNode) DeletePolicy(_ context.Context, _ *api.Caller, name string) (api.PolicyChange, error) {
+func (n *fakeNode) DeletePolicy(_ context.Context, _ *api.Caller, name, _ string) (api.PolicyChange, error) {
 	return api.PolicyChange{Revision: 9, Documents: []api.PolicyDocument{{Kind: "Policy", Name: name, File: "applied-policy-eng.yaml"}}}, nil
 }
 

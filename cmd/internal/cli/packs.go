@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -80,6 +81,26 @@ func completePacks(_ *cobra.Command, done []string, _ string) ([]string, cobra.S
 		names = append(names, p.Name)
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeApply offers the packs that begin like what is typed, and files where
+// none does.
+func completeApply(_ *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
+	packs, err := policies.All()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	var names []string
+	for _, p := range packs {
+		name := p.Name
+		if strings.HasPrefix(typed, packPrefix) {
+			name = packPrefix + name
+		}
+		if strings.HasPrefix(name, typed) && !slices.Contains(given, name) {
+			names = append(names, name)
+		}
+	}
+	return names, cobra.ShellCompDirectiveDefault
 }
 
 // findPack is for those who said that they mean a pack.

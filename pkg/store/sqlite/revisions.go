@@ -211,16 +211,3 @@ JOIN texts AS t ON t.hash=c.after`, limit)
 	slices.SortFunc(list, func(a, b store.Document) int { return compareKeys(a.Key, b.Key) })
 	return list, s.failed(what, errors.Join(rows.Err(), rows.Close()))
 }
-
-// Text is a text by its hash.
-func (s *Store) Text(ctx context.Context, hash string) (string, error) {
-	var text string
-	err := s.db.QueryRowContext(ctx, "SELECT text FROM texts WHERE hash=?", hash).Scan(&text)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", &store.Error{Kind: store.ErrNotFound, What: "the text " + hash}
-	}
-	if err == nil && store.Hash(text) != hash {
-		err = s.damaged(fmt.Errorf("the text %s does not match its hash", hash))
-	}
-	return text, s.failed("a text cannot be read", err)
-}

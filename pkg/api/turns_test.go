@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// One user has one turn, all together have so many, root has no need of any, and
+// nothing is kept of who was served or gave up.
+func TestTurns(t *testing.T) {
+	turns := newTurns(2)
+	ctx := context.Background()
+	take := func(uid uint32) func() {
+		t.Helper()
+		done, err := turns.take(ctx, uid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done
+	}
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	refused := func(uid uint32) {
+		t.Helper()
+		if _, err := turns.take(gone, uid); !errors.Is(err, context.Canceled) {
+			t.Errorf("uid %d has a turn: %v", uid, err)
+		}
+	}
+	one := take(1)
+	refused(1)      // a second of the same user
+	two := take(2)  // another user's
+	refused(3)      // there are two
+	root := take(0) // who waits for nobody
+	root()
+	one()
+	take(3)()
+	two()
+	if len(turns.of) != 0 || len(turns.slots) != 0 {
+		t.Errorf("%d users and %d turns are left", len(turns.of), len(turns.slots))
+	}
+}
+
+func TestTurnsOfMany(t *testing.T) {
+	turns := newTurns(3)
+	var now, most [5]atomic.Int32 // of each user, and of all
+	enter := func(i int) {
+		for n := now[i].Add(1); ; {
+			m := most[i].Load()
+			if n <= m || most[i].CompareAndSwap(m, n) {
+				return
+			}
+		}
+	}
+	var all sync.WaitGroup
+	for i := range 400 {
+		all.Go(func() {
+			uid := 1 + i%4
+			done, err := turns.take(context.Background(), uint32(uid))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			enter(uid)
+			enter(0)
+			now[uid].Add(-1)
+			now[0].Add(-1)
+			done()
+		})
+	}
+	all.Wait()
+	for uid := range most {
+		if limit := []int32{3, 1, 1, 1, 1}[uid]; most[uid].Load() > limit {
+			t.Errorf("%d: %d at once", uid, most[uid].Load())
+		}
+	}
+	if len(turns.of) != 0 {
+		t.Errorf("%d users are left", len(turns.of))
+	}
+}

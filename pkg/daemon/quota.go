@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/documents"
+	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/sandbox"
+	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/pkg/store"
+)
+
+// quota bounds what is kept of the documents that the API wrote: every one is
+// compiled with every change on the node, and its former texts stay in the history.
+type quota struct {
+	documents int
+	bytes     int64
+	changes   int   // a day
+	written   int64 // bytes of texts, a day
+}
+
+// scopeQuota is for each scope that somebody was given, with all that lies in it.
+// What root wrote there does not count, and root is not bound by it. nodeQuota is
+// for everybody together.
+func scopeQuota() quota {
+	return quota{documents: 256, bytes: 4 << 20, changes: 2000, written: 64 << 20}
+}
+
+func nodeQuota() quota { return quota{documents: 8192, bytes: 64 << 20} }
+
+const (
+	aDay = 24 * time.Hour
+
+	// maxSandboxDocuments bounds the documents of one sandbox that `allow` adds.
+	maxSandboxDocuments = 128
+)
+
+// fits refuses documents that would be too many or too large. Whoever asks holds
+// d.applying.
+func (d *Daemon) fits(ctx context.Context, r api.Rights, list []applied) error {
+	kept := append(d.library.Items(), d.library.Aside()...)
+	node := used{}
+	node.keep(kept, list, func(*documents.Item) bool { return true })
+	if what := node.over(nodeQuota()); what != "" {
+		return api.Errorf(api.CodeConflict, "the node would have %s; nothing was applied", what).WithRemedy("remove documents that nobody needs with `ringfence policy delete`")
+	}
+	if r.Root() {
+		return nil
+	}
+	written, err := d.store.Written(ctx, time.Now().Add(-aDay).UnixNano())
+	if err != nil {
+		return err
+	}
+	for _, a := range list {
+		if err := fitsSomewhere(r.Held(a.doc.Kind, a.doc.Scope), kept, written, list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fitsSomewhere asks each of the scopes by which a document may be written.
+func fitsSomewhere(held []scope.Selector, kept []documents.Item, written []store.Written, list []applied) error {
+	var err error
+	for _, in := range held {
+		u := used{}
+		u.keep(kept, listedIn(list, in), func(it *documents.Item) bool { return !it.ByRoot && in.Contains(it.Scope) })
+		u.wrote(written, listedIn(list, in), in)
+		what := u.over(scopeQuota())
+		if what == "" {
+			return nil
+		}
+		err = api.Errorf(api.CodeConflict, "%s would have %s; nothing was applied", in, what).
+			WithRemedy("remove documents there with `ringfence policy delete`, wait until a day has passed, or ask root, who is not bound by this")
+	}
+	return err
+}
+
+// listedIn are those whose scope lies in another.
+func listedIn(list []applied, in scope.Selector) (out []applied) {
+	for _, a := range list {
+		if in.Contains(a.doc.Scope) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// used is how much of a quota is.
+type used struct{ quota }
+
+// keep counts what is kept when list is applied, of what counts.
+func (u *used) keep(kept []documents.Item, list []applied, counts func(*documents.Item) bool) {
+	replaced := map[string]bool{}
+	for _, a := range list {
+		replaced["api/"+a.file] = true
+		u.documents, u.bytes = u.documents+1, u.bytes+int64(len(a.text))
+	}
+	for i := range kept {
+		if it := &kept[i]; it.Origin == documents.FromAPI && !replaced[it.File] && counts(it) {
+			u.documents, u.bytes = u.documents+1, u.bytes+int64(len(it.Text))
+		}
+	}
+}
+
+// wrote counts what was written in a day, with list.
+func (u *used) wrote(written []store.Written, list []applied, in scope.Selector) {
+	for _, a := range list {
+		u.changes, u.written = u.changes+1, u.written+int64(len(a.text))
+	}
+	for _, w := range written {
+		if sel, err := scope.ParseSelector(w.Scope); err == nil && in.Contains(sel) {
+			u.changes, u.written = u.changes+w.Changes, u.written+w.Bytes
+		}
+	}
+}
+
+// over says what is more than a quota allows, "" if nothing is.
+func (u *used) over(q quota) string {
+	switch {
+	case u.documents > q.documents:
+		return fmt.Sprintf("%d documents of the API, and %d are the limit", u.documents, q.documents)
+	case u.bytes > q.bytes:
+		return fmt.Sprintf("%d bytes of documents of the API, and %d are the limit", u.bytes, q.bytes)
+	case q.changes > 0 && u.changes > q.changes:
+		return fmt.Sprintf("%d changes of documents within a day, and %d are the limit", u.changes, q.changes)
+	case q.written > 0 && u.written > q.written:
+		return fmt.Sprintf("%d bytes of documents written within a day, and %d are the limit", u.written, q.written)
+	}
+	return ""
+}
+
+// putAlways stores the rule of `allow --always`, if its caller may still write
+// there and it fits.
+func (b *backend) putAlways(ctx context.Context, c *api.Caller, doc *policy.Document) error {
+	d := b.d
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	rights := b.rightsNow(c)
+	if !rights.May(policy.RightAuthor, doc.Scope) {
+		return lostRole()
+	}
+	if err := d.fits(ctx, rights, []applied{{doc: *doc, file: alwaysFile(doc), text: string(doc.Raw)}}); err != nil {
+		return err
+	}
+	return d.library.Put(d.act(c, "allow", ""), alwaysFile(doc), string(doc.Raw))
+}
+
+// sandboxFits refuses one more rule for a sandbox that has many.
+func (d *Daemon) sandboxFits(s *sandbox.Sandbox) error {
+	n := 0
+	for _, it := range d.library.Items() {
+		if it.Origin == documents.FromSandbox && strings.HasPrefix(it.File, "sandbox:"+s.Record.ID+"/") {
+			n++
+		}
+	}
+	if n >= maxSandboxDocuments {
+		return api.Errorf(api.CodeConflict, "the sandbox %s has %d documents of its own, which is the limit; nothing was allowed", s.Record.ID, n).
+			WithRemedy("take rules back with `ringfence allow --remove`, or write one document for its scope")
+	}
+	return nil
+}
