@@ -125,7 +125,7 @@ func (d *Desk) resolve(ctx context.Context, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	r, err := sb.Resolve(q.Name)
-	if errors.Is(err, sandbox.ErrNamesExhausted) {
+	if errors.Is(err, sandbox.ErrNamesExhausted) || errors.Is(err, sandbox.ErrNoNameRoom) {
 		return wire.ResolveReply{Exhausted: true, Reason: err.Error(), ReasonCode: "names-exhausted"}.Encode()
 	}
 	if err != nil {

@@ -115,7 +115,8 @@ type Manager struct {
 	byNumber map[uint32]*Sandbox
 	byID     map[string]*Sandbox
 	past     past
-	probing  map[uint32]*probing         // by number, from the launch to the end
+	probing  map[uint32]*probing // by number, from the launch to the end
+	room     nameRoom
 	tables   map[uint32]bool             // table numbers in use
 	compiled map[uint32]*policy.Snapshot // what those are made of that this keeper wrote
 	hits     map[RuleKey]uint64          // what rules decided by tables that were dropped; see hits.go
@@ -286,6 +287,7 @@ func (m *Manager) unregister(s *Sandbox) {
 	delete(m.probing, s.Record.Number)
 	m.past.add(s.Record.ID, s.Principal)
 	m.mu.Unlock()
+	m.room.drop(s.Record.Number)
 	m.wg.Done()
 }
 

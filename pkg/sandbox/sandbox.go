@@ -188,20 +188,34 @@ func (s *Sandbox) Resolve(name string) (wire.ResolveReply, error) {
 			return wire.ResolveReply{Reason: why, ReasonCode: "wildcard-budget", Rule: r.Rule, RuleAt: r.RuleAt, Revision: r.Revision}, nil
 		}
 	}
+	var err error
+	r.Addr, err = s.openName(d)
+	return r, err
+}
+
+// openName gives a name its address, and the kernel its ports.
+func (s *Sandbox) openName(d policy.NameDecision) (netip.Addr, error) {
+	if s.names.Has(d.Name) {
+		if addr, _, err := s.names.Allocate(d.Name); err != nil || s.open[addr] != nil {
+			return addr, err
+		}
+	}
+	n := len(d.Ports)
+	if !s.m.room.more(s.Record.Number, n) {
+		return netip.Addr{}, ErrNoNameRoom
+	}
 	addr, _, err := s.names.Allocate(d.Name)
 	if err != nil {
-		return r, err
-	}
-	r.Addr = addr
-	if _, known := s.open[addr]; known {
-		return r, nil
+		s.m.room.more(s.Record.Number, -n)
+		return netip.Addr{}, err
 	}
 	entries := NameEntries(addr, d)
 	if err := s.m.o.Fence.PutNames(s.table, entries); err != nil {
-		return wire.ResolveReply{}, fmt.Errorf("open %s in the kernel: %w", name, err)
+		s.m.room.more(s.Record.Number, -n)
+		return netip.Addr{}, fmt.Errorf("open %s in the kernel: %w", d.Name, err)
 	}
 	s.open[addr] = entries
-	return r, nil
+	return addr, nil
 }
 
 // NameEntries are the ports of a name that the kernel steers to the gateway, which

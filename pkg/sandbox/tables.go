@@ -100,12 +100,17 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 		return 0, err
 	}
 	open := map[netip.Addr][]kernel.NameEntry{}
-	put := s.refusal()
 	for addr, name := range s.names.All() {
 		if d := view.Name(name); d.Resolves {
 			open[addr] = NameEntries(addr, d)
-			put = append(put, open[addr]...)
 		}
+	}
+	if left := s.fit(open); left > 0 {
+		s.m.o.Logger.Warn("the policy opens more ports of names than a sandbox may have in the kernel's table; its newest names are closed", "sandbox", s.Record.ID, "names", left)
+	}
+	put := s.refusal()
+	for _, entries := range open {
+		put = append(put, entries...)
 	}
 	addrs := CIDREntries(view)
 	if err := s.fill(table, put, addrs); err != nil {
