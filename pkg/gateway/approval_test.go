@@ -157,6 +157,46 @@ func TestWhatBecomesOfAConnectionThatWaits(t *testing.T) {
 	}
 }
 
+// The keeper is a revision behind: it releases on the rules of its own view.
+// Where the rule that asks is the same still, the connection passes; where it is
+// another, or asks another person, it does not.
+func TestAKeeperThatIsARevisionBehind(t *testing.T) {
+	for name, c := range map[string]struct {
+		now    string
+		passes bool
+	}{
+		"something else was applied": {askRule + "  - {id: other, allow: \"else.test:443\"}\n", true},
+		"the rule has another text":  {strings.Replace(askRule, "443\"", "443\", reason: \"think first\"", 1), false},
+		"another person decides":     {strings.Replace(askRule, "approval,", "approval, approval: {approvers: [\"group:sre\"]},", 1), false},
+		"another rule asks, too":     {askRule + "  - {id: more, to: \"**:443\", action: require-approval, mandatory: true}\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var behind [32]byte
+			r, put := askRig(t, rigOptions{}, func(ApprovalQuestion) (ApprovalAnswer, error) {
+				return ApprovalAnswer{Released: true, ID: "r1", Fingerprint: behind}, nil
+			})
+			behind = compile(t, 2, docHead+"egress:\n"+askRule).View(r.p).Egress("web.test", 443).Terms.Fingerprint
+			put(3, c.now)
+			if c.passes {
+				res, err := r.client(r.world.pool(), false).Get("https://web.test/")
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = res.Body.Close()
+				return
+			}
+			a, err := r.lookup("web.test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.wantReset(netip.AddrPortFrom(a, 443).String())
+			r.event("the refusal", func(e *event.Event) bool {
+				return e.Kind == event.KindNetwork && e.Verdict == event.Denied && e.ReasonCode == codeApprovalChanged
+			})
+		})
+	}
+}
+
 // TestWhoLeavesUsesNothingUp: an approval that comes after the agent has given up
 // is not asked for on its behalf.
 func TestWhoLeavesUsesNothingUp(t *testing.T) {
