@@ -23,6 +23,8 @@ type Snapshot struct {
 	profiles  map[string]*Profile
 	access    []Access
 
+	toolServers map[string]*ToolServer // by name; only of documents that are asked about
+
 	hosts  hostIndex
 	cidrs  cidrIndex
 	models nameIndex
@@ -92,6 +94,10 @@ func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
 			if s.profiles[d.Name] == nil {
 				s.profiles[d.Name] = d.Profile
 			}
+		case d.ToolServer != nil:
+			if s.toolServers[d.Name] == nil {
+				s.toolServers[d.Name] = d.ToolServer
+			}
 		case d.Access != nil:
 			s.access = append(s.access, *d.Access)
 		case d.Provider != nil:
@@ -113,12 +119,13 @@ func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
 	}
 	s.build()
 	problems = append(problems, s.configuredHostsInEgress(docs)...)
+	problems = append(problems, s.toolHostsInEgress(docs)...)
 	sortProblems(problems)
 	return s, problems
 }
 
 func newSnapshot(rev uint64) *Snapshot {
-	return &Snapshot{rev: rev, profiles: map[string]*Profile{}, conds: map[condKey]*condition{}}
+	return &Snapshot{rev: rev, profiles: map[string]*Profile{}, toolServers: map[string]*ToolServer{}, conds: map[condKey]*condition{}}
 }
 
 func (s *Snapshot) add(d *Document, r *Rule) {

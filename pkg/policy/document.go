@@ -24,14 +24,15 @@ const APIVersion = "ringfence.dev/v1"
 
 // Kinds of documents.
 const (
-	KindPolicy   = "Policy"
-	KindProfile  = "Profile"
-	KindProvider = "Provider"
-	KindAccess   = "Access"
+	KindPolicy     = "Policy"
+	KindProfile    = "Profile"
+	KindProvider   = "Provider"
+	KindToolServer = "ToolServer"
+	KindAccess     = "Access"
 )
 
 // Document is one parsed and checked document. Exactly one of Policy, Profile,
-// Provider and Access is set, as Kind says.
+// Provider, ToolServer and Access is set, as Kind says.
 type Document struct {
 	Kind        string
 	Name        string // metadata.name
@@ -40,10 +41,11 @@ type Document struct {
 	Line        int    // first line of the document in File
 	Scope       scope.Selector
 
-	Policy   *Policy
-	Profile  *Profile
-	Provider *Provider
-	Access   *Access
+	Policy     *Policy
+	Profile    *Profile
+	Provider   *Provider
+	ToolServer *ToolServer
+	Access     *Access
 
 	Raw []byte // the document's own text, without separators
 }

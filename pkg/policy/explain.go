@@ -69,6 +69,9 @@ const maxCandidates = 200
 // or lost. It looks at every rule of the snapshot: it is for people, not for
 // the data path.
 func (v *View) Explain(q Question) Explanation {
+	if q.Section == SectionTools && q.Risk == 0 {
+		q.Risk = v.classes(q.Server, q.Tool)
+	}
 	var e Explanation
 	var m []hit
 	builtin := false

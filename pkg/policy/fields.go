@@ -228,6 +228,7 @@ var objects = []*object{
 	objPolicy, objEgress, objInference, objTools, objHTTP, objWhen, objWindow, objApproval, objRate, objPII, objRedact,
 	objProvider, objModelEntry,
 	objProfile, objFiles, objEnv, objResources, objSeccomp, objGit, objRequire,
+	objToolServer, objStdio, objHTTPServer, objToolSecret, objToolEntry,
 	objAccess, objBinding,
 	objSuite, objTest,
 	objMetadata,

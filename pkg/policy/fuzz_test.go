@@ -24,6 +24,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(providerHead + "dialect: openai\nbaseURL: https://x.org/v1\nsecret: k\nmodels: [{match: a, upstream: b}]\n"))
 	f.Add([]byte(accessDoc(`{role: launcher, users: [alice, "uid:7"], groups: ["gid:0", eng]}`)))
 	f.Add([]byte(accessHead + "bindings: []\n"))
+	f.Add([]byte(aServer + "---\n" + head + "tools:\n  - {id: a, match: 'server:jira', risk: [read], action: allow}\n"))
+	f.Add([]byte(serverHead + "http: {url: https://h.example/mcp}\nsecrets: [{name: a, header: X-Key}]\n"))
 	f.Add([]byte("a: &a [*a]\n"))
 	f.Add([]byte("---\n--- x\n...\n---"))
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -33,6 +35,12 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("problem without place: %+v", p)
 			}
 		}
+		whole, _ := ParseWhole("f", in)
+		if len(whole) < len(docs) {
+			t.Fatalf("%d documents may come into force, and %d can be asked about", len(docs), len(whole))
+		}
+		all, _ := Compile(1, whole)
+		exercise(t, all)
 		s, _ := Compile(1, docs)
 		exercise(t, s)
 		b, err := s.MarshalBinary()
@@ -56,6 +64,7 @@ func exercise(t *testing.T, s *Snapshot) {
 		v.HTTP("a.x.org", 443, "GET", "/a/b")
 		v.Inference(DialectOpenAI, "gpt-4")
 		v.ProviderTool("web_search")
+		v.Tool(&Call{Server: "jira", Tool: "read_x"})
 		v.AddrDenied(netip.MustParseAddr("10.0.0.1"), UDP)
 		v.Datagrams("a.x.org", 443)
 		v.CIDRTable()

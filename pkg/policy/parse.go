@@ -122,7 +122,7 @@ func eachOfPart(file string, p part, read func(*decoder, *yaml.Node, []byte)) (p
 	}
 }
 
-var kinds = []string{KindPolicy, KindProfile, KindProvider, KindAccess}
+var kinds = []string{KindPolicy, KindProfile, KindProvider, KindToolServer, KindAccess}
 
 func (d *decoder) document(n *yaml.Node) (Document, bool) {
 	if !d.plainTree(n, 0) {
@@ -163,9 +163,10 @@ func (d *decoder) document(n *yaml.Node) (Document, bool) {
 		m, _ = d.mapping(n, objAccess)
 		d.header(m, &doc)
 		doc.Access = d.access(m, &doc)
-	case "ToolServer":
-		d.fail(kind, "", "kind %q %s", doc.Kind, notEnforced)
-		return doc, false
+	case KindToolServer:
+		m, _ = d.mapping(n, objToolServer)
+		d.header(m, &doc)
+		doc.ToolServer = d.toolServer(m, &doc)
 	default:
 		d.fail(kind, didYouMean(doc.Kind, kinds), "unknown kind %s", quote(doc.Kind))
 		return doc, false

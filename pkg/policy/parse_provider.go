@@ -28,7 +28,7 @@ func (d *decoder) provider(m fieldMap, doc *Document) *Provider {
 	p.AllowPlaintext = d.boolean(m.get("allowPlaintext"), "allowPlaintext")
 	if n := m.get("baseURL"); n != nil {
 		if s, ok := d.str(n, "baseURL"); ok {
-			base, err := parseBaseURL(s, p.AllowPlaintext)
+			base, err := parseURL("baseURL", s, "prompts and the key", p.AllowPlaintext)
 			if err != nil {
 				d.failText(n, err)
 			}
@@ -66,16 +66,22 @@ func (d *decoder) providerSecret(m fieldMap, p *Provider) {
 		d.fail(m.key["secret"], "remove one of them", "with credential: passthrough no secret is used")
 		return
 	}
-	s, ok := d.str(n, "secret")
+	if s, ok := d.str(n, "secret"); ok {
+		p.Secret = d.secretName(n, s)
+	}
+}
+
+// secretName reads the name of a secret.
+func (d *decoder) secretName(n *yaml.Node, s string) string {
 	switch {
-	case !ok:
 	case strings.ContainsAny(s, "/\\") || s == "." || s == "..":
 		d.fail(n, "a name in the secrets directory", "secret %s is a path: documents name secrets, never paths", quote(s))
 	case looksLikeKey(s):
 		d.fail(n, "store the key with: ringfence provider add NAME --key-env VAR", "secret looks like a key itself: documents name secrets, never hold them")
 	default:
-		p.Secret = d.name(n, "secret")
+		return d.name(n, "secret")
 	}
+	return ""
 }
 
 // looksLikeKey catches the common mistake of pasting a key; the text is not
@@ -124,40 +130,40 @@ func (d *decoder) modelEntry(n *yaml.Node, p *Provider) {
 	p.Models = append(p.Models, e)
 }
 
-// parseBaseURL checks a base URL and gives its canonical form, without a
-// trailing slash.
-func parseBaseURL(s string, plaintext bool) (string, error) {
+// parseURL checks the URL of a field and gives its canonical form, without a
+// trailing slash. what would be sent there stands in a message.
+func parseURL(field, s, what string, plaintext bool) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil {
-		return "", fmt.Errorf("baseURL %s is not a URL", quote(s))
+		return "", fmt.Errorf("%s %s is not a URL", field, quote(s))
 	}
 	switch {
 	case u.User != nil:
-		return "", fmt.Errorf("baseURL must not hold a user name or password; use secret")
+		return "", fmt.Errorf("%s must not hold a user name or password; use a secret", field)
 	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Opaque != "":
-		return "", fmt.Errorf("baseURL %s must be https://HOST[:PORT][/PATH]", quote(s))
+		return "", fmt.Errorf("%s %s must be https://HOST[:PORT][/PATH]", field, quote(s))
 	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery || strings.HasSuffix(s, "#"):
-		return "", fmt.Errorf("baseURL %s must not have a query or fragment", quote(s))
+		return "", fmt.Errorf("%s %s must not have a query or fragment", field, quote(s))
 	}
 	host, loopback, err := baseHost(u.Hostname())
 	if err != nil {
-		return "", fmt.Errorf("baseURL %s: %w", quote(s), err)
+		return "", fmt.Errorf("%s %s: %w", field, quote(s), err)
 	}
 	if u.Scheme == "http" && !loopback && !plaintext {
-		return "", fmt.Errorf("baseURL %s would send prompts and the key in the clear; use https, or allowPlaintext: true", quote(s))
+		return "", fmt.Errorf("%s %s would send %s in the clear; use https, or allowPlaintext: true", field, quote(s), what)
 	}
 	if port := u.Port(); port != "" {
 		if _, err := parsePort(port); err != nil {
-			return "", fmt.Errorf("baseURL: %w", err)
+			return "", fmt.Errorf("%s: %w", field, err)
 		}
 		host += ":" + port
 	} else if strings.HasSuffix(u.Host, ":") {
-		return "", fmt.Errorf("baseURL %s has an empty port", quote(s))
+		return "", fmt.Errorf("%s %s has an empty port", field, quote(s))
 	}
 	path := strings.TrimRight(u.EscapedPath(), "/")
 	if path != "" {
 		if c, ok := canonicalPath(path); !ok || c != path {
-			return "", fmt.Errorf("baseURL %s: the path is not in normal form", quote(s))
+			return "", fmt.Errorf("%s %s: the path is not in normal form", field, quote(s))
 		}
 	}
 	return u.Scheme + "://" + host + path, nil

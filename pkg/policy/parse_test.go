@@ -28,7 +28,7 @@ func TestEveryMistakeHasItsPlace(t *testing.T) {
 		{"no mapping", "- a\n", "f:1:1: a document must be a mapping, found a list"},
 		{"scalar", "hello\n", `f:1:1: a document must be a mapping, found a string "hello"`},
 		{"kind misspelt", "kind: Polcy\n", `f:1:7: unknown kind "Polcy" (did you mean "Policy"?)`},
-		{"kind of a later version", "kind: ToolServer\n", `f:1:7: kind "ToolServer" is not enforced by this version`},
+		{"kind of a later version", "apiVersion: ringfence.dev/v1\nkind: ToolServer\nmetadata: {name: jira}\nhttp: {url: https://jira.example/mcp}\n", `f:2:7: kind "ToolServer" is not enforced by this version`},
 		{"wrong version", strings.Replace(egressDoc("{id: a, deny: x.org}"), "dev/v1", "dev/v2", 1), `f:1:13: apiVersion "ringfence.dev/v2" is not supported`},
 		{"no scope", "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: p}\negress: [{id: a, deny: x.org}]\n", `f:1:1: Policy needs the field "scope"`},
 		{"no name", strings.Replace(egressDoc("{id: a, deny: x.org}"), "{name: p}", "{}", 1), `f:3:11: metadata needs the field "name"`},

@@ -7,7 +7,7 @@ import "time"
 // Call is a call of a tool.
 type Call struct {
 	Server, Tool string
-	Risk         Risk // 0 = nobody classified it
+	Risk         Risk // 0 = as the server's document says, else nobody classified it
 	Args         Args
 	Now          time.Time // zero: the view's, see View.At
 }
@@ -25,6 +25,9 @@ func (v *View) callRules(m []hit, c *Call) []hit {
 		return m
 	}
 	f := facts{principal: &v.p, now: c.Now, clock: v.clock, server: c.Server, tool: c.Tool, risk: c.Risk, args: c.Args}
+	if f.risk == 0 {
+		f.risk = v.classes(c.Server, c.Tool)
+	}
 	if f.now.IsZero() {
 		f.now = v.now
 	}

@@ -45,6 +45,9 @@ func fieldOf(name string) func(*Rule) string {
 // Such a document must not come into force: who wrote it relies on it. Parse
 // refuses it; ParseWhole does not.
 func Unenforced(d *Document) (out []Problem) {
+	if t := d.ToolServer; t != nil {
+		return []Problem{{File: d.File, Line: t.kindPlace.line, Col: t.kindPlace.col, Msg: "kind " + quote(d.Kind) + " " + notEnforced}}
+	}
 	if d.Policy == nil {
 		return nil
 	}

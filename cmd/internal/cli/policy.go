@@ -35,9 +35,10 @@ func (a *app) policyCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check FILE|DIR...",
 		Short: "Report every mistake in documents, with file, line and column",
-		Long: "Report every mistake in policy, profile, provider and access documents. The files, and every\n" +
-			"*.yaml and *.yml of a directory, are read together, without the daemon; - is standard\n" +
-			"input. Exit code 1 when there is a mistake.",
+		Long: "Report every mistake in policy, profile, provider, tool server and access documents. The\n" +
+			"files, and every *.yaml and *.yml of a directory, are read together, without the daemon;\n" +
+			"- is standard input. Tool servers are checked, and noted: they do not come into force in\n" +
+			"this version. Exit code 1 when there is a mistake.",
 		Example: "  ringfence policy check policy.yaml\n  ringfence policy check -o json /etc/ringfence/policy",
 		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, files []string) error {
@@ -55,7 +56,7 @@ func (a *app) policyCheckCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				d, p := policy.Parse(name, text)
+				d, p := a.checkDocuments(name, text)
 				if len(d)+len(p) == 0 {
 					p = []policy.Problem{{File: name, Line: 1, Col: 1, Msg: "no document"}}
 				}
@@ -69,6 +70,28 @@ func (a *app) policyCheckCommand() *cobra.Command {
 	}
 	a.outputFlag(cmd, "table", "json")
 	return cmd
+}
+
+// checkDocuments reads what may come into force, and tool servers, which may not
+// yet: that is told, and no mistake of theirs.
+func (a *app) checkDocuments(name string, text []byte) ([]policy.Document, []policy.Problem) {
+	docs, problems := policy.ParseWhole(name, text)
+	for i := range docs {
+		for _, p := range policy.Unenforced(&docs[i]) {
+			if docs[i].Kind != policy.KindToolServer {
+				problems = append(problems, p)
+				continue
+			}
+			a.noteUnenforced(p)
+		}
+	}
+	return docs, problems
+}
+
+// noteUnenforced tells of what is taken here and not where it would come into
+// force.
+func (a *app) noteUnenforced(p policy.Problem) {
+	_, _ = fmt.Fprintln(a.err, show.Text("note: policy apply refuses this: "+p.Error(), 1000))
 }
 
 // documentFiles puts the files in place of a directory that the daemon would

@@ -258,7 +258,7 @@ func (a *app) testedDocuments(names []string) ([]policy.Document, error) {
 	}
 	for i := range docs {
 		for _, p := range policy.Unenforced(&docs[i]) {
-			_, _ = fmt.Fprintln(a.err, show.Text("note: policy apply refuses this: "+p.Error(), 1000))
+			a.noteUnenforced(p)
 		}
 	}
 	return docs, nil
