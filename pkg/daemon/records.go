@@ -163,7 +163,8 @@ func readOnlyRemedy(e *event.Event, r *sandbox.Record) string {
 	return "run it with --profile coding, which may write the workspace"
 }
 
-// explainDenial adds the name, the deciding rule and what would allow it.
+// explainDenial adds the name, the deciding rule and what would allow it, of which
+// only the last is of the present.
 func (d *Daemon) explainDenial(e *event.Event, s *sandbox.Sandbox, v *kernel.Verdict) {
 	switch {
 	case s.Record.Foreign != nil:
@@ -179,21 +180,37 @@ func (d *Daemon) explainDenial(e *event.Event, s *sandbox.Sandbox, v *kernel.Ver
 	}
 	view := s.View().Ahead() // as the kernel's table was made; nothing that a sandbox does has the keeper evaluate expressions
 	host := v.Judged.String()
-	var dec policy.Decision
 	if name := s.Name(v.Judged); name != "" {
 		e.DstName, host = name, name
-		dec = decide(view, policy.Target{Host: policy.HostPattern{Kind: policy.HostExact, Name: name}, Port: v.Dst.Port(), Proto: proto})
-		e.Rule, e.RuleAt = dec.Rule.String(), ruleAt(dec.Rule.File, dec.Rule.Line)
 	} else if sandbox.VirtualPrefix.Contains(v.Judged) {
 		e.Reason = "this virtual address stands for no name in this sandbox"
 		return
-	} else {
-		dec = view.Addr(v.Judged, v.Dst.Port(), proto)
 	}
+	dec := deniedBy(view, e.DstName, v)
+	e.Rule, e.RuleAt = dec.Rule.String(), ruleAt(dec.Rule.File, dec.Rule.Line)
 	if e.Shadow = dec.WouldBe(); e.Shadow != "" {
 		d.shadowDenials[dec.Shadow().Effect].Add(1)
 	}
 	e.Remedy = view.Remedy(host, v.Dst.Port(), proto)
+}
+
+// deniedBy is the decision about a name, or without one about a literal address,
+// with the rule that the kernel's record has. It is of the revision that the record
+// names, or none: where another is in force by now, the numbers of rules and what
+// decides are others.
+func deniedBy(view *policy.View, name string, v *kernel.Verdict) (d policy.Decision) {
+	if uint32(view.Revision()) != v.Generation {
+		return d
+	}
+	proto := policy.Proto(v.Proto)
+	if name != "" {
+		return decide(view, policy.Target{Host: policy.HostPattern{Kind: policy.HostExact, Name: name}, Port: v.Dst.Port(), Proto: proto})
+	}
+	d = view.Addr(v.Judged, v.Dst.Port(), proto)
+	if d.Rule = (policy.RuleRef{}); v.Reason == kernel.ReasonRule {
+		d.Rule, _, _ = view.Snapshot().Rule(v.Rule)
+	}
+	return d
 }
 
 func ruleAt(file string, line int) string {
