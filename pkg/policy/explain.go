@@ -226,7 +226,11 @@ func (r *crule) target() string {
 	case SectionTools:
 		return toolSelector(r.server, r.name)
 	}
-	return Target{Host: r.host, Prefix: r.prefix, Port: r.port, Proto: r.proto}.String()
+	t := Target{Host: r.host, Prefix: r.prefix, Port: r.port, Proto: r.proto}.String()
+	if r.http != nil {
+		t += " " + r.http.String()
+	}
+	return t
 }
 
 func toolSelector(server, tool scope.Pattern) string {
@@ -270,7 +274,7 @@ func (v *View) whyLost(m []hit, h hit, builtin bool) string {
 	case o.winner >= 0 && o.layer < r.level:
 		return fmt.Sprintf("the word of the %s layer stands", o.layer)
 	case o.winner >= 0:
-		return fmt.Sprintf("the %s layer has the stricter or delegated word", o.layer)
+		return fmt.Sprintf("the word of the %s layer counts: it is stricter, or what stands above leaves it to it", o.layer)
 	}
 	return "the builtin layer decides"
 }

@@ -21,6 +21,11 @@ type HTTPMatch struct {
 	Paths   []string
 }
 
+// String is the condition for people: "GET,HEAD /repos/**".
+func (h *HTTPMatch) String() string {
+	return strings.TrimSpace(strings.Join(h.Methods, ",") + " " + strings.Join(h.Paths, ","))
+}
+
 func (h *HTTPMatch) equal(g *HTTPMatch) bool {
 	return slices.Equal(h.Methods, g.Methods) && slices.Equal(h.Paths, g.Paths)
 }
