@@ -18,7 +18,7 @@ func (g *Gateway) judgeLocked(edge bool) {
 	if g.snapshot == nil {
 		return
 	}
-	g.judged = g.opt.Clock() // before deciding: an edge that comes meanwhile is not missed
+	g.judged = g.wall() // before deciding: an edge that comes meanwhile is not missed
 	for _, sb := range g.sandboxes {
 		if e := sb.epoch.Load(); !edge || e == nil || e.view.Timed() {
 			sb.setSnapshot(g.snapshot)
@@ -34,7 +34,7 @@ func (g *Gateway) awaitEdgeLocked() {
 	if next.IsZero() || g.ctx.Err() != nil {
 		return
 	}
-	wait := min(max(next.Sub(g.opt.Clock()), 0), g.opt.Limits.ClockLook)
+	wait := min(max(next.Sub(g.wall()), 0), g.opt.Limits.ClockLook)
 	g.edge = time.AfterFunc(wait, g.lookAtClock)
 }
 
@@ -46,13 +46,17 @@ func (g *Gateway) lookAtClock() {
 	if g.edge == nil {
 		return // told to stop while it came
 	}
-	now := g.opt.Clock()
+	now := g.wall()
 	if next := g.snapshot.NextChange(g.judged); now.Before(g.judged) || !next.IsZero() && !now.Before(next) {
 		g.judgeLocked(true)
 		return
 	}
 	g.awaitEdgeLocked()
 }
+
+// wall is what the clock shows. Times of time.Now compare by the monotonic clock,
+// by which no clock is ever set back.
+func (g *Gateway) wall() time.Time { return g.opt.Clock().Round(0) }
 
 func (g *Gateway) forgetEdgeLocked() {
 	if g.edge != nil {

@@ -301,3 +301,11 @@ func TestShadowRulesAreRecordedOnly(t *testing.T) {
 		t.Errorf("counted %v", counted)
 	}
 }
+
+// TestWallClock: a monotonic reading would hide that the clock was set back.
+func TestWallClock(t *testing.T) {
+	g := &Gateway{opt: Options{Clock: time.Now}}
+	if now := g.wall(); now != now.Round(0) {
+		t.Errorf("%v compares by the monotonic clock", now)
+	}
+}

@@ -59,8 +59,8 @@ func (x *exchange) approve(dec *policy.Decision) {
 	}
 }
 
-// fingerprint is of everything that is sent on: an approval for one use is for
-// this very request.
+// fingerprint is of method, path, query and body, as they are sent on: an approval
+// for one use is for this very request. Headers are not in it.
 func (x *exchange) fingerprint() (sum [32]byte) {
 	h := sha256.New()
 	for _, part := range [][]byte{[]byte(x.route.method), []byte(x.path), []byte(x.query), x.body} {

@@ -60,6 +60,26 @@ func (w *When) text() string {
 	return b.String()
 }
 
+// maxConditions bounds the rules with an expression that speak of one host, model
+// or tool for one principal: who writes documents must not decide how long a
+// decision takes. With more, each of their expressions is an error, whatever the
+// order of rules, so that they allow nothing and what restricts holds.
+const maxConditions = 32
+
+// crowded says whether more than that are in m.
+func (v *View) crowded(m []hit) bool {
+	if len(m) <= maxConditions {
+		return false
+	}
+	n := 0
+	for _, h := range m {
+		if w := v.s.rule(h).when; w != nil && w.Expression != "" {
+			n++
+		}
+	}
+	return n > maxConditions
+}
+
 // facts is what conditions look at. What is not known stays empty.
 type facts struct {
 	principal    *scope.Principal
@@ -67,6 +87,7 @@ type facts struct {
 	clock        func() time.Time // tells now when it is first asked for; may be nil
 	ahead        bool             // see View.Ahead
 	opaque       bool             // of a connection into which nobody looks
+	crowded      bool             // see maxConditions
 	host         string
 	addr         netip.Addr // instead of host
 	port         uint16
@@ -95,6 +116,9 @@ func (c *condition) holds(f *facts) truth {
 	t := c.inWindow(f)
 	if t != condTrue || c.Expression == "" {
 		return t
+	}
+	if f.crowded {
+		return condError
 	}
 	return c.eval(*f)
 }

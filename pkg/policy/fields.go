@@ -101,7 +101,7 @@ var objTools = ruleObject("tools rule",
 	field{name: "risk", typ: "list of strings", doc: "Limits the rule to classes of calls: `read`, `write`, `destructive`, `exfil`, `exec`, `money`, `identity`, `unclassified` (which counts as `destructive`). Of several classes of a call an allow, a waive and a delegation must name all; what restricts needs one."})
 
 var objWhen = &object{"when", "A condition; all that is given must hold. What cannot be decided counts against the agent: a block, an approval and an obligation then match, an allow, a waive and a delegation do not.", []field{
-	{name: "expression", typ: "CEL", doc: "A bool. Variables: `principal.org`, `.team`, `.agent`, `.sandbox` and `now`; for egress `host`, `port`, `method`, `path` (the last two make the connection inspected); for inference `model`, `dialect`; for tools `server`, `tool`, `risk`, `args`. Its cost is bounded."},
+	{name: "expression", typ: "CEL", doc: "A bool. Variables: `principal.org`, `.team`, `.agent`, `.sandbox` and `now`; for egress `host`, `port`, `method`, `path` (the last two make the connection inspected); for inference `model`, `dialect`; for tools `server`, `tool`, `risk`, `args`. Its cost is bounded; and more than 32 rules with an expression about one host, model or tool for one agent are errors all, which allow nothing."},
 	{name: "windows", typ: "list of window", doc: "Times; one of them must hold."},
 }}
 

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -300,5 +301,42 @@ egress:
 	}
 	if d := v.Opaque("api.x.org", 443); d.Effect != RequireApproval {
 		t.Errorf("%+v", d)
+	}
+}
+
+// TestCrowdedConditions: who writes many expressions about one target does not
+// decide how long a decision takes. More than the bound are errors, in any order.
+func TestCrowdedConditions(t *testing.T) {
+	document := func(n int, effect string) string {
+		var b strings.Builder
+		b.WriteString("apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: p}\nscope: org:*\negress:\n  - {id: other, allow: \"other.test:443\", when: {expression: \"true\"}}\n")
+		if effect == "deny" {
+			b.WriteString("  - {id: open, allow: \"**.test:443\"}\n")
+		}
+		for i := range n {
+			fmt.Fprintf(&b, "  - {id: r%d, %s: \"a.test:443\", when: {expression: \"port == %d\"}}\n", i, effect, 443+i)
+		}
+		return b.String()
+	}
+	for _, c := range []struct {
+		n      int
+		effect string
+		want   Effect
+	}{{maxConditions, "allow", Allow}, {maxConditions + 1, "allow", Block}, {maxConditions, "deny", Block}, {maxConditions + 1, "deny", Block}} {
+		docs, problems := ParseWhole("p.yaml", []byte(document(c.n, c.effect)))
+		if len(problems) > 0 {
+			t.Fatal(Problems(problems))
+		}
+		snap, problems := Compile(1, docs)
+		if len(problems) > 0 {
+			t.Fatal(Problems(problems))
+		}
+		v := snap.View(bot)
+		if d := v.Egress("a.test", 443); d.Effect != c.want {
+			t.Errorf("%d rules that %s: %v by %s", c.n, c.effect, d.Effect, d.Rule)
+		}
+		if d := v.Egress("other.test", 443); d.Effect != Allow {
+			t.Errorf("%d rules about another host: %v", c.n, d.Effect)
+		}
 	}
 }

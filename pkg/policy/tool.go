@@ -47,6 +47,7 @@ func (v *View) unconditional(m []hit) bool {
 // judge keeps the rules of m whose risk and condition let them count, and marks
 // those that are unsure.
 func (v *View) judge(m []hit, f *facts) []hit {
+	f.crowded = v.crowded(m)
 	k := 0
 	for _, h := range m {
 		r := v.s.rule(h)

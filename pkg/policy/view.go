@@ -125,6 +125,7 @@ type undecided struct {
 // filter keeps the rules of m that cover port and protocol and whose conditions
 // hold, or are left open and count in the mode.
 func (v *View) filter(m []hit, f *facts, proto Proto, mode condMode) (_ []hit, left undecided) {
+	f.crowded = v.crowded(m)
 	k := 0
 	for _, h := range m {
 		r := v.s.rule(h)
@@ -326,6 +327,7 @@ func (v *View) HTTP(host string, port uint16, method, path string) Decision {
 
 // request keeps the rules of m that match the port and the request.
 func (v *View) request(m []hit, f *facts, method, path string) []hit {
+	f.crowded = v.crowded(m)
 	canonical, checked := false, false
 	k := 0
 	for _, h := range m {

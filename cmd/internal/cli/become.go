@@ -13,6 +13,10 @@ import (
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
+// becameEnv tells the other program that it is meant to do the work: a copy of
+// this one under its name would become itself for ever.
+const becameEnv = "RINGFENCE_BECAME"
+
 // policyProgram is beside this program.
 const policyProgram = "ringfence-policy"
 
@@ -34,7 +38,10 @@ func become(does string) error {
 		return err
 	}
 	path := filepath.Join(filepath.Dir(self), policyProgram)
-	err = unix.Exec(path, os.Args, os.Environ())
+	if os.Getenv(becameEnv) != "" {
+		return fmt.Errorf("%s is not the program of that name, which %s: install it again", self, does)
+	}
+	err = unix.Exec(path, os.Args, append(os.Environ(), becameEnv+"=1"))
 	if errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("%s is missing, which %s: install it beside ringfence, in %s", policyProgram, does, filepath.Dir(self))
 	}

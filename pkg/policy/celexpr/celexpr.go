@@ -16,7 +16,7 @@ import (
 
 // maxCost bounds one evaluation in CEL's own measure of work; at the limit an
 // expression is an error.
-const maxCost = 10000
+const maxCost = 1000
 
 func init() { policy.RegisterExpressions(newLanguage()) }
 
