@@ -309,3 +309,18 @@ func TestWallClock(t *testing.T) {
 		t.Errorf("%v compares by the monotonic clock", now)
 	}
 }
+
+// TestQuestionsDoNotWaitForPolicy: a keeper ends a gateway that does not say what
+// it serves. However long judging flows takes, it says so meanwhile.
+func TestQuestionsDoNotWaitForPolicy(t *testing.T) {
+	g := &Gateway{sandboxes: map[uint32]*sandbox{7: {}}}
+	g.publishLocked()
+	g.mu.Lock() // as while flows are judged
+	defer g.mu.Unlock()
+	if got := g.Sandboxes(); len(got) != 1 || got[0] != 7 {
+		t.Errorf("%v", got)
+	}
+	if got := g.Revisions(); len(got) != 1 || got[7] != 0 {
+		t.Errorf("%v", got)
+	}
+}

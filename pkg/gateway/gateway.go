@@ -35,9 +35,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -186,6 +188,7 @@ type Gateway struct {
 	judged    time.Time   // by opt.Clock, when what runs was last decided
 	edge      *time.Timer // looks for windows that begin or end; nil without any
 	sandboxes map[uint32]*sandbox
+	served    atomic.Pointer[map[uint32]*sandbox] // a copy, for questions that must not wait while flows are judged
 	serving   bool
 	draining  bool
 }
@@ -223,6 +226,7 @@ func New(o Options) (*Gateway, error) {
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.rec = newRecorder(o.Keeper, o.Limits, m, o.Logger)
 	m.pending = g.rec.pending
+	g.publishLocked()
 	g.handoff = newHandoff()
 	g.http = g.newHTTPServer()
 	g.secrets.Store(&map[string]string{})
@@ -283,6 +287,7 @@ func (g *Gateway) stop() {
 		all = append(all, sb)
 		delete(g.sandboxes, id)
 	}
+	g.publishLocked()
 	g.mu.Unlock()
 	for _, sb := range all {
 		sb.close(codeShutdown)
@@ -351,6 +356,7 @@ func (g *Gateway) AddSandbox(s Sandbox) error {
 	}
 	sb.setSnapshot(g.snapshot)
 	g.sandboxes[s.ID] = sb
+	g.publishLocked()
 	if g.serving {
 		sb.start()
 	}
@@ -363,6 +369,7 @@ func (g *Gateway) RemoveSandbox(id uint32) {
 	g.mu.Lock()
 	sb := g.sandboxes[id]
 	delete(g.sandboxes, id)
+	g.publishLocked()
 	g.mu.Unlock()
 	if sb != nil {
 		sb.close(codeStopped)
@@ -374,16 +381,15 @@ func (g *Gateway) RemoveSandbox(id uint32) {
 // settleTime bounds how long the end of a sandbox waits for its events.
 const settleTime = 250 * time.Millisecond
 
-// Sandboxes lists the numbers of the sandboxes being served.
-func (g *Gateway) Sandboxes() []uint32 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	ids := make([]uint32, 0, len(g.sandboxes))
-	for id := range g.sandboxes {
-		ids = append(ids, id)
-	}
-	return ids
+// publishLocked renews the copy.
+func (g *Gateway) publishLocked() {
+	c := maps.Clone(g.sandboxes)
+	g.served.Store(&c)
 }
+
+// Sandboxes lists the numbers of the sandboxes being served. It is what a keeper
+// asks to know that the gateway is alive, and never waits for policy.
+func (g *Gateway) Sandboxes() []uint32 { return slices.Collect(maps.Keys(*g.served.Load())) }
 
 // Connections is how many connections of sandboxes are being served.
 func (g *Gateway) Connections() int { return int(g.conns.Load()) }
@@ -391,10 +397,9 @@ func (g *Gateway) Connections() int { return int(g.conns.Load()) }
 // Revisions says on which policy revision each sandbox is decided; 0: none yet,
 // which refuses everything.
 func (g *Gateway) Revisions() map[uint32]uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	out := make(map[uint32]uint64, len(g.sandboxes))
-	for id, sb := range g.sandboxes {
+	served := *g.served.Load()
+	out := make(map[uint32]uint64, len(served))
+	for id, sb := range served {
 		out[id] = 0
 		if e := sb.epoch.Load(); e != nil {
 			out[id] = e.snap.Revision()
@@ -416,10 +421,7 @@ func (g *Gateway) SetSnapshot(s *policy.Snapshot) {
 // AddNames tells the gateway of virtual addresses that it did not learn from
 // Resolve.
 func (g *Gateway) AddNames(id uint32, names map[netip.Addr]string) {
-	g.mu.Lock()
-	sb := g.sandboxes[id]
-	g.mu.Unlock()
-	if sb != nil {
+	if sb := (*g.served.Load())[id]; sb != nil {
 		for a, n := range names {
 			sb.names.learn(a, n)
 		}
