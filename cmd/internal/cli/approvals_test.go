@@ -133,9 +133,12 @@ func (n *fakeNode) LastDraft(_ context.Context, _ *api.Caller, d *api.Draft, r *
 	return n.last(d.ID, r)
 }
 
+// proposalDigest is of what the fake node would write.
+var proposalDigest = strings.Repeat("d1", 32)
+
 func (n *fakeNode) last(id string, r *api.LastingRequest) (api.LastingRule, error) {
 	n.set(func() { n.lasting = append(n.lasting, id+" "+r.Expect+" "+r.Comment) })
-	res := api.LastingRule{For: "org:local/team:default/agent:npm", Allows: "example.com:443", Digest: "d1",
+	res := api.LastingRule{For: "org:local/team:default/agent:npm", Allows: "example.com:443", Digest: proposalDigest,
 		Documents: []api.DocumentChange{{Kind: "Policy", Name: "approved-org-local", Scope: "org:local", Owner: "api", File: "approved", Change: "changed", Before: "a: 1\n", After: "a: 1\nb: \x1b[2J\n"}}}
 	if r.Apply {
 		res.Revision = 7
@@ -154,10 +157,10 @@ func TestLastingCommands(t *testing.T) {
 		errOut string
 		args   []string
 	}{
-		{"approvals-persist.txt", "nothing was changed. To write it: ringfence approvals approve 4be21f0a97c3d518 --persist --yes\n", []string{"approve", "4be21f0a97c3d518", "--persist"}},
+		{"approvals-persist.txt", "nothing was changed. To write it: ringfence approvals approve 4be21f0a97c3d518 --persist --yes=d1d1d1d1d1d1d1d1\n", []string{"approve", "4be21f0a97c3d518", "--persist"}},
 		{"approvals-persist-yes.txt", "", []string{"approve", "4be21f0a97c3d518", "--persist", "--yes", "--comment", "why"}},
 		{"approvals-persist.json", "", []string{"approve", "4be21f0a97c3d518", "--persist", "-o", "json"}},
-		{"approvals-draft.txt", "nothing was changed. To write it: ringfence approvals approve draft-0011223344ff --yes\n", []string{"approve", "draft-0011223344ff"}},
+		{"approvals-draft.txt", "nothing was changed. To write it: ringfence approvals approve draft-0011223344ff --yes=d1d1d1d1d1d1d1d1\n", []string{"approve", "draft-0011223344ff"}},
 		{"approvals-draft-show.txt", "", []string{"show", "draft-0011223344ff"}},
 		{"approvals-drafts.json", "", []string{"list", "--drafts", "-o", "json"}},
 	} {
@@ -167,7 +170,7 @@ func TestLastingCommands(t *testing.T) {
 		}
 		golden(t, c.file, r.out)
 	}
-	want := []string{"4be21f0a97c3d518  ", "4be21f0a97c3d518  why", "4be21f0a97c3d518 d1 why", "4be21f0a97c3d518  ", "draft-0011223344ff  "}
+	want := []string{"4be21f0a97c3d518  ", "4be21f0a97c3d518  why", "4be21f0a97c3d518 " + proposalDigest + " why", "4be21f0a97c3d518  ", "draft-0011223344ff  "}
 	if !slices.Equal(n.lasting, want) {
 		t.Errorf("%q", n.lasting)
 	}
@@ -178,6 +181,17 @@ func TestLastingCommands(t *testing.T) {
 	for _, args := range [][]string{{"approve", "draft-0011223344ff", "--once"}, {"approve", "4be21f0a97c3d518", "--persist", "--for", "1h"}, {"approve", "4be21f0a97c3d518", "--yes"}, {"deny", "draft-0011223344ff"}, {"list", "--drafts", "--all"}} {
 		if r := finish(t, tool(t, n.socket, append([]string{"approvals"}, args...)...)); r.code != 2 {
 			t.Errorf("%q: exit code %d, %s", args, r.code, r.errOut)
+		}
+	}
+	// What was shown is written, and nothing that came in its place.
+	if r := finish(t, tool(t, n.socket, "approvals", "approve", "draft-0011223344ff", "--yes=d1d1d1d1d1d1d1d1")); r.code != 0 || !strings.Contains(r.out, "revision 7") {
+		t.Errorf("exit code %d, %s", r.code, r.errOut)
+	}
+	for _, digest := range []string{"d2d2d2d2d2d2d2d2", "d1", proposalDigest + "d1"} {
+		before := len(n.lasting)
+		r := finish(t, tool(t, n.socket, "approvals", "approve", "draft-0011223344ff", "--yes="+digest))
+		if r.code != 1 || !strings.Contains(r.errOut, "nothing was changed") || len(n.lasting) != before+1 {
+			t.Errorf("--yes=%s: exit code %d, %s, %q", digest, r.code, r.errOut, n.lasting[before:])
 		}
 	}
 	if r := finish(t, tool(t, n.socket, "approvals", "show", "draft-nosuch")); r.code != 3 {

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -17,11 +18,18 @@ import (
 )
 
 // lastFlags are those of what becomes a rule that stays.
-type lastFlags struct{ persist, yes bool }
+type lastFlags struct {
+	persist bool
+	yes     string // "" not, yesToAnything, or the beginning of the digest of what was shown
+}
+
+// yesToAnything is --yes without a digest.
+const yesToAnything = "proposed"
 
 func (f *lastFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.persist, "persist", false, "as a rule that stays: shows what it would change (a draft is always that)")
-	cmd.Flags().BoolVar(&f.yes, "yes", false, "with --persist or a draft: write the rule too")
+	cmd.Flags().StringVar(&f.yes, "yes", "", "with --persist or a draft: write the rule too; --yes=DIGEST only if it is what was shown with that digest")
+	cmd.Flags().Lookup("yes").NoOptDefVal = yesToAnything
 }
 
 // lasting says whether a rule is meant, and refuses flags that do not go with it.
@@ -32,15 +40,19 @@ func (f *lastFlags) lasting(cmd *cobra.Command, id string) (bool, error) {
 			return false, usagef("--%s is for a request that waits; a rule that stays has no end", other)
 		}
 	}
-	if f.yes && !f.persist && !draft {
+	if f.yes != "" && !f.persist && !draft {
 		return false, usagef("--yes goes with --persist, or with a draft")
 	}
 	return f.persist || draft, nil
 }
 
+// shownDigits of the digest are enough to tell proposals apart.
+const shownDigits = 16
+
 // last shows the rule that would be written and, when that is wanted, writes what
 // was shown and nothing else.
-func (a *app) last(ctx context.Context, id, comment string, apply bool) error {
+func (a *app) last(ctx context.Context, id, comment, yes string) error {
+	apply := yes != ""
 	ask := a.client().LastApproval
 	if api.IsDraft(id) {
 		ask = a.client().LastDraft
@@ -48,6 +60,9 @@ func (a *app) last(ctx context.Context, id, comment string, apply bool) error {
 	res, err := ask(ctx, id, api.LastingRequest{Comment: comment})
 	if err != nil {
 		return err
+	}
+	if apply && yes != yesToAnything && (len(yes) < shownDigits || !strings.HasPrefix(res.Digest, yes)) {
+		return &exitError{Code: exitGeneric, Err: errors.New("what would be written now is not what was shown with that digest; nothing was changed"), Remedy: "look at it again without --yes"}
 	}
 	if !a.json() {
 		for _, c := range res.Documents {
@@ -67,7 +82,7 @@ func (a *app) last(ctx context.Context, id, comment string, apply bool) error {
 		if api.IsDraft(id) {
 			persist = ""
 		}
-		_, err = fmt.Fprintf(a.err, "nothing was changed. To write it: ringfence approvals approve %s%s --yes\n", show.Text(id, 100), persist)
+		_, err = fmt.Fprintf(a.err, "nothing was changed. To write it: ringfence approvals approve %s%s --yes=%s\n", show.Text(id, 100), persist, show.Text(res.Digest[:min(len(res.Digest), shownDigits)], 0))
 		return err
 	}
 	var in []string
