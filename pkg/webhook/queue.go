@@ -12,7 +12,7 @@ import (
 
 // Bounds of a queue.
 const (
-	MaxQueued   = 1000 // deliveries
+	MaxQueued   = 1000 // deliveries: the first of whoever has the most gives way to the next
 	MaxQueuedOf = 100  // of one source: its first gives way to its next
 	GiveUpAfter = time.Hour
 
@@ -62,31 +62,39 @@ func NewQueue(o Options) *Queue {
 func (q *Queue) Add(d Delivery) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	of, first := 0, -1
+	of, most := map[string]int{}, d.Source
 	for i := range q.list {
 		if q.list[i].ID == d.ID {
 			return
 		}
-		if q.list[i].Source == d.Source {
-			of++
-			if first < 0 {
-				first = i
-			}
+		of[q.list[i].Source]++
+	}
+	for i := range q.list { // not over the map: the first of those that have as many
+		if s := q.list[i].Source; of[s] > of[most] {
+			most = s
 		}
 	}
 	switch {
-	case len(d.Body) > MaxBody, len(q.list) >= MaxQueued && of == 0:
+	case len(d.Body) > MaxBody:
 		q.lost++
 		return
-	case of >= MaxQueuedOf, len(q.list) >= MaxQueued:
-		q.list = slices.Delete(q.list, first, first+1)
-		q.lost++
+	case of[d.Source] >= MaxQueuedOf:
+		q.drop(d.Source)
+	case len(q.list) >= MaxQueued:
+		q.drop(most)
 	}
 	q.list = append(q.list, d)
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
+}
+
+// drop takes out the first of a source, which has one.
+func (q *Queue) drop(source string) {
+	i := slices.IndexFunc(q.list, func(d Delivery) bool { return d.Source == source })
+	q.list = slices.Delete(q.list, i, i+1)
+	q.lost++
 }
 
 // Run sends until ctx ends. post makes one attempt, and ends with its context.

@@ -125,11 +125,27 @@ func TestQueueIsBoundedForEachSource(t *testing.T) {
 	if r.list[0].ID != "q1" || len(r.list) != MaxQueuedOf+1 || r.list[1].ID != "l0900" {
 		t.Errorf("%d are queued, first %s %s", len(r.list), r.list[0].ID, r.list[1].ID)
 	}
-	for i := range 2 * MaxQueued {
-		r.add(fmt.Sprint("s", i), fmt.Sprint("x", i))
+	for s := range 9 {
+		for i := range MaxQueuedOf {
+			r.add(fmt.Sprint("loud", s), fmt.Sprintf("m%d%04d", s, i))
+		}
 	}
 	if len(r.list) != MaxQueued {
 		t.Errorf("%d are queued", len(r.list))
+	}
+	r.add("quiet", "q2") // who has the most gives way, its first
+	r.add("late", "n1")
+	held := func(id string) bool { return slices.ContainsFunc(r.list, func(d Delivery) bool { return d.ID == id }) }
+	for id, want := range map[string]bool{"q1": true, "q2": true, "n1": true, "l0900": false, "l0901": true, "m00000": false, "m00001": true, "m10000": false, "m10001": true, "m20000": true} {
+		if held(id) != want {
+			t.Errorf("%s is queued: %v", id, !want)
+		}
+	}
+	for i := range 2 * MaxQueued {
+		r.add(fmt.Sprint("s", i), fmt.Sprint("x", i))
+	}
+	if len(r.list) != MaxQueued || !held("x1999") {
+		t.Errorf("%d are queued, the last: %v", len(r.list), held("x1999"))
 	}
 	r.Add(Delivery{ID: "big", Source: "quiet", Body: make([]byte, MaxBody+1)})
 	if slices.ContainsFunc(r.list, func(d Delivery) bool { return d.ID == "big" }) {
