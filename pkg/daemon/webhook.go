@@ -177,7 +177,7 @@ func (d *Daemon) announce(r *approval.Request) {
 		d.logger.Error("webhook", "error", err)
 		return
 	}
-	d.hooks.Add(webhook.Delivery{ID: a.ID, Source: r.Sandbox, Body: body, Since: a.Changed})
+	d.hooks.Add(webhook.Delivery{ID: a.ID, Source: r.Sandbox, Body: body})
 }
 
 // deliveryID is the same for one state of one request, also after a restart.

@@ -12,9 +12,9 @@ import (
 
 // Bounds of a queue.
 const (
-	MaxQueued   = 1000 // deliveries: the first of whoever has the most gives way to the next
-	MaxQueuedOf = 100  // of one source: its first gives way to its next
-	GiveUpAfter = time.Hour
+	MaxQueued   = 1000      // deliveries: the first of whoever has the most gives way to the next
+	MaxQueuedOf = 100       // of one source: its first gives way to its next
+	GiveUpAfter = time.Hour // from when it was queued, which a restart does anew
 
 	firstPause = time.Second
 	maxPause   = time.Minute
@@ -25,7 +25,8 @@ type Delivery struct {
 	ID     string
 	Source string // what made it: one source does not crowd out another
 	Body   []byte
-	Since  time.Time // when it came about
+
+	queued time.Time
 }
 
 // Options of a Queue.
@@ -83,6 +84,7 @@ func (q *Queue) Add(d Delivery) {
 	case len(q.list) >= MaxQueued:
 		q.drop(most)
 	}
+	d.queued = q.o.Now()
 	q.list = append(q.list, d)
 	select {
 	case q.wake <- struct{}{}:
@@ -113,7 +115,7 @@ func (q *Queue) Run(ctx context.Context, post func(ctx context.Context, d *Deliv
 		if ctx.Err() != nil {
 			return // it is sent again by the next
 		}
-		over := !res.Outcome.final() && q.o.Now().Sub(d.Since) >= GiveUpAfter
+		over := !res.Outcome.final() && q.o.Now().Sub(d.queued) >= GiveUpAfter
 		if res.Outcome.final() || over {
 			q.done(d.ID, res.Outcome != Delivered)
 		}
