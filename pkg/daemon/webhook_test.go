@@ -4,6 +4,9 @@ package daemon
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,5 +35,30 @@ func TestWhatWaitedIsTriedForAnHourAfterARestart(t *testing.T) {
 	})
 	if tried < 60 {
 		t.Errorf("it was tried %d times", tried)
+	}
+}
+
+// TestRootsThatAreNoneAreRefusedAtStart: the sender would end for it, each time.
+func TestRootsThatAreNoneAreRefusedAtStart(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("the secret has to be root's")
+	}
+	dir := t.TempDir()
+	w := Webhook{URL: "https://a.test/", SecretFile: filepath.Join(dir, "secret"), Timeout: time.Second, RootCAs: filepath.Join(dir, "roots.pem")}
+	if err := os.WriteFile(w.SecretFile, []byte(strings.Repeat("s", webhook.MinSecret)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	block := "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+	for _, text := range []string{"", "roots", block} {
+		if err := os.WriteFile(w.RootCAs, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.target(); err == nil || !strings.Contains(err.Error(), w.RootCAs+": it holds no certificate") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	w.RootCAs = ""
+	if _, err := w.target(); err != nil {
+		t.Error(err)
 	}
 }
