@@ -67,8 +67,8 @@ type Options struct {
 	// Lives says whether a sandbox lives. What others have open is ended by Sweep.
 	Lives func(sandbox string) bool
 	// Record is told every change, one at a time: what somebody approves before it
-	// is durable, all others after. An approval, and the use of one for one time, do not take
-	// effect when it fails: nothing that the log does not know of goes out.
+	// is durable, all others after. An approval, and the use of one for one time, do
+	// not take effect when it fails: nothing that the log does not know of goes out.
 	Record func(Change) error
 	// Announce is told every change after it is durable, whatever Record said; nil:
 	// nobody is.
