@@ -42,6 +42,9 @@ const (
 
 var verbOf = map[State]Verb{Pending: VerbAsk, Approved: VerbApprove, Denied: VerbDeny, Expired: VerbExpire, Cancelled: VerbCancel, Superseded: VerbSupersede, Consumed: VerbConsume}
 
+// approves says whether the change is somebody's approval, enough alone or not.
+func (v Verb) approves() bool { return v == VerbVote || v == VerbApprove }
+
 // ErrNotFound: there is no request of that id.
 var ErrNotFound = errors.New("no such approval")
 
@@ -63,10 +66,13 @@ type Options struct {
 	NewID  func() string // nil: random
 	// Lives says whether a sandbox lives. What others have open is ended by Sweep.
 	Lives func(sandbox string) bool
-	// Record is told every change after it is durable, one at a time. The use of
-	// an approval for one time does not take effect when it fails: nothing that
-	// the log does not know of goes out.
+	// Record is told every change, one at a time: what somebody approves before it
+	// is durable, all others after. An approval, and the use of one for one time, do
+	// not take effect when it fails: nothing that the log does not know of goes out.
 	Record func(Change) error
+	// Announce is told every change after it is durable, whatever Record said; nil:
+	// nobody is.
+	Announce func(*Request)
 }
 
 // Book keeps requests, durably, and tells who watches what becomes of them.
@@ -92,6 +98,9 @@ type live struct {
 func NewBook(ctx context.Context, o Options) (*Book, error) {
 	if o.NewID == nil {
 		o.NewID = newID
+	}
+	if o.Announce == nil {
+		o.Announce = func(*Request) {}
 	}
 	b := &Book{o: o, open: map[string]*live{}, watchers: map[chan Request]struct{}{}, earlier: make(chan struct{}, 1)}
 	open, err := b.load(ctx, store.ApprovalQuery{EndedSince: math.MaxInt64})
@@ -150,9 +159,10 @@ func encode(r *Request, version uint64) (store.Approval, error) {
 	return a, err
 }
 
-// put makes changes durable, all or none, and then tells of them. was are the
-// requests as they were loaded. The error is the store's: nothing has changed.
-// told is what Record said of it.
+// put makes changes durable, all or none, and then tells of them; an approval is
+// recorded first, since it holds as soon as the store has it. was are the requests
+// as they were loaded. With err nothing has changed, as far as is known. told is
+// what Record said of a change that holds.
 func (b *Book) put(ctx context.Context, was []entry, changed []Request, by *Person) (told, err error) {
 	records := make([]store.Approval, 0, len(changed))
 	steps := make([]Change, 0, len(changed))
@@ -176,6 +186,13 @@ func (b *Book) put(ctx context.Context, was []entry, changed []Request, by *Pers
 	if len(records) == 0 {
 		return nil, nil
 	}
+	for _, s := range steps {
+		if s.Verb.approves() {
+			if err := b.o.Record(s); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if err := b.o.Store.PutApprovals(ctx, records...); err != nil {
 		return nil, err
 	}
@@ -183,8 +200,11 @@ func (b *Book) put(ctx context.Context, was []entry, changed []Request, by *Pers
 		b.note(&changed[i])
 		b.tell(&changed[i])
 	}
-	for _, s := range steps {
-		told = errors.Join(told, b.o.Record(s))
+	for i := range steps {
+		if !steps[i].Verb.approves() {
+			told = errors.Join(told, b.o.Record(steps[i]))
+		}
+		b.o.Announce(&steps[i].Request)
 	}
 	return told, nil
 }

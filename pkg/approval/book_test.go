@@ -200,7 +200,64 @@ func TestOtherRulesSupersede(t *testing.T) {
 	d.state(t, "r002", Superseded)
 }
 
+// TestNobodyReleasedWhenTheLogFails: what the log does not have releases nothing,
+// neither now nor once the log works again, or another book reads the store.
 func TestNobodyReleasedWhenTheLogFails(t *testing.T) {
+	ctx := context.Background()
+	for _, terms := range []Terms{{}, {Lasts: LastsFor, For: time.Hour, Covers: CoversTarget}, {Lasts: LastsSandbox, Covers: CoversTarget}} {
+		t.Run(terms.Lasts.String(), func(t *testing.T) {
+			d := newDesk(t)
+			var announced []State
+			d.o.Announce = func(r *Request) { announced = append(announced, r.State) }
+			d.asks(t, one(), Waiting, "r001")
+			d.broken = errors.New("the log is full")
+			if _, err := d.Vote(ctx, "r001", root, true, terms, ""); !errors.Is(err, d.broken) {
+				t.Fatalf("the vote: %v", err)
+			}
+			d.asks(t, one(), Waiting, "r001")
+			again, err := NewBook(ctx, d.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.Book, d.broken = again, nil
+			d.asks(t, one(), Waiting, "r001")
+			d.votes(t, "r001", root, true, terms, nil)
+			if want := []State{Pending, Approved}; !slices.Equal(announced, want) {
+				t.Errorf("announced: %v", announced)
+			}
+			d.asks(t, one(), Released, "r001")
+		})
+	}
+}
+
+// TestAnApprovalIsInTheLogBeforeTheStoreHasIt: also when nobody can say whether
+// the store has it.
+func TestAnApprovalIsInTheLogBeforeTheStoreHasIt(t *testing.T) {
+	d := newDesk(t)
+	d.asks(t, one(), Waiting, "r001")
+	d.o.Store = &unclear{d.store, true}
+	if _, err := d.Vote(context.Background(), "r001", root, true, Terms{Lasts: LastsSandbox}, ""); err == nil {
+		t.Fatal("the vote was taken")
+	}
+	d.asks(t, one(), Released, "r001")
+	if want := []Verb{VerbAsk, VerbApprove}; !slices.Equal(d.verbs(), want) {
+		t.Errorf("the log has %v", d.verbs())
+	}
+}
+
+// TestAVoteThatTheLogHasNotIsNone: of several people's too.
+func TestAVoteThatTheLogHasNotIsNone(t *testing.T) {
+	d := newDesk(t)
+	d.asks(t, someCall(16), Waiting, "r001")
+	d.broken = errors.New("the log is full")
+	d.votes(t, "r001", people[2], true, Terms{}, d.broken)
+	d.broken = nil
+	if r := d.votes(t, "r001", people[3], true, Terms{}, nil); r.State != Pending || len(r.Votes) != 1 {
+		t.Errorf("%s with %d votes", r.State, len(r.Votes))
+	}
+}
+
+func TestOneUseDoesNotCountWhenTheLogFails(t *testing.T) {
 	d := newDesk(t)
 	d.asks(t, one(), Waiting, "r001")
 	d.votes(t, "r001", root, true, Terms{}, nil)

@@ -22,7 +22,7 @@ import (
 // openApprovals opens the book of what people decide.
 func (d *Daemon) openApprovals() (err error) {
 	d.approvals, err = approval.NewBook(context.Background(), approval.Options{Store: d.store, Limits: approval.DefaultLimits, Now: time.Now,
-		Lives: func(id string) bool { _, ok := d.sandboxes.ByID(id); return ok }, Record: d.recordApproval})
+		Lives: func(id string) bool { _, ok := d.sandboxes.ByID(id); return ok }, Record: d.recordApproval, Announce: d.announce})
 	return err
 }
 
@@ -41,9 +41,7 @@ var approvalVerdicts = map[approval.Verb]event.Verdict{
 
 // recordApproval makes the event of a change durable.
 func (d *Daemon) recordApproval(c approval.Change) error {
-	err := d.appendErr(approvalEvent(&c, time.Now().UTC(), d.version))
-	d.announce(&c.Request) // whatever the log says: the store has it
-	return err
+	return d.appendErr(approvalEvent(&c, time.Now().UTC(), d.version))
 }
 
 func approvalEvent(c *approval.Change, now time.Time, version string) *event.Event {

@@ -76,7 +76,11 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 	for _, s := range secrets {
 		parts = append(parts, api.Part{Name: "secret", State: api.Degraded, Detail: s, Remedy: "ringfence provider add NAME --key-env VAR"})
 	}
-	if d.hooks != nil && d.hooks.Failing() {
+	switch {
+	case d.hooks == nil:
+	case d.hookSender.Down():
+		parts = append(parts, api.Part{Name: "webhook", State: api.Degraded, Detail: "the sender does not run: nobody is told about approvals until it is back; it is started again within a minute", Remedy: "the daemon's log names the error"})
+	case d.hooks.Failing():
 		parts = append(parts, api.Part{Name: "webhook", State: api.Degraded, Detail: "the receiver does not take deliveries; they are tried again for an hour", Remedy: "look at the receiver; `ringfence events` says since when and why"})
 	}
 	out := api.Status{Version: d.version, Started: d.started, State: worst(parts), Revision: d.library.Snapshot().Revision(), Sandboxes: len(d.sandboxes.List()), Parts: parts}

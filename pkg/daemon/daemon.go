@@ -58,7 +58,7 @@ type Daemon struct {
 
 	self       event.Node
 	hooks      *webhook.Queue // nil: nobody is told
-	hookTarget *webhook.Target
+	hookSender *webhook.Process
 	parsed     profileCache
 	sandboxes  *sandbox.Manager
 	gateway    *keeper.Gateway

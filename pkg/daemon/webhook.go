@@ -5,6 +5,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,6 +74,9 @@ func (w *Webhook) target() (*webhook.Target, error) {
 		if t.RootCAs, err = os.ReadFile(w.RootCAs); err != nil {
 			return nil, fmt.Errorf("webhook.rootCAs: %w", err)
 		}
+		if !x509.NewCertPool().AppendCertsFromPEM(t.RootCAs) {
+			return nil, fmt.Errorf("webhook.rootCAs %s: it holds no certificate: name a PEM file (-----BEGIN CERTIFICATE-----), or leave it out to trust the system's roots alone", w.RootCAs)
+		}
 	}
 	if err := t.Valid(); err != nil {
 		return nil, fmt.Errorf("webhook: %w", err)
@@ -91,7 +95,7 @@ func (d *Daemon) openWebhook() error {
 	if err != nil {
 		return err
 	}
-	d.hookTarget = t
+	d.hookSender = &webhook.Process{Binary: ownBinary, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Target: t, Logger: d.logger}
 	d.hooks = webhook.NewQueue(webhook.Options{Now: time.Now, Tell: func(failing bool, text string) {
 		what := "webhook"
 		if failing {
@@ -111,8 +115,8 @@ func (d *Daemon) sendWebhooks(ctx context.Context, wg *sync.WaitGroup) {
 	if d.hooks == nil {
 		return
 	}
-	p := &webhook.Process{Binary: ownBinary, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Filter: d.filter, Target: d.hookTarget, Logger: d.logger}
-	wg.Go(func() { p.Run(ctx, d.hooks.Run) })
+	d.hookSender.Filter = d.filter
+	wg.Go(func() { d.hookSender.Run(ctx, d.hooks.Run) })
 }
 
 // announced is the body of a delivery.
@@ -177,7 +181,7 @@ func (d *Daemon) announce(r *approval.Request) {
 		d.logger.Error("webhook", "error", err)
 		return
 	}
-	d.hooks.Add(webhook.Delivery{ID: a.ID, Source: r.Sandbox, Body: body, Since: a.Changed})
+	d.hooks.Add(webhook.Delivery{ID: a.ID, Source: r.Sandbox, Body: body})
 }
 
 // deliveryID is the same for one state of one request, also after a restart.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -87,16 +88,37 @@ type Process struct {
 	Filter   *os.File // sealed system call filter
 	Target   *Target
 	Logger   *slog.Logger
+	// Pause waits before another is started; false: ctx has ended. nil: time passes.
+	Pause func(ctx context.Context, d time.Duration) bool
+
+	down atomic.Bool
 }
 
-// Run runs the sender, and another when it ends, until ctx is done. use gets the
-// way to send for as long as one lives.
+// Down says whether the sender has ended and the next is not started yet.
+func (p *Process) Down() bool { return p.down.Load() }
+
+// Run runs the sender, and another when it ends, until ctx is done: after a pause
+// that grows while none of them lasts. use gets the way to send for as long as one
+// lives.
 func (p *Process) Run(ctx context.Context, use func(ctx context.Context, post func(context.Context, *Delivery) Result)) {
-	for ctx.Err() == nil {
-		if err := p.once(ctx, use); err != nil && ctx.Err() == nil {
-			p.Logger.Error("the sender of webhooks", "error", err)
+	if p.Pause == nil {
+		p.Pause = pause
+	}
+	for wait := firstPause; ; wait = min(2*wait, maxPause) {
+		began := time.Now()
+		err := p.once(ctx, use)
+		if ctx.Err() != nil {
+			return
 		}
-		pause(ctx, time.Second)
+		if time.Since(began) >= maxPause {
+			wait = firstPause
+		}
+		p.Logger.Error("the sender of webhooks has ended; another is started", "after", wait, "error", err)
+		p.down.Store(true)
+		if !p.Pause(ctx, wait) {
+			return
+		}
+		p.down.Store(false)
 	}
 }
 

@@ -12,9 +12,9 @@ import (
 
 // Bounds of a queue.
 const (
-	MaxQueued   = 1000 // deliveries
-	MaxQueuedOf = 100  // of one source: its first gives way to its next
-	GiveUpAfter = time.Hour
+	MaxQueued   = 1000      // deliveries: the first of whoever has the most gives way to the next
+	MaxQueuedOf = 100       // of one source: its first gives way to its next
+	GiveUpAfter = time.Hour // from when it was queued, which a restart does anew
 
 	firstPause = time.Second
 	maxPause   = time.Minute
@@ -25,7 +25,8 @@ type Delivery struct {
 	ID     string
 	Source string // what made it: one source does not crowd out another
 	Body   []byte
-	Since  time.Time // when it came about
+
+	queued time.Time
 }
 
 // Options of a Queue.
@@ -62,31 +63,40 @@ func NewQueue(o Options) *Queue {
 func (q *Queue) Add(d Delivery) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	of, first := 0, -1
+	of, most := map[string]int{}, d.Source
 	for i := range q.list {
 		if q.list[i].ID == d.ID {
 			return
 		}
-		if q.list[i].Source == d.Source {
-			of++
-			if first < 0 {
-				first = i
-			}
+		of[q.list[i].Source]++
+	}
+	for i := range q.list { // not over the map: the first of those that have as many
+		if s := q.list[i].Source; of[s] > of[most] {
+			most = s
 		}
 	}
 	switch {
-	case len(d.Body) > MaxBody, len(q.list) >= MaxQueued && of == 0:
+	case len(d.Body) > MaxBody:
 		q.lost++
 		return
-	case of >= MaxQueuedOf, len(q.list) >= MaxQueued:
-		q.list = slices.Delete(q.list, first, first+1)
-		q.lost++
+	case of[d.Source] >= MaxQueuedOf:
+		q.drop(d.Source)
+	case len(q.list) >= MaxQueued:
+		q.drop(most)
 	}
+	d.queued = q.o.Now()
 	q.list = append(q.list, d)
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
+}
+
+// drop takes out the first of a source, which has one.
+func (q *Queue) drop(source string) {
+	i := slices.IndexFunc(q.list, func(d Delivery) bool { return d.Source == source })
+	q.list = slices.Delete(q.list, i, i+1)
+	q.lost++
 }
 
 // Run sends until ctx ends. post makes one attempt, and ends with its context.
@@ -105,7 +115,7 @@ func (q *Queue) Run(ctx context.Context, post func(ctx context.Context, d *Deliv
 		if ctx.Err() != nil {
 			return // it is sent again by the next
 		}
-		over := !res.Outcome.final() && q.o.Now().Sub(d.Since) >= GiveUpAfter
+		over := !res.Outcome.final() && q.o.Now().Sub(d.queued) >= GiveUpAfter
 		if res.Outcome.final() || over {
 			q.done(d.ID, res.Outcome != Delivered)
 		}

@@ -195,9 +195,9 @@ func (a *app) approvalsApproveCommand() *cobra.Command {
 		Use:   "approve ID",
 		Short: "Approve one request, or make a rule of it or of a draft",
 		Long: "Approve one request. It is for one use of what was asked for, unless --for or --sandbox\n" +
-			"says otherwise: then a destination may be used again, a call repeated with the very\n" +
-			"same arguments, in the same sandbox. When a rule wants several people, it is given when\n" +
-			"enough of them have approved, and then the least that one of them gave.\n\n" +
+			"says otherwise: then that sandbox may use the destination, or the model, for so long,\n" +
+			"whatever it sends there: not only what was asked for. When a rule wants several people,\n" +
+			"it is given when enough of them have approved, and then the least that one of them gave.\n\n" +
 			"--persist makes a destination a rule that stays, for all sandboxes of the agent, in a\n" +
 			"document approved-SCOPE beside each rule that asks, or in the draft's scope. It shows\n" +
 			"what would change, and changes it with --yes: a revision that `policy history` has and\n" +
