@@ -5,6 +5,7 @@ package replay
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -117,7 +118,8 @@ func (l *Lesson) Rules() (rules []Learned, left map[string]uint64, err error) {
 		}
 	}
 	byTarget := map[string]*Learned{}
-	for _, w := range l.asked {
+	for _, asked := range slices.Sorted(maps.Keys(l.asked)) {
+		w := l.asked[asked]
 		if w.past.Name && ports[w.past.agent()+"\x00"+w.past.Question.Host] {
 			continue
 		}
@@ -175,13 +177,17 @@ func (l *Lesson) rule(w *want) (*Learned, string) {
 	return r, ""
 }
 
-// merge joins requests of one method into one rule.
+// merge joins requests of one method into one rule, or as few as hold their paths.
 func merge(rules map[string]*Learned, r *Learned) {
 	key := r.Agent + "\x00" + r.Target
 	if r.Request != nil {
 		key += "\x00" + r.Request.Methods[0]
 	}
 	have := rules[key]
+	for have != nil && have.Request != nil && len(have.Request.Paths) >= policy.MaxList {
+		key += "\x00"
+		have = rules[key]
+	}
 	if have == nil {
 		rules[key] = r
 		return

@@ -316,6 +316,20 @@ func FuzzLearn(f *testing.F) {
 	})
 }
 
+// A rule holds so many paths; more of them make more rules.
+func TestManyPathsAreLearned(t *testing.T) {
+	l := &Lesson{Docs: docs(t, `egress: [{id: r, allow: "r.test:443", http: {methods: [PUT]}}]`)}
+	for i := range 2*policy.MaxList + 1 {
+		e := denied(event.KindHTTP, "r.test", 443)
+		e.Scope, e.Method, e.URL = bot, "GET", fmt.Sprintf("https://r.test/%d", i)
+		l.Add(&e)
+	}
+	got, problems := policy.Parse("l.yaml", []byte(learned(t, l)))
+	if len(problems) > 0 || len(got) != 1 || len(got[0].Policy.Egress) != 3 {
+		t.Errorf("%d documents, %v", len(got), policy.Problems(problems))
+	}
+}
+
 func TestLessonsAreBounded(t *testing.T) {
 	l := &Lesson{Docs: docs(t, `egress: [{id: a, allow: "x.test:443"}]`)}
 	for i := range MaxLearned + 50 {
