@@ -91,6 +91,9 @@ func (l *Lesson) Add(ev *event.Event) {
 	}
 }
 
+// Cut counts a record of which the log holds only the beginning.
+func (l *Lesson) Cut() { l.skip(cutRecord, 1) }
+
 func (l *Lesson) skip(why string, n uint64) {
 	if l.skipped == nil {
 		l.skipped = map[string]uint64{}

@@ -65,7 +65,7 @@ func (a *app) replayed(ctx context.Context, from, to, log, since string) error {
 			c.To = snap
 		}
 	}
-	if err := a.pastEvents(ctx, log, q, c.Add); err != nil {
+	if err := a.pastEvents(ctx, log, q, c); err != nil {
 		return err
 	}
 	res := replayResult{Decided: c.Decided, Changed: c.Changed, Beyond: c.Beyond, Undecidable: c.Undecidable, Changes: []replayChange{}}
