@@ -152,21 +152,33 @@ func (c *condition) inWindow(f *facts) truth {
 
 // eval takes a copy, so that deciding without conditions allocates nothing.
 func (c *condition) eval(f facts) truth {
-	c.once.Do(func() {
-		if x, err := compileExpression(c.section, c.Expression); err == nil {
-			c.program = x
-		}
-	})
-	if c.program == nil {
+	x := c.compiled()
+	if x == nil {
 		return condError
 	}
-	switch holds, err := c.program.Holds(&f); {
+	switch holds, err := x.Holds(&f); {
 	case err != nil:
 		return condError
 	case holds:
 		return condTrue
 	}
 	return condFalse
+}
+
+// compiled is the expression, nil when it does not compile.
+func (c *condition) compiled() Expression {
+	c.once.Do(func() {
+		if x, err := compileExpression(c.section, c.Expression); err == nil {
+			c.program = x
+		}
+	})
+	return c.program
+}
+
+// names says whether what the condition is depends on a variable.
+func (c *condition) names(variable string) bool {
+	x := c.compiled()
+	return x != nil && x.Names(variable)
 }
 
 // Fact gives a variable to an expression.

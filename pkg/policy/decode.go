@@ -186,8 +186,8 @@ func (d *decoder) list(n *yaml.Node, what string, each func(*yaml.Node)) {
 	}
 }
 
-// maxList bounds lists of strings: each entry is compared with all before it.
-const maxList = 1000
+// MaxList bounds lists of strings in documents: each entry is compared with all before it.
+const MaxList = 1000
 
 // strs reads a non-empty list of strings without repeats, each through check,
 // which gives the canonical form.
@@ -196,8 +196,8 @@ func (d *decoder) strs(n *yaml.Node, what string, check func(string) (string, er
 	if n != nil && n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
 		d.fail(n, "", "%s is an empty list", what)
 	}
-	if n != nil && len(n.Content) > maxList {
-		d.fail(n, "make several rules or documents of it", "%s has %d entries, the limit is %d", what, len(n.Content), maxList)
+	if n != nil && len(n.Content) > MaxList {
+		d.fail(n, "make several rules or documents of it", "%s has %d entries, the limit is %d", what, len(n.Content), MaxList)
 		return nil
 	}
 	d.list(n, what, func(c *yaml.Node) {

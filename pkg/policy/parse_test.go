@@ -355,7 +355,7 @@ func TestReferenceHasEveryField(t *testing.T) {
 }
 
 func TestListsAreBounded(t *testing.T) {
-	methods := make([]string, maxList+1)
+	methods := make([]string, MaxList+1)
 	for i := range methods {
 		methods[i] = fmt.Sprintf("M%s", strings.Repeat("A", i%30)+strings.Repeat("B", i/30%40))
 	}

@@ -117,6 +117,46 @@ func TestProveProviders(t *testing.T) {
 	}
 }
 
+// A call has the classes that ToolServers give its tool: what they say is compared,
+// for whom they say it, and what conditions make of it.
+func TestProveToolServers(t *testing.T) {
+	server := func(scope, tools string) string {
+		return "---\n" + serverHead + "scope: " + scope + "\nstdio: {command: /bin/s}\ntools: [" + tools + "]\n"
+	}
+	rule := func(rule string) string {
+		return "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: p}\nscope: org:acme\ntools: [" + rule + "]\n"
+	}
+	reads := rule("{id: a, match: 'server:jira', risk: [read], action: allow}")
+	cond := rule("{id: a, match: 'server:jira', action: allow}, {id: b, match: 'tool:*', action: block, when: {expression: \"'exfil' in risk\"}}")
+	args := rule("{id: a, match: 'server:jira', action: allow, when: {expression: 'args.n < 5'}}")
+	one, read := server("org:acme", "{name: one, risk: [read]}"), "{name: one, risk: [read]}, {name: delete_all, risk: [read]}"
+	exfil := server("org:acme", "{name: one, risk: [exfil]}")
+	for name, c := range map[string]struct{ newer, older, want string }{
+		"the same":             {reads + one, reads + one, ""},
+		"a tool more":          {reads + server("org:acme", read), reads + one, "tool jira/delete_all: allow instead of block (by the documents, its risk is read and was unclassified)"},
+		"a tool less":          {reads + one, reads + server("org:acme", read), ""},
+		"a prefix more":        {reads + server("org:acme", "{name: 'd*', risk: [read]}"), reads + one, "tool jira/d: allow"},
+		"a milder exact entry": {reads + server("org:acme", "{name: '*', risk: [write]}, {name: x, risk: [read]}"), reads + server("org:acme", "{name: '*', risk: [write]}"), "tool jira/x: allow"},
+		"for others, too":      {reads + server("org:acme", read), reads + server("org:acme/team:eng", read), "allow instead of block"},
+		"a server more":        {reads + one, reads, "tool jira/one: allow"},
+		"a server less":        {reads, reads + one, ""},
+		"a condition on risk":  {cond + one, cond + exfil, "assuming \"'exfil' in risk\" false, \"'exfil' in risk (older)\" true"},
+		"another condition":    {args + one, args + exfil, ""},
+	} {
+		p, err := Prove(proofDocs(t, "", c.newer), proofDocs(t, "", c.older), MaxQuestions)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		got := ""
+		if !p.Holds {
+			got = p.Counterexample.String()
+		}
+		if p.Holds != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+	}
+}
+
 // proofRounds is how many random pairs of documents proofs are tried on.
 const proofRounds = 80
 
@@ -267,6 +307,56 @@ func TestProofsWithConditionsEqualBruteForce(t *testing.T) {
 		for _, q := range g.algAsks(algQuestions) {
 			if d, e := algEngine(t, n, q), algEngine(t, o, q); looser(&d, &e) != "" {
 				t.Fatalf("seed %d: proved, and %+v: %s", seed, q, looser(&d, &e))
+			}
+		}
+	}
+	if t.Logf("%d held, %d failed", held, failed); held < proofRounds/10 || failed < proofRounds/10 {
+		t.Errorf("lopsided: %d held, %d failed", held, failed)
+	}
+}
+
+// algServers writes ToolServers that classify the tools of the calls.
+func (g gen) algServers() string {
+	var b strings.Builder
+	for _, name := range []string{"jira", "bank"} {
+		fmt.Fprintf(&b, "---\n%sscope: %q\nstdio: {command: /bin/s}\ntools:\n", strings.Replace(serverHead, "jira", name, 1), pick(g, []string{"org:*", "org:acme", "org:acme/team:eng", "agent:b*"}))
+		entries := 0
+		for _, tool := range []string{"read_x", "read_*", "pay", "*"} {
+			if entries == 0 && tool == "*" || g.IntN(3) == 0 {
+				entries++
+				fmt.Fprintf(&b, "  - {name: %q, risk: %s}\n", tool, pick(g, []string{"[read]", "[read]", "[read, write]", "[destructive]", "[money]"}))
+			}
+		}
+	}
+	return b.String()
+}
+
+// The same rules, and other classes of tools: where it is proved, no call that
+// does not say its classes contradicts.
+func TestProofsOfToolServersEqualBruteForce(t *testing.T) {
+	held, failed := 0, 0
+	for seed := range uint64(2 * proofRounds) {
+		g := newGen(seed)
+		rules := algText(g.algDocs(scope.LevelOrg, scope.LevelSandbox, "d"))
+		older, newer := proofDocs(t, "", rules+g.algServers()), proofDocs(t, "", rules+g.algServers())
+		p, err := Prove(newer, older, MaxQuestions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !p.Holds {
+			failed++
+			continue
+		}
+		held++
+		n, o := compileAll(t, newer), compileAll(t, older)
+		for _, who := range []string{"bot", "cat", "rep", "alien"} {
+			for _, call := range append(algCalls, "bank/other", "jira/other") {
+				for _, args := range algArguments {
+					q := algAsk{As: who, At: algMoments[0], Tool: call, Args: args}
+					if d, e := algEngine(t, n, q), algEngine(t, o, q); looser(&d, &e) != "" {
+						t.Fatalf("seed %d: proved, and %+v: %s", seed, q, looser(&d, &e))
+					}
+				}
 			}
 		}
 	}

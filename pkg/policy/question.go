@@ -104,7 +104,10 @@ func (q *Question) String() string {
 		return fmt.Sprintf("model %s (%s)", q.Model, q.Dialect)
 	case SectionTools:
 		c := q.call()
-		return fmt.Sprintf("tool %s/%s, risk %s", c.Server, c.Tool, c.Risk.classified())
+		if c.Risk == 0 { // as documents classify it
+			return fmt.Sprintf("tool %s/%s", c.Server, c.Tool)
+		}
+		return fmt.Sprintf("tool %s/%s, risk %s", c.Server, c.Tool, c.Risk)
 	}
 	t := Target{Host: HostPattern{HostExact, q.Host}, Port: q.Port}
 	if a, err := netip.ParseAddr(q.Host); err == nil {

@@ -310,9 +310,12 @@ func (w *walk) model(model string, who scope.Principal, t *target) error {
 func (w *walk) tools() error {
 	all := w.rulesOf(SectionTools, everyRule)
 	var servers []scope.Pattern
-	for _, rules := range all.rules {
+	for side, rules := range all.rules {
 		for _, r := range rules {
 			servers = append(servers, r.server)
+		}
+		for name := range w.sides[side].toolServers {
+			servers = append(servers, scope.Pattern{Text: name})
 		}
 	}
 	cells := valueCells(servers, false)
@@ -320,14 +323,20 @@ func (w *walk) tools() error {
 		w.what = TooLargeError{What: "servers of tools", Done: i, Of: len(cells)}
 		of := all.of(func(r *crule) bool { return r.server.Matches(server) })
 		var names []scope.Pattern
-		for _, rules := range of.rules {
+		for side, rules := range of.rules {
 			for _, r := range rules {
 				names = append(names, r.name)
+			}
+			if s := w.sides[side].toolServers[server]; s != nil {
+				of.extra = append(of.extra, s.Scope)
+				for i := range s.Tools {
+					names = append(names, s.Tools[i].Name)
+				}
 			}
 		}
 		for _, tool := range valueCells(names, false) {
 			t := of.of(func(r *crule) bool { return r.name.Matches(tool) })
-			if !w.matters(t) {
+			if t.extra = of.extra; !w.matters(t) {
 				continue
 			}
 			if err := w.tool(server, tool, t); err != nil || w.found != nil {
@@ -349,14 +358,57 @@ func (w *walk) tool(server, tool string, t *target) error {
 			continue
 		}
 		views, us := w.views(who), w.conditions(of)
-		for _, risk := range of.risks() {
-			q := Question{Section: SectionTools, Server: server, Tool: tool, Risk: risk}
+		q := Question{Section: SectionTools, Server: server, Tool: tool}
+		for _, q.Risk = range of.risks() {
 			if found, err := w.pose(who, us, func() *Counterexample { return w.question(views, q, of) }); found || err != nil {
 				return err
 			}
 		}
+		if err := w.classified(server, tool, who, of); err != nil || w.found != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// classified compares a call that has the classes that documents give its tool.
+// Where these are the same on both sides, it is the call that says them itself.
+func (w *walk) classified(server, tool string, who scope.Principal, t *target) error {
+	views := w.views(who)
+	n, o := views[0].classes(server, tool).classified(), views[1].classes(server, tool).classified()
+	if n == o {
+		return nil
+	}
+	us, rejoin := w.apart(t)
+	defer rejoin()
+	_, err := w.pose(who, us, func() *Counterexample {
+		c := w.question(views, Question{Section: SectionTools, Server: server, Tool: tool}, t)
+		if c != nil {
+			c.Difference += fmt.Sprintf(" (by the documents, its risk is %s and was %s)", n, o)
+		}
+		return c
+	})
+	return err
+}
+
+// apart are the conditions of the target's rules where a call has other classes
+// on each side: one that names risk may be something else on the older side.
+// rejoin undoes that.
+func (w *walk) apart(t *target) (us []*unknown, rejoin func()) {
+	us = w.conditions(t)
+	joined := map[*condition]*truth{}
+	for _, r := range t.rules[1] {
+		if c := r.when; c != nil && joined[c] == nil && c.names("risk") {
+			u := &unknown{text: c.String() + " (older)", value: condTrue}
+			joined[c], c.assumed = c.assumed, &u.value
+			us = append(us, u)
+		}
+	}
+	return us, func() {
+		for c, was := range joined {
+			c.assumed = was
+		}
+	}
 }
 
 // risks gives one set of classes for each that the rules tell apart.
@@ -370,15 +422,16 @@ func (t *target) risks() (out []Risk) {
 		}
 	}
 	seen := map[string]bool{}
-	for call := range 256 {
+	for n := range 256 {
+		call := Risk(n).classified() // 0 is for the documents to classify
 		var key []byte
 		for _, r := range sets {
-			some, all := r.covers(Risk(call))
+			some, all := r.covers(call)
 			key = fmt.Appendf(key, "%t %t,", some, all)
 		}
 		if !seen[string(key)] {
 			seen[string(key)] = true
-			out = append(out, Risk(call))
+			out = append(out, call)
 		}
 	}
 	return out

@@ -50,10 +50,7 @@ func (c *Comparison) Add(ev *event.Event) {
 	}
 	p, why := Read(ev)
 	if why != "" {
-		if c.Undecidable == nil {
-			c.Undecidable = map[string]uint64{}
-		}
-		c.Undecidable[why] += p.Count
+		c.undecidable(why, p.Count)
 		return
 	}
 	c.Decided += p.Count
@@ -75,6 +72,16 @@ func (c *Comparison) Add(ev *event.Event) {
 		c.changes[key] = &change
 	}
 	c.changes[key].Count += p.Count
+}
+
+// Cut counts a record of which the log holds only the beginning.
+func (c *Comparison) Cut() { c.undecidable(cutRecord, 1) }
+
+func (c *Comparison) undecidable(why string, n uint64) {
+	if c.Undecidable == nil {
+		c.Undecidable = map[string]uint64{}
+	}
+	c.Undecidable[why] += n
 }
 
 // Changes are all kept, the most frequent first.

@@ -83,12 +83,16 @@ func name(agent string) string {
 	return last
 }
 
-// id makes an id of a text, each once.
+// id makes an id of a text, each once. taken holds ids, and of each the last
+// number that was put behind it.
 func id(target string, taken map[string]int) string {
-	s := cmp.Or(plain(strings.ReplaceAll(target, "*", "any")), "x")
-	if taken[s]++; taken[s] > 1 {
-		s += "-" + strconv.Itoa(taken[s])
+	base := cmp.Or(plain(strings.ReplaceAll(target, "*", "any")), "x")
+	s := base
+	for taken[s] > 0 {
+		taken[base]++
+		s = base + "-" + strconv.Itoa(taken[base])
 	}
+	taken[s]++
 	return s
 }
 

@@ -5,6 +5,7 @@ package replay
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -90,6 +91,9 @@ func (l *Lesson) Add(ev *event.Event) {
 	}
 }
 
+// Cut counts a record of which the log holds only the beginning.
+func (l *Lesson) Cut() { l.skip(cutRecord, 1) }
+
 func (l *Lesson) skip(why string, n uint64) {
 	if l.skipped == nil {
 		l.skipped = map[string]uint64{}
@@ -117,7 +121,8 @@ func (l *Lesson) Rules() (rules []Learned, left map[string]uint64, err error) {
 		}
 	}
 	byTarget := map[string]*Learned{}
-	for _, w := range l.asked {
+	for _, asked := range slices.Sorted(maps.Keys(l.asked)) {
+		w := l.asked[asked]
 		if w.past.Name && ports[w.past.agent()+"\x00"+w.past.Question.Host] {
 			continue
 		}
@@ -175,13 +180,17 @@ func (l *Lesson) rule(w *want) (*Learned, string) {
 	return r, ""
 }
 
-// merge joins requests of one method into one rule.
+// merge joins requests of one method into one rule, or as few as hold their paths.
 func merge(rules map[string]*Learned, r *Learned) {
 	key := r.Agent + "\x00" + r.Target
 	if r.Request != nil {
 		key += "\x00" + r.Request.Methods[0]
 	}
 	have := rules[key]
+	for have != nil && have.Request != nil && len(have.Request.Paths) >= policy.MaxList {
+		key += "\x00"
+		have = rules[key]
+	}
 	if have == nil {
 		rules[key] = r
 		return

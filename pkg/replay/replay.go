@@ -38,6 +38,10 @@ var byPolicy = map[string]bool{
 	policy.CodeProviderHost: true, policy.CodeProviderUnsupported: true, policy.CodeVirtualRange: true, policy.CodeDialect: true,
 }
 
+// cutRecord is why nothing is known of the last record of a log that was copied
+// while it was written.
+const cutRecord = "the log ends within the record"
+
 // Decides says whether a record tells of a decision at all.
 func Decides(ev *event.Event) bool { return kinds[ev.Kind] && ev.Verdict != event.Observed }
 

@@ -5,6 +5,7 @@ package replay
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -233,6 +234,37 @@ func TestLearnedAllowsWhatWasRefused(t *testing.T) {
 	}
 }
 
+// alike are refusals whose ids and names are each other's with a number behind.
+func alike() (out []event.Event) {
+	for _, agent := range []string{"org:acme/team:eng/agent:a", "org:other/team:eng/agent:a", "org:acme/team:eng/agent:a-2", "org:other/team:eng/agent:a-2"} {
+		for _, e := range []event.Event{denied(event.KindNetwork, "a.b-443", 2), denied(event.KindHTTP, "a.b", 443), denied(event.KindHTTP, "a.b", 443)} {
+			if e.Scope = agent; e.Kind == event.KindHTTP {
+				e.Method, e.URL = []string{"GET", "POST"}[len(out)%2], "https://a.b/x"
+			}
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func TestLearnedIDsAreUnique(t *testing.T) {
+	inForce := docs(t, `egress: [{id: r, allow: "a.b:443", http: {methods: [PUT]}}]`)
+	inForce = append(inForce, inForce[0])
+	inForce[1].Scope.Org.Text = "other"
+	text := learned(t, &Lesson{Docs: inForce}, alike()...)
+	got, problems := policy.Parse("l.yaml", []byte(text))
+	if len(problems) > 0 || len(got) != 4 {
+		t.Fatal(policy.Problems(problems), text)
+	}
+	names := map[string]bool{}
+	for _, d := range got {
+		if names[d.Name] || len(d.Policy.Egress) != 3 {
+			t.Errorf("%s: a name twice, or not three rules:\n%s", d.Name, text)
+		}
+		names[d.Name] = true
+	}
+}
+
 // Whatever a log holds, what is written is documents, or comments.
 func FuzzLearn(f *testing.F) {
 	inForce, problems := policy.Parse("p.yaml", []byte("apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: p}\nscope: org:acme\negress: [{id: r, allow: \"r.test:443\", http: {methods: [GET]}}]\n"))
@@ -245,9 +277,11 @@ func FuzzLearn(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(string(line), e.Scope, e.DstName, e.Method, e.URL, e.DstAddr)
+		f.Add(string(line), e.Scope, e.DstName, e.Method, e.URL, e.DstAddr, "", "", uint16(0))
+		f.Add(string(line), e.Scope, "r.test", "DELETE", "https://r.test/a", "", e.Scope, "r.test-443", uint16(2))
+		f.Add(string(line), "org:acme/team:eng/agent:bot-2", "r.test", "DELETE", "https://r.test/a", "", "org:other/team:eng/agent:bot", "r.test", uint16(443))
 	}
-	f.Fuzz(func(t *testing.T, line, scope, name, method, url, addr string) {
+	f.Fuzz(func(t *testing.T, line, scope, name, method, url, addr, scope2, name2 string, port uint16) {
 		l := &Lesson{Docs: inForce, Port: 443, Wildcard: true}
 		if ev, err := event.ParseOCSF([]byte(line)); err == nil {
 			l.Add(&ev)
@@ -255,6 +289,9 @@ func FuzzLearn(f *testing.F) {
 		for _, kind := range []event.Kind{event.KindNetwork, event.KindDNS, event.KindHTTP} {
 			e := denied(kind, name, 443)
 			e.Scope, e.Method, e.URL, e.DstAddr = scope, method, url, addr
+			l.Add(&e)
+			e = denied(kind, name2, port)
+			e.Scope, e.Method, e.URL = scope2, "PUT", url
 			l.Add(&e)
 		}
 		rules, left, err := l.Rules()
@@ -265,12 +302,32 @@ func FuzzLearn(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		written, _ := policy.Parse("l.yaml", []byte(text))
+		for i, d := range written {
+			if slices.ContainsFunc(written[:i], func(o policy.Document) bool { return o.Name == d.Name }) {
+				t.Fatalf("two documents are named %s:\n%s", d.Name, text)
+			}
+		}
 		for i := range len(text) {
 			if c := text[i]; c >= 0x7f || c < 0x20 && c != '\n' {
 				t.Fatalf("%q", text)
 			}
 		}
 	})
+}
+
+// A rule holds so many paths; more of them make more rules.
+func TestManyPathsAreLearned(t *testing.T) {
+	l := &Lesson{Docs: docs(t, `egress: [{id: r, allow: "r.test:443", http: {methods: [PUT]}}]`)}
+	for i := range 2*policy.MaxList + 1 {
+		e := denied(event.KindHTTP, "r.test", 443)
+		e.Scope, e.Method, e.URL = bot, "GET", fmt.Sprintf("https://r.test/%d", i)
+		l.Add(&e)
+	}
+	got, problems := policy.Parse("l.yaml", []byte(learned(t, l)))
+	if len(problems) > 0 || len(got) != 1 || len(got[0].Policy.Egress) != 3 {
+		t.Errorf("%d documents, %v", len(got), policy.Problems(problems))
+	}
 }
 
 func TestLessonsAreBounded(t *testing.T) {

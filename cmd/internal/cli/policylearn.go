@@ -71,7 +71,7 @@ func (a *app) learn(ctx context.Context, q api.EventQuery, f *learnFlags) error 
 	if l.Docs, err = a.known(ctx, f.policies); err != nil {
 		return err
 	}
-	if err := a.pastEvents(ctx, f.events, q, l.Add); err != nil {
+	if err := a.pastEvents(ctx, f.events, q, l); err != nil {
 		return err
 	}
 	rules, left, err := l.Rules()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -148,6 +149,7 @@ func (a *app) printFindings(found []policy.Finding) error {
 			return err
 		}
 	} else {
+		var b strings.Builder
 		for _, f := range res.Findings {
 			kind, what := f.Kind, f.Rule
 			if f.Note {
@@ -156,9 +158,12 @@ func (a *app) printFindings(found []policy.Finding) error {
 			if what == "" {
 				what = f.Doc
 			}
-			_, _ = fmt.Fprintln(a.out, show.Text(fmt.Sprintf("%s:%d:%d: %s: %s: %s (%s)", f.File, f.Line, f.Col, kind, what, f.Why, f.Do), 1000))
+			fmt.Fprintln(&b, show.Text(fmt.Sprintf("%s:%d:%d: %s: %s: %s (%s)", f.File, f.Line, f.Col, kind, what, f.Why, f.Do), 1000))
 		}
-		_, _ = fmt.Fprintf(a.out, "%s, %s\n", plural(len(found)-notes, "finding", "findings"), plural(notes, "note", "notes"))
+		fmt.Fprintf(&b, "%s, %s\n", plural(len(found)-notes, "finding", "findings"), plural(notes, "note", "notes"))
+		if _, err := fmt.Fprint(a.out, b.String()); err != nil {
+			return err
+		}
 	}
 	if !res.OK {
 		return quiet(exitGeneric)

@@ -131,8 +131,8 @@ func (a *app) printProof(p *policy.Proof) error {
 		if err := show.JSON(a.out, res); err != nil {
 			return err
 		}
-	} else {
-		a.tellProof(p, &res)
+	} else if _, err := fmt.Fprint(a.out, proofText(p, &res)); err != nil {
+		return err
 	}
 	if !res.Holds {
 		return quiet(exitGeneric)
@@ -140,19 +140,20 @@ func (a *app) printProof(p *policy.Proof) error {
 	return nil
 }
 
-func (a *app) tellProof(p *policy.Proof, res *proofResult) {
+func proofText(p *policy.Proof, res *proofResult) string {
+	var b strings.Builder
 	line := func(name, value string) {
-		_, _ = fmt.Fprintln(a.out, show.Text(fmt.Sprintf("%-9s %s", name, value), 1000))
+		fmt.Fprintln(&b, show.Text(fmt.Sprintf("%-9s %s", name, value), 1000))
 	}
 	if res.Holds {
-		_, _ = fmt.Fprintf(a.out, "proved: whatever is asked, the answer is no more permissive (%s for all)\n", stand(res.Compared))
+		fmt.Fprintf(&b, "proved: whatever is asked, the answer is no more permissive (%s for all)\n", stand(res.Compared))
 		if n := len(res.Conditions); n > 0 {
-			_, _ = fmt.Fprintf(a.out, "whatever %s of rules say\n", plural(n, "condition", "conditions"))
+			fmt.Fprintf(&b, "whatever %s of rules say\n", plural(n, "condition", "conditions"))
 		}
-		return
+		return b.String()
 	}
 	x := res.Counterexample
-	_, _ = fmt.Fprintln(a.out, "not so: a question is answered more permissively")
+	fmt.Fprintln(&b, "not so: a question is answered more permissively")
 	line("scope", x.Scope)
 	line("asks for", x.Question)
 	line("gets", x.Difference)
@@ -170,8 +171,9 @@ func (a *app) tellProof(p *policy.Proof, res *proofResult) {
 		line(side.name, by)
 	}
 	if len(x.Assuming) > 0 {
-		_, _ = fmt.Fprintln(a.out, "If the conditions can never be like that, it is no counterexample.")
+		fmt.Fprintln(&b, "If the conditions can never be like that, it is no counterexample.")
 	}
+	return b.String()
 }
 
 func stand(n int) string {

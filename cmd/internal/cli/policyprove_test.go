@@ -48,3 +48,30 @@ func TestPolicyProve(t *testing.T) {
 		}
 	}
 }
+
+// What cannot be written is no answer.
+func TestAnswersThatCannotBeWrittenFail(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = full.Close() }()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"eng.yaml": testedPolicy, "events.jsonl": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range []string{"prove eng.yaml --no-more-permissive-than eng.yaml", "lint eng.yaml", "diff eng.yaml eng.yaml --replay events.jsonl", "learn --policy eng.yaml --events events.jsonl"} {
+		for _, more := range []string{"", " -o json"} {
+			if more != "" && strings.HasPrefix(args, "learn") {
+				continue
+			}
+			cmd := tool(t, "/nonexistent", append([]string{"policy"}, strings.Fields(args+more)...)...)
+			cmd.Dir, cmd.Stdout = dir, full
+			if r := finish(t, cmd); r.code != exitGeneric || !strings.Contains(r.errOut, "no space left on device") {
+				t.Errorf("%s%s: exit %d, %s", args, more, r.code, r.errOut)
+			}
+		}
+	}
+}

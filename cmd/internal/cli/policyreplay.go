@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ringfence/ringfence/cmd/internal/cli/internal/show"
@@ -64,7 +65,7 @@ func (a *app) replayed(ctx context.Context, from, to, log, since string) error {
 			c.To = snap
 		}
 	}
-	if err := a.pastEvents(ctx, log, q, c.Add); err != nil {
+	if err := a.pastEvents(ctx, log, q, c); err != nil {
 		return err
 	}
 	res := replayResult{Decided: c.Decided, Changed: c.Changed, Beyond: c.Beyond, Undecidable: c.Undecidable, Changes: []replayChange{}}
@@ -93,12 +94,14 @@ func (a *app) printReplay(res *replayResult) error {
 			return err
 		}
 	}
-	_, _ = fmt.Fprintf(a.out, "%d of %d past decisions would change\n", res.Changed, res.Decided)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d of %d past decisions would change\n", res.Changed, res.Decided)
 	if res.Beyond > 0 {
-		_, _ = fmt.Fprintf(a.out, "%d of them are not listed: too many different ones\n", res.Beyond)
+		fmt.Fprintf(&b, "%d of them are not listed: too many different ones\n", res.Beyond)
 	}
 	for _, why := range slices.Sorted(maps.Keys(res.Undecidable)) {
-		_, _ = fmt.Fprintln(a.out, show.Text(fmt.Sprintf("not asked again: %d, %s", res.Undecidable[why], why), 500))
+		fmt.Fprintln(&b, show.Text(fmt.Sprintf("not asked again: %d, %s", res.Undecidable[why], why), 500))
 	}
-	return nil
+	_, err := fmt.Fprint(a.out, b.String())
+	return err
 }

@@ -28,7 +28,8 @@ func TestPolicyReplayAndLearn(t *testing.T) {
 		log = append(append(log, line...), '\n')
 	}
 	for name, text := range map[string]string{
-		"old.yaml": testedPolicy, "new.yaml": strings.Replace(testedPolicy, "db.example", "dc.example", 1), "events.jsonl": string(log), "log/1.jsonl": string(log), "bad.jsonl": "{}\n", "none/x": "",
+		"old.yaml": testedPolicy, "new.yaml": strings.Replace(testedPolicy, "db.example", "dc.example", 1), "events.jsonl": string(log), "log/1.jsonl": string(log), "bad.jsonl": "{}\n", "cut.jsonl": string(log[:len(log)-20]), "cut/1.jsonl": string(log[:len(log)-20]), "cut/2.jsonl": string(log[:len(log)-1]),
+		"within.jsonl": string(log[:100]) + "\n" + string(log), "other.jsonl": "x: 1", "none/x": "",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -49,6 +50,11 @@ func TestPolicyReplayAndLearn(t *testing.T) {
 		{"diff old.yaml --replay events.jsonl", exitUsage, []string{"--replay compares two"}},
 		{"diff 1 --since 1h", exitUsage, []string{"--since goes with --replay"}},
 		{"diff old.yaml new.yaml --replay bad.jsonl", exitGeneric, []string{"bad.jsonl: record 1"}},
+		{"diff old.yaml new.yaml --replay cut.jsonl", exitOK, []string{"1 of 5 past decisions would change", "not asked again: 1, the log ends within the record"}},
+		{"diff old.yaml new.yaml --replay cut -o json", exitOK, []string{`"decided": 10`, `"the log ends within the record": 1`, `sni-mismatch": 1`}},
+		{"diff old.yaml new.yaml --replay within.jsonl", exitGeneric, []string{"within.jsonl: record 1"}},
+		{"diff old.yaml new.yaml --replay other.jsonl", exitGeneric, []string{"other.jsonl: record 1"}},
+		{"learn --policy old.yaml --events cut.jsonl", exitOK, []string{`allow: "new.example:443"`, "# once the log ends within the record"}},
 		{"diff old.yaml new.yaml --replay none", exitGeneric, []string{"holds no *.jsonl"}},
 		{"diff old.yaml live --replay events.jsonl", exitUnreachable, nil},
 		{"learn --policy old.yaml --events events.jsonl", exitOK, []string{"# refused 4 times, last 2026-03-02 12:00:00", `allow: "new.example:443"}`, "# once decided by something else than policy: sni-mismatch"}},
