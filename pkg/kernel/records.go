@@ -254,6 +254,25 @@ func isClosed(done <-chan struct{}) bool {
 type ringReader struct {
 	*ringbuf.Reader
 	bell *bell
+
+	mu     sync.Mutex // ends looks into the ring before it is gone
+	closed bool
+}
+
+// filled says whether there is something to read.
+func (r *ringReader) filled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.closed && r.AvailableBytes() > 0
+}
+
+// close ends the reading, and a wait under way.
+func (r *ringReader) close() error {
+	err := r.bell.close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	return errors.Join(err, r.Close())
 }
 
 func newRingReader(m *ebpf.Map) (*ringReader, error) {
@@ -266,7 +285,7 @@ func newRingReader(m *ebpf.Map) (*ringReader, error) {
 		return nil, errors.Join(err, b.close())
 	}
 	r.SetDeadline(time.Unix(1, 0))
-	return &ringReader{r, b}, nil
+	return &ringReader{Reader: r, bell: b}, nil
 }
 
 // hurry has the ring read now.
@@ -299,7 +318,7 @@ func (r *readers) end(ring Ring, one *ringReader) error {
 		delete(r.waiting, ring)
 	}
 	r.mu.Unlock()
-	return errors.Join(one.bell.close(), one.Close()) // the bell looks into the ring
+	return one.close()
 }
 
 func (r *readers) close() {
@@ -373,7 +392,7 @@ func drain(r *ringReader, a *acks, fn func(Record)) error {
 				tick = tickBusy
 			}
 			seen = 0
-			r.bell.wait(tick, func() bool { return r.AvailableBytes() > 0 })
+			r.bell.wait(tick, r.filled)
 			continue
 		}
 		if err != nil {
