@@ -69,8 +69,13 @@ func namesOf(docs []api.DocumentChange) string {
 	return strings.Join(out, ", ")
 }
 
-// lastingOf decides again: only what is asked about at this moment becomes a rule.
+// lastingOf decides again: only what is asked about at this moment becomes a rule,
+// and of a request that is open. What people denied, one voice does not turn into
+// a rule.
 func (d *Daemon) lastingOf(q *approval.Request) (*lasting, error) {
+	if !q.State.Open() {
+		return nil, approvalError(q, approval.ErrDecided)
+	}
 	who, err := scope.ParsePrincipal(q.Scope)
 	if err != nil {
 		return nil, err
@@ -107,9 +112,6 @@ func (d *Daemon) lastingOf(q *approval.Request) (*lasting, error) {
 
 // mayLast says whether a caller may make a rule of a request.
 func (d *Daemon) mayLast(c *api.Caller, q *approval.Request) bool {
-	if !q.State.Open() {
-		return false
-	}
 	l, err := d.lastingOf(q)
 	return err == nil && !slices.ContainsFunc(l.layers, func(in scope.Selector) bool { return !c.Rights.Writes(policy.KindPolicy, in) })
 }
