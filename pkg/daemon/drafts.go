@@ -101,5 +101,9 @@ func (b *backend) LastDraft(ctx context.Context, c *api.Caller, draft *api.Draft
 	}
 	l := &lasting{who: who, target: target, from: "the draft " + draft.ID}
 	l.layers = []scope.Selector{l.whom()}
-	return b.write(ctx, c, l, r)
+	res, err := b.write(ctx, c, l, r)
+	if err != nil || res.Revision == 0 {
+		return res, err
+	}
+	return res, b.inForce(ctx, &res)
 }

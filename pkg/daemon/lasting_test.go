@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/approval"
@@ -125,6 +126,49 @@ func TestNothingLastingOfWhatIsDecided(t *testing.T) {
 		if wrote := b.d.library.Snapshot().Revision() != before; wrote != as.may {
 			t.Errorf("%s: a rule was written: %v", name, wrote)
 		}
+	}
+}
+
+// TestARuleThatIsNotInForceYet: who waits for it holds up nobody else's change, and
+// when it stops waiting it is told which revision has the rule, which ended the
+// request.
+func TestARuleThatIsNotInForceYet(t *testing.T) {
+	b, _ := inbox(t)
+	b.d.policy = newPolicyFeed() // nothing is ever in force
+	rules(t, b, "house org:local   - {id: ask, to: \"**.test:443\", action: require-approval}\n")
+	a := asks(t, b, "a.test")
+	root := &api.Caller{Role: api.RoleRoot}
+	root.Rights = api.RightsOf(root, api.Access{})
+	before := b.d.library.Snapshot().Revision()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, err = b.LastApproval(ctx, root, a.ID, &api.LastingRequest{Apply: true})
+	}()
+	for b.d.library.Snapshot().Revision() == before {
+		select {
+		case <-done:
+			t.Fatalf("it does not wait: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	b.d.applying.Lock()
+	select {
+	case <-done:
+		t.Error("others waited for it")
+	default:
+	}
+	b.d.applying.Unlock()
+	stop()
+	<-done
+	if api.CodeOf(err) != api.CodeUnavailable || !strings.Contains(err.Error(), fmt.Sprintf("policy revision %d is stored", b.d.library.Snapshot().Revision())) {
+		t.Errorf("%v", err)
+	}
+	if v, err := b.Approval(context.Background(), root, a.ID); err != nil || v.State != "superseded" || !strings.Contains(v.Why, "approved-org-local allows it now") {
+		t.Errorf("%+v %v", v, err)
 	}
 }
 
