@@ -84,11 +84,14 @@ func (f *fake) LastApproval(_ context.Context, c *Caller, id string, r *LastingR
 }
 
 // Drafts are two of each sandbox: one that all have, and one of its own.
-func (f *fake) Drafts(context.Context) (out []Draft, err error) {
+func (f *fake) Drafts(_ context.Context, sees func(uint32, string) bool, only string) (out []Draft, err error) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for i, b := range f.boxes {
 		for _, id := range []string{"draft-all", "draft-" + b.ID} {
-			out = append(out, Draft{ID: id, Scope: b.Scope, Destination: "x.test:443", Count: 2, More: 1, First: at.Add(time.Duration(-i) * time.Hour), Last: at.Add(time.Duration(i) * time.Hour), Sandboxes: []string{b.ID}, Launcher: b.Owner})
+			if !sees(b.Owner, b.Scope+"/sandbox:"+b.ID) || only != "" && only != id {
+				continue
+			}
+			out = append(out, Draft{ID: id, Scope: b.Scope, Destination: "x.test:443", Count: 2, More: 1, First: at.Add(time.Duration(-i) * time.Hour), Last: at.Add(time.Duration(i) * time.Hour), Sandboxes: []string{b.ID}})
 		}
 	}
 	return out, nil

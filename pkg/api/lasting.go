@@ -49,9 +49,6 @@ type Draft struct {
 	// More is how many denials of those sandboxes stand in no draft: a sandbox has
 	// room for so many.
 	More uint64 `json:"more,omitempty"`
-
-	// Launcher is set by the Backend, whose drafts are of one sandbox each.
-	Launcher uint32 `json:"-"`
 }
 
 // IsDraft says whether an id is one of a draft, and not of a request.
@@ -62,8 +59,10 @@ type LastingBackend interface {
 	// LastApproval makes a rule of a request for approval that c sees. c needs the
 	// right to write each document.
 	LastApproval(ctx context.Context, c *Caller, id string, r *LastingRequest) (LastingRule, error)
-	// Drafts lists denials by default, those of each sandbox for itself.
-	Drafts(ctx context.Context) ([]Draft, error)
+	// Drafts lists denials by default, those of each sandbox for itself: of the
+	// sandboxes of which sees says so, which is asked first, and with an id only of
+	// that draft.
+	Drafts(ctx context.Context, sees func(launcher uint32, principal string) bool, id string) ([]Draft, error)
 	// LastDraft makes a rule of a draft that c sees, likewise.
 	LastDraft(ctx context.Context, c *Caller, draft *Draft, r *LastingRequest) (LastingRule, error)
 }
@@ -98,18 +97,16 @@ func proposes(r *LastingRequest) string {
 	return "look at"
 }
 
-// drafts are those that the caller sees, the sandboxes of one scope together,
-// the last first.
-func (s *Server) drafts(r *call) ([]Draft, error) {
-	list, err := s.o.Backend.Drafts(r.Context())
+// drafts are those that the caller sees, the sandboxes of one scope together, the
+// last first. id: only that one, "" all.
+func (s *Server) drafts(r *call, id string) ([]Draft, error) {
+	list, err := s.o.Backend.Drafts(r.Context(), r.caller.Rights.Sees, id)
 	out := []Draft{}
+	at := map[string]int{} // in out, by id
 	for _, d := range list {
-		in := d.Scope + "/sandbox:" + d.Sandboxes[0]
-		if !r.caller.Rights.Sees(d.Launcher, in) {
-			continue
-		}
-		i := slices.IndexFunc(out, func(o Draft) bool { return o.ID == d.ID })
-		if i < 0 {
+		i, known := at[d.ID]
+		if !known {
+			at[d.ID] = len(out)
 			out = append(out, d)
 			continue
 		}
@@ -127,19 +124,18 @@ func (s *Server) drafts(r *call) ([]Draft, error) {
 }
 
 func (s *Server) listDrafts(w http.ResponseWriter, r *call) error {
-	list, err := s.drafts(r)
+	list, err := s.drafts(r, "")
 	return answer(w, list, err)
 }
 
 func (s *Server) lastDraft(w http.ResponseWriter, r *call) error {
 	id := r.PathValue("draft")
-	list, err := s.drafts(r)
+	list, err := s.drafts(r, id)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(list, func(d Draft) bool { return d.ID == id })
-	if i < 0 {
-		if all, err := s.o.Backend.Drafts(r.Context()); err == nil && slices.ContainsFunc(all, func(d Draft) bool { return d.ID == id }) {
+	if len(list) == 0 {
+		if all, err := s.o.Backend.Drafts(r.Context(), func(uint32, string) bool { return true }, id); err == nil && len(all) > 0 {
 			r.hidden = fmt.Sprintf("draft %q is of sandboxes that the caller does not see", id)
 		}
 		return Errorf(CodeNotFound, "no draft %q", id).WithRemedy("`ringfence approvals list --drafts` lists them")
@@ -148,9 +144,9 @@ func (s *Server) lastDraft(w http.ResponseWriter, r *call) error {
 	if err != nil {
 		return err
 	}
-	r.note("%s a rule of the draft %s: %s for %s", proposes(req), id, list[i].Destination, list[i].Scope)
-	r.scope = list[i].Scope
-	res, err := s.o.Backend.LastDraft(r.Context(), r.caller, &list[i], req)
+	r.note("%s a rule of the draft %s: %s for %s", proposes(req), id, list[0].Destination, list[0].Scope)
+	r.scope = list[0].Scope
+	res, err := s.o.Backend.LastDraft(r.Context(), r.caller, &list[0], req)
 	return answer(w, res, err)
 }
 

@@ -135,15 +135,11 @@ func (r Rights) Writes(kind string, in scope.Selector) bool {
 	return r.Node(policy.RightAdmin)
 }
 
-// Held are the scopes where the caller has a right by which it writes documents
-// of a kind, of those that hold all of in.
-func (r Rights) Held(kind string, in scope.Selector) (out []scope.Selector) {
-	right := policy.RightAdmin
-	if kind == policy.KindPolicy {
-		right = policy.RightAuthor
-	}
+// Authors are the scopes that the caller was given to write policy in, none for
+// root. An admin is given that too.
+func (r Rights) Authors() (out []scope.Selector) {
 	for _, h := range r.held {
-		if h.role.Has(right) && h.in.Contains(in) {
+		if h.role.Has(policy.RightAuthor) {
 			out = append(out, h.in)
 		}
 	}

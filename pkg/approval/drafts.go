@@ -122,26 +122,44 @@ func (d *Drafts) End(sandbox string, now time.Time) {
 	delete(d.of, first)
 }
 
-// List returns all drafts of which keep says so, and forgets the others.
-func (d *Drafts) List(keep func(*Draft) bool) (out []Draft) {
+// List returns the drafts of the sandboxes of which sees says so, the last first.
+// No call of sees holds up Take, and Take waits for one sandbox at most.
+func (d *Drafts) List(sees func(sandbox, scope string, launcher uint32) bool) (out []Draft) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	for id, s := range d.of {
-		for destination, e := range s.list {
-			if !keep(e) {
-				delete(s.list, destination)
-				continue
-			}
-			r := *e
-			r.More = s.more
-			out = append(out, r)
-		}
-		if len(s.list) == 0 {
-			delete(d.of, id)
+	of := maps.Clone(d.of)
+	d.mu.Unlock()
+	for id, s := range of {
+		if sees(id, s.scope, s.launcher) { // neither ever changes
+			out = append(out, d.copies(s)...)
 		}
 	}
 	slices.SortFunc(out, func(a, b Draft) int {
 		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Destination, b.Destination), cmp.Compare(a.Sandbox, b.Sandbox))
 	})
 	return out
+}
+
+func (d *Drafts) copies(s *sandboxDrafts) (out []Draft) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range s.list {
+		r := *e
+		r.More = s.more
+		out = append(out, r)
+	}
+	return out
+}
+
+// Forget drops a draft that was listed, unless it was denied again since.
+func (d *Drafts) Forget(r *Draft) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.of[r.Sandbox]
+	if s == nil || s.list[r.Destination] == nil || s.list[r.Destination].Count != r.Count {
+		return
+	}
+	delete(s.list, r.Destination)
+	if len(s.list) == 0 {
+		delete(d.of, r.Sandbox)
+	}
 }

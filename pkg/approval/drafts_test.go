@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func all(*Draft) bool { return true }
+func all(string, string, uint32) bool { return true }
 
 func find(list []Draft, sandbox, destination string) Draft {
 	for _, d := range list {
@@ -33,8 +33,19 @@ func TestDraftsFoldAndCount(t *testing.T) {
 	if one.ID() != two.ID() || one.ID() == three.ID() {
 		t.Errorf("%s %s %s", one.ID(), two.ID(), three.ID())
 	}
-	if left := d.List(func(d *Draft) bool { return d.Sandbox == "s2" }); len(left) != 1 || len(d.List(all)) != 1 {
+	sees := func(sandbox, scope string, launcher uint32) bool {
+		d.Take("s4", scope, launcher, "y.test:443", 1, start) // nobody's denial waits for whoever decides
+		return sandbox == "s2" && scope == "org:a/team:b/agent:c" && launcher == 7
+	}
+	if left := d.List(sees); len(left) != 1 || left[0].Sandbox != "s2" {
 		t.Errorf("%+v", left)
+	}
+	d.Take("s2", "org:a/team:b/agent:c", 7, "x.test:443", 1, start)
+	for _, r := range []Draft{one, two, three} {
+		d.Forget(&r)
+	}
+	if left := d.List(all); len(left) != 2 || find(left, "s2", "x.test:443").Count != 2 || find(left, "s4", "y.test:443").Count == 0 {
+		t.Errorf("what was denied again is forgotten, or what is allowed is not: %+v", left)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/documents"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
@@ -53,13 +54,14 @@ func (b *backend) applyLocked(ctx context.Context, c *api.Caller, r *api.ApplyRe
 		return api.PolicyChange{}, err
 	}
 	files := map[string]string{}
+	var scopes []scope.Selector
 	var res api.PolicyChange
 	for _, a := range list {
-		files[a.file] = a.text
+		files[a.file], scopes = a.text, append(scopes, a.doc.Scope)
 		res.Documents = append(res.Documents, api.PolicyDocument{Kind: a.doc.Kind, Name: a.doc.Name, Scope: a.doc.Scope.String(), File: a.doc.File})
 	}
 	var unchanged []string
-	res.Revision, unchanged, err = b.d.library.PutAll(b.d.act(c, "apply", r.Comment), files)
+	res.Revision, unchanged, err = b.d.library.PutAll(b.d.act(c, "apply", r.Comment, scopes...), files)
 	for i, a := range list {
 		if slices.Contains(unchanged, a.file) {
 			res.Documents[i].Change = "unchanged"
@@ -205,6 +207,7 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name, comment s
 	rights := b.rightsNow(c)
 	var res api.PolicyChange
 	var files []string
+	var scopes []scope.Selector
 	var other *documents.Item
 	kind, bare, given := strings.Cut(name, "/")
 	if !given {
@@ -214,7 +217,7 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name, comment s
 		switch {
 		case it.Name != bare || given && it.Kind != kind || it.Origin == documents.FromSandbox || !rights.Writes(it.Kind, it.Scope):
 		case isApplied(&it):
-			files = append(files, it.File)
+			files, scopes = append(files, it.File), append(scopes, it.Scope)
 			res.Documents = append(res.Documents, api.PolicyDocument{Kind: it.Kind, Name: it.Name, Scope: it.Scope.String(), File: it.File})
 		default:
 			other = &it
@@ -234,7 +237,7 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name, comment s
 		return res, api.Errorf(api.CodeNotFound, "no document %q was applied", name).WithRemedy("`ringfence policy show` lists what is in force")
 	}
 	var err error
-	if res.Revision, err = d.library.RemoveBy(d.act(c, "delete", comment), files...); err != nil {
+	if res.Revision, err = d.library.RemoveBy(d.act(c, "delete", comment, scopes...), files...); err != nil {
 		return res, api.Errorf(api.CodeInternal, "%v", err)
 	}
 	return res, nil

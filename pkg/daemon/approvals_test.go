@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"math"
 	"os/user"
 	"strconv"
 	"strings"
@@ -38,7 +39,9 @@ func inbox(t *testing.T) (*backend, *[]*event.Event) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &backend{&Daemon{approvals: book, people: newPeople(lib.Snapshot), library: lib}}, &told
+	b := &backend{&Daemon{approvals: book, people: newPeople(lib.Snapshot), library: lib, policy: newPolicyFeed()}}
+	b.d.policy.done(math.MaxUint64) // whatever is written is in force
+	return b, &told
 }
 
 // wants asks for a destination as a sandbox of uid 64001 does.

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
-	"github.com/ringfence/ringfence/pkg/approval"
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/scope"
@@ -75,16 +74,21 @@ func byDefault(v *policy.View, t policy.Target) bool {
 }
 
 // Drafts lists what is denied by default still.
-func (b *backend) Drafts(context.Context) ([]api.Draft, error) {
+func (b *backend) Drafts(_ context.Context, sees func(launcher uint32, principal string) bool, id string) ([]api.Draft, error) {
 	snap := b.d.library.Snapshot()
 	var out []api.Draft
-	for _, r := range b.d.drafts.List(func(r *approval.Draft) bool {
+	for _, r := range b.d.drafts.List(func(sandbox, in string, launcher uint32) bool { return sees(launcher, in+"/sandbox:"+sandbox) }) {
+		if id != "" && r.ID() != id {
+			continue
+		}
 		who, err := scope.ParsePrincipal(r.Scope + "/sandbox:" + r.Sandbox)
 		t, terr := policy.ParseTarget(r.Destination)
-		return err == nil && terr == nil && byDefault(snap.View(who), t)
-	}) {
+		if err != nil || terr != nil || !byDefault(snap.View(who), t) {
+			b.d.drafts.Forget(&r)
+			continue
+		}
 		out = append(out, api.Draft{ID: r.ID(), Scope: r.Scope, Destination: r.Destination, Count: r.Count, First: r.First, Last: r.Last,
-			Sandboxes: []string{r.Sandbox}, More: r.More, Launcher: r.Launcher})
+			Sandboxes: []string{r.Sandbox}, More: r.More})
 	}
 	return out, nil
 }
@@ -101,5 +105,9 @@ func (b *backend) LastDraft(ctx context.Context, c *api.Caller, draft *api.Draft
 	}
 	l := &lasting{who: who, target: target, from: "the draft " + draft.ID}
 	l.layers = []scope.Selector{l.whom()}
-	return b.write(ctx, c, l, r)
+	res, err := b.write(ctx, c, l, r)
+	if err != nil || res.Revision == 0 {
+		return res, err
+	}
+	return res, b.inForce(ctx, &res)
 }

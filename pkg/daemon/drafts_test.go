@@ -3,7 +3,9 @@
 package daemon
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/scope"
@@ -38,5 +40,31 @@ egress:
 		if byDefault(v, x) != want {
 			t.Errorf("%s: by default is not %v", target, want)
 		}
+	}
+}
+
+// Of what a caller does not see nothing is decided: what is allowed meanwhile goes
+// when somebody who sees it looks.
+func TestDraftsOfOthersAreNotDecided(t *testing.T) {
+	b, _ := inbox(t)
+	rules(t, b, "house org:local   - {id: a, allow: \"open.test:443\"}\n")
+	for i, box := range []string{"00000001", "00000002"} {
+		for _, to := range []string{"open.test:443", "x.test:443"} {
+			b.d.drafts.Take(box, "org:local/team:default/agent:x", uint32(64001+i), to, 1, time.Now())
+		}
+	}
+	all := func(string, string, uint32) bool { return true }
+	list, err := b.Drafts(context.Background(), func(launcher uint32, in string) bool {
+		return launcher == 64001 && in == "org:local/team:default/agent:x/sandbox:00000001"
+	}, "")
+	if err != nil || len(list) != 1 || list[0].Destination != "x.test:443" || list[0].Sandboxes[0] != "00000001" {
+		t.Errorf("%+v %v", list, err)
+	}
+	if n := len(b.d.drafts.List(all)); n != 3 {
+		t.Errorf("%d are left", n)
+	}
+	one, err := b.Drafts(context.Background(), func(uint32, string) bool { return true }, list[0].ID)
+	if err != nil || len(one) != 2 || one[1].ID != list[0].ID {
+		t.Errorf("%+v %v", one, err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/documents"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
 	"github.com/ringfence/ringfence/pkg/store"
 )
 
@@ -193,7 +194,7 @@ func (b *backend) RollbackPolicy(ctx context.Context, c *api.Caller, r *api.Roll
 		files[doc.File] = doc.Text
 	}
 	comment := strings.TrimSuffix(fmt.Sprintf("revision %d: %s", r.Revision, r.Comment), ": ")
-	changed, rev, err := d.library.Restore(d.act(c, "rollback", comment), files)
+	changed, rev, err := d.library.Restore(d.act(c, "rollback", comment, scope.All()), files)
 	if ps := (policy.Problems)(nil); errors.As(err, &ps) {
 		return api.PolicyChange{}, api.Errorf(api.CodeConflict, "the documents of revision %d do not go with what is in force now: %v", r.Revision, ps).WithRemedy("nothing was changed; `ringfence policy get NAME --revision " + fmt.Sprint(r.Revision) + "` shows what they said")
 	}

@@ -54,11 +54,26 @@ func (b *backend) LastApproval(ctx context.Context, c *api.Caller, id string, r 
 	if err != nil || res.Revision == 0 {
 		return res, err
 	}
+	late := b.inForce(ctx, &res) // first: who waits goes on by the rule, and does not ask again
 	by := b.d.voter(c).person(&q)
-	if err := b.d.approvals.Supersede(ctx, id, "a rule of "+namesOf(res.Documents)+" allows it now", &by); err != nil {
-		return res, approvalError(&q, err)
+	err = b.d.approvals.Supersede(context.WithoutCancel(ctx), id, "a rule of "+namesOf(res.Documents)+" allows it now", &by)
+	if late == nil && err != nil {
+		late = api.Errorf(api.CodeUnavailable, "the rule is in force, as policy revision %d, but that the request is over with it could not be stored: %v", res.Revision, err).
+			WithRemedy("nothing has to be approved any more: the request ends by itself")
 	}
-	return res, nil
+	return res, late
+}
+
+// inForce waits until a rule that was written is in force everywhere. Nobody else's
+// change waits with it.
+func (b *backend) inForce(ctx context.Context, res *api.LastingRule) error {
+	wctx, cancel := context.WithTimeout(ctx, enforceTime)
+	defer cancel()
+	if err := b.d.policy.wait(wctx, res.Revision); err != nil {
+		return api.Errorf(api.CodeUnavailable, "the rule is written (%s), but %v", namesOf(res.Documents), err).
+			WithRemedy("it need not be written again; `ringfence doctor` says what it waits for, and `ringfence policy delete` takes it away")
+	}
+	return nil
 }
 
 func namesOf(docs []api.DocumentChange) string {
@@ -69,8 +84,13 @@ func namesOf(docs []api.DocumentChange) string {
 	return strings.Join(out, ", ")
 }
 
-// lastingOf decides again: only what is asked about at this moment becomes a rule.
+// lastingOf decides again: only what is asked about at this moment becomes a rule,
+// and of a request that is open. What people denied, one voice does not turn into
+// a rule.
 func (d *Daemon) lastingOf(q *approval.Request) (*lasting, error) {
+	if !q.State.Open() {
+		return nil, approvalError(q, approval.ErrDecided)
+	}
 	who, err := scope.ParsePrincipal(q.Scope)
 	if err != nil {
 		return nil, err
@@ -107,9 +127,6 @@ func (d *Daemon) lastingOf(q *approval.Request) (*lasting, error) {
 
 // mayLast says whether a caller may make a rule of a request.
 func (d *Daemon) mayLast(c *api.Caller, q *approval.Request) bool {
-	if !q.State.Open() {
-		return false
-	}
 	l, err := d.lastingOf(q)
 	return err == nil && !slices.ContainsFunc(l.layers, func(in scope.Selector) bool { return !c.Rights.Writes(policy.KindPolicy, in) })
 }
@@ -144,11 +161,6 @@ func (b *backend) write(ctx context.Context, c *api.Caller, l *lasting, r *api.L
 		return api.LastingRule{}, err
 	}
 	res.Revision = change.Revision
-	wctx, cancel := context.WithTimeout(ctx, enforceTime)
-	defer cancel()
-	if err := b.d.policy.wait(wctx, res.Revision); err != nil {
-		return res, api.Errorf(api.CodeUnavailable, "%v", err)
-	}
 	return res, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/approval"
@@ -43,21 +44,28 @@ func author(t *testing.T, uid uint32, in string) *api.Caller {
 	return c
 }
 
+// asks is the request of the sandbox of asker, as the rules in force have it ask.
+func asks(t *testing.T, b *backend, name string) approval.Answer {
+	t.Helper()
+	who, _ := scope.ParsePrincipal(asker)
+	dec := b.d.library.Snapshot().View(who).Egress(name, 443)
+	if dec.Effect != policy.RequireApproval {
+		t.Fatalf("control: %+v", dec)
+	}
+	a, err := b.d.approvals.Ask(context.Background(), &approval.Call{Sandbox: who.Sandbox, Scope: asker, Launcher: 64001, Kind: approval.Egress, Target: name + ":443/tcp",
+		Fingerprint: hex.EncodeToString(dec.Terms.Fingerprint[:]), Demands: demandsOf(dec.Demands())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
 func TestARuleInEachLayerThatAsks(t *testing.T) {
 	b, _ := inbox(t)
 	ctx := context.Background()
 	rules(t, b, "house org:local   - {id: ask, to: \"**.test:443\", action: require-approval, resolvesTo: [10.0.0.0/8]}\n",
 		"team org:local/team:default   - {id: ask, to: \"*.db.test:443\", action: require-approval}\n")
-	who, _ := scope.ParsePrincipal(asker)
-	dec := b.d.library.Snapshot().View(who).Egress("a.db.test", 443)
-	if dec.Effect != policy.RequireApproval || len(dec.Demands()) != 2 {
-		t.Fatalf("control: %+v", dec)
-	}
-	a, err := b.d.approvals.Ask(ctx, &approval.Call{Sandbox: who.Sandbox, Scope: asker, Launcher: 64001, Kind: approval.Egress, Target: "a.db.test:443/tcp",
-		Fingerprint: hex.EncodeToString(dec.Terms.Fingerprint[:]), Demands: demandsOf(dec.Demands())})
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := asks(t, b, "a.db.test")
 	root := &api.Caller{Role: api.RoleRoot}
 	root.Rights = api.RightsOf(root, api.Access{})
 	res, err := b.LastApproval(ctx, root, a.ID, &api.LastingRequest{})
@@ -85,6 +93,82 @@ func TestARuleInEachLayerThatAsks(t *testing.T) {
 	rules(t, b, "house org:local   - {id: open, allow: \"**.test:443\"}\n", "team org:local/team:default   - {id: open, allow: \"**.test:443\"}\n")
 	if _, err := b.LastApproval(ctx, root, a.ID, &api.LastingRequest{}); api.CodeOf(err) != api.CodeConflict {
 		t.Errorf("nobody asks any more: %v", err)
+	}
+}
+
+// TestNothingLastingOfWhatIsDecided: who may write policy cannot turn what people
+// denied into a rule; while it waits, and while it is approved and can be used, it can.
+func TestNothingLastingOfWhatIsDecided(t *testing.T) {
+	ctx := context.Background()
+	root := &api.Caller{Role: api.RoleRoot}
+	root.Rights = api.RightsOf(root, api.Access{})
+	for name, as := range map[string]struct {
+		vote, approve, may bool
+	}{"waits": {may: true}, "approved": {vote: true, approve: true, may: true}, "denied": {vote: true}} {
+		b, _ := inbox(t)
+		rules(t, b, "house org:local   - {id: ask, to: \"**.test:443\", action: require-approval}\n")
+		a := asks(t, b, "a.test")
+		if as.vote {
+			if _, err := b.Vote(ctx, root, a.ID, &api.VoteRequest{Approve: as.approve}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if v, err := b.Approval(ctx, root, a.ID); err != nil || v.MayLast != as.may {
+			t.Errorf("%s: it is offered: %v %v", name, v.MayLast, err)
+		}
+		before := b.d.library.Snapshot().Revision()
+		for _, r := range []api.LastingRequest{{}, {Apply: true}} {
+			_, err := b.LastApproval(ctx, root, a.ID, &r)
+			if (err == nil) != as.may || !as.may && (api.CodeOf(err) != api.CodeConflict || !strings.Contains(err.Error(), "decided already")) {
+				t.Errorf("%s: %+v: %v", name, r, err)
+			}
+		}
+		if wrote := b.d.library.Snapshot().Revision() != before; wrote != as.may {
+			t.Errorf("%s: a rule was written: %v", name, wrote)
+		}
+	}
+}
+
+// TestARuleThatIsNotInForceYet: who waits for it holds up nobody else's change, and
+// when it stops waiting it is told which revision has the rule, which ended the
+// request.
+func TestARuleThatIsNotInForceYet(t *testing.T) {
+	b, _ := inbox(t)
+	b.d.policy = newPolicyFeed() // nothing is ever in force
+	rules(t, b, "house org:local   - {id: ask, to: \"**.test:443\", action: require-approval}\n")
+	a := asks(t, b, "a.test")
+	root := &api.Caller{Role: api.RoleRoot}
+	root.Rights = api.RightsOf(root, api.Access{})
+	before := b.d.library.Snapshot().Revision()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, err = b.LastApproval(ctx, root, a.ID, &api.LastingRequest{Apply: true})
+	}()
+	for b.d.library.Snapshot().Revision() == before {
+		select {
+		case <-done:
+			t.Fatalf("it does not wait: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	b.d.applying.Lock()
+	select {
+	case <-done:
+		t.Error("others waited for it")
+	default:
+	}
+	b.d.applying.Unlock()
+	stop()
+	<-done
+	if api.CodeOf(err) != api.CodeUnavailable || !strings.Contains(err.Error(), fmt.Sprintf("policy revision %d is stored", b.d.library.Snapshot().Revision())) {
+		t.Errorf("%v", err)
+	}
+	if v, err := b.Approval(context.Background(), root, a.ID); err != nil || v.State != "superseded" || !strings.Contains(v.Why, "approved-org-local allows it now") {
+		t.Errorf("%+v %v", v, err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/documents"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // knownProviders fill what `provider add` leaves out.
@@ -73,7 +74,7 @@ func (b *backend) AddProvider(ctx context.Context, c *api.Caller, r *api.Provide
 			return api.Provider{}, api.Errorf(api.CodeBadRequest, "%v", err)
 		}
 	}
-	if err := d.library.Put(d.act(c, "provider-add", ""), file, text); err != nil {
+	if err := d.library.Put(d.act(c, "provider-add", "", scope.All()), file, text); err != nil {
 		return api.Provider{}, api.Errorf(api.CodeConflict, "%v", err)
 	}
 	if err := d.sendSecrets(ctx, d.gateway); err != nil { // a new key under an old document
@@ -101,7 +102,7 @@ func (b *backend) RemoveProvider(ctx context.Context, c *api.Caller, name string
 		return api.ProviderRemoved{}, err
 	}
 	res := api.ProviderRemoved{Name: name, Document: p.File}
-	if _, err := d.library.RemoveBy(d.act(c, "provider-remove", ""), p.File); err != nil {
+	if _, err := d.library.RemoveBy(d.act(c, "provider-remove", "", scope.All()), p.File); err != nil {
 		return res, api.Errorf(api.CodeInternal, "%v", err)
 	}
 	snap := d.library.Snapshot()

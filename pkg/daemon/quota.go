@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,9 +26,9 @@ type quota struct {
 	written   int64 // bytes of texts, a day
 }
 
-// scopeQuota is for each scope that somebody was given, with all that lies in it.
-// What root wrote there does not count, and root is not bound by it. nodeQuota is
-// for everybody together.
+// scopeQuota is for each scope that somebody was given, with all that was written
+// by that: see [charged]. What root wrote there does not count, and root is not
+// bound by it. nodeQuota is for everybody together.
 func scopeQuota() quota {
 	return quota{documents: 256, bytes: 4 << 20, changes: 2000, written: 64 << 20}
 }
@@ -44,9 +45,9 @@ const (
 // fits refuses documents that would be too many or too large. Whoever asks holds
 // d.applying.
 func (d *Daemon) fits(ctx context.Context, r api.Rights, list []applied) error {
-	kept := append(d.library.Items(), d.library.Aside()...)
+	kept := d.stays(list)
 	node := used{}
-	node.keep(kept, list, func(*documents.Item) bool { return true })
+	node.keep(kept, list)
 	if what := node.over(nodeQuota()); what != "" {
 		return api.Errorf(api.CodeConflict, "the node would have %s; nothing was applied", what).WithRemedy("remove documents that nobody needs with `ringfence policy delete`")
 	}
@@ -57,65 +58,96 @@ func (d *Daemon) fits(ctx context.Context, r api.Rights, list []applied) error {
 	if err != nil {
 		return err
 	}
+	byGrant := map[scope.Selector][]applied{}
 	for _, a := range list {
-		if err := fitsSomewhere(r.Held(a.doc.Kind, a.doc.Scope), kept, written, list); err != nil {
+		in := charged(r.Authors(), a.doc.Scope)
+		byGrant[in] = append(byGrant[in], a)
+	}
+	for in, list := range byGrant {
+		if err := fitsIn(in, kept, written, list); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// fitsSomewhere asks each of the scopes by which a document may be written.
-func fitsSomewhere(held []scope.Selector, kept []documents.Item, written []store.Written, list []applied) error {
-	var err error
-	for _, in := range held {
-		u := used{}
-		u.keep(kept, listedIn(list, in), func(it *documents.Item) bool { return !it.ByRoot && in.Contains(it.Scope) })
-		u.wrote(written, listedIn(list, in), in)
-		what := u.over(scopeQuota())
-		if what == "" {
-			return nil
-		}
-		err = api.Errorf(api.CodeConflict, "%s would have %s; nothing was applied", in, what).
-			WithRemedy("remove documents there with `ringfence policy delete`, wait until a day has passed, or ask root, who is not bound by this")
+// stays are the documents of the API that a list leaves as they are.
+func (d *Daemon) stays(list []applied) []documents.Item {
+	replaced := map[string]bool{}
+	for _, a := range list {
+		replaced["api/"+a.file] = true
 	}
-	return err
+	return slices.DeleteFunc(append(d.library.Items(), d.library.Aside()...), func(it documents.Item) bool {
+		return it.Origin != documents.FromAPI || replaced[it.File]
+	})
 }
 
-// listedIn are those whose scope lies in another.
-func listedIn(list []applied, in scope.Selector) (out []applied) {
-	for _, a := range list {
-		if in.Contains(a.doc.Scope) {
-			out = append(out, a)
+// charged is the scope whose quota a document counts in: the narrowest that its
+// author was given and that holds all of it. So nobody uses up what somebody was
+// given above, with whose rules a team is overruled. Where nobody noted what the
+// author was given, it is the document's own scope.
+func charged(grants []scope.Selector, in scope.Selector) scope.Selector {
+	if by, ok := scope.Narrowest(grants, in); ok {
+		return by
+	}
+	return in
+}
+
+// grantsFor notes the grants by which documents of some scopes are charged.
+func grantsFor(grants, in []scope.Selector) string {
+	var out []string
+	for _, s := range in {
+		if by, ok := scope.Narrowest(grants, s); ok && !slices.Contains(out, by.String()) {
+			out = append(out, by.String())
 		}
 	}
-	return out
+	return strings.Join(out, " ")
+}
+
+// chargedBy is charged, by what was noted.
+func chargedBy(noted string, in scope.Selector) scope.Selector {
+	var grants []scope.Selector
+	for _, text := range strings.Fields(noted) {
+		if s, err := scope.ParseSelector(text); err == nil {
+			grants = append(grants, s)
+		}
+	}
+	return charged(grants, in)
+}
+
+// fitsIn asks the quota of a scope that somebody was given.
+func fitsIn(in scope.Selector, kept []documents.Item, written []store.Written, list []applied) error {
+	u := used{}
+	u.keep(slices.DeleteFunc(slices.Clone(kept), func(it documents.Item) bool { return it.ByRoot || chargedBy(it.Grants, it.Scope) != in }), list)
+	u.wrote(written, list, in)
+	what := u.over(scopeQuota())
+	if what == "" {
+		return nil
+	}
+	return api.Errorf(api.CodeConflict, "%s would have %s; nothing was applied", in, what).
+		WithRemedy("remove documents there with `ringfence policy delete`, wait until a day has passed, or ask root, who is not bound by this")
 }
 
 // used is how much of a quota is.
 type used struct{ quota }
 
-// keep counts what is kept when list is applied, of what counts.
-func (u *used) keep(kept []documents.Item, list []applied, counts func(*documents.Item) bool) {
-	replaced := map[string]bool{}
+// keep counts what is kept, with list.
+func (u *used) keep(kept []documents.Item, list []applied) {
 	for _, a := range list {
-		replaced["api/"+a.file] = true
 		u.documents, u.bytes = u.documents+1, u.bytes+int64(len(a.text))
 	}
 	for i := range kept {
-		if it := &kept[i]; it.Origin == documents.FromAPI && !replaced[it.File] && counts(it) {
-			u.documents, u.bytes = u.documents+1, u.bytes+int64(len(it.Text))
-		}
+		u.documents, u.bytes = u.documents+1, u.bytes+int64(len(kept[i].Text))
 	}
 }
 
-// wrote counts what was written in a day, with list.
+// wrote counts what was written in a day and is charged to a scope, with list.
 func (u *used) wrote(written []store.Written, list []applied, in scope.Selector) {
 	for _, a := range list {
 		u.changes, u.written = u.changes+1, u.written+int64(len(a.text))
 	}
 	for _, w := range written {
-		if sel, err := scope.ParseSelector(w.Scope); err == nil && in.Contains(sel) {
+		if sel, err := scope.ParseSelector(w.Scope); err == nil && chargedBy(w.Grants, sel) == in {
 			u.changes, u.written = u.changes+w.Changes, u.written+w.Bytes
 		}
 	}
@@ -149,7 +181,7 @@ func (b *backend) putAlways(ctx context.Context, c *api.Caller, doc *policy.Docu
 	if err := d.fits(ctx, rights, []applied{{doc: *doc, file: alwaysFile(doc), text: string(doc.Raw)}}); err != nil {
 		return err
 	}
-	return d.library.Put(d.act(c, "allow", ""), alwaysFile(doc), string(doc.Raw))
+	return d.library.Put(d.act(c, "allow", "", doc.Scope), alwaysFile(doc), string(doc.Raw))
 }
 
 // sandboxFits refuses one more rule for a sandbox that has many.

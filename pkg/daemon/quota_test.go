@@ -12,6 +12,8 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/documents"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/pkg/store"
 )
 
 const (
@@ -127,6 +129,56 @@ func TestAScopeChangesSoOftenADay(t *testing.T) {
 	applyAs(t, b, asAuthor, "changes of documents within a day", half...)
 	applyAs(t, b, asAuthor, "", half[0]+"# few\n")
 	applyAs(t, b, asRoot, "", half...)
+}
+
+// What a team's author uses up, down to its last change, is the team's: its
+// organisation's author still overrules it, in its own scope and in the team's, and
+// what that one does is not the team's, nor is what is known from before.
+func TestAnAuthorDoesNotUseUpWhatIsAbove(t *testing.T) {
+	const above = 64003
+	b := authors(t)
+	org := &api.Caller{UID: above, Role: api.RoleMember}
+	applyAs(t, b, asRoot, "", fmt.Sprintf("apiVersion: ringfence.dev/v1\nkind: Access\nmetadata: {name: access-org}\nscope: org:acme\nbindings:\n  - {role: policy-author, users: [\"uid:%d\"]}\n", above))
+	deny := func(name, in string) string {
+		return fmt.Sprintf("apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: %s}\nscope: %s\negress:\n  - {id: no, deny: \"**\", mandatory: true}\n", name, in)
+	}
+	q := scopeQuota()
+	all := many("eng", 0, q.documents)
+	for n := 0; n < q.changes; n += len(all) {
+		for i := range all {
+			all[i] += "# again\n"
+		}
+		applyAs(t, b, asAuthor, "", all[:min(len(all), q.changes-n)]...)
+	}
+	applyAs(t, b, asAuthor, "changes of documents within a day", policyFor("eng3", "eng", 200))
+	applyAs(t, b, org, "", deny("over", "org:acme"))
+	applyAs(t, b, org, "", deny("over-eng", "org:acme/team:eng"))
+	applyAs(t, b, org, "", many("eng", 0, 1)...) // in place of the team's
+	for _, w := range changesOf(t, b) {
+		if w.Grants != "org:acme" && w.Grants != "org:acme/team:eng" || w.Grants == "org:acme/team:eng" && w.Changes != q.changes || w.Grants == "org:acme" && w.Scope == "org:acme" && w.Changes != 1 {
+			t.Errorf("%+v", w)
+		}
+	}
+	if in := chargedBy("", selector("org:acme/team:eng")); in != selector("org:acme/team:eng") {
+		t.Errorf("of before: %s", in)
+	}
+}
+
+func selector(text string) scope.Selector {
+	s, err := scope.ParseSelector(text)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+func changesOf(t *testing.T, b *backend) []store.Written {
+	t.Helper()
+	list, err := b.d.store.Written(context.Background(), 0)
+	if err != nil || len(list) == 0 {
+		t.Fatalf("%v %v", list, err)
+	}
+	return list
 }
 
 // A role that was taken away while a request was on its way does not count.

@@ -96,15 +96,16 @@ func (d *Daemon) recordDenial(v *kernel.Verdict) {
 	if kind == event.KindKernelDenial {
 		e.SocketInfo = fmt.Sprintf("family=%d type=%d protocol=%d", v.Family, v.SockType, v.Proto)
 	}
+	var then func(*event.Event)
 	if s != nil {
 		s.CountDenial(1)
 		d.explainDenial(e, s, v)
-		d.draft(e)
+		then = d.draft // once for all repeats
 	} else if e.Object == "gateway" {
 		e.Severity = event.SeverityHigh
 		e.Detail = "the gateway itself tried to connect where no document lets it"
 	}
-	d.repeats.take(e)
+	d.repeats.takeFor(e, then)
 }
 
 // describe names the process of a denial. That its program is not known leaves

@@ -46,6 +46,7 @@ type repeat struct {
 	n     uint64    // repeats of it
 	first time.Time // of the repeats
 	last  event.Event
+	then  func(*event.Event)
 }
 
 func newRepeats(share *event.Share, post func(*event.Event)) *repeats {
@@ -53,15 +54,19 @@ func newRepeats(share *event.Share, post func(*event.Event)) *repeats {
 }
 
 // take posts a denial, or counts it as a repeat.
-func (r *repeats) take(e *event.Event) {
-	r.put(e, repeatKey{kind: e.Kind, sandbox: e.Sandbox, pid: e.PID, status: e.Status, activity: e.Activity, what: e.Path,
+func (r *repeats) take(e *event.Event) { r.takeFor(e, nil) }
+
+// takeFor is take; then, if any, is given what is posted of it, but no sum of what
+// is beyond the share.
+func (r *repeats) takeFor(e *event.Event, then func(*event.Event)) {
+	r.put(e, then, repeatKey{kind: e.Kind, sandbox: e.Sandbox, pid: e.PID, status: e.Status, activity: e.Activity, what: e.Path,
 		dst: e.DstAddr, proto: e.Proto, code: e.ReasonCode, object: e.Object, socket: e.SocketInfo})
 }
 
 // each posts an event that is never alike another one, within the share.
-func (r *repeats) each(e *event.Event) { r.put(e, repeatKey{}) }
+func (r *repeats) each(e *event.Event) { r.put(e, nil, repeatKey{}) }
 
-func (r *repeats) put(e *event.Event, alike repeatKey) {
+func (r *repeats) put(e *event.Event, then func(*event.Event), alike repeatKey) {
 	now := time.Now()
 	r.mu.Lock()
 	if have := r.of[alike]; have != nil {
@@ -78,11 +83,14 @@ func (r *repeats) put(e *event.Event, alike repeatKey) {
 		}
 		r.of[k].add(e)
 	case alike != repeatKey{} && len(r.of) < maxRepeats:
-		r.of[alike] = &repeat{since: now}
+		r.of[alike] = &repeat{since: now, then: then}
 	}
 	r.mu.Unlock()
 	if one {
 		r.post(e)
+	}
+	if one && then != nil {
+		then(e)
 	}
 }
 
@@ -97,6 +105,13 @@ func (r *repeat) add(e *event.Event) {
 // flush tells the repeats of denials that began before t; of all sandboxes if
 // sandbox is "".
 func (r *repeats) flush(t time.Time, sandbox string) {
+	for _, f := range r.flushed(t, sandbox) {
+		f.then(&f.last)
+	}
+}
+
+// flushed posts the repeats, and returns those that somebody is given.
+func (r *repeats) flushed(t time.Time, sandbox string) (out []*repeat) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for k, have := range r.of {
@@ -105,14 +120,18 @@ func (r *repeats) flush(t time.Time, sandbox string) {
 		}
 		delete(r.of, k)
 		if have.n > 0 {
-			e := have.last
+			e := &have.last
 			e.Time, e.End, e.Count = have.first, e.Time, have.n
 			if k.beyond {
-				r.share.Beyond(&e)
+				r.share.Beyond(e)
 			}
-			r.post(&e)
+			r.post(e)
+			if have.then != nil {
+				out = append(out, have)
+			}
 		}
 	}
+	return out
 }
 
 // run flushes until ctx ends, then everything.

@@ -5,6 +5,7 @@ package daemon
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,30 @@ func TestRepeats(t *testing.T) {
 	r.take(denial("a", "/x", 1))
 	if len(got) != 5 {
 		t.Errorf("a new window begins with an event: %+v", got)
+	}
+}
+
+// What drafts are made of is told once for all repeats, with their number, while
+// others are taken; a sum of what is beyond the share is of many destinations.
+func TestRepeatsAreDraftedOnce(t *testing.T) {
+	var counts []uint64
+	r := newRepeats(&event.Share{AtOnce: 1, PerSecond: 1e-9}, func(*event.Event) {})
+	then := func(e *event.Event) {
+		counts = append(counts, e.Count)
+		r.take(denial("another", "/x", 1)) // no lock is held
+	}
+	for range 1000 {
+		r.takeFor(denial("a", "/x", 1), then)
+	}
+	for i := range 10 {
+		r.takeFor(denial("a", fmt.Sprint(i), 1), then) // beyond the share
+	}
+	if !slices.Equal(counts, []uint64{1}) {
+		t.Errorf("%v", counts)
+	}
+	r.flush(time.Now(), "")
+	if !slices.Equal(counts, []uint64{1, 999}) {
+		t.Errorf("%v", counts)
 	}
 }
 

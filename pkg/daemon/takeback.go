@@ -124,11 +124,12 @@ func (d *Daemon) takeBack(c *api.Caller, s *sandbox.Sandbox, list []given) error
 	d.storing.Lock()
 	defer d.storing.Unlock()
 	var files []string
+	var scopes []scope.Selector
 	for _, g := range list {
 		d.forgetGrant(g.file)
-		files = append(files, g.file)
+		files, scopes = append(files, g.file), append(scopes, g.scope)
 	}
-	if _, err := d.library.RemoveBy(d.act(c, "take-back", ""), files...); err != nil {
+	if _, err := d.library.RemoveBy(d.act(c, "take-back", "", scopes...), files...); err != nil {
 		return err
 	}
 	if s == nil {

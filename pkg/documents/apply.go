@@ -119,7 +119,7 @@ func (l *Library) placeLocked(act Act, put map[string]string, remove []string) (
 			return nil, fmt.Errorf("%s: %d documents where one is kept", file, len(docs))
 		}
 		if problems = append(problems, p...); len(p) == 0 {
-			next[name] = &source{origin: FromAPI, text: text, docs: docs, since: max(l.given, l.revision) + 1, key: keyOf(store.OwnerAPI, file, &docs[0]), byRoot: rootWrote(act.Author)}
+			next[name] = &source{origin: FromAPI, text: text, docs: docs, since: max(l.given, l.revision) + 1, key: keyOf(store.OwnerAPI, file, &docs[0]), byRoot: rootWrote(act.Author), grants: act.Author.Grants}
 		}
 	}
 	if len(problems) > 0 {

@@ -76,6 +76,7 @@ type source struct {
 	problems []policy.Problem
 	key      store.Key // FromAPI: what the store calls it
 	byRoot   bool      // FromAPI: root wrote this text, or the daemon
+	grants   string    // FromAPI: of who wrote it, see [store.Author]
 }
 
 // Library is the set of documents in force. Safe for concurrent use.
@@ -154,7 +155,8 @@ type Item struct {
 	policy.Document
 	Origin Origin
 	Text   string
-	ByRoot bool // of the API: root wrote it
+	ByRoot bool   // of the API: root wrote it
+	Grants string // of the API: see [store.Author]
 }
 
 // Items lists the documents in force, ordered by file.
@@ -174,7 +176,7 @@ func (l *Library) items(aside bool) (out []Item) {
 			continue
 		}
 		for _, d := range s.docs {
-			out = append(out, Item{Document: d, Origin: s.origin, Text: s.text, ByRoot: s.byRoot})
+			out = append(out, Item{Document: d, Origin: s.origin, Text: s.text, ByRoot: s.byRoot, Grants: s.grants})
 		}
 	}
 	return out

@@ -49,7 +49,7 @@ func (l *Library) load() (names []string, err error) {
 			return nil, err
 		}
 		s := l.sources[apiName(d.File)]
-		s.key, s.text, s.byRoot = d.Key, d.Text, rootWrote(r.Author)
+		s.key, s.text, s.byRoot, s.grants = d.Key, d.Text, rootWrote(r.Author), r.Author.Grants
 		names = append(names, apiName(d.File))
 	}
 	return names, nil

@@ -3,6 +3,7 @@
 package scope
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -244,6 +245,28 @@ func (s Selector) Intersect(t Selector) (r Selector, ok bool) {
 		}
 	}
 	return r, true
+}
+
+// Narrowest is the one of several that selects least, of those that contain all of
+// t; ok is false when none does.
+func Narrowest(list []Selector, t Selector) (least Selector, ok bool) {
+	for _, s := range list {
+		if s.Contains(t) && (!ok || cmp.Or(cmp.Compare(s.length(), least.length()), cmp.Compare(s.String(), least.String())) > 0) {
+			least, ok = s, true
+		}
+	}
+	return least, ok
+}
+
+// length is greater for a selector than for any other that contains it.
+func (s Selector) length() (n int) {
+	for _, p := range s.segments() {
+		n += 2 * len(p.Text)
+		if !p.Wild {
+			n++
+		}
+	}
+	return n
 }
 
 // HasTarget reports whether s names a server or a tool, which the scope of a

@@ -21,6 +21,9 @@ type Author struct {
 	UID     int64  // -1: not a person
 	PID     int    // of the program that asked, 0 when it is not known
 	Program string // its name, as the process calls itself
+	// Grants are the scopes that it was given and by which it made these changes, with
+	// spaces between; "" for root, and where nobody noted it.
+	Grants string
 }
 
 // Revision is one step of the policy documents of a node.
@@ -66,8 +69,10 @@ type RevisionQuery struct {
 	Limit  int    // the newest so many, 0: all
 }
 
-// Written is how much was changed in the documents of one scope.
+// Written is how much was changed in the documents of one scope, by authors of the
+// same grants.
 type Written struct {
+	Grants  string // see [Author]
 	Scope   string
 	Changes int
 	Bytes   int64 // of the texts that were written
@@ -87,7 +92,7 @@ type Revisions interface {
 	// History lists revisions, newest first.
 	History(ctx context.Context, q RevisionQuery) ([]Revision, error)
 	// Written says how much was changed in documents of the API since a time, by
-	// people other than root, scope by scope.
+	// people other than root, by grants and scope.
 	Written(ctx context.Context, since int64) ([]Written, error)
 	// Documents are those as of a revision, in the order of Key; of the newest for 0.
 	Documents(ctx context.Context, at uint64) ([]Document, error)

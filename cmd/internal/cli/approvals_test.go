@@ -146,7 +146,10 @@ func (n *fakeNode) last(id string, r *api.LastingRequest) (api.LastingRule, erro
 	return res, nil
 }
 
-func (n *fakeNode) Drafts(context.Context) ([]api.Draft, error) {
+func (n *fakeNode) Drafts(_ context.Context, _ func(uint32, string) bool, id string) ([]api.Draft, error) {
+	if id != "" && id != "draft-0011223344ff" {
+		return nil, nil
+	}
 	return []api.Draft{{ID: "draft-0011223344ff", Scope: "org:local/team:default/agent:npm", Destination: "x\x1b.example:443", Count: 3, More: 2, First: created, Last: created.Add(time.Minute), Sandboxes: []string{"b0a1c2d3"}}}, nil
 }
 

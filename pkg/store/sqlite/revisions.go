@@ -44,6 +44,12 @@ CREATE INDEX changes_of ON changes (owner, file, kind, name, scope, revision);
 CREATE INDEX changes_named ON changes (name, revision);`}
 }
 
+// revisionGrants lets a change count where its author was given the right, whatever
+// it has been given since.
+func revisionGrants() migration {
+	return migration{"what authors were given", "ALTER TABLE revisions ADD COLUMN grants TEXT NOT NULL DEFAULT ''"}
+}
+
 // AddRevision appends one.
 func (s *Store) AddRevision(ctx context.Context, r store.Revision, texts []string, urgent bool) error {
 	return s.write(ctx, urgent, func(tx *sql.Tx) error {
@@ -60,8 +66,8 @@ func (s *Store) AddRevision(ctx context.Context, r store.Revision, texts []strin
 			}
 		}
 		a := r.Author
-		if _, err := tx.ExecContext(ctx, "INSERT INTO revisions (number, time, author, uid, pid, program, action, comment) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-			int64(r.Number), r.Time, a.Name, a.UID, a.PID, a.Program, r.Action, r.Comment); err != nil {
+		if _, err := tx.ExecContext(ctx, "INSERT INTO revisions (number, time, author, uid, pid, program, action, comment, grants) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			int64(r.Number), r.Time, a.Name, a.UID, a.PID, a.Program, r.Action, r.Comment, a.Grants); err != nil {
 			return err
 		}
 		for i := range r.Changes {
@@ -137,7 +143,7 @@ func (s *Store) History(ctx context.Context, q store.RevisionQuery) ([]store.Rev
 // revisions reads them and then, one query for all, what they changed.
 func (s *Store) revisions(ctx context.Context, where string, args ...any) ([]store.Revision, error) {
 	const what = "the policy revisions cannot be read"
-	rows, err := s.db.QueryContext(ctx, "SELECT number, time, author, uid, pid, program, action, comment FROM revisions "+where, args...)
+	rows, err := s.db.QueryContext(ctx, "SELECT number, time, author, uid, pid, program, action, comment, grants FROM revisions "+where, args...)
 	if err != nil {
 		return nil, s.failed(what, err)
 	}
@@ -146,7 +152,7 @@ func (s *Store) revisions(ctx context.Context, where string, args ...any) ([]sto
 	for rows.Next() {
 		var r store.Revision
 		var n int64
-		if err := rows.Scan(&n, &r.Time, &r.Author.Name, &r.Author.UID, &r.Author.PID, &r.Author.Program, &r.Action, &r.Comment); err != nil {
+		if err := rows.Scan(&n, &r.Time, &r.Author.Name, &r.Author.UID, &r.Author.PID, &r.Author.Program, &r.Action, &r.Comment, &r.Author.Grants); err != nil {
 			return nil, s.failed(what, errors.Join(err, rows.Close()))
 		}
 		r.Number, at[n] = uint64(n), len(list)

@@ -17,15 +17,15 @@ func (s *Store) Written(ctx context.Context, since int64) (list []store.Written,
 		return nil, s.failed(what, err)
 	}
 	rows, err := s.db.QueryContext(ctx, `
-SELECT c.scope, count(*), coalesce(sum(length(CAST(t.text AS BLOB))), 0)
+SELECT r.grants, c.scope, count(*), coalesce(sum(length(CAST(t.text AS BLOB))), 0)
 FROM revisions AS r JOIN changes AS c ON c.revision=r.number LEFT JOIN texts AS t ON t.hash=c.after
-WHERE r.number>=? AND r.uid>0 AND c.owner=? GROUP BY c.scope ORDER BY c.scope`, first, store.OwnerAPI)
+WHERE r.number>=? AND r.uid>0 AND c.owner=? GROUP BY r.grants, c.scope ORDER BY r.grants, c.scope`, first, store.OwnerAPI)
 	if err != nil {
 		return nil, s.failed(what, err)
 	}
 	for rows.Next() {
 		var w store.Written
-		if err := rows.Scan(&w.Scope, &w.Changes, &w.Bytes); err != nil {
+		if err := rows.Scan(&w.Grants, &w.Scope, &w.Changes, &w.Bytes); err != nil {
 			return nil, s.failed(what, errors.Join(err, rows.Close()))
 		}
 		list = append(list, w)

@@ -27,7 +27,7 @@ func TestWritten(t *testing.T) {
 		if after != "" {
 			c.After, texts = store.Hash(after), []string{after}
 		}
-		r := store.Revision{Number: number, Time: int64(number), Author: store.Author{UID: uid}, Action: "apply", Changes: []store.Change{c}}
+		r := store.Revision{Number: number, Time: int64(number), Author: store.Author{UID: uid, Grants: map[int64]string{7: "org:*"}[uid]}, Action: "apply", Changes: []store.Change{c}}
 		if err := s.AddRevision(ctx, r, texts, false); err != nil {
 			t.Fatal(err)
 		}
@@ -39,8 +39,8 @@ func TestWritten(t *testing.T) {
 	write(-1, store.OwnerDirectory, "org:b", "", "of the directory")
 	write(8, store.OwnerAPI, "org:b", "b", "")
 	for since, want := range map[int64][]store.Written{
-		0: {{Scope: "org:a", Changes: 2, Bytes: 8}, {Scope: "org:b", Changes: 2, Bytes: 1}},
-		2: {{Scope: "org:a", Changes: 1, Bytes: 5}, {Scope: "org:b", Changes: 2, Bytes: 1}},
+		0: {{Scope: "org:b", Changes: 2, Bytes: 1}, {Grants: "org:*", Scope: "org:a", Changes: 2, Bytes: 8}},
+		2: {{Scope: "org:b", Changes: 2, Bytes: 1}, {Grants: "org:*", Scope: "org:a", Changes: 1, Bytes: 5}},
 		6: {{Scope: "org:b", Changes: 1}},
 		7: nil,
 	} {
