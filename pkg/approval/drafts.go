@@ -31,10 +31,11 @@ type Draft struct {
 	More        uint64 // denials of the sandbox for which there was no room
 }
 
-// ID is the same for every sandbox of the scope.
+// ID is the same for every sandbox of the scope. It is long enough that an agent,
+// which chooses destinations, finds no second one with the same ID.
 func (d *Draft) ID() string {
 	sum := sha256.Sum256([]byte(d.Scope + "\x00" + d.Destination))
-	return "draft-" + hex.EncodeToString(sum[:6])
+	return "draft-" + hex.EncodeToString(sum[:16])
 }
 
 // Drafts are the denials by default of a node, in memory alone. The zero value

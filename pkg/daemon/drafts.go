@@ -62,6 +62,11 @@ func draftTarget(e *event.Event) (policy.Target, bool) {
 	if err != nil || t.Host.Kind != policy.HostExact && !t.Prefix.IsSingleIP() {
 		return policy.Target{}, false // not in the one form that it has: nobody of ours said so
 	}
+	if t.Prefix.IsValid() {
+		if _, special := policy.SpecialPurpose(t.Prefix.Addr()); special {
+			return policy.Target{}, false // metadata, the host's networks: nothing to allow with one key
+		}
+	}
 	return t, true
 }
 
