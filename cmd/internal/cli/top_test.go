@@ -280,7 +280,7 @@ func TestTop(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	n.set(func() {
-		if len(n.lasting) != 2 || n.lasting[1] != "draft-0011223344ff " + proposalDigest + " " {
+		if len(n.lasting) != 2 || n.lasting[1] != "draft-0011223344ff "+proposalDigest+" " {
 			t.Errorf("rules: %q", n.lasting)
 		}
 		if len(n.votes) != 1 || n.votes[0].Approve || n.votes[0].Comment != "not today" {
