@@ -174,8 +174,12 @@ func TestLastingCommands(t *testing.T) {
 		golden(t, c.file, r.out)
 	}
 	want := []string{"4be21f0a97c3d518  ", "4be21f0a97c3d518  why", "4be21f0a97c3d518 " + proposalDigest + " why", "4be21f0a97c3d518  ", "draft-0011223344ff  "}
-	if !slices.Equal(n.lasting, want) {
-		t.Errorf("%q", n.lasting)
+	asked := func() (list []string) {
+		n.set(func() { list = slices.Clone(n.lasting) })
+		return list
+	}
+	if got := asked(); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 	r := finish(t, tool(t, n.socket, "approvals", "list", "--drafts")) // it shows an age
 	if !strings.Contains(r.out, `x\x1b.example:443`) || !strings.Contains(r.errOut, "more than has room") {
@@ -191,10 +195,10 @@ func TestLastingCommands(t *testing.T) {
 		t.Errorf("exit code %d, %s", r.code, r.errOut)
 	}
 	for _, digest := range []string{"d2d2d2d2d2d2d2d2", "d1", proposalDigest + "d1"} {
-		before := len(n.lasting)
+		before := len(asked())
 		r := finish(t, tool(t, n.socket, "approvals", "approve", "draft-0011223344ff", "--yes="+digest))
-		if r.code != 1 || !strings.Contains(r.errOut, "nothing was changed") || len(n.lasting) != before+1 {
-			t.Errorf("--yes=%s: exit code %d, %s, %q", digest, r.code, r.errOut, n.lasting[before:])
+		if r.code != 1 || !strings.Contains(r.errOut, "nothing was changed") || len(asked()) != before+1 {
+			t.Errorf("--yes=%s: exit code %d, %s, %q", digest, r.code, r.errOut, asked()[before:])
 		}
 	}
 	if r := finish(t, tool(t, n.socket, "approvals", "show", "draft-nosuch")); r.code != 3 {
