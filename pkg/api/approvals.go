@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -53,6 +54,29 @@ type ApprovalDemand struct {
 	Quorum    int      `json:"quorum"`
 	Separate  bool     `json:"separate,omitempty"`
 	Lacks     int      `json:"lacks"` // how many people more
+}
+
+// Who says whose approvals count for the demand.
+func (d *ApprovalDemand) Who() string {
+	who := strings.Join(d.Approvers, " ")
+	if who == "" {
+		who = "root, approver, launcher"
+	}
+	if d.Separate {
+		who += " (not who launched it)"
+	}
+	return who
+}
+
+// Lacking says who has to agree still, "" when nobody has.
+func (a *Approval) Lacking() string {
+	var out []string
+	for i := range a.Demands {
+		if d := &a.Demands[i]; d.Lacks > 0 {
+			out = append(out, strconv.Itoa(d.Lacks)+" of "+d.Who())
+		}
+	}
+	return strings.Join(out, ", and ")
 }
 
 // ApprovalVote is one person's word.

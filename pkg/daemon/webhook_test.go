@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/approval"
 	"github.com/ringfence/ringfence/pkg/webhook"
+	"github.com/ringfence/ringfence/test/env"
 )
 
 // TestWhatWaitedIsTriedForAnHourAfterARestart: a request may be older than that
@@ -41,7 +42,7 @@ func TestWhatWaitedIsTriedForAnHourAfterARestart(t *testing.T) {
 // TestRootsThatAreNoneAreRefusedAtStart: the sender would end for it, each time.
 func TestRootsThatAreNoneAreRefusedAtStart(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("the secret has to be root's")
+		env.Lack(t, true, "root, whose the secret has to be")
 	}
 	dir := t.TempDir()
 	w := Webhook{URL: "https://a.test/", SecretFile: filepath.Join(dir, "secret"), Timeout: time.Second, RootCAs: filepath.Join(dir, "roots.pem")}

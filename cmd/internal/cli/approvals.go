@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringfence/ringfence/cmd/internal/cli/internal/show"
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -56,24 +56,7 @@ func approvalNeeds(p *api.Approval) string {
 	if p.State != "pending" {
 		return p.Why
 	}
-	var out []string
-	for _, d := range p.Demands {
-		if d.Lacks > 0 {
-			out = append(out, strconv.Itoa(d.Lacks)+" of "+approversOf(&d))
-		}
-	}
-	return strings.Join(out, ", and ")
-}
-
-func approversOf(d *api.ApprovalDemand) string {
-	who := strings.Join(d.Approvers, " ")
-	if who == "" {
-		who = "root, approver, launcher"
-	}
-	if d.Separate {
-		who += " (not who launched it)"
-	}
-	return who
+	return p.Lacking()
 }
 
 func (a *app) approvalsListCommand() *cobra.Command {
@@ -147,7 +130,7 @@ func (a *app) printApproval(p *api.Approval) error {
 		if d.Lacks > 0 {
 			lacks = fmt.Sprintf(", %d more", d.Lacks)
 		}
-		lines = append(lines, [2]string{"needs", fmt.Sprintf("%d of %s%s (rule %s)", d.Quorum, approversOf(&d), lacks, d.Rule)})
+		lines = append(lines, [2]string{"needs", fmt.Sprintf("%d of %s%s (rule %s)", d.Quorum, d.Who(), lacks, d.Rule)})
 	}
 	for _, v := range p.Votes {
 		word := "denied"

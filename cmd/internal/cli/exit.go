@@ -10,7 +10,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/ringfence/ringfence/cmd/internal/cli/internal/show"
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 )
 

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/cmd/internal/cli/internal/attach"
-	"github.com/ringfence/ringfence/cmd/internal/cli/internal/show"
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/scope"

@@ -47,6 +47,43 @@ func tool(t *testing.T, socket string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// put writes files below a directory.
+func put(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// offline is a command that needs no daemon.
+type offline struct {
+	args string // words
+	code int
+	want []string // in what is printed
+}
+
+// try runs a command of policy in a directory, where no daemon is.
+func (c *offline) try(t *testing.T, dir string, command ...string) {
+	t.Helper()
+	cmd := tool(t, "/nonexistent", append(append([]string{"policy"}, command...), strings.Fields(c.args)...)...)
+	cmd.Dir = dir
+	r := finish(t, cmd)
+	if r.code != c.code {
+		t.Errorf("%s: exit %d\n%s%s", c.args, r.code, r.out, r.errOut)
+	}
+	for _, w := range c.want {
+		if !strings.Contains(r.out+r.errOut, w) {
+			t.Errorf("%s: no %q in\n%s%s", c.args, w, r.out, r.errOut)
+		}
+	}
+}
+
 // result is what a run left.
 type result struct {
 	code        int

@@ -3,9 +3,6 @@
 package cli
 
 import (
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,18 +12,10 @@ import (
 
 func TestPolicyLint(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{
+	put(t, dir, map[string]string{
 		"eng.yaml": testedPolicy, "twice.yaml": testedPolicy + "  - {id: no-db, deny: \"db.example:5432\"}\n  - {id: guard, deny: \"**.paste.example\"}\n", "bad.yaml": "x: 1",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, c := range []struct {
-		args string
-		code int
-		want []string // in what is printed
-	}{
+	})
+	for _, c := range []offline{
 		{"eng.yaml", exitOK, []string{"0 findings, 0 notes"}},
 		{"twice.yaml", exitGeneric, []string{"twice.yaml:6:5: contradiction: eng/db: eng/no-db (twice.yaml:8) says block", "twice.yaml:9:5: note, default: eng/guard", "1 finding, 1 note"}},
 		{"-o json twice.yaml", exitGeneric, []string{`"ok": false`, `"kind": "contradiction"`, `"note": true`, `"rule": "eng/guard"`}},
@@ -38,17 +27,7 @@ func TestPolicyLint(t *testing.T) {
 		{"bad.yaml", exitGeneric, []string{"bad.yaml:1:1"}},
 		{"live", exitUnreachable, nil},
 	} {
-		cmd := tool(t, "/nonexistent", append([]string{"policy", "lint"}, strings.Fields(c.args)...)...)
-		cmd.Dir = dir
-		r := finish(t, cmd)
-		if r.code != c.code {
-			t.Errorf("%s: exit %d\n%s%s", c.args, r.code, r.out, r.errOut)
-		}
-		for _, w := range c.want {
-			if !strings.Contains(r.out+r.errOut, w) {
-				t.Errorf("%s: no %q in\n%s%s", c.args, w, r.out, r.errOut)
-			}
-		}
+		c.try(t, dir, "lint")
 	}
 }
 

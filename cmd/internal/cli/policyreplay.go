@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringfence/ringfence/cmd/internal/cli/internal/show"
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/replay"
 )

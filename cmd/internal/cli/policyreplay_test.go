@@ -3,8 +3,6 @@
 package cli
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,23 +25,11 @@ func TestPolicyReplayAndLearn(t *testing.T) {
 		}
 		log = append(append(log, line...), '\n')
 	}
-	for name, text := range map[string]string{
+	put(t, dir, map[string]string{
 		"old.yaml": testedPolicy, "new.yaml": strings.Replace(testedPolicy, "db.example", "dc.example", 1), "events.jsonl": string(log), "log/1.jsonl": string(log), "bad.jsonl": "{}\n", "cut.jsonl": string(log[:len(log)-20]), "cut/1.jsonl": string(log[:len(log)-20]), "cut/2.jsonl": string(log[:len(log)-1]),
 		"within.jsonl": string(log[:100]) + "\n" + string(log), "other.jsonl": "x: 1", "none/x": "",
-	} {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, c := range []struct {
-		args string
-		code int
-		want []string // in what is printed
-	}{
+	})
+	for _, c := range []offline{
 		{"diff old.yaml new.yaml --replay events.jsonl", exitOK, []string{"db.example:5432", "allow by eng/db", "1 of 5 past decisions would change", "not asked again: 1, decided by something else than policy: sni-mismatch"}},
 		{"diff old.yaml new.yaml --replay log -o json", exitOK, []string{`"changed": 1`, `"decided": 5`, `"verdict": "block"`}},
 		{"diff old.yaml new.yaml --replay events.jsonl --since 2026-03-03", exitOK, []string{"0 of 0 past"}},
@@ -63,16 +49,6 @@ func TestPolicyReplayAndLearn(t *testing.T) {
 		{"learn --policy nosuch.yaml --events events.jsonl", exitGeneric, nil},
 		{"learn --events events.jsonl", exitUnreachable, nil},
 	} {
-		cmd := tool(t, "/nonexistent", append([]string{"policy"}, strings.Fields(c.args)...)...)
-		cmd.Dir = dir
-		r := finish(t, cmd)
-		if r.code != c.code {
-			t.Errorf("%s: exit %d\n%s%s", c.args, r.code, r.out, r.errOut)
-		}
-		for _, w := range c.want {
-			if !strings.Contains(r.out+r.errOut, w) {
-				t.Errorf("%s: no %q in\n%s%s", c.args, w, r.out, r.errOut)
-			}
-		}
+		c.try(t, dir)
 	}
 }

@@ -3,8 +3,6 @@
 package cli
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -30,23 +28,11 @@ tests:
 
 func TestPolicyTest(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{
+	put(t, dir, map[string]string{
 		"eng.yaml": testedPolicy, "tests/bad.yaml": policyTests, "tests/good.yaml": strings.Replace(policyTests, `web.example:80", want: allow`, `web.example:80", want: block, rule: none`, 1),
 		"more.yaml": testedPolicy + "  - {id: more, deny: \"more.example\"}\n", "broken.yaml": strings.Replace(policyTests, "want: allow}", "want: alow}", 1),
-	} {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, c := range []struct {
-		args string
-		code int
-		want []string // in what is printed
-	}{
+	})
+	for _, c := range []offline{
 		{"tests/good.yaml", exitOK, []string{"2 tests passed, 0 failed"}},
 		{"tests/bad.yaml", exitGeneric, []string{"tests/bad.yaml:8: the web is open: want allow, got block by none: no rule of the policy allows it", "1 test passed, 1 failed"}},
 		{"tests", exitGeneric, []string{"3 tests passed, 1 failed"}},
@@ -60,16 +46,6 @@ func TestPolicyTest(t *testing.T) {
 		{"broken.yaml", exitGeneric, []string{`unknown want "alow" (did you mean "allow"?)`}},
 		{"--policy nosuch.yaml tests/good.yaml", exitGeneric, []string{"nosuch.yaml"}},
 	} {
-		cmd := tool(t, "/nonexistent", append([]string{"policy", "test"}, strings.Fields(c.args)...)...)
-		cmd.Dir = dir
-		r := finish(t, cmd)
-		if r.code != c.code {
-			t.Errorf("%s: exit %d\n%s%s", c.args, r.code, r.out, r.errOut)
-		}
-		for _, w := range c.want {
-			if !strings.Contains(r.out+r.errOut, w) {
-				t.Errorf("%s: no %q in\n%s%s", c.args, w, r.out, r.errOut)
-			}
-		}
+		c.try(t, dir, "test")
 	}
 }

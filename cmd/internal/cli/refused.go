@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/cmd/internal/cli/internal/attach"
-	"github.com/ringfence/ringfence/cmd/internal/cli/internal/show"
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/event"
 )

@@ -11,6 +11,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 )
 
@@ -27,7 +28,7 @@ func draftRows(m *model) []row {
 	var out []row
 	for i := range m.snap.drafts {
 		d := &m.snap.drafts[i]
-		out = append(out, row{d.ID, []string{age(m.now().Sub(d.Last)), count(d.Count), safe(d.Destination, 200), safe(d.Scope, 200), strconv.Itoa(len(d.Sandboxes)), safe(d.ID, 40)}, plain})
+		out = append(out, row{d.ID, []string{show.Age(m.now().Sub(d.Last)), count(d.Count), safe(d.Destination, 200), safe(d.Scope, 200), strconv.Itoa(len(d.Sandboxes)), safe(d.ID, 40)}, plain})
 	}
 	return out
 }

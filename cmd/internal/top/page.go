@@ -14,6 +14,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/event"
 )
@@ -220,7 +221,7 @@ func (p *sandbox) facts(m *model, b *api.Sandbox, width int) []line {
 	return slices.Concat(
 		field("name", safe(b.Name, 0), width, plain),
 		field("scope", safe(agentOf(b.Scope), 0), width, plain),
-		field("state", safe(b.State, 0)+", "+age(m.now().Sub(b.Created))+" old, launched by uid "+strconv.FormatUint(uint64(b.Owner), 10), width, plain),
+		field("state", safe(b.State, 0)+", "+show.Age(m.now().Sub(b.Created))+" old, launched by uid "+strconv.FormatUint(uint64(b.Owner), 10), width, plain),
 		field("fence", word, width, st),
 		field("counted", fmt.Sprintf("denied %s, allowed %s, failed %s since %s; denied %s since it began", count(t.denied), count(t.allowed), count(t.failed), clock(m.opened), count(b.Denials)), width, plain),
 		field("spent", fmt.Sprintf("%s, tokens %s in, %s out, %s of them cached", plural(t.calls, "call", "calls"), count(t.in), count(t.out), count(t.cached)), width, plain))

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 )
 
@@ -127,7 +128,7 @@ func boxRows(m *model) []row {
 		if !counted && m.snap.full {
 			n = []string{"?", "?", "?", "?"}
 		}
-		out = append(out, row{b.ID, []string{safe(b.ID, 8), safe(b.Name, 60), word, n[0], n[1], n[2], n[3], age(m.now().Sub(b.Created)),
+		out = append(out, row{b.ID, []string{safe(b.ID, 8), safe(b.Name, 60), word, n[0], n[1], n[2], n[3], show.Age(m.now().Sub(b.Created)),
 			safe(b.Profile, 40), safe(agentOf(b.Scope), 200)}, st})
 	}
 	return out
@@ -194,7 +195,7 @@ func askRows(m *model) []row {
 		a := &m.snap.asks[i]
 		left, st := "given", plain
 		if a.State == "pending" {
-			left, st = age(a.Expires.Sub(m.now())), bold
+			left, st = show.Age(a.Expires.Sub(m.now())), bold
 		}
 		out = append(out, row{a.ID, []string{left, safe(a.Kind, 10), safe(strings.TrimSpace(a.Target+" "+a.Arguments), 200), count(a.Count), safe(whose(a), 60), needs(a), safe(a.ID, 20)}, st})
 	}
@@ -215,24 +216,7 @@ func needs(a *api.Approval) string {
 	if a.State != "pending" {
 		return lasts(a.Grant)
 	}
-	var out []string
-	for i := range a.Demands {
-		if d := &a.Demands[i]; d.Lacks > 0 {
-			out = append(out, strconv.Itoa(d.Lacks)+" of "+approvers(d))
-		}
-	}
-	return safe(strings.Join(out, ", and "), 300)
-}
-
-func approvers(d *api.ApprovalDemand) string {
-	who := strings.Join(d.Approvers, " ")
-	if who == "" {
-		who = "root, approver, launcher"
-	}
-	if d.Separate {
-		who += " (not who launched it)"
-	}
-	return who
+	return safe(a.Lacking(), 300)
 }
 
 func lasts(g *api.ApprovalGrant) string {

@@ -10,6 +10,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 )
 
@@ -64,7 +65,7 @@ func (m *model) nodeLine() line {
 	if st.Started.IsZero() {
 		return l
 	}
-	l = append(l, span{fmt.Sprintf("  up %s  revision %d  ", age(m.now().Sub(st.Started)), st.Revision), plain})
+	l = append(l, span{fmt.Sprintf("  up %s  revision %d  ", show.Age(m.now().Sub(st.Started)), st.Revision), plain})
 	switch {
 	case m.snap.down[linkNode] != nil:
 		return append(l, span{"NOT CONNECTED", reverse})
@@ -202,7 +203,7 @@ func (m *model) wordLine() line {
 		return line{{m.notice.text, bold}}
 	}
 	if m.snap.behind > patience {
-		return line{{"events: " + age(m.snap.behind) + " behind; more come than are read", yellow}}
+		return line{{"events: " + show.Age(m.snap.behind) + " behind; more come than are read", yellow}}
 	}
 	if m.page != nil && !m.atEnd() {
 		return line{{"more below", yellow}}

@@ -11,6 +11,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 )
 
@@ -40,11 +41,11 @@ func what(m *model, a *api.Approval, width int) (out []line) {
 	add("of", agentOf(a.Scope)+", sandbox "+a.Sandbox+", launched by uid "+strconv.FormatUint(uint64(a.Launcher), 10))
 	add("asked", plural(a.Count, "time", "times")+", first at "+clock(a.Created))
 	if a.State == "pending" {
-		add("expires", "in "+age(a.Expires.Sub(m.now()))+", which denies it")
+		add("expires", "in "+show.Age(a.Expires.Sub(m.now()))+", which denies it")
 	}
 	for i := range a.Demands {
 		d := &a.Demands[i]
-		add("rule", fmt.Sprintf("%s: %d of %s (%d lacking)", d.Rule, d.Quorum, approvers(d), d.Lacks))
+		add("rule", fmt.Sprintf("%s: %d of %s (%d lacking)", d.Rule, d.Quorum, d.Who(), d.Lacks))
 	}
 	return out
 }

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
-	"github.com/ringfence/ringfence/cmd/internal/cli/internal/show"
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 )
 
