@@ -290,14 +290,9 @@ func (d *Daemon) openGateway() (err error) {
 
 func (d *Daemon) gatewayConfig() (*gatewayd.Config, error) {
 	c := &gatewayd.Config{Hosts: d.cfg.Gateway.Hosts, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Metrics: d.cfg.Metrics.Listen}
-	if p := d.cfg.Gateway.RootCAs; p != "" {
-		b, err := os.ReadFile(p)
-		if err != nil {
-			return nil, fmt.Errorf("gateway.rootCAs: %w", err)
-		}
-		c.RootCAs = b
-	}
-	return c, nil
+	var err error
+	c.RootCAs, err = readRoots("gateway.rootCAs", d.cfg.Gateway.RootCAs)
+	return c, err
 }
 
 // fenceGateway puts the gateway's cgroup behind the same programs.

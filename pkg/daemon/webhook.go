@@ -5,7 +5,6 @@ package daemon
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,13 +69,8 @@ func (w *Webhook) target() (*webhook.Target, error) {
 		return nil, fmt.Errorf("webhook.secretFile: %w", err)
 	}
 	t.Secret = bytes.TrimRight(t.Secret, "\r\n")
-	if w.RootCAs != "" {
-		if t.RootCAs, err = os.ReadFile(w.RootCAs); err != nil {
-			return nil, fmt.Errorf("webhook.rootCAs: %w", err)
-		}
-		if !x509.NewCertPool().AppendCertsFromPEM(t.RootCAs) {
-			return nil, fmt.Errorf("webhook.rootCAs %s: it holds no certificate: name a PEM file (-----BEGIN CERTIFICATE-----), or leave it out to trust the system's roots alone", w.RootCAs)
-		}
+	if t.RootCAs, err = readRoots("webhook.rootCAs", w.RootCAs); err != nil {
+		return nil, err
 	}
 	if err := t.Valid(); err != nil {
 		return nil, fmt.Errorf("webhook: %w", err)

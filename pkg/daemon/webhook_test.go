@@ -54,6 +54,11 @@ func TestRootsThatAreNoneAreRefusedAtStart(t *testing.T) {
 		if err := os.WriteFile(w.RootCAs, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		d := &Daemon{}
+		d.cfg.Gateway.RootCAs = w.RootCAs
+		if _, err := d.gatewayConfig(); err == nil || !strings.Contains(err.Error(), "gateway.rootCAs "+w.RootCAs) {
+			t.Errorf("%q for the gateway: %v", text, err)
+		}
 		if _, err := w.target(); err == nil || !strings.Contains(err.Error(), w.RootCAs+": it holds no certificate") {
 			t.Errorf("%q: %v", text, err)
 		}
