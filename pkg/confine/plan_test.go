@@ -63,10 +63,10 @@ func TestPlanRefuses(t *testing.T) {
 		{"a directory as stderr", func(in *confine.PlanInput) { in.Stdio[2] = in.Workspace }, "stdio 2"},
 		{"no stdio", func(in *confine.PlanInput) { in.Stdio[0] = nil }, "stdio 0"},
 		{"workspace /", func(in *confine.PlanInput) { in.WorkspaceTarget = "/" }, "cannot be a workspace"},
-		{"workspace over /usr", func(in *confine.PlanInput) { in.WorkspaceTarget = "/usr" }, "it holds"},
+		{"workspace over /usr", func(in *confine.PlanInput) { in.WorkspaceTarget = "/usr" }, "/usr cannot be a workspace: the sandbox has its own"},
 		{"workspace in /etc", func(in *confine.PlanInput) { in.WorkspaceTarget = "/etc/x" }, "cannot lie in /etc"},
 		{"workspace in /proc", func(in *confine.PlanInput) { in.WorkspaceTarget = "/proc/x" }, "cannot lie in /proc"},
-		{"workspace over our home", func(in *confine.PlanInput) { in.WorkspaceTarget = "/home" }, "it holds"},
+		{"workspace over our home", func(in *confine.PlanInput) { in.WorkspaceTarget = "/home" }, "it holds /home/agent"},
 		{"workspace path with dots", func(in *confine.PlanInput) { in.WorkspaceTarget = "/srv/../etc" }, "cannot be a workspace"},
 		{"bind outside the workspace", func(in *confine.PlanInput) {
 			in.Binds = []confine.Bind{{Source: in.Workspace, Target: "/usr/x"}}

@@ -61,7 +61,10 @@ func checkTarget(p string) error {
 		}
 	}
 	for _, d := range append([]string{"/tmp", "/run", "/var/tmp", Home}, defaultSystem...) {
-		if under(d, p) {
+		switch {
+		case p == d:
+			return fmt.Errorf("%w: %s cannot be a workspace: the sandbox has its own; use a directory below it, or --workspace DIR", ErrPlan, p)
+		case under(d, p):
 			return fmt.Errorf("%w: %s cannot be a workspace: it holds %s, which the sandbox has for itself; use a directory below it, or --workspace DIR", ErrPlan, p, d)
 		}
 	}
