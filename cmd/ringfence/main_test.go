@@ -40,6 +40,17 @@ func TestBecomesRingfencePolicy(t *testing.T) {
 			t.Errorf("top alone: %v %s", err, said)
 		}
 	}
+	copied := filepath.Join(dir, "ringfence-policy")
+	if err := os.Link(program, copied); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(program, "policy", "check", "x").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), copied+" is not the program of that name") {
+		t.Errorf("beside itself under the other name: %v %s", err, out)
+	}
+	if err := os.Remove(copied); err != nil {
+		t.Fatal(err)
+	}
 	beside := "#!/bin/sh\nprintf '<%s>' \"$@\"\nexit 7\n"
 	if err := os.WriteFile(filepath.Join(dir, "ringfence-policy"), []byte(beside), 0o755); err != nil {
 		t.Fatal(err)
