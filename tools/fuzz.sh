@@ -25,9 +25,19 @@ only_time_up() {
 		! grep -qE 'Failing input|^panic:|\.go:[0-9]+:' "$1"
 }
 
-# A target that ran fewer than ten times a second was not fuzzed.
+# A target that ran fewer than ten times a second was not fuzzed. The machine may
+# have been busy, so it is run once more, for that number and not for a time: Go
+# counts the inputs it has already, the baseline, too.
 floor=0
 if [[ $time =~ ^([0-9]+)s$ ]]; then floor=$((BASH_REMATCH[1] * 10)); fi
+
+# fuzz DIR TARGET TIME|Nx
+fuzz() {
+	timeout 10m "${GO:-go}" test -run '^$' -fuzz "^$2\$" -fuzztime "$3" -fuzzminimizetime "$minimise" "$1" >"$log" 2>&1 || only_time_up "$log"
+}
+
+baseline() { grep -o 'baseline coverage: [0-9]*/[0-9]*' "$log" | tail -1 | cut -d/ -f2 | grep . || echo 0; }
+executed() { grep -o 'execs: [0-9]*' "$log" | tail -1 | cut -d' ' -f2 | grep . || echo 0; }
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -35,12 +45,11 @@ while IFS=: read -r file target; do
 	dir=./$(dirname "$file")
 	if [ $# -gt 0 ] && ! printf '%s\n' "$@" | grep -qxF "$dir"; then continue; fi
 	n=$((n + 1))
-	if "${GO:-go}" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime "$minimise" -timeout 30m "$dir" >"$log" 2>&1 || only_time_up "$log"; then
-		execs=$(grep -o 'execs: [0-9]*' "$log" | tail -1 | cut -d' ' -f2 || true)
-		if [ "${execs:-0}" -ge "$floor" ]; then
-			echo "ok  $dir $target  execs: $execs"
+	if fuzz "$dir" "$target" "$time" && { [ "$(executed)" -ge "$floor" ] || fuzz "$dir" "$target" "$(($(baseline) + floor))x"; }; then
+		if [ "$(executed)" -ge "$floor" ]; then
+			echo "ok  $dir $target  execs: $(executed)"
 		else
-			echo "$dir $target: executed ${execs:-0} times in $time, fewer than $floor"
+			echo "$dir $target: executed $(executed) times, fewer than the $floor asked for"
 			failed+=("$dir.$target")
 		fi
 	else
