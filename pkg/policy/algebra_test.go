@@ -75,7 +75,11 @@ func algEngine(t testing.TB, s *Snapshot, q algAsk) Decision {
 		return v.Egress(host, uint16(n))
 	}
 	f := facts{principal: &v.p, now: v.now, model: q.Model}
-	return v.verdict(v.judge(v.s.models.match(nil, v, q.Model), &f), q.Builtin)
+	silent := int32(noRule)
+	if q.Builtin {
+		silent = builtinRule
+	}
+	return v.verdict(v.judge(v.s.models.match(nil, v, q.Model), &f), silent)
 }
 
 // algShadow is the second decision: the first where no shadow rule matches.

@@ -34,10 +34,14 @@ func (v *View) prefixDecision(p netip.Prefix, f *facts, proto Proto) Decision {
 	}
 	var buf [32]hit
 	m, left := v.addrRules(v.s.cidrs.match(buf[:0], v, p), p, f, proto, condOpen)
-	d := v.verdict(m, false)
+	silent := v.silent(proto)
+	if specialOf(p) >= 0 {
+		silent = noRule
+	}
+	d := v.verdict(m, silent)
 	for mode := condAsk; left.any && d.Effect != Allow && mode <= condAll; mode++ {
 		m, _ = v.addrRules(v.s.cidrs.match(buf[:0], v, p), p, f, proto, mode)
-		if next := v.verdict(m, false); next.Effect > d.Effect || d.Effect == Block {
+		if next := v.verdict(m, silent); next.Effect > d.Effect || d.Effect == Block {
 			d = next
 		}
 	}
@@ -103,7 +107,7 @@ func (v *View) AddrDenied(a netip.Addr, proto Proto, port ...uint16) (Decision, 
 		}
 		m = m[:k]
 	}
-	if d := v.verdict(m, false); d.Effect != Allow && d.Rule.Num != 0 {
+	if d := v.verdict(m, noRule); d.Effect != Allow && d.Rule.Num != 0 {
 		return d, true
 	}
 	return Decision{}, false
@@ -149,6 +153,11 @@ func (v *View) cidrTable(proto Proto) []CIDREntry {
 			}
 		}
 	}
+	if v.silent(proto) != noRule {
+		all := netip.PrefixFrom(netip.IPv6Unspecified(), 0) // IPv4 with it
+		byPort[0], allows[0] = append(byPort[0], all), append(allows[0], all)
+		allows[0] = append(allows[0], netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	}
 	if proto != TCP && len(allows) == 0 {
 		return nil
 	}
@@ -158,7 +167,7 @@ func (v *View) cidrTable(proto Proto) []CIDREntry {
 		if port != 0 {
 			prefixes = append(prefixes, byPort[0]...)
 		}
-		for _, a := range allows[port] {
+		for _, a := range append(allows[port][:len(allows[port]):len(allows[port])], allows[0]...) {
 			for i := range special {
 				if s := special[i].prefix; a.Bits() < s.Bits() && a.Contains(s.Addr()) {
 					prefixes = append(prefixes, s)

@@ -331,6 +331,12 @@ func Builtin() Described {
 	return Described{Ref: RuleRef{Doc: "builtin", ID: "models", Scope: "builtin"}, Section: SectionInference.String(), Effect: Allow, Target: "models of the configured providers"}
 }
 
+// Learn is what lets through, in a view that learns, what no rule speaks of. No
+// document has it.
+func Learn() Described {
+	return Described{Ref: RuleRef{Doc: "builtin", ID: "learn", Scope: "builtin"}, Section: SectionEgress.String(), Effect: Allow, Target: "what no rule speaks of, for sandboxes that learn"}
+}
+
 // Describe finds a rule by its number, like Rule.
 func (s *Snapshot) Describe(num uint32) (Described, bool) {
 	if num == 0 || int(num) > len(s.rules) {

@@ -28,10 +28,12 @@ import (
 //     obligations) counts, what loosens (allow, delegable, waive) does not. So an
 //     unsure allow is mute: it is there for its obligations alone.
 
-// Winners that are no rule.
+// Winners that are no rule. The last two are what may stand where no rule speaks:
+// a delegable allow above all layers, see [Builtin] and [Learn].
 const (
 	noRule      = -1
 	builtinRule = -2
+	learnRule   = -3
 )
 
 // hit is the index of a matching rule, with marks of how it matches.
@@ -71,10 +73,10 @@ type outcome struct {
 	delegable bool
 }
 
-// verdict decides on the matching rules; the order of m changes. builtin adds the
-// builtin layer's delegable allow.
-func (v *View) verdict(m []hit, builtin bool) Decision {
-	if len(m) < 2 && !builtin {
+// verdict decides on the matching rules; the order of m changes. silent is what
+// stands where they say nothing.
+func (v *View) verdict(m []hit, silent int32) Decision {
+	if len(m) < 2 && silent == noRule {
 		switch {
 		case len(m) == 0:
 			return v.s.decision(outcome{winner: noRule})
@@ -84,10 +86,10 @@ func (v *View) verdict(m []hit, builtin bool) Decision {
 		}
 	}
 	live, more := v.s.live(m)
-	o := v.s.decide(m[:live], builtin)
+	o := v.s.decide(m[:live], silent)
 	d := v.s.decision(o)
 	if more || o.effect == RequireApproval {
-		d.Terms = v.settle(m, live, o, builtin)
+		d.Terms = v.settle(m, live, o, silent)
 	}
 	return d
 }
@@ -122,8 +124,8 @@ func sortHits(m []hit) {
 
 // decide applies the algebra to matching rules. Where some only narrow, the
 // stricter counts of what is said with and without them.
-func (s *Snapshot) decide(m []hit, builtin bool) outcome {
-	o := s.combine(m, builtin)
+func (s *Snapshot) decide(m []hit, silent int32) outcome {
+	o := s.combine(m, silent)
 	if o.effect == Block {
 		return o
 	}
@@ -138,7 +140,7 @@ func (s *Snapshot) decide(m []hit, builtin bool) outcome {
 				rest = append(rest, g)
 			}
 		}
-		if w := s.combine(rest, builtin); w.effect < o.effect {
+		if w := s.combine(rest, silent); w.effect < o.effect {
 			return w
 		}
 		break
@@ -146,7 +148,7 @@ func (s *Snapshot) decide(m []hit, builtin bool) outcome {
 	return o
 }
 
-func (s *Snapshot) combine(m []hit, builtin bool) outcome {
+func (s *Snapshot) combine(m []hit, silent int32) outcome {
 	var layers, floors uint8
 	for _, h := range m {
 		switch r := s.rule(h); {
@@ -159,8 +161,8 @@ func (s *Snapshot) combine(m []hit, builtin bool) outcome {
 	}
 	o := outcome{winner: noRule}
 	switch {
-	case builtin || layers&(layers-1) != 0:
-		o = s.layered(m, layers, builtin)
+	case silent != noRule || layers&(layers-1) != 0:
+		o = s.layered(m, layers, silent)
 	case layers != 0: // the common case: one layer speaks
 		o = s.word(m, scope.Level(bits.TrailingZeros8(layers)))
 		if o.effect == RequireApproval {
@@ -174,12 +176,12 @@ func (s *Snapshot) combine(m []hit, builtin bool) outcome {
 }
 
 // layered lets the layers speak from above.
-func (s *Snapshot) layered(m []hit, layers uint8, builtin bool) outcome {
+func (s *Snapshot) layered(m []hit, layers uint8, silent int32) outcome {
 	var words [scope.NumLevels]outcome // those that nothing below replaced, from above
 	n := 0
 	standing := outcome{winner: noRule}
-	if builtin {
-		standing = outcome{effect: Allow, winner: builtinRule, delegable: true}
+	if silent != noRule {
+		standing = outcome{effect: Allow, winner: silent, delegable: true}
 		words[0], n = standing, 1
 	}
 	for l := scope.LevelOrg; l <= scope.LevelSandbox; l++ {
@@ -336,6 +338,7 @@ const (
 	reasonBlocked     = "the policy refuses it"
 	reasonAllowed     = "the policy allows it"
 	reasonBuiltin     = "configured models are allowed"
+	reasonLearned     = "no rule of the policy speaks of it; this sandbox learns (run --learn), so it is let through and recorded"
 	reasonBadName     = "this is not a host name that policy can decide on"
 	reasonProvider    = "model providers are reached through inference rules, never as plain network destinations"
 	reasonUnsupported = "this model provider's dialect is not supported by this version"
@@ -375,6 +378,8 @@ func (s *Snapshot) decision(o outcome) Decision {
 		return Decision{Effect: o.effect, Rule: r.ref, Reason: r.words, ReasonCode: code, Revision: s.rev}
 	case o.winner == builtinRule:
 		return Decision{Effect: o.effect, Rule: Builtin().Ref, Reason: reasonBuiltin, ReasonCode: CodeBuiltin, Revision: s.rev}
+	case o.winner == learnRule:
+		return Decision{Effect: o.effect, Rule: Learn().Ref, Reason: reasonLearned, ReasonCode: CodeLearned, Revision: s.rev}
 	}
 	return Decision{Reason: reasonNoRule, ReasonCode: CodeNoRule, Revision: s.rev}
 }

@@ -190,6 +190,7 @@ const (
 	CodeRule                = "rule"                 // a rule of a document decided
 	CodeMandatory           = "mandatory"            // a mandatory rule decided
 	CodeBuiltin             = "builtin"              // the builtin layer decided
+	CodeLearned             = "learned"              // no rule speaks of it, and the sandbox learns
 	CodeApproval            = "approval"             // a rule demands an approval
 	CodeNoRule              = "no-rule"              // nothing allows it
 	CodeBadName             = "bad-name"             // not a host name that can be decided on

@@ -74,15 +74,17 @@ func (v *View) Explain(q Question) Explanation {
 	}
 	var e Explanation
 	var m []hit
-	builtin := false
+	silent := int32(noRule)
 	switch q.Section {
 	case SectionEgress:
-		m = v.explainEgress(q, &e)
+		m, silent = v.explainEgress(q, &e), v.silent(q.proto())
 	case SectionInference:
 		e.Decision = v.Inference(q.Dialect, q.Model)
 		f := v.modelFacts(q.Dialect, q.Model)
 		m = v.judge(v.s.models.match(nil, v, q.Model), &f)
-		builtin = builtDialect(q.Dialect) && v.builtin(q.Dialect, q.Model)
+		if builtDialect(q.Dialect) {
+			silent = v.builtin(q.Dialect, q.Model)
+		}
 	case SectionTools:
 		c := q.call()
 		e.Decision = v.Tool(&c)
@@ -93,7 +95,7 @@ func (v *View) Explain(q Question) Explanation {
 	live, _ := v.s.live(m)
 	m = m[:live]
 	for i := range v.s.rules {
-		if c, ok := v.candidate(i, q, m, builtin, &e.Decision); ok {
+		if c, ok := v.candidate(i, q, m, silent, &e.Decision); ok {
 			e.Candidates = append(e.Candidates, c)
 		}
 	}
@@ -166,7 +168,7 @@ const (
 )
 
 // candidate judges rule i; ok is false when it does not speak of the target.
-func (v *View) candidate(i int, q Question, m []hit, builtin bool, d *Decision) (Candidate, bool) {
+func (v *View) candidate(i int, q Question, m []hit, silent int32, d *Decision) (Candidate, bool) {
 	r := &v.s.rules[i]
 	if r.section != q.Section || !r.speaksOf(q) {
 		return Candidate{}, false
@@ -181,7 +183,7 @@ func (v *View) candidate(i int, q Question, m []hit, builtin bool, d *Decision) 
 	case d.Rule.Num == r.ref.Num:
 		c.Matched, c.Won, c.rank, c.Why = true, true, rankWon, "decides"
 	case matches:
-		c.Matched, c.rank, c.Why = true, rankMatched, v.whyLost(m, h, builtin)
+		c.Matched, c.rank, c.Why = true, rankMatched, v.whyLost(m, h, silent)
 	case r.shadow:
 		c.rank, c.Why = rankCondition, "is in shadow mode: it is left out of what is enforced"
 		if d.WouldBe() != "" && d.Shadow().Rule.Num == r.ref.Num {
@@ -246,7 +248,7 @@ func (v *View) risky(r *crule, q Question) bool {
 }
 
 // whyLost says why a rule that matched did not decide.
-func (v *View) whyLost(m []hit, h hit, builtin bool) string {
+func (v *View) whyLost(m []hit, h hit, silent int32) string {
 	r := v.s.rule(h)
 	switch {
 	case h&hitMute != 0:
@@ -265,7 +267,7 @@ func (v *View) whyLost(m []hit, h hit, builtin bool) string {
 	if word.effect != r.effect {
 		return fmt.Sprintf("%s of the same layer is stricter", v.s.rules[word.winner].ref)
 	}
-	o := v.s.decide(m, builtin)
+	o := v.s.decide(m, silent)
 	switch {
 	case o.winner >= 0 && v.s.rules[o.winner].mandatory:
 		return fmt.Sprintf("the mandatory rule %s stands over every layer", v.s.rules[o.winner].ref)

@@ -9,15 +9,17 @@ import (
 	"github.com/ringfence/ringfence/pkg/scope"
 )
 
-// builtin reports whether the builtin layer allows a model: it is configured,
-// or there is no provider and the trial provider answers.
-func (v *View) builtin(dialect, model string) bool {
+// builtin is the builtin layer's word on a model: it allows one that is configured,
+// or any where there is no provider and the trial provider answers.
+func (v *View) builtin(dialect, model string) int32 {
 	p := v.prov[dialect]
 	if p == nil {
-		return true
+		return builtinRule
 	}
-	_, ok := p.Model(model)
-	return ok
+	if _, ok := p.Model(model); !ok {
+		return noRule
+	}
+	return builtinRule
 }
 
 func builtDialect(d string) bool { return d == DialectOpenAI || d == DialectAnthropic }

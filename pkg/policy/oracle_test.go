@@ -25,6 +25,7 @@ type ask struct {
 	method, path string
 	model        string
 	configured   bool // the builtin layer allows the model
+	learns       bool // the sandbox learns
 }
 
 // verdict is what the oracle answers.
@@ -174,6 +175,9 @@ func oracle(docs []Document, p scope.Principal, q ask) verdict {
 	var bound []verdict
 	if q.section == SectionInference && q.configured {
 		v = verdict{allow: true, rule: "builtin/models", delegable: true, spoken: true}
+	}
+	if _, special := SpecialPurpose(q.addr); q.learns && q.section == SectionEgress && q.proto != UDP && !special {
+		v = verdict{allow: true, rule: "builtin/learn", delegable: true, spoken: true}
 	}
 	for l := scope.LevelOrg; l <= scope.LevelSandbox; l++ {
 		var layer []orule

@@ -176,6 +176,10 @@ func TestDecisionsEqualTheOracle(t *testing.T) {
 				} else {
 					denied++
 				}
+				q.learns = true
+				if d, want := answer(v.Learning(), q), oracle(docs, p, q); d.Allowed() != want.allow || d.Rule.String() != want.rule {
+					t.Fatalf("seed %d, %s, %+v: got %v by %q, oracle %+v", seed, p, q, d.Allowed(), d.Rule, want)
+				}
 			}
 		}
 	}
@@ -196,6 +200,13 @@ func TestAddressesEqualTheOracle(t *testing.T) {
 				q := ask{section: SectionEgress, addr: JudgedAddr(a), port: pick(g, append(somePorts, 22)), proto: pick(g, []Proto{TCP, UDP})}
 				d, want := v.Addr(a, q.port, q.proto), oracle(docs, p, q)
 				if virtualRange.Contains(q.addr) {
+					want = verdict{}
+				}
+				if d.Allowed() != want.allow || d.Rule.String() != want.rule {
+					t.Fatalf("seed %d, %s, %+v: got %v by %q, oracle %+v", seed, p, q, d.Allowed(), d.Rule, want)
+				}
+				q.learns = true
+				if d, want = v.Learning().Addr(a, q.port, q.proto), oracle(docs, p, q); virtualRange.Contains(q.addr) {
 					want = verdict{}
 				}
 				if d.Allowed() != want.allow || d.Rule.String() != want.rule {
@@ -261,14 +272,17 @@ func holds16(p netip.Prefix, a netip.Addr) bool {
 
 func TestCIDRTableEqualsAddr(t *testing.T) {
 	hits := map[Proto]int{}
-	for seed := range uint64(2 * rounds) {
+	for seed := range uint64(4 * rounds) {
 		g := newGen(seed)
-		if seed >= rounds {
+		if seed >= 2*rounds {
 			g = newGen3(seed)
 		}
 		s := compileAll(t, g.docs(scope.LevelSandbox, true))
 		for _, p := range somePrincipals[:2] {
 			v := s.View(p)
+			if seed%2 == 1 {
+				v = v.Learning()
+			}
 			table := v.CIDRTable()
 			for range 60 {
 				a, port := g.addr(), pick(g, append(somePorts, 22, 0))

@@ -52,7 +52,7 @@ func (v *View) remedy(q Question) string {
 		}
 		m := v.callRules(nil, &c)
 		hyp := crule{section: SectionTools, server: scope.Exact(c.Server), name: scope.Exact(q.Tool)}
-		s, _ := v.try(m, hyp, false, fmt.Sprintf("add to a Policy document: tools: [{id: ID, allow: %q}]", toolSelector(hyp.server, hyp.name)))
+		s, _ := v.try(m, hyp, noRule, fmt.Sprintf("add to a Policy document: tools: [{id: ID, allow: %q}]", toolSelector(hyp.server, hyp.name)))
 		return s
 	}
 	return ""
@@ -89,7 +89,7 @@ func (v *View) remedyEgress(q Question) string {
 		}
 		f.opaque = true
 		m, _ = v.filter(m, &f, UDP, condAll)
-		s, _ := v.try(m, hyp, false, then)
+		s, _ := v.try(m, hyp, noRule, then)
 		return s
 	}
 	if q.Method != "" {
@@ -102,12 +102,12 @@ func (v *View) remedyEgress(q Question) string {
 			return ""
 		}
 		open, _ := v.filter(slices.Clone(m), &f, TCP, condOpen)
-		if s, ok := v.try(open, hyp, false, then); ok {
+		if s, ok := v.try(open, hyp, noRule, then); ok {
 			return s
 		}
 		m, _ = v.filter(m, &f, TCP, condAll)
 	}
-	s, _ := v.try(m, hyp, false, then)
+	s, _ := v.try(m, hyp, noRule, then)
 	return s
 }
 
@@ -125,14 +125,14 @@ func (v *View) remedyAddr(a netip.Addr, q Question, hyp crule) string {
 	}
 	f := v.addrFacts(a, q.Port)
 	m, _ := v.addrRules(v.s.cidrs.match(nil, v, hyp.prefix), hyp.prefix, &f, q.proto(), condAll)
-	s, _ := v.try(m, hyp, false, "ringfence allow "+Target{Prefix: hyp.prefix, Port: q.Port, Proto: hyp.proto}.String())
+	s, _ := v.try(m, hyp, noRule, "ringfence allow "+Target{Prefix: hyp.prefix, Port: q.Port, Proto: hyp.proto}.String())
 	return s
 }
 
 // try decides with one more rule that allows exactly this for exactly this
 // principal. When that helps, ok is true and the answer is then; otherwise the
 // rule that stands above is named.
-func (v *View) try(m []hit, hyp crule, builtin bool, then string) (answer string, ok bool) {
+func (v *View) try(m []hit, hyp crule, silent int32, then string) (answer string, ok bool) {
 	t := &Snapshot{groups: append(append([]scope.Selector(nil), v.s.groups...), v.p.Selector())}
 	hyp.effect, hyp.level, hyp.group = Allow, v.p.Selector().Level(), uint32(len(v.s.groups))
 	all := make([]hit, 0, len(m)+1)
@@ -144,7 +144,7 @@ func (v *View) try(m []hit, hyp crule, builtin bool, then string) (answer string
 	hyp.spec = t.specificity(&hyp)
 	all = append(all, hit(len(t.rules)))
 	t.rules = append(t.rules, hyp)
-	o := t.decide(all, builtin)
+	o := t.decide(all, silent)
 	if o.effect == Allow {
 		return then, true
 	}

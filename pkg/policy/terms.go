@@ -266,14 +266,14 @@ func (s *Snapshot) waived(m []hit, h hit, k Kinds) bool {
 
 // settle finds the terms of a decision: nil when nothing is demanded, obliged or
 // in shadow. The live rules stand first in m.
-func (v *View) settle(m []hit, live int, o outcome, builtin bool) *Terms {
+func (v *View) settle(m []hit, live int, o outcome, silent int32) *Terms {
 	var buf [32 * claimSize]byte
 	sortHits(m[:live])
 	key := v.s.claims(buf[:0], m[:live], o)
 	var so outcome
 	if live < len(m) {
 		sortHits(m)
-		so = v.s.decide(m, builtin)
+		so = v.s.decide(m, silent)
 		key = appendClaim(appendClaim(key, shadowMark, claimShadow), uint32(so.winner), uint8(so.effect))
 		key = v.s.claims(key, m, so)
 	}

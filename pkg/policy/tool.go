@@ -15,7 +15,7 @@ type Call struct {
 // Tool decides a call of a tool on any server.
 func (v *View) Tool(c *Call) Decision {
 	var buf [32]hit
-	return v.verdict(v.callRules(buf[:0], c), false)
+	return v.verdict(v.callRules(buf[:0], c), noRule)
 }
 
 // callRules appends the rules that match a call.

@@ -24,6 +24,7 @@ type View struct {
 	now    time.Time                  // see At
 	clock  func() time.Time           // see Live
 	ahead  bool                       // see Ahead
+	learns bool                       // see Learning
 	known  *termsCache
 }
 
@@ -196,10 +197,10 @@ func (r *crule) weigh(h hit, t truth) (_ hit, counts bool) {
 func (v *View) named(hosts []hit, f *facts, proto Proto) Decision {
 	var buf [32]hit
 	m, left := v.filter(append(buf[:0], hosts...), f, proto, condOpen)
-	d := v.verdict(m, false)
+	d := v.verdict(m, v.silent(proto))
 	for mode := condAsk; left.any && d.Effect != Allow && mode <= condAll; mode++ {
 		m, _ = v.filter(append(buf[:0], hosts...), f, proto, mode)
-		if next := v.verdict(m, false); next.Effect > d.Effect || d.Effect == Block {
+		if next := v.verdict(m, v.silent(proto)); next.Effect > d.Effect || d.Effect == Block {
 			d = next
 		}
 	}
@@ -254,7 +255,7 @@ func (v *View) Egress(host string, port uint16) Decision {
 	}
 	m, plain := v.covering(m, port, TCP)
 	if plain {
-		return v.verdict(m, false)
+		return v.verdict(m, v.silent(TCP))
 	}
 	f := v.facts(name, port)
 	return v.named(m, &f, TCP)
@@ -300,7 +301,7 @@ func (v *View) unseen(host string, port uint16, proto Proto) Decision {
 	}
 	m, plain := v.covering(m, port, proto)
 	if plain {
-		return v.verdict(m, false)
+		return v.verdict(m, v.silent(proto))
 	}
 	f := v.facts(name, port)
 	f.opaque = true
@@ -322,7 +323,7 @@ func (v *View) HTTP(host string, port uint16, method, path string) Decision {
 		return v.providerRefusal(prov)
 	}
 	f := v.facts(name, port)
-	return v.verdict(v.request(m, &f, method, path), false)
+	return v.verdict(v.request(m, &f, method, path), v.silent(TCP))
 }
 
 // request keeps the rules of m that match the port and the request.
@@ -377,7 +378,7 @@ func (v *View) resolvesTo(hosts []hit, f *facts, proto Proto) []netip.Prefix {
 		m, _ := v.filter(slices.Clone(hosts), f, proto, mode)
 		live, _ := v.s.live(m)
 		m = m[:live]
-		o := v.s.decide(m, false)
+		o := v.s.decide(m, v.silent(proto))
 		if o.effect <= best || o.winner < 0 {
 			continue
 		}
@@ -398,8 +399,9 @@ type NameDecision struct {
 	Name     string // canonical
 	Resolves bool
 	// Ports are the ports that are allowed or wait for an approval, ascending,
-	// TCP before UDP: each Decision says which. What is not listed is refused;
-	// ask Egress or Datagrams why.
+	// TCP before UDP: each Decision says which. Port 0 is every port that has no
+	// entry, of a view that learns. What is not listed is refused; ask Egress or
+	// Datagrams why.
 	Ports []PortDecision
 	// Decision is why not when Resolves is false, else that of the first port.
 	Decision Decision
@@ -444,6 +446,9 @@ func (v *View) Name(host string) NameDecision {
 	}
 	nd.Wildcard = true
 	var doors []PortDecision
+	if v.learns {
+		doors = append(doors, PortDecision{Proto: TCP})
+	}
 	for _, h := range m {
 		r := v.s.rule(h)
 		if !r.grants() {
