@@ -159,6 +159,10 @@ func admitLaunch(c *Caller, r *LaunchRequest) error {
 	if !c.Rights.mayIn(policy.RightLaunch, in) {
 		return denied(fmt.Sprintf("launching in %s needs root, or the role launcher there", in), launchRemedy(c))
 	}
+	if r.Learn && !c.Rights.mayIn(policy.RightAdmin, in) {
+		return denied(fmt.Sprintf("a sandbox that learns needs root, or the role admin in %s: it reaches what no rule allows", in),
+			"leave --learn out, and learn from what is refused: ringfence policy learn")
+	}
 	own := Identity{UID: c.UID, GID: c.GID, Groups: c.Groups}
 	if r.Identity != nil {
 		if r.Identity.UID != c.UID {

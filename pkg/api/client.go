@@ -253,6 +253,9 @@ func (q EventQuery) values() url.Values {
 	if q.Failed {
 		v.Set("failed", "true")
 	}
+	if q.Learned {
+		v.Set("learned", "true")
+	}
 	if q.Follow {
 		v.Set("follow", "true")
 	}

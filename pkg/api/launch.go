@@ -40,10 +40,15 @@ func (s *Server) launch(w http.ResponseWriter, r *call) error {
 	}
 	r.scope = cmp.Or(req.Scope, DefaultScope)
 	r.note("launch %.200q with the profile %s", req.Argv[0], cmp.Or(req.Profile.Name, req.Profile.File))
+	if req.Learn {
+		r.note("launch %.200q with the profile %s, LEARNING", req.Argv[0], cmp.Or(req.Profile.Name, req.Profile.File))
+	}
 	if err := admitLaunch(r.caller, req); err != nil {
 		return err
 	}
-	still := func(now Rights) bool { return now.mayIn(policy.RightLaunch, r.scope) }
+	still := func(now Rights) bool {
+		return now.mayIn(policy.RightLaunch, r.scope) && (!req.Learn || now.mayIn(policy.RightAdmin, r.scope))
+	}
 	want := wants{workspace: true, stdio: !req.Detach && !req.TTY, status: !req.Detach}
 	return s.upgrade(w, r, want, still, func(ctx context.Context, f *Files) (Session, error) {
 		return s.o.Backend.Launch(ctx, r.caller, req, f)

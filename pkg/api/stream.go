@@ -153,6 +153,8 @@ func (s *Server) eventQuery(r *call) (EventQuery, error) {
 			q.Denied, err = flag(r, key)
 		case "failed":
 			q.Failed, err = flag(r, key)
+		case "learned":
+			q.Learned, err = flag(r, key)
 		case "follow":
 			q.Follow, err = flag(r, key)
 		case "limit":

@@ -77,6 +77,7 @@ type Sandbox struct {
 	Workspace   string     `json:"workspace,omitempty"`
 	Adopted     bool       `json:"adopted,omitempty"` // its processes ran before they were fenced
 	Detached    bool       `json:"detached,omitempty"`
+	Learns      bool       `json:"learns,omitempty"` // launched with Learn: no rule closes what no rule speaks of
 	TTY         bool       `json:"tty,omitempty"`
 	Created     time.Time  `json:"created"`
 	Ended       *time.Time `json:"ended,omitempty"`
@@ -121,6 +122,7 @@ type LaunchRequest struct {
 	Profile       Document   `json:"profile"`
 	Policies      []Document `json:"policies,omitempty"` // apply to this sandbox only
 	Scope         string     `json:"scope,omitempty"`    // principal; "" = default scope and agent = command name
+	Learn         bool       `json:"learn,omitempty"`    // egress that no rule speaks of is let through and recorded; for admins of the scope
 	Name          string     `json:"name,omitempty"`
 	Identity      *Identity  `json:"identity,omitempty"`
 	Detach        bool       `json:"detach,omitempty"`
@@ -185,6 +187,7 @@ type EventQuery struct {
 	Sandbox string    // id, "" = all
 	Denied  bool      // denials only
 	Failed  bool      // what was let through and failed only; with Denied either
+	Learned bool      // what was let through because the sandbox learns only; with Denied either
 	Follow  bool      // wait for more
 	Limit   int       // end after so many, 0 = no limit
 }

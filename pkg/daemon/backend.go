@@ -144,7 +144,7 @@ func describe(s *sandbox.Sandbox) api.Sandbox {
 	r := &s.Record
 	v := api.Sandbox{
 		ID: r.ID, Name: r.Name, Scope: r.Scope, Profile: r.Profile, State: string(s.State()), Enforcement: api.Enforced,
-		Owner: r.Owner, UID: r.UID, PID: r.Init.PID, Argv: r.Argv, Workspace: r.Workspace, Detached: r.Detached, TTY: r.TTY,
+		Owner: r.Owner, UID: r.UID, PID: r.Init.PID, Argv: r.Argv, Workspace: r.Workspace, Detached: r.Detached, TTY: r.TTY, Learns: r.Learns,
 		Created: r.Created, Denials: s.Denials(), Revision: s.View().Snapshot().Revision(),
 	}
 	if s.Record.Foreign != nil {
@@ -153,6 +153,10 @@ func describe(s *sandbox.Sandbox) api.Sandbox {
 		describeLayers(&v, s)
 	}
 	v.Parts = append(v.Parts, guardPart(r))
+	if r.Learns {
+		v.Parts = append(v.Parts, api.Part{Name: "egress rules", State: api.Degraded, Detail: "it learns: TCP to public addresses that no rule speaks of is let through and recorded",
+			Remedy: "ringfence policy learn " + r.ID + "; then run it without --learn"})
+	}
 	for _, note := range r.Degraded {
 		v.Parts = append(v.Parts, api.Part{Name: note, State: api.Degraded, Detail: "not available on this machine; the profile tolerates it"})
 	}

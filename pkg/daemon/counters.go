@@ -34,6 +34,7 @@ func (d *Daemon) counters() []wire.Counter {
 	add("policy_problems", float64(len(problems)))
 	add("policy_revision", float64(d.library.Snapshot().Revision()))
 	add("sandboxes", float64(len(d.sandboxes.List())))
+	add("sandboxes_learning", float64(len(d.learning())))
 	for _, effect := range []policy.Effect{policy.RequireApproval, policy.Allow} {
 		add("bpf_shadow_denials_total", float64(d.shadowDenials[effect].Load()), effect.String())
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,7 @@ func (b *backend) Doctor(context.Context) (api.DoctorReport, error) {
 	for _, p := range d.people.problems() { // it opens nothing
 		rep.Checks = append(rep.Checks, api.Check{Name: api.CheckPolicy, Optional: true, State: "mistake", Detail: p.Error(), Remedy: p.Hint})
 	}
+	rep.Checks = append(rep.Checks, checkLearning(d.learning())...)
 	rep.OK = allOK(rep.Checks)
 	return rep, nil
 }
@@ -158,6 +160,25 @@ func checkOpenFiles(room int, limit uint64, err error) api.Check {
 		c.Remedy = fmt.Sprintf("LimitNOFILE=1024:%d or more in the daemon's unit, or `ulimit -Hn`, and a restart, if that many are to run", need)
 	}
 	return c
+}
+
+// learning are the ids of the sandboxes that learn.
+func (d *Daemon) learning() (ids []string) {
+	for _, s := range d.sandboxes.List() {
+		if s.Record.Learns {
+			ids = append(ids, s.Record.ID)
+		}
+	}
+	return ids
+}
+
+// checkLearning tells of the sandboxes that learn, if any does.
+func checkLearning(ids []string) []api.Check {
+	if len(ids) == 0 {
+		return nil
+	}
+	return []api.Check{{Name: "sandboxes that learn", Optional: true, State: "open", Have: strings.Join(ids, " "), Detail: "TCP to public addresses that no rule speaks of is let through and recorded",
+		Remedy: "write down what they need (ringfence policy learn ID), stop them, and run them without --learn"}}
 }
 
 // leastDisk is when doctor begins to warn.

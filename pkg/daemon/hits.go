@@ -90,6 +90,9 @@ func (b *backend) PolicyUse(context.Context) (api.PolicyUse, error) {
 	}
 	out.Problems = d.unknownPeople()
 	rules := []policy.Described{policy.Builtin()}
+	if d.ruleHits.get(sandbox.KeyOf(policy.Learn().Ref)) > 0 {
+		rules = append(rules, policy.Learn())
+	}
 	for num := range uint32(snap.Rules()) {
 		if r, ok := snap.Describe(num + 1); ok {
 			rules = append(rules, r)

@@ -48,7 +48,7 @@ func (b *backend) launch(ctx context.Context, c *api.Caller, r *api.LaunchReques
 		return nil, err
 	}
 	q := &sandbox.Request{
-		Principal: principal, Name: r.Name, Profile: profile, Owner: c.UID, Argv: r.Argv, Environ: r.Environ, Env: r.Env, Dir: r.Dir,
+		Principal: principal, Name: r.Name, Profile: profile, Learns: r.Learn, Owner: c.UID, Argv: r.Argv, Environ: r.Environ, Env: r.Env, Dir: r.Dir,
 		Workspace: f.Workspace, WorkspaceAt: r.WorkspacePath, TTY: r.TTY, Rows: r.Rows, Cols: r.Cols, Detached: r.Detach,
 		Stdio: f.Stdio, Status: f.Status,
 	}

@@ -23,19 +23,27 @@ import (
 	"github.com/ringfence/ringfence/pkg/scope"
 )
 
+// learned marks the records of what was let through because the sandbox learns.
+// A quote within a string is escaped, so nothing else can hold it.
+var learned = []byte(`"uid":"` + policy.Learn().Ref.String() + `"`)
+
 // Events yields records of the log.
 func (b *backend) Events(ctx context.Context, q api.EventQuery) iter.Seq2[api.EventRecord, error] {
 	return func(yield func(api.EventRecord, error) bool) {
 		var about, in string
+		denied := false
 		match := func(h *event.Header) bool {
-			about, in = h.Sandbox, h.Scope
-			return !q.Failed || h.Failure() || q.Denied && h.Denial()
+			about, in, denied = h.Sandbox, h.Scope, h.Denial()
+			return q.Learned || !q.Failed || h.Failure() || q.Denied && denied
 		}
 		n := 0
-		for r, err := range b.d.log.Read(ctx, audit.Query{Since: q.Since, Sandbox: q.Sandbox, DeniedOnly: q.Denied && !q.Failed, Follow: q.Follow, Match: match}) {
+		for r, err := range b.d.log.Read(ctx, audit.Query{Since: q.Since, Sandbox: q.Sandbox, DeniedOnly: q.Denied && !q.Failed && !q.Learned, Follow: q.Follow, Match: match}) {
 			if err != nil {
 				yield(api.EventRecord{}, err)
 				return
+			}
+			if q.Learned && !(q.Denied && denied) && !bytes.Contains(r.Line, learned) {
+				continue
 			}
 			if !yield(api.EventRecord{Seq: r.Seq, Sandbox: strings.Clone(about), Scope: strings.Clone(in), Line: r.Line}, nil) {
 				return
@@ -138,6 +146,14 @@ func verdictName(v event.Verdict) string {
 	return "denied"
 }
 
+// viewFor is the policy in force for a principal, as its sandbox has it if it runs.
+func (d *Daemon) viewFor(p scope.Principal) *policy.View {
+	if s, ok := d.sandboxes.ByID(p.Sandbox); ok && s.Principal == p {
+		return s.View()
+	}
+	return d.library.Snapshot().View(p)
+}
+
 // explainNow adds what the policy in force says of the same request.
 func (b *backend) explainNow(e *event.Event, x *api.Explanation) {
 	q, ok := question(e)
@@ -148,7 +164,7 @@ func (b *backend) explainNow(e *event.Event, x *api.Explanation) {
 	if err != nil {
 		return
 	}
-	view := b.d.library.Snapshot().View(p).At(time.Now())
+	view := b.d.viewFor(p).At(time.Now())
 	if e.Kind == event.KindDNS && e.Verdict == event.Denied { // a name resolves when a rule opens any port of it
 		if d := view.Name(e.DstName); d.Resolves {
 			x.Now = fmt.Sprintf("it resolves: %s, revision %d", d.Decision.Rule, d.Decision.Revision)

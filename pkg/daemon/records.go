@@ -85,7 +85,8 @@ func (d *Daemon) recordDenial(v *kernel.Verdict) {
 	if guardHooks[v.Hook] {
 		e.Layer = guardLayer
 	}
-	e.ReasonCode, e.Reason = v.Reason.String(), v.Reason.Text()
+	why := reasonOf(v)
+	e.ReasonCode, e.Reason = why.String(), why.Text()
 	e.Revision = uint64(v.Generation)
 	d.describe(e, &v.Head, &v.Origin)
 	e.Status = uint32(v.Errno)
@@ -162,6 +163,15 @@ func readOnlyRemedy(e *event.Event, r *sandbox.Record) string {
 		return ""
 	}
 	return "run it with --profile coding, which may write the workspace"
+}
+
+// reasonOf is why the kernel said what it said. An entry without a rule stands in
+// its table where a prefix ends that reaches what is not public: no rule, then.
+func reasonOf(v *kernel.Verdict) kernel.Reason {
+	if v.Reason == kernel.ReasonRule && v.Rule == 0 && !v.Allowed {
+		return kernel.ReasonNoRule
+	}
+	return v.Reason
 }
 
 // explainDenial adds the name, the deciding rule and what would allow it, of which

@@ -117,6 +117,7 @@ type Sandbox struct {
 	// accepted connection is a listener's, and the kernel is asked what the
 	// client asked for. One that it does not know is reset.
 	Redirected bool
+	Learns     bool // see policy.View.Learning
 
 	TCP4, TCP6       net.Listener
 	DNSTCP4, DNSTCP6 net.Listener

@@ -55,7 +55,11 @@ type epoch struct {
 }
 
 func newEpoch(sb *sandbox, s *policy.Snapshot) *epoch {
-	e := &epoch{sb: sb, snap: s, view: s.View(sb.cfg.Principal).Live(sb.g.opt.Clock), providers: map[string]*http.Transport{}}
+	view := s.View(sb.cfg.Principal)
+	if sb.cfg.Learns {
+		view = view.Learning()
+	}
+	e := &epoch{sb: sb, snap: s, view: view.Live(sb.g.opt.Clock), providers: map[string]*http.Transport{}}
 	dial := e.dialer(func(host string, port uint16) []netip.Prefix { return e.view.ResolvesTo(host, port, policy.TCP) })
 	e.web = dial
 	e.web1 = sb.g.newTransport(dial, false)

@@ -54,6 +54,7 @@ var table = sorted([]Metric{
 	{RejectedName, "Metric values that were dropped because they are not in the table.", CounterType, nil},
 	{"ringfence_sandbox_starts_total", "Sandboxes that were asked for, by result.", CounterType, []string{"result"}},
 	{"ringfence_sandboxes", "Sandboxes running now.", GaugeType, nil},
+	{"ringfence_sandboxes_learning", "Sandboxes that learn (run --learn): TCP that no rule speaks of is let through.", GaugeType, nil},
 	{"ringfence_shadow_decisions_total", "Decisions of the gateway that rules in shadow mode would have made otherwise, by kind of event, verdict and the effect they would have had.", CounterType, []string{"kind", "verdict", "effect"}},
 	{"ringfence_up", "1 if the keeper answered the scrape, else 0.", GaugeType, nil},
 })

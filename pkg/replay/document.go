@@ -26,10 +26,10 @@ func Document(rules []Learned, left map[string]uint64, beyond uint64) (string, e
 				b.WriteString("---\n")
 			}
 			agent, ids = r.Agent, map[string]int{}
-			fmt.Fprintf(&b, "apiVersion: %s\nkind: Policy\nmetadata:\n  name: %s\n  description: What was refused because no rule allowed it\nscope: %s\negress:\n",
+			fmt.Fprintf(&b, "apiVersion: %s\nkind: Policy\nmetadata:\n  name: %s\n  description: What was used, or refused, without a rule that allows it\nscope: %s\negress:\n",
 				policy.APIVersion, strconv.Quote("learned-"+id(name(agent), names)), strconv.Quote(agent))
 		}
-		fmt.Fprintf(&b, "  # refused %s, last %s\n", times(r.Count), r.Last.UTC().Format("2006-01-02 15:04:05"))
+		fmt.Fprintf(&b, "  # %s, last %s\n", r.howOften(), r.Last.UTC().Format("2006-01-02 15:04:05"))
 		for _, n := range r.Names {
 			fmt.Fprintf(&b, "  # for %s\n", n)
 		}
@@ -54,6 +54,16 @@ func Document(rules []Learned, left map[string]uint64, beyond uint64) (string, e
 		fmt.Fprintf(&b, "# %s more than %d different destinations: learn from fewer\n", times(beyond), MaxLearned)
 	}
 	return b.String(), nil
+}
+
+func (r *Learned) howOften() string {
+	switch {
+	case r.Passed == 0:
+		return "refused " + times(r.Refused)
+	case r.Refused == 0:
+		return "used " + times(r.Passed)
+	}
+	return "used " + times(r.Passed) + ", refused " + times(r.Refused)
 }
 
 func times(n uint64) string {

@@ -36,8 +36,8 @@ type Lesson struct {
 
 // want is one destination that an agent was refused.
 type want struct {
-	past  Past // the latest
-	count uint64
+	past            Past // the latest
+	refused, passed uint64
 }
 
 // Learned is one rule.
@@ -45,21 +45,23 @@ type Learned struct {
 	Agent   string // whose
 	Target  string // as in documents
 	Request *policy.HTTPMatch
-	Count   uint64
+	Refused uint64 // how often
+	Passed  uint64 // how often it was let through because the sandbox learned
 	Last    time.Time
 	Names   []string // that a pattern stands for
 }
 
 // Add takes a record in.
 func (l *Lesson) Add(ev *event.Event) {
-	if !Decides(ev) || ev.Verdict != event.Denied {
+	learned := ev.Verdict == event.Allowed && ev.Rule == policy.Learn().Ref.String() // also of what failed
+	if !Decides(ev) || ev.Verdict != event.Denied && !learned {
 		return
 	}
 	p, why := Read(ev)
 	switch {
 	case why == "" && p.Question.Section == policy.SectionInference:
 		why = "about models: write an inference rule"
-	case why == "" && p.Code != policy.CodeNoRule:
+	case why == "" && p.Code != policy.CodeNoRule && !learned:
 		why = "refused by a rule, or for good: " + cmp.Or(p.Rule, p.Code)
 	case why == "":
 		if a, err := netip.ParseAddr(p.Question.Host); err == nil {
@@ -85,7 +87,11 @@ func (l *Lesson) Add(ev *event.Event) {
 		w = &want{}
 		l.asked[key] = w
 	}
-	w.count += p.Count
+	if learned {
+		w.passed += p.Count
+	} else {
+		w.refused += p.Count
+	}
 	if !p.At.Before(w.past.At) {
 		w.past = p
 	}
@@ -133,7 +139,7 @@ func (l *Lesson) Rules() (rules []Learned, left map[string]uint64, err error) {
 			}
 		}
 		if why != "" {
-			l.skip(why, w.count)
+			l.skip(why, w.refused+w.passed)
 			continue
 		}
 		merge(byTarget, r)
@@ -168,7 +174,7 @@ func (l *Lesson) rule(w *want) (*Learned, string) {
 			return nil, "names that were asked for, and nothing says at which port (--port N takes one): " + q.Host
 		}
 	}
-	r := &Learned{Agent: p.agent(), Count: w.count, Last: p.At}
+	r := &Learned{Agent: p.agent(), Refused: w.refused, Passed: w.passed, Last: p.At}
 	r.Target = (&policy.Question{Section: q.Section, Host: q.Host, Port: q.Port, Proto: q.Proto}).String()
 	if c := l.snap.View(p.As).At(p.At).Egress(q.Host, q.Port); q.Method != "" && c.Allowed() && c.HTTP {
 		path, ok := policy.ExactPath(q.Path)
@@ -195,7 +201,8 @@ func merge(rules map[string]*Learned, r *Learned) {
 		rules[key] = r
 		return
 	}
-	have.Count += r.Count
+	have.Refused += r.Refused
+	have.Passed += r.Passed
 	if r.Last.After(have.Last) {
 		have.Last = r.Last
 	}
@@ -228,7 +235,8 @@ func widen(rules []Learned) (out []Learned) {
 		agent, parent, _ := strings.Cut(key, "\x00")
 		w := Learned{Agent: agent, Target: "*." + parent}
 		for _, r := range of {
-			w.Count += r.Count
+			w.Refused += r.Refused
+			w.Passed += r.Passed
 			w.Names = append(w.Names, r.Target)
 			if r.Last.After(w.Last) {
 				w.Last = r.Last

@@ -34,7 +34,7 @@ var kinds = map[event.Kind]bool{event.KindNetwork: true, event.KindDNS: true, ev
 
 // byPolicy are the codes of decisions of policy; any other denial is none.
 var byPolicy = map[string]bool{
-	policy.CodeRule: true, policy.CodeMandatory: true, policy.CodeBuiltin: true, policy.CodeApproval: true, policy.CodeNoRule: true, policy.CodeBadName: true,
+	policy.CodeRule: true, policy.CodeMandatory: true, policy.CodeBuiltin: true, policy.CodeApproval: true, policy.CodeNoRule: true, policy.CodeLearned: true, policy.CodeBadName: true,
 	policy.CodeProviderHost: true, policy.CodeProviderUnsupported: true, policy.CodeVirtualRange: true, policy.CodeDialect: true,
 }
 

@@ -115,7 +115,7 @@ func (f *founding) view(prepare func(id string, p scope.Principal) ([]string, er
 		}
 		f.s.Record.Documents = docs
 	}
-	f.s.view.Store(f.m.o.Snapshot().View(f.s.Principal))
+	f.s.view.Store(f.s.viewOf(f.m.o.Snapshot()))
 	return nil
 }
 

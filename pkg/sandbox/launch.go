@@ -38,6 +38,7 @@ type Request struct {
 	Principal   scope.Principal
 	Name        string
 	Profile     *policy.Profile
+	Learns      bool   // see policy.View.Learning; who launches it may let it
 	Owner       uint32 // uid of the launcher
 	OwnerHome   string // the launcher's home on the host
 	User        *User  // nil: a uid of the sandbox's own
@@ -133,7 +134,7 @@ func (l *launch) register(context.Context) error {
 	if err := l.m.name(rec.Number, r.Principal, r.Name); err != nil {
 		return err
 	}
-	rec.Name, rec.Profile, rec.Explain, rec.Unix, rec.Loopback = r.Name, r.Profile.Name, r.Profile.Explain, r.Profile.UnixSockets, true
+	rec.Name, rec.Profile, rec.Explain, rec.Unix, rec.Loopback, rec.Learns = r.Name, r.Profile.Name, r.Profile.Explain, r.Profile.UnixSockets, true, r.Learns
 	rec.Owner, rec.Argv, rec.Detached, rec.TTY, rec.Created = r.Owner, r.Argv, r.Detached, r.TTY, time.Now().UTC()
 	return l.actsFor(r.Principal)
 }
@@ -365,6 +366,9 @@ func (s *Sandbox) startEvent() *event.Event {
 	e.Args = strings.Join(s.Record.Argv, " ")
 	e.Actor = scope.Operator(s.Record.Owner, "")
 	e.Detail = "profile " + s.Record.Profile
+	if s.Record.Learns {
+		e.Detail += "; LEARNING: TCP that no rule speaks of is let through and recorded"
+	}
 	return e
 }
 

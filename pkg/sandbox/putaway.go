@@ -79,7 +79,7 @@ func (s *Sandbox) identify() {
 	if s.Principal.Org == "" {
 		s.Principal, _ = scope.ParsePrincipal(s.Record.Scope)
 	}
-	s.view.Store(s.m.o.Snapshot().View(s.Principal))
+	s.view.Store(s.viewOf(s.m.o.Snapshot()))
 }
 
 // discard puts a sandbox away and waits for it. When its processes do not end

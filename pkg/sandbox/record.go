@@ -20,12 +20,13 @@ type Record struct {
 	Scope    string   `json:"scope"`
 	Profile  string   `json:"profile"`
 	Explain  bool     `json:"explain"`
-	Unix     bool     `json:"unix"`     // unix sockets are allowed
-	Loopback bool     `json:"loopback"` // its own loopback is allowed
-	Owner    uint32   `json:"owner"`    // uid of the launcher
-	UID      uint32   `json:"uid"`      // host uid it runs as
-	Groups   []uint32 `json:"groups"`   // host groups it is in, primary first; none of a uid of its own
-	OwnUID   bool     `json:"ownUid"`   // UID comes from the range and is given back
+	Unix     bool     `json:"unix"`             // unix sockets are allowed
+	Loopback bool     `json:"loopback"`         // its own loopback is allowed
+	Learns   bool     `json:"learns,omitempty"` // see policy.View.Learning
+	Owner    uint32   `json:"owner"`            // uid of the launcher
+	UID      uint32   `json:"uid"`              // host uid it runs as
+	Groups   []uint32 `json:"groups"`           // host groups it is in, primary first; none of a uid of its own
+	OwnUID   bool     `json:"ownUid"`           // UID comes from the range and is given back
 	Argv     []string `json:"argv"`
 	Env      []string `json:"env"` // the agent's, for further programs
 	Dir      string   `json:"dir"` // likewise

@@ -164,6 +164,15 @@ func (s *Sandbox) Problems() []string {
 // View is the policy in force for this sandbox. It never waits.
 func (s *Sandbox) View() *policy.View { return s.view.Load() }
 
+// viewOf is what a snapshot says to this sandbox.
+func (s *Sandbox) viewOf(snap *policy.Snapshot) *policy.View {
+	v := snap.View(s.Principal)
+	if s.Record.Learns {
+		return v.Learning()
+	}
+	return v
+}
+
 // Name returns the name behind a virtual address of this sandbox. It never
 // waits.
 func (s *Sandbox) Name(a netip.Addr) string { return s.names.Name(a) }
@@ -252,5 +261,5 @@ func (s *Sandbox) CA() []byte { return s.authority.PEM() }
 
 // announcement is what the gateway must know.
 func (s *Sandbox) announcement() wire.SandboxAdd {
-	return wire.SandboxAdd{ID: s.Record.Number, Name: s.Record.ID, Scope: s.Principal.String(), Explain: s.Record.Explain, Redirected: s.Record.Foreign != nil}
+	return wire.SandboxAdd{ID: s.Record.Number, Name: s.Record.ID, Scope: s.Principal.String(), Explain: s.Record.Explain, Redirected: s.Record.Foreign != nil, Learns: s.Record.Learns}
 }

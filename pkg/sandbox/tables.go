@@ -94,7 +94,7 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 	if s.View().Snapshot().Revision() > snap.Revision() {
 		return 0, nil
 	}
-	view := snap.View(s.Principal)
+	view := s.viewOf(snap)
 	table, err := s.m.newTable(snap)
 	if err != nil {
 		return 0, err

@@ -159,7 +159,7 @@ func (s *Sandbox) restore() (err error) {
 		}
 	}
 	s.reopenWorkspace()
-	view := s.m.o.Snapshot().View(s.Principal)
+	view := s.viewOf(s.m.o.Snapshot())
 	s.view.Store(view)
 	for a, name := range s.names.All() {
 		d := view.Name(name)

@@ -190,6 +190,7 @@ type SandboxAdd struct {
 	// Redirected: what an accepted connection was meant for is not its local
 	// address; the kernel is to be asked.
 	Redirected bool
+	Learns     bool // what no rule speaks of is let through, see policy.View.Learning
 }
 
 // How many descriptors SandboxAdd carries.
@@ -205,7 +206,10 @@ func (m SandboxAdd) Encode() ([]byte, error) {
 	e.Str(m.Name, MaxName)
 	e.Str(m.Scope, MaxScope)
 	e.Bool(m.Explain)
-	if m.Redirected { // not said otherwise: version 1 does not know it
+	if m.Redirected || m.Learns { // not said otherwise: version 1 does not know it
+		e.Bool(m.Redirected)
+	}
+	if m.Learns { // not said otherwise: who does not know it refuses the sandbox
 		e.Bool(true)
 	}
 	return e.Payload()
@@ -214,8 +218,15 @@ func (m SandboxAdd) Encode() ([]byte, error) {
 func (m *SandboxAdd) Decode(b []byte) error {
 	d := NewDecoder(b)
 	m.ID, m.Name, m.Scope, m.Explain = d.U32(), d.Str(MaxName), d.Str(MaxScope), d.Bool()
-	if m.Redirected = d.err == nil && len(d.b) > 0; m.Redirected && !d.Bool() && d.err == nil {
-		d.err = &ProtocolError{"no redirection is not said"}
+	said := d.err == nil && len(d.b) > 0
+	if said {
+		m.Redirected = d.Bool()
+		if m.Learns = len(d.b) > 0; m.Learns && !d.Bool() && d.err == nil {
+			d.err = &ProtocolError{"what is not so is not said: it does not learn"}
+		}
+	}
+	if said && !m.Redirected && !m.Learns && d.err == nil {
+		d.err = &ProtocolError{"what is not so is not said: neither redirected nor learning"}
 	}
 	return d.End()
 }

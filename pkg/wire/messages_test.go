@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -47,6 +48,8 @@ func examples() []coded {
 		&LeafReply{Leaf: []byte{1}, CA: []byte{2, 3}},
 		&Names{Sandbox: 3, Entries: []NameEntry{{netip.MustParseAddr("198.18.1.1"), "a"}, {netip.MustParseAddr("::1"), "b"}}},
 		&SandboxAdd{ID: 4, Name: "n", Scope: "org:a/team:b/agent:c", Explain: true},
+		&SandboxAdd{ID: 4, Name: "n", Scope: "org:a/team:b/agent:c", Learns: true},
+		&SandboxAdd{ID: 4, Name: "n", Scope: "org:a/team:b/agent:c", Redirected: true, Learns: true},
 		&SandboxAdd{ID: 5, Name: "n", Scope: "org:a/team:b/agent:c", Redirected: true},
 		&id, &conns,
 		&Config{Version: 1}, &Config{Version: 2},
@@ -66,8 +69,8 @@ func TestMessagesReadBackAsWritten(t *testing.T) {
 			t.Errorf("%T: %+v, %v; want %+v", m, got, err, m)
 		}
 		for n := range b {
-			if n == len(b)-addition(m) {
-				continue // what version 1 said
+			if slices.Contains(additions(m), len(b)-n) {
+				continue // what was said before it
 			}
 			if err := fresh(m).Decode(b[:n]); !errors.As(err, new(*ProtocolError)) {
 				t.Errorf("%T cut at %d of %d: %v", m, n, len(b), err)
@@ -79,24 +82,28 @@ func TestMessagesReadBackAsWritten(t *testing.T) {
 	}
 }
 
-// addition is how many bytes a message ends with that version 1 did not say; 0
-// if there are none.
-func addition(m coded) int {
+// additions are how many bytes a message ends with that is not always said.
+func additions(m coded) []int {
 	switch m := m.(type) {
 	case *Config:
 		if m.Version > 1 {
-			return 2
+			return []int{2}
 		}
 	case *ConfigReply:
 		if m.Version > 1 {
-			return 2
+			return []int{2}
 		}
 	case *SandboxAdd:
-		if m.Redirected {
-			return 1
+		switch {
+		case m.Learns && m.Redirected:
+			return []int{1, 2}
+		case m.Learns:
+			return []int{2}
+		case m.Redirected:
+			return []int{1}
 		}
 	}
-	return 0
+	return nil
 }
 
 func TestVersions(t *testing.T) {

@@ -298,11 +298,24 @@ func (a *app) whatIf(ctx context.Context, as string, f *askFlags, words []string
 	if !within.hold(p.Selector()) {
 		return fmt.Errorf("--as %s: you are a viewer of %s, and not there: what applies there is not yours to see", p, within)
 	}
-	x := snap.View(p).At(at).Explain(q)
+	view := snap.View(p).At(at)
+	if len(f.policies) == 0 && a.learns(ctx, p) {
+		view = view.Learning()
+	}
+	x := view.Explain(q)
 	if a.json() {
 		return show.JSON(a.out, explained(p, &x))
 	}
 	return a.printWhatIf(p, &x)
+}
+
+// learns says whether the principal is a sandbox that runs and learns.
+func (a *app) learns(ctx context.Context, p scope.Principal) bool {
+	if p.Sandbox == "" {
+		return false
+	}
+	b, err := a.client().Sandbox(ctx, p.Sandbox)
+	return err == nil && b.Scope == p.String() && b.Learns
 }
 
 // whatIfResult is the answer of explain --as with -o json.

@@ -46,6 +46,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	f.BoolVarP(&q.Follow, "follow", "f", false, "wait for more")
 	f.BoolVar(&q.Denied, "denied", false, "only what was refused")
 	f.BoolVar(&q.Failed, "failed", false, "only what was allowed and failed; with --denied either")
+	f.BoolVar(&q.Learned, "learned", false, "only what was let through because the sandbox learns; with --denied either")
 	f.StringVar(&since, "since", "", "how far back: 10m, 2h, or a time as 2026-01-31T12:00:00Z")
 	f.StringVar(&q.Sandbox, "sandbox", "", "only this sandbox")
 	f.IntVarP(&q.Limit, "limit", "n", 0, "only the newest so many; with --follow, end after so many")

@@ -28,7 +28,8 @@ func (a *app) policyLearnCommand() *cobra.Command {
 		Use:   "learn [SANDBOX]",
 		Short: "Write the rules that would have allowed what was refused for want of one",
 		Long: "Write the smallest Policy documents that would have allowed what agents were refused because\n" +
-			"no rule spoke of it: exact names and ports, and exact requests where requests are decided.\n" +
+			"no rule spoke of it, or reached all the same under `run --learn`: exact names and ports, and\n" +
+			"exact requests where requests are decided.\n" +
 			"Nothing is learned from what a rule refused, from addresses that are not public, and from\n" +
 			"models. Read what is written before you apply it: an agent chose it.\n\n" +
 			"The node's log is read, as far as you may see it, or --events. What is in force on the node,\n" +
@@ -40,7 +41,7 @@ func (a *app) policyLearnCommand() *cobra.Command {
 			if err := toEvaluate(); err != nil {
 				return err
 			}
-			q := api.EventQuery{Denied: true}
+			q := api.EventQuery{Denied: true, Learned: true}
 			if len(sandbox) == 1 {
 				q.Sandbox = sandbox[0]
 			}
@@ -83,7 +84,7 @@ func (a *app) learn(ctx context.Context, q api.EventQuery, f *learnFlags) error 
 		return err
 	}
 	if len(rules) == 0 {
-		_, _ = fmt.Fprintln(a.err, "ringfence: nothing that could be learned was refused for want of a rule")
+		_, _ = fmt.Fprintln(a.err, "ringfence: nothing that could be learned was refused, or let through by --learn, for want of a rule")
 	}
 	_, err = fmt.Fprint(a.out, text)
 	return err

@@ -45,7 +45,7 @@ func (a *app) psCommand() *cobra.Command {
 			if err := show.Table(a.out, []string{"ID", "NAME", "SCOPE", "PROFILE", "STATE", "AGE", "PID", "FENCE"}, rows); err != nil {
 				return err
 			}
-			return errors.Join(printBroken(a.out, shown), printMissing(a.out, shown), printAdopted(a.out, shown), printExtras(a.out, shown))
+			return errors.Join(printLearning(a.out, shown), printBroken(a.out, shown), printMissing(a.out, shown), printAdopted(a.out, shown), printExtras(a.out, shown))
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
@@ -76,6 +76,9 @@ func fence(b api.Sandbox) string {
 	if b.Adopted && word == api.Degraded && len(missing(b)) == 0 {
 		return "network only"
 	}
+	if b.Learns {
+		word = "LEARNING"
+	}
 	if word == "" {
 		word = api.Unenforced
 	}
@@ -93,6 +96,19 @@ func missing(b api.Sandbox) (out []string) {
 		}
 	}
 	return out
+}
+
+// printLearning names the sandboxes that rules do not close.
+func printLearning(w io.Writer, list []api.Sandbox) error {
+	for _, b := range list {
+		if !b.Learns || b.HasEnded() {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "\nLEARNING: %[1]s reaches what no rule speaks of (run --learn). What it needs: ringfence policy learn %[1]s; then run it without.\n", show.Text(b.ID, 64)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // printBroken says which walls no longer stand, and why.

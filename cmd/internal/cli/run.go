@@ -21,7 +21,7 @@ import (
 type runFlags struct {
 	profile, as, workspace, user, name string
 	policies, env                      []string
-	detach, quiet, noTerminal          bool
+	detach, quiet, noTerminal, learn   bool
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -52,6 +52,7 @@ func (a *app) runCommand() *cobra.Command {
 	fl.StringArrayVarP(&f.env, "env", "e", nil, "pass K=V, or K with its value here (repeatable)")
 	fl.StringVar(&f.user, "user", "", "the user it runs as (root only)")
 	fl.StringVar(&f.name, "name", "", "a name for ps, stop and logs")
+	fl.BoolVar(&f.learn, "learn", false, "let through and record what no rule speaks of, to learn what it needs (admins only)")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background and print the id")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "do not list at the end what was refused and what failed")
 	fl.BoolVarP(&f.noTerminal, "no-terminal", "T", false, "give it pipes even if this is a terminal")
@@ -73,6 +74,9 @@ func (a *app) run(ctx context.Context, f runFlags, argv []string) error {
 	}
 	req.WorkspacePath, req.Dir = real, dir
 	client := a.client()
+	if f.learn {
+		_, _ = fmt.Fprintln(a.err, "ringfence: LEARNING: TCP to public addresses that no rule speaks of is let through and recorded; what rules refuse stays refused")
+	}
 	start := func(ctx context.Context, files *api.Files) (*api.Launched, error) {
 		return client.Launch(ctx, req, files)
 	}
@@ -103,12 +107,15 @@ func (a *app) run(ctx context.Context, f runFlags, argv []string) error {
 	if !f.quiet && r.ID != "" {
 		a.printRefused(ctx, r, began)
 	}
+	if f.learn && r.ID != "" {
+		_, _ = fmt.Fprintf(a.err, "ringfence: what it reached that no rule allows: ringfence events --learned --sandbox %[1]s; as a policy: ringfence policy learn %[1]s\n", show.Text(r.ID, 64))
+	}
 	return a.outcome(sayWhere(r, argv[0]))
 }
 
 // launchRequest builds the request from everything but descriptors.
 func (a *app) launchRequest(f runFlags, argv []string) (*api.LaunchRequest, error) {
-	req := &api.LaunchRequest{Argv: argv, Environ: environ(), Name: f.name, Detach: f.detach}
+	req := &api.LaunchRequest{Argv: argv, Environ: environ(), Name: f.name, Detach: f.detach, Learn: f.learn}
 	var err error
 	if req.Env, err = explicitEnv(f.env); err != nil {
 		return nil, err

@@ -154,6 +154,9 @@ func fence(b *api.Sandbox) (word string, st style) {
 	case b.Adopted && word == api.Degraded && n == 0:
 		return "network only", plain
 	}
+	if b.Learns {
+		word = "LEARNING"
+	}
 	if word != api.Enforced {
 		st = red
 	}
