@@ -90,7 +90,7 @@ ask https://` + public + `/; ask https://` + privateAddr + `/; ask https://insid
 func TestLearningEndsWithARule(t *testing.T) {
 	w := newWorld(t)
 	addr := w.address()
-	w.hosts["pour.test"] = addr
+	w.hosts["pour.test"], w.hosts["more.test"] = addr, addr
 	ln := w.listen(t, addr+":9000")
 	go func() {
 		for {
@@ -150,6 +150,9 @@ while True:
 	n.KillDaemon(t)
 	w.near.do(func() { n.StartDaemon(t) })
 	loud()
+	if r := n.CLI(t, "exec", "pour", "--", python, "-c", `import socket; print(socket.create_connection(("more.test", 9000), 5).recv(1))`); r.Code != 0 {
+		t.Errorf("another name after the restart: %s%s", r.Stdout, r.Stderr)
+	}
 	contains(t, "the event of its start", n.CLI(t, "events", "-o", "json").Stdout, "LEARNING: TCP that no rule speaks of")
 	if r := n.CLI(t, "policy", "apply", "--wait", put(t, ws, "no.yaml", policyText("no", `deny: "pour.test:9000"`))); r.Code != 0 {
 		t.Fatal(r.Stdout, r.Stderr)
