@@ -329,11 +329,14 @@ func (a *association) kill(code, why string) {
 	}
 }
 
-// judgeAgain decides the association on a new policy revision.
+// judgeAgain implements judged.
 func (a *association) judgeAgain(e *epoch) {
 	a.mu.Lock()
-	refused := a.refused
+	refused, killed := a.refused, a.killed
 	a.mu.Unlock()
+	if killed != "" {
+		return
+	}
 	if refused {
 		a.kill(codeRevoked, "") // the next datagram is decided anew
 		return

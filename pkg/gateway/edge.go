@@ -2,7 +2,13 @@
 
 package gateway
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/ringfence/ringfence/pkg/policy"
+)
 
 // Conditions of rules change what policy says without a new revision: a window
 // ends. New connections and requests are decided at their own time. What runs in a
@@ -10,27 +16,37 @@ import "time"
 // new revision, with nothing kept that was judged before: idle upstream connections
 // were judged, too. Other sandboxes do not notice.
 
-// judgeLocked decides what runs on the snapshot in force, at this moment, and sees
-// to the next one at which that may change. edge: the snapshot is the same as
+// judgeLocked has what runs decided on the snapshot in force, at this moment, and
+// sees to the next one at which that may change. edge: the snapshot is the same as
 // before.
 func (g *Gateway) judgeLocked(edge bool) {
 	g.forgetEdgeLocked()
-	if g.snapshot == nil {
+	snap, all := g.inForce()
+	if snap == nil {
 		return
 	}
 	g.judged = g.wall() // before deciding: an edge that comes meanwhile is not missed
-	for _, sb := range g.sandboxes {
+	for _, sb := range all {
 		if e := sb.epoch.Load(); !edge || e == nil || e.view.Timed() {
-			sb.setSnapshot(g.snapshot)
+			sb.setSnapshot(snap)
+			g.judges.want(sb)
 		}
 	}
-	g.awaitEdgeLocked()
+	g.awaitEdgeLocked(snap)
+}
+
+// inForce is the snapshot and who is served. Whoever is added later has it, or a
+// later one.
+func (g *Gateway) inForce() (*policy.Snapshot, []*sandbox) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.snapshot, slices.Collect(maps.Values(g.sandboxes))
 }
 
 // awaitEdgeLocked sets the timer for the next look.
-func (g *Gateway) awaitEdgeLocked() {
+func (g *Gateway) awaitEdgeLocked(snap *policy.Snapshot) {
 	g.forgetEdgeLocked()
-	next := g.snapshot.NextChange(g.judged)
+	next := snap.NextChange(g.judged)
 	if next.IsZero() || g.ctx.Err() != nil {
 		return
 	}
@@ -41,17 +57,18 @@ func (g *Gateway) awaitEdgeLocked() {
 // lookAtClock decides again if an edge has passed since the last time, or the
 // clock was set back.
 func (g *Gateway) lookAtClock() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.changing.Lock()
+	defer g.changing.Unlock()
 	if g.edge == nil {
 		return // told to stop while it came
 	}
+	snap, _ := g.inForce()
 	now := g.wall()
-	if next := g.snapshot.NextChange(g.judged); now.Before(g.judged) || !next.IsZero() && !now.Before(next) {
+	if next := snap.NextChange(g.judged); now.Before(g.judged) || !next.IsZero() && !now.Before(next) {
 		g.judgeLocked(true)
 		return
 	}
-	g.awaitEdgeLocked()
+	g.awaitEdgeLocked(snap)
 }
 
 // wall is what the clock shows. Times of time.Now compare by the monotonic clock,

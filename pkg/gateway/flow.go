@@ -84,12 +84,20 @@ func (f *flow) setUpstream(c *net.TCPConn) bool {
 		return false
 	}
 	if e := f.sb.epoch.Load(); e != nil {
-		if d, ok := f.stillAllowed(e); !ok {
-			f.kill(codeRevoked, d.Reason)
-			return false
-		}
+		f.judgeAgain(e)
 	}
-	return true
+	code, _ := f.wasKilled()
+	return code == ""
+}
+
+// judgeAgain implements judged.
+func (f *flow) judgeAgain(e *epoch) {
+	if code, _ := f.wasKilled(); code != "" {
+		return
+	}
+	if d, ok := f.stillAllowed(e); !ok {
+		f.kill(codeRevoked, d.Reason)
+	}
 }
 
 // kill ends the flow at once; both sides see a reset.

@@ -23,6 +23,7 @@
 //	straight.go  plain HTTP/1.1 requests, which need no HTTP server; attempt.go: one of them
 //	forward.go   the other requests' way to the upstream; begun.go: what straight leaves to it
 //	refusal.go   the answers that say why not
+//	judging.go   what is open is decided again, in turns; edge.go: when time alone changes what policy says
 //	record.go    events; a full buffer refuses new work
 package gateway
 
@@ -112,7 +113,8 @@ type Sandbox struct {
 	ID        uint32
 	Name      string // as it appears in events
 	Principal scope.Principal
-	Explain   bool // refused names resolve to RefusalAddr
+	Owner     uint32 // uid of who launched it: what is shared is shared out by owner
+	Explain   bool   // refused names resolve to RefusalAddr
 	// Redirected says that the namespace is not ours: the local address of an
 	// accepted connection is a listener's, and the kernel is asked what the
 	// client asked for. One that it does not know is reset.
@@ -183,13 +185,19 @@ type Gateway struct {
 	onlyServer   bool // tests: nothing is served straight
 	pipes        pipes
 
-	// mu guards what follows.
+	judges *judges
+
+	// changing is held by whoever puts epochs in force, one at a time, and taken
+	// before mu. It guards what follows.
+	changing sync.Mutex
+	judged   time.Time   // by opt.Clock, when what runs was last decided
+	edge     *time.Timer // looks for windows that begin or end; nil without any
+
+	// mu guards what follows. Nobody decides anything under it.
 	mu        sync.Mutex
 	snapshot  *policy.Snapshot
-	judged    time.Time   // by opt.Clock, when what runs was last decided
-	edge      *time.Timer // looks for windows that begin or end; nil without any
 	sandboxes map[uint32]*sandbox
-	served    atomic.Pointer[map[uint32]*sandbox] // a copy, for questions that must not wait while flows are judged
+	served    atomic.Pointer[map[uint32]*sandbox] // a copy, for questions that must not wait
 	serving   bool
 	draining  bool
 }
@@ -221,7 +229,7 @@ func New(o Options) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway: metrics: %w", err)
 	}
-	g := &Gateway{opt: o, log: o.Logger, key: key, metrics: m, sandboxes: map[uint32]*sandbox{},
+	g := &Gateway{opt: o, log: o.Logger, key: key, metrics: m, sandboxes: map[uint32]*sandbox{}, judges: newJudges(),
 		dialer: upstream.NewDialer(upstream.DialerConfig{Resolver: o.Resolver, OwnAddrs: o.OwnAddrs, Timeout: o.Limits.Dial}),
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
@@ -280,9 +288,11 @@ func (g *Gateway) Serve(ctx context.Context) error {
 // stop closes everything and waits for it.
 func (g *Gateway) stop() {
 	g.cancel()
+	g.changing.Lock()
+	g.forgetEdgeLocked()
+	g.changing.Unlock()
 	g.mu.Lock()
 	g.draining = true
-	g.forgetEdgeLocked()
 	all := make([]*sandbox, 0, len(g.sandboxes))
 	for id, sb := range g.sandboxes {
 		all = append(all, sb)
@@ -355,7 +365,10 @@ func (g *Gateway) AddSandbox(s Sandbox) error {
 		sb.close(codeShutdown)
 		return err
 	}
-	sb.setSnapshot(g.snapshot)
+	if g.snapshot != nil {
+		sb.setSnapshot(g.snapshot)
+		sb.settled.Store(g.snapshot.Revision()) // nothing is open yet
+	}
 	g.sandboxes[s.ID] = sb
 	g.publishLocked()
 	if g.serving {
@@ -395,27 +408,27 @@ func (g *Gateway) Sandboxes() []uint32 { return slices.Collect(maps.Keys(*g.serv
 // Connections is how many connections of sandboxes are being served.
 func (g *Gateway) Connections() int { return int(g.conns.Load()) }
 
-// Revisions says on which policy revision each sandbox is decided; 0: none yet,
-// which refuses everything.
+// Revisions says on which policy revision, or a later one, everything of each
+// sandbox was decided, what was open before it too; 0: none yet.
 func (g *Gateway) Revisions() map[uint32]uint64 {
 	served := *g.served.Load()
 	out := make(map[uint32]uint64, len(served))
 	for id, sb := range served {
-		out[id] = 0
-		if e := sb.epoch.Load(); e != nil {
-			out[id] = e.snap.Revision()
-		}
+		out[id] = sb.settled.Load()
 	}
 	return out
 }
 
-// SetSnapshot puts a policy revision in force: new connections and requests
-// are decided on it, and running connections that it does not allow are closed
-// before SetSnapshot returns.
+// SetSnapshot puts a policy revision in force: when it returns, new connections
+// and requests are decided on it. Running connections that it does not allow are
+// closed from then on, each owner's beside the others'; Revisions tells for which
+// sandboxes that is done.
 func (g *Gateway) SetSnapshot(s *policy.Snapshot) {
+	g.changing.Lock()
+	defer g.changing.Unlock()
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.snapshot = s
+	g.mu.Unlock()
 	g.judgeLocked(false)
 }
 

@@ -255,6 +255,20 @@ func (r *rig) setPolicy(rev uint64, doc string) {
 	r.keeper.view = s.View(r.p)
 	r.keeper.mu.Unlock()
 	r.g.SetSnapshot(s)
+	r.settled(rev)
+}
+
+// settled waits until what was open is decided on a revision, everywhere.
+func (r *rig) settled(rev uint64) {
+	r.tb.Helper()
+	r.until(fmt.Sprintf("revision %d is settled", rev), func() bool {
+		for _, on := range r.g.Revisions() {
+			if on < rev {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // host gives name an upstream address on loopback that no other test uses.

@@ -33,14 +33,18 @@ type sandbox struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	epoch  atomic.Pointer[epoch]
-	pipes  atomic.Int64  // held by relays
-	held   atomic.Int64  // connections that wait for people
-	asking chan struct{} // a place for each question about approvals that is on its way
+	epoch   atomic.Pointer[epoch]
+	settled atomic.Uint64 // the newest revision on which all that is open was decided; 0: none
+	pipes   atomic.Int64  // held by relays
+	held    atomic.Int64  // connections that wait for people
+	asking  chan struct{} // a place for each question about approvals that is on its way
 
 	datagrams    []*datagramSockets  // set by prepare
 	redirected   []*redirectedSocket // likewise
 	associations associations
+
+	judging bool  // of judges: it waits for a turn, or has one
+	round   round // of who has the turn
 
 	// mu guards what follows.
 	mu     sync.Mutex
@@ -183,24 +187,9 @@ func (sb *sandbox) close(code string) {
 	}
 }
 
-// setSnapshot puts s in force and ends flows that it does not allow.
+// setSnapshot puts s in force for what begins; see judges for what is open.
 func (sb *sandbox) setSnapshot(s *policy.Snapshot) {
-	if s == nil {
-		return
-	}
-	e := newEpoch(sb, s)
-	old := sb.epoch.Swap(e)
-	sb.mu.Lock()
-	for f := range sb.flows {
-		if d, ok := f.stillAllowed(e); !ok {
-			f.kill(codeRevoked, d.Reason)
-		}
-	}
-	sb.mu.Unlock()
-	for _, a := range sb.associations.all() {
-		a.judgeAgain(e)
-	}
-	if old != nil {
+	if old := sb.epoch.Swap(newEpoch(sb, s)); old != nil {
 		go old.close() // a server that reads nothing may keep it for seconds
 	}
 }

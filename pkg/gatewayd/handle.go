@@ -184,7 +184,7 @@ func (p *process) onSandboxAdd(payload []byte, fds []*os.File) ([]byte, []*os.Fi
 	if err != nil {
 		return nil, nil, err
 	}
-	sb := gateway.Sandbox{ID: m.ID, Name: m.Name, Principal: principal, Explain: m.Explain, Redirected: m.Redirected, Learns: m.Learns, Names: names, Kept: true}
+	sb := gateway.Sandbox{ID: m.ID, Name: m.Name, Principal: principal, Owner: m.Owner, Explain: m.Explain, Redirected: m.Redirected, Learns: m.Learns, Names: names, Kept: true}
 	open, err := openListeners(&sb, fds)
 	if err != nil {
 		return nil, nil, err

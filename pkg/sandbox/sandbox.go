@@ -261,5 +261,5 @@ func (s *Sandbox) CA() []byte { return s.authority.PEM() }
 
 // announcement is what the gateway must know.
 func (s *Sandbox) announcement() wire.SandboxAdd {
-	return wire.SandboxAdd{ID: s.Record.Number, Name: s.Record.ID, Scope: s.Principal.String(), Explain: s.Record.Explain, Redirected: s.Record.Foreign != nil, Learns: s.Record.Learns}
+	return wire.SandboxAdd{ID: s.Record.Number, Name: s.Record.ID, Scope: s.Principal.String(), Owner: s.Record.Owner, Explain: s.Record.Explain, Redirected: s.Record.Foreign != nil, Learns: s.Record.Learns}
 }

@@ -187,6 +187,7 @@ type SandboxAdd struct {
 	Name    string
 	Scope   string
 	Explain bool
+	Owner   uint32 // uid of the launcher
 	// Redirected: what an accepted connection was meant for is not its local
 	// address; the kernel is to be asked.
 	Redirected bool
@@ -206,6 +207,7 @@ func (m SandboxAdd) Encode() ([]byte, error) {
 	e.Str(m.Name, MaxName)
 	e.Str(m.Scope, MaxScope)
 	e.Bool(m.Explain)
+	e.U32(m.Owner)
 	if m.Redirected || m.Learns { // not said otherwise: version 1 does not know it
 		e.Bool(m.Redirected)
 	}
@@ -217,7 +219,7 @@ func (m SandboxAdd) Encode() ([]byte, error) {
 
 func (m *SandboxAdd) Decode(b []byte) error {
 	d := NewDecoder(b)
-	m.ID, m.Name, m.Scope, m.Explain = d.U32(), d.Str(MaxName), d.Str(MaxScope), d.Bool()
+	m.ID, m.Name, m.Scope, m.Explain, m.Owner = d.U32(), d.Str(MaxName), d.Str(MaxScope), d.Bool(), d.U32()
 	said := d.err == nil && len(d.b) > 0
 	if said {
 		m.Redirected = d.Bool()

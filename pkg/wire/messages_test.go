@@ -47,7 +47,7 @@ func examples() []coded {
 		&LeafRequest{Sandbox: 2, Name: "x", Point: bytes.Repeat([]byte{4}, MaxPoint)},
 		&LeafReply{Leaf: []byte{1}, CA: []byte{2, 3}},
 		&Names{Sandbox: 3, Entries: []NameEntry{{netip.MustParseAddr("198.18.1.1"), "a"}, {netip.MustParseAddr("::1"), "b"}}},
-		&SandboxAdd{ID: 4, Name: "n", Scope: "org:a/team:b/agent:c", Explain: true},
+		&SandboxAdd{ID: 4, Name: "n", Scope: "org:a/team:b/agent:c", Explain: true, Owner: 1000},
 		&SandboxAdd{ID: 4, Name: "n", Scope: "org:a/team:b/agent:c", Learns: true},
 		&SandboxAdd{ID: 4, Name: "n", Scope: "org:a/team:b/agent:c", Redirected: true, Learns: true},
 		&SandboxAdd{ID: 5, Name: "n", Scope: "org:a/team:b/agent:c", Redirected: true},

@@ -9,7 +9,7 @@ package wire
 //
 //	1  ConfigReply without a version; an empty Config message
 //	2  both say their version; TypeConnections
-//	3  SandboxAdd carries ten descriptors instead of six, and Redirected with six or 38; protocols in the snapshot
+//	3  SandboxAdd carries ten descriptors instead of six, and Redirected with six or 38; protocols in the snapshot; SandboxAdd says who owns it
 
 // Speak returns the version in which two sides talk, the lower of the two, or
 // false where they are further apart than one.
