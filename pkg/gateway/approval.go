@@ -196,6 +196,11 @@ func (sb *sandbox) askKeeper(ctx context.Context, waits string, ask func(context
 	case <-ctx.Done():
 		return ApprovalAnswer{}, ctx.Err()
 	}
+	done, err := sb.owner.ask(ctx)
+	if err != nil {
+		return ApprovalAnswer{}, err
+	}
+	defer done()
 	return ask(ctx, waits)
 }
 

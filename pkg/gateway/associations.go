@@ -60,14 +60,13 @@ func (t *associations) add(a *association) (code string, ok bool) {
 	switch {
 	case t.closed:
 		return codeStopped, false
-	case len(t.m) >= g.opt.Limits.SandboxDatagrams, int(g.conns.Load()+g.associations.Load()) >= g.opt.Limits.Conns:
+	case len(t.m) >= g.opt.Limits.SandboxDatagrams, !g.owners.take(a.sb.owner, g.opt.Limits.Conns):
 		return codeConnections, false
 	}
 	if t.m == nil {
 		t.m = map[associationKey]*association{}
 	}
 	t.m[a.key] = a
-	g.associations.Add(1)
 	g.metrics.associations.Inc()
 	return "", true
 }
@@ -78,7 +77,7 @@ func (t *associations) remove(a *association) {
 	defer t.mu.Unlock()
 	if t.m[a.key] == a {
 		delete(t.m, a.key)
-		a.sb.g.associations.Add(-1)
+		a.sb.g.owners.give(a.sb.owner)
 		a.sb.g.metrics.associations.Dec()
 	}
 }

@@ -389,7 +389,12 @@ func TestRevokedDatagrams(t *testing.T) {
 	}
 }
 
-func (r *rig) flows() int { return int(r.g.associations.Load()) }
+func (r *rig) flows() (n int) {
+	for _, sb := range *r.g.served.Load() {
+		n += len(sb.associations.all())
+	}
+	return n
+}
 
 func (r *rig) until(what string, f func() bool) {
 	r.tb.Helper()

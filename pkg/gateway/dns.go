@@ -66,6 +66,16 @@ func (sb *sandbox) answerDNS(ctx context.Context, raw []byte, from asker) []byte
 	return out
 }
 
+// resolve asks the keeper.
+func (sb *sandbox) resolve(ctx context.Context, name string) (Resolution, error) {
+	done, err := sb.owner.ask(ctx)
+	if err != nil {
+		return Resolution{}, err
+	}
+	defer done()
+	return sb.g.opt.Keeper.Resolve(ctx, sb.cfg.ID, name)
+}
+
 // packHeader makes a reply out of nothing but the question's header.
 func packHeader(raw []byte, rcode byte) []byte {
 	return []byte{raw[0], raw[1], raw[2]&0x79 | 0x80, 0x80 | rcode, 0, 0, 0, 0, 0, 0, 0, 0}
@@ -234,7 +244,7 @@ func (q *question) decide(ctx context.Context) *verdict {
 	}
 	ctx, cancel := context.WithTimeout(ctx, q.sb.g.opt.Limits.Keeper)
 	defer cancel()
-	res, err := q.sb.g.opt.Keeper.Resolve(ctx, q.sb.cfg.ID, q.name)
+	res, err := q.sb.resolve(ctx, q.name)
 	switch {
 	case err != nil:
 		q.sb.g.log.Warn("the keeper did not resolve", "sandbox", q.sb.id, "err", err)

@@ -176,7 +176,7 @@ type Gateway struct {
 	secrets      atomic.Pointer[map[string]string]
 	conns        atomic.Int64 // connections being served
 	held         atomic.Int64 // of them, those that wait for people
-	associations atomic.Int64
+	owners       owners
 	grants       grants
 	buffers      lender
 	straightIn   inPool

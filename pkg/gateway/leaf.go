@@ -47,6 +47,11 @@ func (c *leafCache) get(sb *sandbox, name string) (*tls.Certificate, error) {
 	v, err, _ := c.calls.Do(name, func() (any, error) {
 		ctx, cancel := context.WithTimeout(sb.ctx, sb.g.opt.Limits.Keeper)
 		defer cancel()
+		done, err := sb.owner.ask(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("certificate for %q: %w", name, err)
+		}
+		defer done()
 		der, caDER, err := sb.g.opt.Keeper.Leaf(ctx, sb.cfg.ID, name, &sb.g.key.PublicKey)
 		if err != nil {
 			return nil, fmt.Errorf("certificate for %q: %w", name, err)

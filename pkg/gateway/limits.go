@@ -13,7 +13,7 @@ import (
 // Limits bound what sandboxes can make the gateway hold. Zero fields take
 // their defaults.
 type Limits struct {
-	Conns        int // connections and datagram flows of all sandboxes, default from RLIMIT_NOFILE
+	Conns        int // connections and datagram flows of all sandboxes, default from RLIMIT_NOFILE; shared out by owner (owners.take)
 	SandboxConns int // connections of one sandbox, default 1,024 and at most a quarter of Conns
 	SandboxDNS   int // DNS questions of one sandbox at a time, default 64
 	Events       int // events held for the keeper, default 65,536

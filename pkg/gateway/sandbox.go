@@ -22,6 +22,7 @@ import (
 type sandbox struct {
 	// Immutable after newSandbox.
 	g      *Gateway
+	owner  *owner
 	cfg    Sandbox
 	id     string // in events
 	scope  string
@@ -53,7 +54,7 @@ type sandbox struct {
 }
 
 func newSandbox(g *Gateway, c Sandbox) *sandbox {
-	sb := &sandbox{g: g, cfg: c, asking: make(chan struct{}, asksAtOnce), id: c.Name, scope: c.Principal.String(), flows: map[*flow]struct{}{},
+	sb := &sandbox{g: g, owner: g.owners.join(c.Owner), cfg: c, asking: make(chan struct{}, asksAtOnce), id: c.Name, scope: c.Principal.String(), flows: map[*flow]struct{}{},
 		dns: make(chan struct{}, g.opt.Limits.SandboxDNS)}
 	if sb.id == "" {
 		sb.id = strconv.FormatUint(uint64(c.ID), 10)
@@ -161,7 +162,7 @@ func noMore(err error) bool {
 	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// close ends everything of the sandbox; wg tells when it is over.
+// close ends everything of the sandbox, once; wg tells when it is over.
 func (sb *sandbox) close(code string) {
 	sb.stopListening()
 	sb.mu.Lock()
@@ -185,6 +186,7 @@ func (sb *sandbox) close(code string) {
 	if e := sb.epoch.Load(); e != nil {
 		go e.close() // as in setSnapshot
 	}
+	sb.g.owners.leave(sb.owner)
 }
 
 // setSnapshot puts s in force for what begins; see judges for what is open.
@@ -201,7 +203,7 @@ func (sb *sandbox) track(f *flow) (code string, ok bool) {
 	switch {
 	case sb.closed:
 		return codeStopped, false
-	case len(sb.flows) >= sb.g.opt.Limits.SandboxConns, int(sb.g.conns.Load()) >= sb.g.opt.Limits.Conns:
+	case len(sb.flows) >= sb.g.opt.Limits.SandboxConns, !sb.g.owners.take(sb.owner, sb.g.opt.Limits.Conns):
 		return codeConnections, false
 	}
 	sb.flows[f] = struct{}{}
@@ -216,6 +218,7 @@ func (sb *sandbox) untrack(f *flow) {
 	defer sb.mu.Unlock()
 	if _, ok := sb.flows[f]; ok {
 		delete(sb.flows, f)
+		sb.g.owners.give(sb.owner)
 		sb.g.conns.Add(-1)
 		sb.g.metrics.active.Dec()
 	}
