@@ -14,6 +14,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/documents"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/sandbox"
 	"github.com/ringfence/ringfence/pkg/scope"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
@@ -255,37 +256,45 @@ func (b *backend) Enforced(ctx context.Context, c *api.Caller, revision uint64, 
 	}
 	wctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	late := d.policy.wait(wctx, revision)
+	e := d.settledOn(wctx, revision, func(s *sandbox.Sandbox) bool { return c.Rights.Sees(s.Record.Owner, s.Record.Scope) })
+	if !c.Rights.SeesNode() && e.Detail != "" { // it may name others
+		e.Detail = "the node has not put it into force everywhere"
+	}
+	return e, ctx.Err()
+}
+
+// settledOn waits until a revision is in force, and all that it denies has ended in
+// the sandboxes that are meant. What others have open is not waited for: how long it
+// takes to decide that again is up to them.
+func (d *Daemon) settledOn(ctx context.Context, revision uint64, meant func(*sandbox.Sandbox) bool) api.Enforcement {
+	late := d.policy.wait(ctx, revision)
 	for {
-		e := d.enforcement(ctx, c.Rights, revision)
+		e := d.enforcement(context.WithoutCancel(ctx), revision, meant)
 		if late != nil {
 			e.InForce = false
 			d.mu.Lock()
 			e.Detail = d.unenforced
 			d.mu.Unlock()
 		}
-		if !c.Rights.SeesNode() && e.Detail != "" { // it may name others
-			e.Detail = "the node has not put it into force everywhere"
-		}
-		if e.InForce || wctx.Err() != nil {
-			return e, ctx.Err()
+		if e.InForce || ctx.Err() != nil {
+			return e
 		}
 		select {
-		case <-wctx.Done():
+		case <-ctx.Done():
 		case <-time.After(enforcedEvery):
 		}
 	}
 }
 
 // enforcement asks kernel and gateway.
-func (d *Daemon) enforcement(ctx context.Context, r api.Rights, revision uint64) api.Enforcement {
+func (d *Daemon) enforcement(ctx context.Context, revision uint64, meant func(*sandbox.Sandbox) bool) api.Enforcement {
 	e := api.Enforcement{Revision: revision}
 	served, err := d.gatewayRevisions(ctx)
 	if err != nil {
 		e.Detail = err.Error()
 	}
 	for _, s := range d.sandboxes.List() {
-		if !s.Runs() || !r.Sees(s.Record.Owner, s.Record.Scope) { // one that starts catches up before its agent runs
+		if !s.Runs() || !meant(s) { // one that starts catches up before its agent runs
 			continue
 		}
 		generation, err := s.Generation()

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -63,14 +64,33 @@ func (b *backend) TakeBack(ctx context.Context, c *api.Caller, r *api.AllowReque
 		return api.TakenBack{}, api.Errorf(api.CodeInternal, "%v", err)
 	}
 	res.Revision = d.library.Snapshot().Revision()
-	wctx, cancel := context.WithTimeout(ctx, enforceTime)
-	defer cancel()
-	if err := d.policy.wait(wctx, res.Revision); err != nil {
-		return api.TakenBack{}, api.Errorf(api.CodeUnavailable, "%v", err)
+	if err := d.awaitTaken(ctx, res.Revision, s, sel); err != nil {
+		return api.TakenBack{}, err
 	}
 	res.Note = d.openedBy(target, sel, s)
 	res.Effective = res.Note == ""
 	return res, nil
+}
+
+// awaitTaken waits until rules that are gone let nothing pass any more in the
+// sandboxes that they were for. A gateway that is not there has nothing open.
+func (d *Daemon) awaitTaken(ctx context.Context, revision uint64, s *sandbox.Sandbox, sel scope.Selector) error {
+	ctx, cancel := context.WithTimeout(ctx, enforceTime)
+	defer cancel()
+	if err := d.policy.wait(ctx, revision); err != nil {
+		return api.Errorf(api.CodeUnavailable, "%v", err)
+	}
+	if !d.gateway.Ready() {
+		return nil
+	}
+	e := d.settledOn(ctx, revision, func(o *sandbox.Sandbox) bool {
+		return s == o || s == nil && sel.Matches(o.Principal, "", "")
+	})
+	if !e.InForce {
+		return api.Errorf(api.CodeUnavailable, "the rule is gone with policy revision %d, but %d sandboxes that it was for are not yet judged on that", revision, len(e.Behind)).
+			WithRemedy("nothing has to be taken back again; `ringfence policy wait " + strconv.FormatUint(revision, 10) + "` waits for it")
+	}
+	return nil
 }
 
 // isFor says whether a rule was given to that sandbox or, without one, to

@@ -223,6 +223,7 @@ func (m *Manager) takeOverForeign(ctx context.Context, s *Sandbox) (ok bool, err
 		m.unregister(s)
 		return false, err
 	}
+	s.takeRoomAgain()
 	if err := s.enforce(m.o.Snapshot()); err != nil {
 		m.o.Logger.Error("policy of adopted processes", "sandbox", s.Record.ID, "error", err)
 	}

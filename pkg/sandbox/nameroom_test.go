@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -12,41 +13,113 @@ import (
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
-// Whoever takes all it can leaves each other sandbox its part, and half the table.
+func ofNamed(n int) nameCount { return nameCount{named: n} }
+func ofWild(n int) nameCount  { return nameCount{wild: n} }
+
+// Whoever takes all it can, with as many sandboxes as it likes, leaves each other
+// sandbox its part, each other owner a share, and half the table.
 func TestRoomForNamesIsShared(t *testing.T) {
 	var r nameRoom
-	greedy := 0
-	for number := uint32(1); number <= 24; number++ {
-		for r.more(number, 16) {
-			greedy += 16
+	number, total := uint32(0), 0
+	for owner := range uint32(3) {
+		got := 0
+		for range 24 {
+			number++
+			for r.more(number, owner, ofNamed(16)) {
+				got += 16
+			}
+			if n := r.of[number].total(); n > namesMost {
+				t.Fatalf("sandbox %d has %d entries", number, n)
+			}
 		}
-		if r.of[number] > namesMost {
-			t.Fatalf("sandbox %d has %d entries", number, r.of[number])
+		left := namesShare >> (2 * owner)
+		if got < left*3/4 || got > left*3/4+24*namesEach {
+			t.Errorf("owner %d gets %d of the %d that are left", owner, got, left)
 		}
+		total += got
 	}
-	total := greedy
-	for number := uint32(25); number <= 1024; number++ {
+	if r.more(number+1, 9, ofWild(namesEach/2+1)) != true || r.more(number+1, 9, ofNamed(namesShare>>6*3/4-1)) != true {
+		t.Error("nothing is left for another owner")
+	}
+	r.drop(number + 1)
+	for number++; number <= 1024; number++ {
 		for range namesEach / 16 {
-			if !r.more(number, 16) {
+			if !r.more(number, 0, ofNamed(16)) {
 				t.Fatalf("sandbox %d does not get its own", number)
 			}
 			total += 16
 		}
-		if r.more(number, 1) {
-			t.Fatalf("sandbox %d gets more than there is", number)
+		if r.more(number, 0, ofNamed(1)) {
+			t.Fatalf("sandbox %d gets more than its owner's share", number)
 		}
 	}
 	if total > nameTable/2 {
 		t.Errorf("%d entries: a policy change does not fit beside them", total)
 	}
-	if got := r.take(1, 100_000); got != namesMost {
-		t.Errorf("%d entries, want %d", got, namesMost)
+	if got := r.take(1, 0, ofNamed(100_000)); got != ofNamed(namesMost) {
+		t.Errorf("%d entries, want what it had: %d", got, namesMost)
 	}
-	for number := uint32(1); number <= 1024; number++ {
+	for number := uint32(1); number <= 1025; number++ {
 		r.drop(number)
 	}
-	if r.shared != 0 || len(r.of) != 0 {
-		t.Errorf("%d shared and %d sandboxes are left", r.shared, len(r.of))
+	if r.shared != 0 || len(r.of) != 0 || len(r.owners) != 0 {
+		t.Errorf("%d shared, %d sandboxes and %d owners are left", r.shared, len(r.of), len(r.owners))
+	}
+}
+
+// Names under wildcards, of all sandboxes of an owner, leave room for those that a
+// rule names, and give way to them when policy changes.
+func TestWildcardsLeaveRoomForWhatRulesName(t *testing.T) {
+	var r nameRoom
+	for number := range uint32(24) {
+		for r.more(number, 1, ofWild(16)) {
+		}
+		if n := r.of[number].wild; n > namesMost/2 || n < namesEach/2 {
+			t.Fatalf("sandbox %d has %d entries under wildcards", number, n)
+		}
+	}
+	for number := range uint32(24) {
+		if !r.more(number, 1, ofNamed(namesEach/2)) {
+			t.Fatalf("sandbox %d has no room for what a rule names", number)
+		}
+	}
+	if got := r.owners[1].all; got > namesShare*3/8 {
+		t.Errorf("wildcards took %d of %d", got, namesShare*3/4)
+	}
+	if !r.more(0, 1, ofNamed(namesMost/2-namesEach/2)) {
+		t.Error("the first sandbox has no room for as much again as is named")
+	}
+	if r.more(0, 1, ofNamed(1)) {
+		t.Error("it has more than a sandbox may")
+	}
+	if got := r.take(0, 1, nameCount{named: namesMost - 10, wild: namesMost}); got != (nameCount{named: namesMost - 10, wild: 10}) {
+		t.Errorf("after a change of policy: %+v", got)
+	}
+}
+
+// What a restarted keeper finds stays, in whatever order it finds it, and though the
+// others have more now than when it was given.
+func TestRoomForNamesOutlivesTheKeeper(t *testing.T) {
+	var r nameRoom
+	for owner := range uint32(3) {
+		for number := owner * 10; number < owner*10+10; number++ {
+			r.take(number, owner, ofNamed(namesMost))
+		}
+	}
+	var next nameRoom
+	for number := uint32(29); number < 30; number-- { // the last come first
+		had := r.of[number]
+		next.again(number, had.owner, had.nameCount)
+		if got := next.take(number, had.owner, had.nameCount); got != had.nameCount {
+			t.Errorf("sandbox %d has %+v of %+v", number, got, had.nameCount)
+		}
+	}
+	if next.shared != r.shared {
+		t.Errorf("%d are shared, they were %d", next.shared, r.shared)
+	}
+	next.again(40, 4, ofNamed(1<<20))
+	if next.shared > namesShare {
+		t.Errorf("%d of %d are shared", next.shared, namesShare)
 	}
 }
 
@@ -57,23 +130,33 @@ func TestRoomForNamesCounts(t *testing.T) {
 		var r nameRoom
 		for range 2000 {
 			number := uint32(rng.IntN(40))
+			owner := number % 5
+			before := r.of[number].nameCount
 			switch rng.IntN(4) {
 			case 0:
-				r.take(number, rng.IntN(10_000))
+				want := nameCount{rng.IntN(10_000), rng.IntN(10_000)}
+				got := r.take(number, owner, want)
+				if got.named > want.named || got.wild > want.wild || got.total() < min(want.named, before.total()) {
+					t.Fatalf("seed %d: %+v of %+v, had %+v", seed, got, want, before)
+				}
 			case 1:
 				r.drop(number)
 			default:
-				r.more(number, rng.IntN(600))
+				r.more(number, owner, nameCount{rng.IntN(600), rng.IntN(600)})
 			}
-			shared := 0
+			shared, of := 0, map[uint32]nameShare{}
 			for _, n := range r.of {
-				shared += max(0, n-namesEach)
-				if n > namesMost {
-					t.Fatalf("seed %d: %d entries", seed, n)
+				s := of[n.owner]
+				s.add(n.shared(), 1)
+				of[n.owner] = s
+				shared += n.shared().all
+				if n.total() > namesMost || n.wild > namesMost/2 {
+					t.Fatalf("seed %d: %+v", seed, n)
 				}
 			}
-			if shared != r.shared || shared > namesShare {
-				t.Fatalf("seed %d: %d shared, counted %d of %d", seed, shared, r.shared, namesShare)
+			maps.DeleteFunc(of, func(_ uint32, s nameShare) bool { return s == nameShare{} })
+			if shared != r.shared || shared > namesShare || !maps.Equal(of, r.owners) {
+				t.Fatalf("seed %d: %d shared, counted %d of %d: %v %v", seed, shared, r.shared, namesShare, of, r.owners)
 			}
 		}
 	}
@@ -89,6 +172,7 @@ func TestASandboxCannotFillTheTableOfNames(t *testing.T) {
 		for p := range ports {
 			fmt.Fprintf(&b, "  - {id: p%d, allow: \"**.example:%d\"}\n", p, 10_000+p)
 		}
+		b.WriteString("  - {id: named, allow: \"named.test:443\"}\n")
 		return b.String()
 	}
 	l := newLive(t, Attestation{}, docs(400))
@@ -104,8 +188,11 @@ func TestASandboxCannotFillTheTableOfNames(t *testing.T) {
 		}
 		opened = append(opened, r.Addr)
 	}
-	if len(opened) != namesMost/400 {
+	if len(opened) != namesMost/2/400 {
 		t.Errorf("%d names were opened", len(opened))
+	}
+	if r, err := greedy.Resolve("named.test"); err != nil || !r.Allowed {
+		t.Errorf("a name that a rule names: %+v %v", r, err)
 	}
 	if r, err := greedy.Resolve("n0.example"); err != nil || r.Addr != opened[0] {
 		t.Errorf("what is open: %+v %v", r, err)

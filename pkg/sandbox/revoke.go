@@ -37,7 +37,7 @@ func (m *Manager) EndDenied() (more bool, err error) {
 	var errs []error
 	var g errgroup.Group
 	g.SetLimit(lookers)
-	for _, s := range m.List() {
+	for _, s := range inTurns(m.List()) {
 		g.Go(func() error {
 			again, err := s.endDenied()
 			mu.Lock()

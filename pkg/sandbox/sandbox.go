@@ -209,18 +209,19 @@ func (s *Sandbox) openName(d policy.NameDecision) (netip.Addr, error) {
 			return addr, err
 		}
 	}
-	n := len(d.Ports)
-	if !s.m.room.more(s.Record.Number, n) {
+	var n nameCount
+	n.add(len(d.Ports), d.Wildcard)
+	if !s.m.room.more(s.Record.Number, s.Record.Owner, n) {
 		return netip.Addr{}, ErrNoNameRoom
 	}
 	addr, _, err := s.names.Allocate(d.Name)
 	if err != nil {
-		s.m.room.more(s.Record.Number, -n)
+		s.m.room.more(s.Record.Number, s.Record.Owner, nameCount{-n.named, -n.wild})
 		return netip.Addr{}, err
 	}
 	entries := NameEntries(addr, d)
 	if err := s.m.o.Fence.PutNames(s.table, entries); err != nil {
-		s.m.room.more(s.Record.Number, -n)
+		s.m.room.more(s.Record.Number, s.Record.Owner, nameCount{-n.named, -n.wild})
 		return netip.Addr{}, fmt.Errorf("open %s in the kernel: %w", d.Name, err)
 	}
 	s.open[addr] = entries

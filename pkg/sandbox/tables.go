@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -65,7 +66,7 @@ func (m *Manager) dropTables(tables ...uint32) error {
 // [Manager.EndDenied] then ends what it closed. Errors of single sandboxes are
 // joined; the others still change.
 func (m *Manager) Apply(snap *policy.Snapshot) error {
-	all := m.List()
+	all := inTurns(m.List())
 	errs, old := make([]error, len(all)), make([]uint32, len(all))
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -80,6 +81,18 @@ func (m *Manager) Apply(snap *policy.Snapshot) error {
 	_ = g.Wait() // the errors are in errs
 	old = slices.DeleteFunc(old, func(t uint32) bool { return t == 0 })
 	return errors.Join(append(errs, m.dropTables(old...))...)
+}
+
+// inTurns orders sandboxes so that nobody's second comes before another owner's first:
+// who has many does not keep those waiting who have few.
+func inTurns(list []*Sandbox) []*Sandbox {
+	of, nth := map[uint32]int{}, make(map[*Sandbox]int, len(list))
+	for _, s := range list {
+		nth[s] = of[s.Record.Owner]
+		of[s.Record.Owner]++
+	}
+	slices.SortStableFunc(list, func(a, b *Sandbox) int { return cmp.Compare(nth[a], nth[b]) })
+	return list
 }
 
 // apply puts a new policy into force and returns the table that is no longer
@@ -99,13 +112,13 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 	if err != nil {
 		return 0, err
 	}
-	open := map[netip.Addr][]kernel.NameEntry{}
+	open, wild := map[netip.Addr][]kernel.NameEntry{}, map[netip.Addr]bool{}
 	for addr, name := range s.names.All() {
 		if d := view.Name(name); d.Resolves {
-			open[addr] = NameEntries(addr, d)
+			open[addr], wild[addr] = NameEntries(addr, d), d.Wildcard
 		}
 	}
-	if left := s.fit(open); left > 0 {
+	if left := s.fit(open, wild); left > 0 {
 		s.m.o.Logger.Warn("the policy opens more ports of names than a sandbox may have in the kernel's table; its newest names are closed", "sandbox", s.Record.ID, "names", left)
 	}
 	put := s.refusal()

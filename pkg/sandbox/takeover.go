@@ -104,6 +104,7 @@ func (m *Manager) TakeOver(ctx context.Context, lo Leftover, take Take) (ok bool
 		m.unregister(s)
 		return false, err // stopping already: the next keeper may have it
 	}
+	s.takeRoomAgain()
 	if err := s.enforce(m.o.Snapshot()); err != nil {
 		m.o.Logger.Error("policy of a sandbox that was taken over", "sandbox", s.Record.ID, "error", err)
 	}
