@@ -34,7 +34,7 @@ func (b *backend) Adopt(ctx context.Context, c *api.Caller, r *api.AdoptRequest)
 		Direct: r.Direct, Inbound: r.Inbound, Loopback: r.Loopback, Unix: r.UnixSockets, KeepSockets: r.KeepSockets,
 		Prepare: func(given string, p scope.Principal) ([]string, error) {
 			id = given
-			return b.d.addSandboxDocuments(id, p, r.Policies)
+			return b.d.addSandboxDocuments(id, c.UID, p, r.Policies)
 		},
 	})
 	if err != nil {

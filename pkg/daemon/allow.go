@@ -131,7 +131,8 @@ func (b *backend) allowScope(r *api.AllowRequest, s **sandbox.Sandbox) (scope.Se
 func (b *backend) grant(ctx context.Context, c *api.Caller, r *api.AllowRequest, s *sandbox.Sandbox, doc *policy.Document, res *api.AllowResult) error {
 	d, name := b.d, doc.Name
 	if s != nil {
-		if err := d.sandboxFits(s); err != nil {
+		defer d.own.turn(s.Record.Owner)()
+		if err := d.sandboxFits(c, s, doc); err != nil {
 			return err
 		}
 		name = "sandbox:" + s.Record.ID + "/" + doc.Name

@@ -70,6 +70,7 @@ type Daemon struct {
 	policy     *policyFeed
 	people     *people
 	ender      *ender
+	own        ownDocuments
 	operators  int // gid of the operator group as the start found it, -1: none
 
 	clients     *clients
@@ -90,7 +91,7 @@ type Daemon struct {
 	finding   sync.Mutex // one search of the whole log at a time
 	opening   sync.Mutex // one change of the gateway's table at a time
 	storing   sync.Mutex // one change of a living sandbox's own documents at a time
-	providing sync.Mutex // one change of a provider and its key at a time
+	providing sync.Mutex // one change of a provider and its key at a time; taken before applying
 	applying  sync.Mutex // one change by policy apply or delete at a time
 
 	mu         sync.Mutex // guards what follows

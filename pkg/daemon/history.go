@@ -170,10 +170,10 @@ func ownedBy(owner string, docs []store.Document) (out []store.Document) {
 // were. Those of the directory are not the daemon's to change.
 func (b *backend) RollbackPolicy(ctx context.Context, c *api.Caller, r *api.RollbackRequest) (api.PolicyChange, error) {
 	d := b.d
-	d.applying.Lock()
-	defer d.applying.Unlock()
 	d.providing.Lock()
 	defer d.providing.Unlock()
+	d.applying.Lock()
+	defer d.applying.Unlock()
 	if !b.rightsNow(c).Node(policy.RightAdmin) {
 		return api.PolicyChange{}, lostRole()
 	}

@@ -61,7 +61,7 @@ func (b *backend) launch(ctx context.Context, c *api.Caller, r *api.LaunchReques
 	var id string
 	q.Prepare = func(given string, p scope.Principal) ([]string, error) {
 		id = given
-		return b.d.addSandboxDocuments(id, p, r.Policies)
+		return b.d.addSandboxDocuments(id, c.UID, p, r.Policies)
 	}
 	s, err := b.d.sandboxes.Launch(ctx, q)
 	if err != nil && id != "" {

@@ -69,13 +69,8 @@ func (b *backend) AddProvider(ctx context.Context, c *api.Caller, r *api.Provide
 	}
 	d.providing.Lock()
 	defer d.providing.Unlock()
-	if r.Credential == policy.CredentialInject {
-		if err := d.secrets.Put(r.Name, []byte(r.Key)); err != nil {
-			return api.Provider{}, api.Errorf(api.CodeBadRequest, "%v", err)
-		}
-	}
-	if err := d.library.Put(d.act(c, "provider-add", "", scope.All()), file, text); err != nil {
-		return api.Provider{}, api.Errorf(api.CodeConflict, "%v", err)
+	if err := b.putProvider(c, r, file, text); err != nil {
+		return api.Provider{}, err
 	}
 	if err := d.sendSecrets(ctx, d.gateway); err != nil { // a new key under an old document
 		return api.Provider{}, api.Errorf(api.CodeUnavailable, "stored, but the gateway does not have the key yet: %v", err)
@@ -88,6 +83,45 @@ func (b *backend) AddProvider(ctx context.Context, c *api.Caller, r *api.Provide
 	return d.describeProvider(docs[0].Provider), nil
 }
 
+// putProvider stores key and document, if the caller may still do so when it is its
+// turn: a change of who may waits for the same lock.
+func (b *backend) putProvider(c *api.Caller, r *api.ProviderRequest, file, text string) error {
+	d := b.d
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	if !b.rightsNow(c).Node(policy.RightAdmin) {
+		return lostRole()
+	}
+	if r.Credential == policy.CredentialInject {
+		if err := d.secrets.Put(r.Name, []byte(r.Key)); err != nil {
+			return api.Errorf(api.CodeBadRequest, "%v", err)
+		}
+	}
+	if err := d.library.Put(d.act(c, "provider-add", "", scope.All()), file, text); err != nil {
+		return api.Errorf(api.CodeConflict, "%v", err)
+	}
+	return nil
+}
+
+// takeProvider removes the document that AddProvider wrote, if the caller may still
+// do so, and says what it was.
+func (b *backend) takeProvider(c *api.Caller, name string) (*policy.Provider, error) {
+	d := b.d
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	if !b.rightsNow(c).Node(policy.RightAdmin) {
+		return nil, lostRole()
+	}
+	p, err := d.addedProvider(name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.library.RemoveBy(d.act(c, "provider-remove", "", scope.All()), p.File); err != nil {
+		return nil, api.Errorf(api.CodeInternal, "%v", err)
+	}
+	return p, nil
+}
+
 // providerFile is where AddProvider writes.
 func providerFile(name string) string { return "provider-" + name + ".yaml" }
 
@@ -97,14 +131,11 @@ func (b *backend) RemoveProvider(ctx context.Context, c *api.Caller, name string
 	d := b.d
 	d.providing.Lock()
 	defer d.providing.Unlock()
-	p, err := d.addedProvider(name)
+	p, err := b.takeProvider(c, name)
 	if err != nil {
 		return api.ProviderRemoved{}, err
 	}
 	res := api.ProviderRemoved{Name: name, Document: p.File}
-	if _, err := d.library.RemoveBy(d.act(c, "provider-remove", "", scope.All()), p.File); err != nil {
-		return res, api.Errorf(api.CodeInternal, "%v", err)
-	}
 	snap := d.library.Snapshot()
 	res.Revision = snap.Revision()
 	for _, left := range snap.Providers() {

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -184,8 +185,9 @@ func (b *backend) putAlways(ctx context.Context, c *api.Caller, doc *policy.Docu
 	return d.library.Put(d.act(c, "allow", "", doc.Scope), alwaysFile(doc), string(doc.Raw))
 }
 
-// sandboxFits refuses one more rule for a sandbox that has many.
-func (d *Daemon) sandboxFits(s *sandbox.Sandbox) error {
+// sandboxFits refuses one more rule for a sandbox that has many, or whose owner's
+// sandboxes have; by the latter root is not bound.
+func (d *Daemon) sandboxFits(c *api.Caller, s *sandbox.Sandbox, doc *policy.Document) error {
 	n := 0
 	for _, it := range d.library.Items() {
 		if it.Origin == documents.FromSandbox && strings.HasPrefix(it.File, "sandbox:"+s.Record.ID+"/") {
@@ -196,5 +198,12 @@ func (d *Daemon) sandboxFits(s *sandbox.Sandbox) error {
 		return api.Errorf(api.CodeConflict, "the sandbox %s has %d documents of its own, which is the limit; nothing was allowed", s.Record.ID, n).
 			WithRemedy("take rules back with `ringfence allow --remove`, or write one document for its scope")
 	}
-	return nil
+	if c.Rights.Root() {
+		return nil
+	}
+	err := d.ownFits(s.Record.Owner, []storedDocument{{Name: doc.Name, Text: string(doc.Raw)}})
+	if le := (*sandbox.LaunchError)(nil); errors.As(err, &le) {
+		return api.Errorf(api.CodeConflict, "%v; nothing was allowed", le.Err).WithRemedy("take rules back with `ringfence allow --remove`, or stop sandboxes")
+	}
+	return err
 }

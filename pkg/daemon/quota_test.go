@@ -182,6 +182,41 @@ func changesOf(t *testing.T, b *backend) []store.Written {
 }
 
 // A role that was taken away while a request was on its way does not count.
+func TestARoleThatIsGoneMeanwhileChangesNoProvider(t *testing.T) {
+	b := authors(t)
+	const admin = 64003
+	applyAs(t, b, asRoot, "", fmt.Sprintf("apiVersion: ringfence.dev/v1\nkind: Access\nmetadata: {name: admins}\nscope: org:*\nbindings:\n  - {role: admin, users: [\"uid:%d\"]}\n", admin))
+	stale := api.Caller{UID: admin, Role: api.RoleMember}
+	stale.Rights = api.RightsOf(&stale, b.Access())
+	put := func(name, dialect string) error {
+		r := &api.ProviderRequest{Name: name, Dialect: dialect, BaseURL: "https://models.example", Credential: policy.CredentialPassthrough}
+		return b.putProvider(&stale, r, providerFile(name), providerText(r))
+	}
+	if err := put("one", policy.DialectOpenAI); err != nil { // the control
+		t.Fatal(err)
+	}
+	if err := put("two", policy.DialectAnthropic); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := b.takeProvider(&stale, "one"); err != nil || p.Name != "one" {
+		t.Errorf("%v %v", p, err)
+	}
+	if _, err := b.DeletePolicy(context.Background(), asRoot, "admins", ""); err != nil {
+		t.Fatal(err)
+	}
+	before := b.d.library.Snapshot().Revision()
+	r := &api.ProviderRequest{Name: "three", Dialect: policy.DialectOpenAI, BaseURL: "https://models.example", Credential: policy.CredentialPassthrough}
+	if _, err := b.AddProvider(context.Background(), &stale, r); err == nil || !strings.Contains(err.Error(), "taken from you") {
+		t.Errorf("add: %v", err)
+	}
+	if _, err := b.RemoveProvider(context.Background(), &stale, "two"); err == nil || !strings.Contains(err.Error(), "taken from you") {
+		t.Errorf("remove: %v", err)
+	}
+	if now := b.d.library.Snapshot().Revision(); now != before {
+		t.Errorf("revision %d, it was %d", now, before)
+	}
+}
+
 func TestARoleThatIsGoneMeanwhile(t *testing.T) {
 	b := authors(t)
 	stale := *asAuthor

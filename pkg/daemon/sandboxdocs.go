@@ -28,10 +28,19 @@ const storedDocuments = "documents.json"
 
 func (d *Daemon) sandboxDir(id string) string { return filepath.Join(d.cfg.RunDir, "sandboxes", id) }
 
-func (d *Daemon) addSandboxDocuments(id string, p scope.Principal, docs []api.Document) ([]string, error) {
+// addSandboxDocuments puts the documents that a launch brings into force, if they fit.
+func (d *Daemon) addSandboxDocuments(id string, owner uint32, p scope.Principal, docs []api.Document) ([]string, error) {
 	var stored []storedDocument
 	for i, doc := range docs {
 		stored = append(stored, storedDocument{Name: fmt.Sprintf("sandbox:%s/%d-%s", id, i, filepath.Base(doc.File)), Text: doc.Text})
+	}
+	d.own.put(id, owner)
+	if len(stored) == 0 {
+		return nil, nil
+	}
+	defer d.own.turn(owner)()
+	if err := d.ownFits(owner, stored); err != nil {
+		return nil, err
 	}
 	return d.setSandboxDocuments(id, p, stored)
 }
@@ -101,6 +110,7 @@ func (d *Daemon) addSandboxDocument(s *sandbox.Sandbox, name, text string) error
 }
 
 func (d *Daemon) restoreDocuments(lo sandbox.Leftover) error {
+	d.own.put(lo.Record.ID, lo.Record.Owner)
 	docs, err := d.storedDocuments(lo.Record.ID)
 	if err != nil || len(docs) == 0 {
 		return err
@@ -115,6 +125,7 @@ func (d *Daemon) restoreDocuments(lo sandbox.Leftover) error {
 
 // dropSandboxDocuments forgets the policy of an ended sandbox.
 func (d *Daemon) dropSandboxDocuments(id string) {
+	d.own.drop(id)
 	prefix := "sandbox:" + id + "/"
 	var names []string
 	for _, it := range d.library.Items() {
