@@ -69,6 +69,11 @@ func (s *Server) applyPolicy(w http.ResponseWriter, r *call) error {
 		return err
 	}
 	r.note("apply %d files", len(req.Documents))
+	done, err := s.checks.take(r.Context(), r.caller.UID) // reading them is what takes long
+	if err != nil {
+		return err
+	}
+	defer done()
 	res, err := s.o.Backend.ApplyPolicy(r.Context(), r.caller, &req)
 	if err == nil {
 		r.note("apply %s: revision %d", named(res.Documents), res.Revision)

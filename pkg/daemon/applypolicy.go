@@ -34,16 +34,17 @@ type applied struct {
 
 // ApplyPolicy puts documents into force in one revision, all or none.
 func (b *backend) ApplyPolicy(ctx context.Context, c *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
-	b.d.applying.Lock()
-	defer b.d.applying.Unlock()
-	return b.applyLocked(ctx, c, r)
-}
-
-func (b *backend) applyLocked(ctx context.Context, c *api.Caller, r *api.ApplyRequest) (api.PolicyChange, error) {
-	list, err := readApplied(r.Documents)
+	list, err := readApplied(r.Documents) // before the lock: it takes as long as the caller likes
 	if err != nil {
 		return api.PolicyChange{}, err
 	}
+	b.d.applying.Lock()
+	defer b.d.applying.Unlock()
+	return b.applyLocked(ctx, c, r.Comment, list)
+}
+
+// applyLocked applies what was read; whoever calls holds d.applying.
+func (b *backend) applyLocked(ctx context.Context, c *api.Caller, comment string, list []applied) (api.PolicyChange, error) {
 	rights := b.rightsNow(c)
 	if err := b.d.mayApply(rights, list); err != nil {
 		return api.PolicyChange{}, err
@@ -62,7 +63,8 @@ func (b *backend) applyLocked(ctx context.Context, c *api.Caller, r *api.ApplyRe
 		res.Documents = append(res.Documents, api.PolicyDocument{Kind: a.doc.Kind, Name: a.doc.Name, Scope: a.doc.Scope.String(), File: a.doc.File})
 	}
 	var unchanged []string
-	res.Revision, unchanged, err = b.d.library.PutAll(b.d.act(c, "apply", r.Comment, scopes...), files)
+	var err error
+	res.Revision, unchanged, err = b.d.library.PutAll(b.d.act(c, "apply", comment, scopes...), files)
 	for i, a := range list {
 		if slices.Contains(unchanged, a.file) {
 			res.Documents[i].Change = "unchanged"

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -149,14 +150,15 @@ func (b *backend) write(ctx context.Context, c *api.Caller, l *lasting, r *api.L
 	if r.Expect != "" && r.Expect != res.Digest {
 		return res, api.Errorf(api.CodeConflict, "the documents have changed since this was looked at; nothing was applied").WithRemedy("look at it again")
 	}
-	apply := &api.ApplyRequest{Comment: r.Comment}
-	if apply.Comment == "" {
-		apply.Comment = l.from
-	}
+	var texts []api.Document
 	for _, d := range docs {
-		apply.Documents = append(apply.Documents, api.Document{File: d.Name + ".yaml", Text: string(d.Raw)})
+		texts = append(texts, api.Document{File: d.Name + ".yaml", Text: string(d.Raw)})
 	}
-	change, err := b.applyLocked(ctx, c, apply)
+	list, err := readApplied(texts)
+	if err != nil {
+		return api.LastingRule{}, err
+	}
+	change, err := b.applyLocked(ctx, c, cmp.Or(r.Comment, l.from), list)
 	if err != nil {
 		return api.LastingRule{}, err
 	}

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/documents"
@@ -161,5 +163,38 @@ func TestALauncherHasSoMuch(t *testing.T) {
 	}
 	if q.rules != 2*each-1 {
 		t.Errorf("%d rules are counted after a restart", q.rules)
+	}
+}
+
+// Reading documents takes as long as their author likes: it does not hold up whose
+// turn it is to change something.
+func TestDocumentsAreReadBeforeTheLock(t *testing.T) {
+	b := authors(t)
+	apply := func(text string) <-chan error {
+		done := make(chan error, 1)
+		go func() {
+			_, err := b.ApplyPolicy(context.Background(), asAuthor, &api.ApplyRequest{Documents: []api.Document{{File: "a.yaml", Text: text}}})
+			done <- err
+		}()
+		return done
+	}
+	b.d.applying.Lock()
+	good := apply(policyFor("good", "eng", 0)) // it waits
+	select {
+	case err := <-apply(strings.Replace(policyFor("bad", "eng", 0), "allow", "alow", 1)):
+		if err == nil || !strings.Contains(err.Error(), "alow") {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("a document with a mistake waits for its turn")
+	}
+	select {
+	case err := <-good:
+		t.Errorf("another change went in between: %v", err)
+	default:
+	}
+	b.d.applying.Unlock()
+	if err := <-good; err != nil {
+		t.Error(err)
 	}
 }

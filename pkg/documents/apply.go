@@ -19,6 +19,7 @@ import (
 // change, and without any change there is no revision: unchanged names those
 // files, sorted.
 func (l *Library) PutAll(act Act, files map[string]string) (rev uint64, unchanged []string, err error) {
+	ahead := l.readAhead(files)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	put := map[string]string{}
@@ -33,7 +34,7 @@ func (l *Library) PutAll(act Act, files map[string]string) (rev uint64, unchange
 	if len(put) == 0 && len(files) > 0 {
 		return l.revision, unchanged, l.settleLocked()
 	}
-	rev, err = l.changeLocked(act, put, nil)
+	rev, err = l.changeLocked(act, put, nil, ahead)
 	return rev, unchanged, err
 }
 
@@ -47,6 +48,7 @@ func (l *Library) Put(act Act, file, text string) error {
 // returns the names of those that it replaced, added and removed; without any,
 // no revision was made.
 func (l *Library) Restore(act Act, files map[string]string) (changed []string, rev uint64, err error) {
+	ahead := l.readAhead(files)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	put := map[string]string{}
@@ -65,14 +67,38 @@ func (l *Library) Restore(act Act, files map[string]string) (changed []string, r
 	if len(put)+len(remove) == 0 {
 		return nil, l.revision, nil
 	}
-	rev, err = l.changeLocked(act, put, remove)
+	rev, err = l.changeLocked(act, put, remove, ahead)
 	changed = append(slices.Collect(maps.Keys(put)), remove...)
 	slices.Sort(changed)
 	return changed, rev, err
 }
 
+// reading is what a text says.
+type reading struct {
+	docs     []policy.Document
+	problems []policy.Problem
+}
+
+// readAhead reads texts that are not here yet before the library is locked: that
+// takes as long as whoever wrote them likes.
+func (l *Library) readAhead(files map[string]string) map[string]reading {
+	l.mu.Lock()
+	fresh := maps.Clone(files)
+	maps.DeleteFunc(fresh, func(file, text string) bool {
+		s := l.sources[apiName(file)]
+		return len(text) > MaxFile || s != nil && s.origin == FromAPI && s.text == text
+	})
+	l.mu.Unlock()
+	out := map[string]reading{}
+	for file, text := range fresh {
+		docs, problems := policy.Parse(apiName(file), []byte(text))
+		out[file] = reading{docs, problems}
+	}
+	return out
+}
+
 // changeLocked is one revision of documents of the API.
-func (l *Library) changeLocked(act Act, put map[string]string, remove []string) (uint64, error) {
+func (l *Library) changeLocked(act Act, put map[string]string, remove []string, ahead map[string]reading) (uint64, error) {
 	if err := l.settleLocked(); err != nil {
 		return 0, err
 	}
@@ -83,7 +109,7 @@ func (l *Library) changeLocked(act Act, put map[string]string, remove []string) 
 	for _, file := range slices.Sorted(maps.Keys(put)) {
 		ch.Loaded = append(ch.Loaded, apiName(file))
 	}
-	undo, err := l.placeLocked(act, put, ch.Removed)
+	undo, err := l.placeLocked(act, put, ch.Removed, ahead)
 	if err != nil {
 		return 0, err
 	}
@@ -105,8 +131,9 @@ func (l *Library) forgetMissed(ch Change) {
 }
 
 // placeLocked sets sources whose texts are good, by themselves and with all
-// others, and takes others away; undo restores the old ones.
-func (l *Library) placeLocked(act Act, put map[string]string, remove []string) (undo func(), err error) {
+// others, and takes others away; undo restores the old ones. What was not read ahead,
+// because it has changed since, is read here.
+func (l *Library) placeLocked(act Act, put map[string]string, remove []string, ahead map[string]reading) (undo func(), err error) {
 	next := map[string]*source{}
 	var problems []policy.Problem
 	for file, text := range put {
@@ -114,7 +141,11 @@ func (l *Library) placeLocked(act Act, put map[string]string, remove []string) (
 		if len(text) > MaxFile {
 			return nil, fmt.Errorf("%s: %d bytes exceed the limit of %d", file, len(text), MaxFile)
 		}
-		docs, p := policy.Parse(name, []byte(text))
+		r, ok := ahead[file]
+		if !ok {
+			r.docs, r.problems = policy.Parse(name, []byte(text))
+		}
+		docs, p := r.docs, r.problems
 		if len(docs) != 1 && len(p) == 0 {
 			return nil, fmt.Errorf("%s: %d documents where one is kept", file, len(docs))
 		}

@@ -22,9 +22,12 @@ func (l *Library) SetSandbox(name, text string, p scope.Principal) error {
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	undo, err := l.tryLocked(name, FromSandbox, text, func(d *policy.Document) error {
+	docs, err := readOwn(name, text)
+	if err != nil {
+		return err
+	}
+	for i := range docs {
+		d := &docs[i]
 		if d.Kind != policy.KindPolicy {
 			return policy.Problem{File: name, Line: d.Line, Col: 1, Msg: fmt.Sprintf("a document of kind %s cannot belong to one sandbox", d.Kind), Hint: "put it into the policy directory"}
 		}
@@ -32,17 +35,18 @@ func (l *Library) SetSandbox(name, text string, p scope.Principal) error {
 			return policy.Problem{File: name, Line: d.Line, Col: 1, Msg: fmt.Sprintf("its scope %q does not cover this sandbox (%s)", d.Scope, p), Hint: "write a scope that does, such as org:" + p.Org + ", or name the agent with --as"}
 		}
 		d.Scope = only
-		return nil
-	})
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	undo, err := l.tryLocked(name, FromSandbox, text, docs)
 	if err != nil {
 		return err
 	}
 	return l.commitLocked(Change{Loaded: []string{name}}, undo)
 }
 
-// tryLocked sets a source if its text is good and adjust, if given, agrees to
-// each document; undo restores the old one.
-func (l *Library) tryLocked(name string, origin Origin, text string, adjust func(*policy.Document) error) (undo func(), err error) {
+// readOwn reads a text, before the library is locked.
+func readOwn(name, text string) ([]policy.Document, error) {
 	if len(text) > MaxFile {
 		return nil, fmt.Errorf("%s: %d bytes exceed the limit of %d", name, len(text), MaxFile)
 	}
@@ -50,14 +54,12 @@ func (l *Library) tryLocked(name string, origin Origin, text string, adjust func
 	if len(problems) > 0 {
 		return nil, policy.Problems(problems)
 	}
-	for i := range docs {
-		if adjust == nil {
-			break
-		}
-		if err := adjust(&docs[i]); err != nil {
-			return nil, err
-		}
-	}
+	return docs, nil
+}
+
+// tryLocked sets a source if its documents go with all others; undo restores the old
+// one.
+func (l *Library) tryLocked(name string, origin Origin, text string, docs []policy.Document) (undo func(), err error) {
 	old := l.sources[name]
 	undo = func() {
 		if old == nil {
@@ -124,9 +126,13 @@ func syncDir(path string) error {
 // SetMemory adds or replaces a Policy document that is not stored and ends
 // with the process at the latest.
 func (l *Library) SetMemory(name, text string) error {
+	docs, err := readOwn(name, text)
+	if err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	undo, err := l.tryLocked(name, FromSandbox, text, nil)
+	undo, err := l.tryLocked(name, FromSandbox, text, docs)
 	if err != nil {
 		return err
 	}
