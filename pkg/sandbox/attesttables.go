@@ -56,7 +56,7 @@ func (s *Sandbox) entriesLocked() ([]kernel.Entry, error) {
 	for _, addr := range slices.SortedFunc(maps.Keys(s.open), netip.Addr.Compare) { // in the same order next time
 		names = append(names, s.open[addr]...)
 	}
-	return kernel.Entries(s.table, names, CIDREntries(s.View()))
+	return kernel.Entries(s.table, names, s.addrEntries(s.View()))
 }
 
 // attestEntries looks for entries that nobody wrote, among about n entries of
@@ -99,7 +99,7 @@ func (s *Sandbox) ruleSet(table uint32) map[kernel.Entry]bool {
 	if s.table != table {
 		return nil
 	}
-	all, err := kernel.Entries(table, nil, CIDREntries(s.View()))
+	all, err := kernel.Entries(table, nil, s.addrEntries(s.View()))
 	if err != nil {
 		return nil // attestTables says so
 	}

@@ -131,6 +131,9 @@ func (f *founding) tables() (err error) {
 		}
 	})
 	addrs := CIDREntries(s.View())
+	if !s.fitAddrs(len(addrs)) {
+		return fmt.Errorf("%w (%d entries)", ErrNoAddrRoom, len(addrs))
+	}
 	if err := s.fill(s.table, s.refusal(), addrs); err != nil {
 		return err
 	}

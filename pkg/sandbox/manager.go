@@ -115,8 +115,9 @@ type Manager struct {
 	byNumber map[uint32]*Sandbox
 	byID     map[string]*Sandbox
 	past     past
-	probing  map[uint32]*probing // by number, from the launch to the end
-	room     nameRoom
+	probing  map[uint32]*probing         // by number, from the launch to the end
+	names    room                        // in the kernel's table of names
+	addrs    room                        // in its tree of addresses
 	tables   map[uint32]bool             // table numbers in use
 	compiled map[uint32]*policy.Snapshot // what those are made of that this keeper wrote
 	hits     map[RuleKey]uint64          // what rules decided by tables that were dropped; see hits.go
@@ -152,7 +153,7 @@ func NewManager(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
-	return &Manager{o: o, host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]teamName{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{}, looks: make(chan struct{}, looksAtOnce), hands: make(chan struct{}, maxHands),
+	return &Manager{o: o, names: newNameRoom(), addrs: newAddrRoom(), host: host, patience: endPatience, idmaps: &confine.Idmaps{}, images: &confine.Images{}, reserved: map[uint32]teamName{}, byNumber: map[uint32]*Sandbox{}, byID: map[string]*Sandbox{}, ending: map[string]*Sandbox{}, probing: map[uint32]*probing{}, tables: map[uint32]bool{}, looks: make(chan struct{}, looksAtOnce), hands: make(chan struct{}, maxHands),
 		compiled: map[uint32]*policy.Snapshot{}, hits: map[RuleKey]uint64{}, seed: maphash.MakeSeed(), filters: map[seccomp.Options][]byte{}, java: newTrustStore(o.Bundle, time.Now())}, nil
 }
 
@@ -287,7 +288,8 @@ func (m *Manager) unregister(s *Sandbox) {
 	delete(m.probing, s.Record.Number)
 	m.past.add(s.Record.ID, s.Principal)
 	m.mu.Unlock()
-	m.room.drop(s.Record.Number)
+	m.names.drop(s.Record.Number)
+	m.addrs.drop(s.Record.Number)
 	m.wg.Done()
 }
 

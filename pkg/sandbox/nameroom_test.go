@@ -13,13 +13,13 @@ import (
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
-func ofNamed(n int) nameCount { return nameCount{named: n} }
-func ofWild(n int) nameCount  { return nameCount{wild: n} }
+func ofNamed(n int) entries { return entries{named: n} }
+func ofWild(n int) entries  { return entries{wild: n} }
 
 // Whoever takes all it can, with as many sandboxes as it likes, leaves each other
 // sandbox its part, each other owner a share, and half the table.
 func TestRoomForNamesIsShared(t *testing.T) {
-	var r nameRoom
+	r := newNameRoom()
 	number, total := uint32(0), 0
 	for owner := range uint32(3) {
 		got := 0
@@ -70,7 +70,7 @@ func TestRoomForNamesIsShared(t *testing.T) {
 // Names under wildcards, of all sandboxes of an owner, leave room for those that a
 // rule names, and give way to them when policy changes.
 func TestWildcardsLeaveRoomForWhatRulesName(t *testing.T) {
-	var r nameRoom
+	r := newNameRoom()
 	for number := range uint32(24) {
 		for r.more(number, 1, ofWild(16)) {
 		}
@@ -92,7 +92,7 @@ func TestWildcardsLeaveRoomForWhatRulesName(t *testing.T) {
 	if r.more(0, 1, ofNamed(1)) {
 		t.Error("it has more than a sandbox may")
 	}
-	if got := r.take(0, 1, nameCount{named: namesMost - 10, wild: namesMost}); got != (nameCount{named: namesMost - 10, wild: 10}) {
+	if got := r.take(0, 1, entries{named: namesMost - 10, wild: namesMost}); got != (entries{named: namesMost - 10, wild: 10}) {
 		t.Errorf("after a change of policy: %+v", got)
 	}
 }
@@ -100,18 +100,18 @@ func TestWildcardsLeaveRoomForWhatRulesName(t *testing.T) {
 // What a restarted keeper finds stays, in whatever order it finds it, and though the
 // others have more now than when it was given.
 func TestRoomForNamesOutlivesTheKeeper(t *testing.T) {
-	var r nameRoom
+	r := newNameRoom()
 	for owner := range uint32(3) {
 		for number := owner * 10; number < owner*10+10; number++ {
 			r.take(number, owner, ofNamed(namesMost))
 		}
 	}
-	var next nameRoom
+	next := newNameRoom()
 	for number := uint32(29); number < 30; number-- { // the last come first
 		had := r.of[number]
-		next.again(number, had.owner, had.nameCount)
-		if got := next.take(number, had.owner, had.nameCount); got != had.nameCount {
-			t.Errorf("sandbox %d has %+v of %+v", number, got, had.nameCount)
+		next.again(number, had.owner, had.entries)
+		if got := next.take(number, had.owner, had.entries); got != had.entries {
+			t.Errorf("sandbox %d has %+v of %+v", number, got, had.entries)
 		}
 	}
 	if next.shared != r.shared {
@@ -127,14 +127,14 @@ func TestRoomForNamesOutlivesTheKeeper(t *testing.T) {
 func TestRoomForNamesCounts(t *testing.T) {
 	for seed := range uint64(50) {
 		rng := rand.New(rand.NewPCG(seed, 3))
-		var r nameRoom
+		r := newNameRoom()
 		for range 2000 {
 			number := uint32(rng.IntN(40))
 			owner := number % 5
-			before := r.of[number].nameCount
+			before := r.of[number].entries
 			switch rng.IntN(4) {
 			case 0:
-				want := nameCount{rng.IntN(10_000), rng.IntN(10_000)}
+				want := entries{rng.IntN(10_000), rng.IntN(10_000)}
 				got := r.take(number, owner, want)
 				if got.named > want.named || got.wild > want.wild || got.total() < min(want.named, before.total()) {
 					t.Fatalf("seed %d: %+v of %+v, had %+v", seed, got, want, before)
@@ -142,19 +142,19 @@ func TestRoomForNamesCounts(t *testing.T) {
 			case 1:
 				r.drop(number)
 			default:
-				r.more(number, owner, nameCount{rng.IntN(600), rng.IntN(600)})
+				r.more(number, owner, entries{rng.IntN(600), rng.IntN(600)})
 			}
-			shared, of := 0, map[uint32]nameShare{}
+			shared, of := 0, map[uint32]shareOf{}
 			for _, n := range r.of {
 				s := of[n.owner]
-				s.add(n.shared(), 1)
+				s.add(r.shares(n.entries), 1)
 				of[n.owner] = s
-				shared += n.shared().all
+				shared += r.shares(n.entries).all
 				if n.total() > namesMost || n.wild > namesMost/2 {
 					t.Fatalf("seed %d: %+v", seed, n)
 				}
 			}
-			maps.DeleteFunc(of, func(_ uint32, s nameShare) bool { return s == nameShare{} })
+			maps.DeleteFunc(of, func(_ uint32, s shareOf) bool { return s == shareOf{} })
 			if shared != r.shared || shared > namesShare || !maps.Equal(of, r.owners) {
 				t.Fatalf("seed %d: %d shared, counted %d of %d: %v %v", seed, shared, r.shared, namesShare, of, r.owners)
 			}

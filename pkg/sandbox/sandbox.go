@@ -73,6 +73,7 @@ type Sandbox struct {
 	control    *control
 	open       map[netip.Addr][]kernel.NameEntry // what the kernel lets through, by virtual address
 	addrs      uint64                            // digest of the address rules beside them; 0: what a former keeper wrote
+	noAddrs    bool                              // there were more than there is room for: none is there
 	exit       Exit
 	problems   []string        // what else is wrong with it
 	found      differences     // what the last attestation found
@@ -209,22 +210,22 @@ func (s *Sandbox) openName(d policy.NameDecision) (netip.Addr, error) {
 			return addr, err
 		}
 	}
-	var n nameCount
+	var n entries
 	n.add(len(d.Ports), d.Wildcard)
-	if !s.m.room.more(s.Record.Number, s.Record.Owner, n) {
+	if !s.m.names.more(s.Record.Number, s.Record.Owner, n) {
 		return netip.Addr{}, ErrNoNameRoom
 	}
 	addr, _, err := s.names.Allocate(d.Name)
 	if err != nil {
-		s.m.room.more(s.Record.Number, s.Record.Owner, nameCount{-n.named, -n.wild})
+		s.m.names.more(s.Record.Number, s.Record.Owner, entries{-n.named, -n.wild})
 		return netip.Addr{}, err
 	}
-	entries := NameEntries(addr, d)
-	if err := s.m.o.Fence.PutNames(s.table, entries); err != nil {
-		s.m.room.more(s.Record.Number, s.Record.Owner, nameCount{-n.named, -n.wild})
+	ports := NameEntries(addr, d)
+	if err := s.m.o.Fence.PutNames(s.table, ports); err != nil {
+		s.m.names.more(s.Record.Number, s.Record.Owner, entries{-n.named, -n.wild})
 		return netip.Addr{}, fmt.Errorf("open %s in the kernel: %w", d.Name, err)
 	}
-	s.open[addr] = entries
+	s.open[addr] = ports
 	return addr, nil
 }
 

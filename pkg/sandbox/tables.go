@@ -122,10 +122,14 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 		s.m.o.Logger.Warn("the policy opens more ports of names than a sandbox may have in the kernel's table; its newest names are closed", "sandbox", s.Record.ID, "names", left)
 	}
 	put := s.refusal()
-	for _, entries := range open {
-		put = append(put, entries...)
+	for _, ports := range open {
+		put = append(put, ports...)
 	}
-	addrs := CIDREntries(view)
+	addrs, noAddrs := CIDREntries(view), false
+	if !s.fitAddrs(len(addrs)) {
+		s.m.o.Logger.Warn("the policy has more address rules than a sandbox may have in the kernel's tree; it reaches no literal address", "sandbox", s.Record.ID, "entries", len(addrs), "error", ErrNoAddrRoom)
+		addrs, noAddrs = nil, true
+	}
 	if err := s.fill(table, put, addrs); err != nil {
 		return 0, errors.Join(err, s.m.dropTables(table))
 	}
@@ -141,7 +145,7 @@ func (s *Sandbox) apply(snap *policy.Snapshot) (old uint32, err error) {
 	if sum := s.m.digest(addrs); closes(s.open, open, s.addrs, sum) {
 		s.closed, s.addrs = time.Now(), sum
 	}
-	s.table, s.open, s.written, s.lookAt = table, open, true, 0
+	s.table, s.open, s.noAddrs, s.written, s.lookAt = table, open, noAddrs, true, 0
 	return old, nil
 }
 
