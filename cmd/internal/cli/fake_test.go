@@ -365,6 +365,13 @@ func (n *fakeNode) StoredDocuments(_ context.Context, name string, revision uint
 	if name == "nosuch" {
 		return api.StoredDocuments{}, api.Errorf(api.CodeNotFound, "no document %q is in force", name)
 	}
+	if revision == 3 || revision == 4 { // in 4, what was applied gives way to the directory
+		docs := []api.StoredDocument{{Kind: "Policy", Name: "eng", Scope: "org:acme", Owner: "api", File: "applied-policy-eng.yaml", Text: testedPolicy}}
+		if revision == 4 {
+			docs = append(docs, api.StoredDocument{Kind: "Policy", Name: "eng", Scope: "org:acme", Owner: "directory", File: "house.yaml", Text: strings.Replace(testedPolicy, "db.example", "dc.example", 1)})
+		}
+		return api.StoredDocuments{Revision: revision, Documents: docs}, nil
+	}
 	return api.StoredDocuments{Revision: 9, Documents: []api.StoredDocument{
 		{Kind: "Policy", Name: "eng", Scope: "org:local", Owner: "api", File: "applied-policy-eng.yaml", Text: "kind: Policy # eng"},
 		{Kind: "Policy", Name: "eng", Scope: "org:acme", Owner: "directory", File: "house.yaml", Text: "kind: Policy # of acme\n"},

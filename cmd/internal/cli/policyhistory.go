@@ -122,12 +122,13 @@ func (a *app) policyDiffCommand() *cobra.Command {
 		Long: "Show, document by document, what is different as of revision M (the newest without it)\n" +
 			"from revision N. To see what one revision did, compare it with the one before. Needs\n" +
 			"root, or the role admin of org:*.\n\n" +
-			"With --replay, A and B are files, directories, packs or live (the documents in force, for who\n" +
-			"sees all of them), and the past decisions are shown that B would decide otherwise than A.\n" +
+			"With --replay, A and B are revisions too, or files (./12 when the name is a number),\n" +
+			"directories, packs or live (the documents in force, for who sees all of them), and the past\n" +
+			"decisions are shown that B would decide otherwise than A.\n" +
 			"They come from the node's log as far as you may see it (live), or from a file of JSON lines, a\n" +
 			"directory of a log, or -. What a record does not hold is not guessed: such decisions are\n" +
 			"counted. Of a model call the model is asked again, not the tools that the provider runs.",
-		Example: "  ringfence policy diff 11 12\n  ringfence policy diff live new/ --replay live --since 24h",
+		Example: "  ringfence policy diff 11 12\n  ringfence policy diff live new/ --replay live --since 24h\n  ringfence policy diff 11 12 --replay live --since 24h",
 		Args:    args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, numbers []string) error {
 			switch {
