@@ -114,7 +114,7 @@ func (l *Library) placeLocked(act Act, put map[string]string, remove []string) (
 		if len(text) > MaxFile {
 			return nil, fmt.Errorf("%s: %d bytes exceed the limit of %d", file, len(text), MaxFile)
 		}
-		docs, p := policy.Parse(name, []byte(text))
+		docs, p := parseStored(file, text)
 		if len(docs) != 1 && len(p) == 0 {
 			return nil, fmt.Errorf("%s: %d documents where one is kept", file, len(docs))
 		}
