@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -20,7 +19,11 @@ import (
 // by a sandbox: escape them before a terminal sees them.
 type Approval struct {
 	ID          string           `json:"id"`
-	Sandbox     string           `json:"sandbox"`
+	Sandbox     string           `json:"sandbox"`             // id
+	Name        string           `json:"name,omitempty"`      // of the sandbox
+	Program     string           `json:"program,omitempty"`   // that it was launched with
+	Workspace   string           `json:"workspace,omitempty"` // as the launcher named it
+	Profile     string           `json:"profile,omitempty"`
 	Scope       string           `json:"scope"`
 	Launcher    uint32           `json:"launcher"` // uid of who launched the sandbox
 	Kind        string           `json:"kind"`     // "egress", "tool", "model"
@@ -35,7 +38,8 @@ type Approval struct {
 	Expires     time.Time        `json:"expires"`
 	Decided     *time.Time       `json:"decided,omitempty"`
 	Ended       *time.Time       `json:"ended,omitempty"`
-	Demands     []ApprovalDemand `json:"demands"` // all of them have to be met
+	Demands     []ApprovalDemand `json:"demands"`         // all of them have to be met
+	Needs       string           `json:"needs,omitempty"` // who has to agree still, in words
 	Votes       []ApprovalVote   `json:"votes,omitempty"`
 	Grant       *ApprovalGrant   `json:"grant,omitempty"`
 	MayVote     bool             `json:"mayVote"` // the caller's vote would count
@@ -47,36 +51,24 @@ type Approval struct {
 	Named bool `json:"-"`
 }
 
+// Called is the sandbox as people know it: "b0a1c2d3 (web)".
+func (a *Approval) Called() string {
+	if a.Name == "" {
+		return a.Sandbox
+	}
+	return a.Sandbox + " (" + a.Name + ")"
+}
+
 // ApprovalDemand is what one rule demands.
 type ApprovalDemand struct {
 	Rule      string   `json:"rule"`
+	RuleAt    string   `json:"ruleAt,omitempty"`    // where it stood when it asked
+	Reason    string   `json:"reason,omitempty"`    // what it says to people
+	Who       string   `json:"who"`                 // whose approvals count, in words
 	Approvers []string `json:"approvers,omitempty"` // none: root, the launcher, approvers of the scope
 	Quorum    int      `json:"quorum"`
 	Separate  bool     `json:"separate,omitempty"`
 	Lacks     int      `json:"lacks"` // how many people more
-}
-
-// Who says whose approvals count for the demand.
-func (d *ApprovalDemand) Who() string {
-	who := strings.Join(d.Approvers, " ")
-	if who == "" {
-		who = "root, approver, launcher"
-	}
-	if d.Separate {
-		who += " (not who launched it)"
-	}
-	return who
-}
-
-// Lacking says who has to agree still, "" when nobody has.
-func (a *Approval) Lacking() string {
-	var out []string
-	for i := range a.Demands {
-		if d := &a.Demands[i]; d.Lacks > 0 {
-			out = append(out, strconv.Itoa(d.Lacks)+" of "+d.Who())
-		}
-	}
-	return strings.Join(out, ", and ")
 }
 
 // ApprovalVote is one person's word.

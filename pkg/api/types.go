@@ -358,10 +358,18 @@ type PolicyDocument struct {
 	Kind  string `json:"kind"`
 	Name  string `json:"name"`
 	Scope string `json:"scope,omitempty"`
-	File  string `json:"file,omitempty"`
+	File  string `json:"file,omitempty"` // KIND/NAME where it is the API's
 	Text  string `json:"text,omitempty"`
 
 	Change string `json:"change,omitempty"` // of a rollback: added, changed or removed; of an apply: unchanged
+}
+
+// InFile is the file that people keep the document in, "" where the API keeps it.
+func (d *PolicyDocument) InFile() string {
+	if d.File == d.Kind+"/"+d.Name {
+		return ""
+	}
+	return d.File
 }
 
 // PolicyUse answers GET /v1/policy/use: every rule in force, what it has in the

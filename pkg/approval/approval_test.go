@@ -137,6 +137,54 @@ func TestRequestsAreKeptAsTheyAre(t *testing.T) {
 	}
 }
 
+// TestWhoHasToAgree: the words for it are made here and nowhere else.
+func TestWhoHasToAgree(t *testing.T) {
+	for want, d := range map[string]Demand{
+		"root, an approver or who launched it":     {},
+		"root or an approver, not who launched it": {Separate: true},
+		"group:sre or uid:7":                       {Approvers: []string{"group:sre", "uid:7"}},
+		"group:sre or uid:7, not who launched it":  {Approvers: []string{"group:sre", "uid:7"}, Separate: true},
+	} {
+		if got := d.Who(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	r := Request{State: Pending, Demands: []Demand{{Rule: "a/b", Quorum: 2, Approvers: []string{"group:sre"}}, {Rule: "a/c", Quorum: 1}}}
+	if got, want := r.Needs(), "2 of group:sre (rule a/b), and root, an approver or who launched it (rule a/c)"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	r.Votes = []Vote{{Approve: true, For: []int{0, 1}}}
+	if got, want := r.Needs(), "group:sre (rule a/b)"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestWhoAsksBindsNothing: what people know a sandbox by is kept with the
+// request, within bounds, and nothing that is decided depends on it.
+func TestWhoAsksBindsNothing(t *testing.T) {
+	c := someCall(16)
+	c.Asker, c.Demands[0].Reason, c.Demands[0].At = Asker{Name: "web", Program: strings.Repeat("ü", MaxTarget), Workspace: "/w", Profile: "coding"}, "say why", "Policy/eng:7"
+	_, changed, err := Ask(nil, &c, "r1", DefaultLimits, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := changed[0]
+	if a := r.Asker; a.Name != "web" || a.Workspace != "/w" || a.Profile != "coding" || a.Program != strings.Repeat("ü", MaxTarget/2) {
+		t.Errorf("%+v", a)
+	}
+	if d := r.Demands[0]; d.Reason != "say why" || d.At != "Policy/eng:7" {
+		t.Errorf("%+v", d)
+	}
+	other := someCall(16)
+	if a, _, err := Ask(changed, &other, "r2", DefaultLimits, start); err != nil || a.Outcome != Waiting || a.ID != "r1" || other.Binding() != c.Binding() {
+		t.Errorf("%+v %v", a, err)
+	}
+	c.Demands[0].Reason = strings.Repeat("x", 2*MaxShown)
+	if _, _, err := Ask(nil, &c, "r3", DefaultLimits, start); !errors.Is(err, ErrCall) {
+		t.Errorf("a reason without end: %v", err)
+	}
+}
+
 // TestAnEarlierValueStays: a vote on an old copy must not show in the new one.
 func TestAnEarlierValueStays(t *testing.T) {
 	c := someCall(48)

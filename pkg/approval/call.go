@@ -18,6 +18,7 @@ type Call struct {
 	Sandbox    string // id
 	Scope      string // canonical principal, with the sandbox
 	Launcher   uint32 // uid of who launched the sandbox
+	Asker      Asker
 	Kind       Kind
 	Target     string // HOST:PORT/PROTO, "server:jira/tool:read_issue", a model's name
 	Definition string // hash of what the target is, for tools; "" where there is none
@@ -32,9 +33,25 @@ type Call struct {
 	Demands     []Demand // at least one; all must be met
 }
 
+// Asker is what people know a sandbox by. It is not part of what is bound: a
+// decision never depends on it.
+type Asker struct {
+	Name      string `json:"name,omitempty"`
+	Program   string `json:"program,omitempty"` // that it was launched with
+	Workspace string `json:"workspace,omitempty"`
+	Profile   string `json:"profile,omitempty"`
+}
+
+// clipped is an Asker whose texts are within bounds.
+func (a Asker) clipped() Asker {
+	return Asker{clip(a.Name, MaxTarget), clip(a.Program, MaxTarget), clip(a.Workspace, MaxTarget), clip(a.Profile, MaxTarget)}
+}
+
 // Demand is what one rule demands. The zero value cannot be met.
 type Demand struct {
 	Rule         string        `json:"rule"`                // document/id
+	At           string        `json:"at,omitempty"`        // where the rule stood when it asked: FILE:LINE
+	Reason       string        `json:"reason,omitempty"`    // what it says to people
 	Approvers    []string      `json:"approvers,omitempty"` // as scope.ParsePerson reads them; none: root, the launcher, who has the role of approver in the scope
 	Quorum       int           `json:"quorum"`              // distinct people, at least one
 	Separate     bool          `json:"separate,omitempty"`  // the launcher's vote does not count
@@ -47,6 +64,8 @@ func (d *Demand) Valid() error {
 	switch {
 	case d.Rule == "" || len(d.Rule) > MaxTarget:
 		return fmt.Errorf("%w: a demand without the name of its rule", ErrCall)
+	case len(d.At)+len(d.Reason) > 2*MaxShown:
+		return fmt.Errorf("%w: %d bytes of place and reason of %s", ErrCall, len(d.At)+len(d.Reason), d.Rule)
 	case d.Quorum < 1 || d.Quorum > MaxQuorum:
 		return fmt.Errorf("%w: the quorum of %s is %d, and has to be 1 to %d", ErrCall, d.Rule, d.Quorum, MaxQuorum)
 	case d.ExpiresAfter <= 0 || d.ExpiresAfter > MaxExpiry:

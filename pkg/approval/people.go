@@ -3,7 +3,9 @@
 package approval
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -47,6 +49,32 @@ func (d *Demand) lets(p *Person, launcher uint32) bool {
 		return p.Role || p.UID == launcher
 	}
 	return named(d.Approvers, p)
+}
+
+// Who says whose approvals count for the demand.
+func (d *Demand) Who() string {
+	switch {
+	case len(d.Approvers) == 0 && d.Separate:
+		return "root or an approver, not who launched it"
+	case len(d.Approvers) == 0:
+		return "root, an approver or who launched it"
+	case d.Separate:
+		return strings.Join(d.Approvers, " or ") + ", not who launched it"
+	}
+	return strings.Join(d.Approvers, " or ")
+}
+
+// Needs says who has to agree still, "" when nobody has.
+func (r *Request) Needs() string {
+	var out []string
+	for _, l := range r.Lacks() {
+		who := l.Demand.Who()
+		if l.People > 1 {
+			who = fmt.Sprintf("%d of %s", l.People, who)
+		}
+		out = append(out, who+" (rule "+l.Demand.Rule+")")
+	}
+	return strings.Join(out, ", and ")
 }
 
 // May says whether the person has a vote on the request: that is, for at least

@@ -16,6 +16,7 @@ type Request struct {
 	Sandbox     string   `json:"sandbox"`
 	Scope       string   `json:"scope"`
 	Launcher    uint32   `json:"launcher"`
+	Asker       Asker    `json:"asker,omitzero"`
 	Kind        Kind     `json:"kind"`
 	Target      string   `json:"target"`
 	Definition  string   `json:"definition,omitempty"`
@@ -49,7 +50,7 @@ type Vote struct {
 
 func newRequest(c *Call, id string, now time.Time) Request {
 	return Request{
-		ID: id, Sandbox: c.Sandbox, Scope: c.Scope, Launcher: c.Launcher, Kind: c.Kind, Target: c.Target, Definition: c.Definition,
+		ID: id, Sandbox: c.Sandbox, Scope: c.Scope, Launcher: c.Launcher, Asker: c.Asker.clipped(), Kind: c.Kind, Target: c.Target, Definition: c.Definition,
 		Arguments: c.Arguments, Shown: c.Shown, Binding: c.Binding(), Fingerprint: c.Fingerprint, Demands: slices.Clone(c.Demands),
 		State: Pending, Count: 1, Created: now, Expires: now.Add(c.expiry()),
 	}

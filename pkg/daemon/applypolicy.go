@@ -21,7 +21,7 @@ import (
 
 // isApplied says whether `policy apply` wrote a document.
 func isApplied(it *documents.Item) bool {
-	return it.Origin == documents.FromAPI && strings.HasPrefix(filepath.Base(it.File), "applied-")
+	return it.Origin == documents.FromAPI && strings.HasPrefix(filepath.Base(it.Source), "applied-")
 }
 
 // applied is one document on its way into the library.
@@ -121,7 +121,7 @@ func readApplied(docs []api.Document) ([]applied, error) {
 func inSource(ps policy.Problems, list []applied) policy.Problems {
 	for i := range ps {
 		for _, a := range list {
-			if filepath.Base(ps[i].File) == a.file {
+			if ps[i].File == documents.Place(a.doc.Kind, a.doc.Name) {
 				ps[i].File, ps[i].Line = a.doc.File, ps[i].Line-a.skip
 			}
 		}
@@ -140,7 +140,7 @@ func (d *Daemon) mayApply(r api.Rights, list []applied) error {
 	}
 	for _, it := range append(d.library.Items(), d.library.Aside()...) {
 		for _, a := range list {
-			if isApplied(&it) && filepath.Base(it.File) == a.file && !r.Writes(it.Kind, it.Scope) {
+			if isApplied(&it) && filepath.Base(it.Source) == a.file && !r.Writes(it.Kind, it.Scope) {
 				return taken(&a.doc)
 			}
 		}
@@ -220,7 +220,7 @@ func (b *backend) DeletePolicy(_ context.Context, c *api.Caller, name, comment s
 		switch {
 		case it.Name != bare || given && it.Kind != kind || it.Origin == documents.FromSandbox || !rights.Writes(it.Kind, it.Scope):
 		case isApplied(&it):
-			files, scopes = append(files, it.File), append(scopes, it.Scope)
+			files, scopes = append(files, it.Source), append(scopes, it.Scope)
 			res.Documents = append(res.Documents, api.PolicyDocument{Kind: it.Kind, Name: it.Name, Scope: it.Scope.String(), File: it.File})
 		default:
 			other = &it

@@ -5,12 +5,10 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"os/user"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/api"
@@ -49,7 +47,7 @@ func approvalEvent(c *approval.Change, now time.Time, version string) *event.Eve
 	e := &event.Event{Kind: event.KindApproval, Time: now, Source: "keeper", Verdict: approvalVerdicts[c.Verb], Activity: string(c.Verb), Sandbox: r.Sandbox, Scope: r.Scope,
 		Layer: "approval", Rule: r.Demands[0].Rule, RequestID: r.ID, Object: string(r.Kind) + " " + r.Target, Count: r.Count, ReasonCode: "approval-" + r.State.String(), Reason: r.Why, Version: version}
 	if r.State == approval.Pending {
-		e.Reason, e.Remedy = "waits for "+lacking(r), "ringfence approvals approve "+r.ID
+		e.Reason, e.Remedy = "waits for "+r.Needs(), "ringfence approvals approve "+r.ID
 	}
 	if r.State == approval.Approved {
 		e.Reason = "approved " + r.Grant.Says()
@@ -64,22 +62,6 @@ func approvalEvent(c *approval.Change, now time.Time, version string) *event.Eve
 		e.Detail = r.Votes[n-1].Comment
 	}
 	return e
-}
-
-// lacking says in words who has to agree still.
-func lacking(r *approval.Request) string {
-	var out []string
-	for _, l := range r.Lacks() {
-		who := "an approver"
-		if len(l.Demand.Approvers) > 0 {
-			who = strings.Join(l.Demand.Approvers, " or ")
-		}
-		if l.People > 1 {
-			who = fmt.Sprintf("%d of %s", l.People, who)
-		}
-		out = append(out, who+" (rule "+l.Demand.Rule+")")
-	}
-	return strings.Join(out, ", and ")
 }
 
 // voter is a caller as rules name people: by what the kernel says of it, and the
@@ -213,15 +195,18 @@ func approvalError(r *approval.Request, err error) error {
 
 func (v *voter) view(r *approval.Request) api.Approval {
 	p := v.person(r)
-	a := api.Approval{ID: r.ID, Sandbox: r.Sandbox, Scope: r.Scope, Launcher: r.Launcher, Kind: string(r.Kind), Target: r.Target, Arguments: r.Shown, Binding: r.Binding,
+	a := api.Approval{ID: r.ID, Sandbox: r.Sandbox, Name: r.Asker.Name, Program: r.Asker.Program, Workspace: r.Asker.Workspace, Profile: r.Asker.Profile, Scope: r.Scope, Launcher: r.Launcher, Kind: string(r.Kind), Target: r.Target, Arguments: r.Shown, Binding: r.Binding,
 		Fingerprint: r.Fingerprint, State: r.State.String(), Why: r.Why, Count: r.Count, Created: r.Created, Expires: r.Expires, Decided: when(r.Decided), Ended: when(r.Ended),
 		MayVote: r.State == approval.Pending && r.May(&p) && !r.HasApproved(p.UID), Named: r.Names(&p)}
+	if r.State == approval.Pending {
+		a.Needs = r.Needs()
+	}
 	lacks := map[string]int{}
 	for _, l := range r.Lacks() {
 		lacks[l.Demand.Rule] = l.People
 	}
 	for _, d := range r.Demands {
-		a.Demands = append(a.Demands, api.ApprovalDemand{Rule: d.Rule, Approvers: d.Approvers, Quorum: d.Quorum, Separate: d.Separate, Lacks: lacks[d.Rule]})
+		a.Demands = append(a.Demands, api.ApprovalDemand{Rule: d.Rule, RuleAt: d.At, Reason: d.Reason, Who: d.Who(), Approvers: d.Approvers, Quorum: d.Quorum, Separate: d.Separate, Lacks: lacks[d.Rule]})
 	}
 	for _, w := range r.Votes {
 		a.Votes = append(a.Votes, api.ApprovalVote{UID: w.UID, Name: w.Name, Approve: w.Approve, Comment: w.Comment, At: w.At})

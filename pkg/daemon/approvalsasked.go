@@ -42,7 +42,7 @@ func (d *Daemon) askPeople(ctx context.Context, s *sandbox.Sandbox, dec policy.D
 		d.unasked(ctx, r.ID, c.Waits)
 		return wire.ApprovalReply{Reason: "people are not asked about this any more: try again", ReasonCode: "approval-superseded"}, nil
 	}
-	c.Sandbox, c.Scope, c.Launcher = r.ID, r.Scope, r.Owner
+	c.Sandbox, c.Scope, c.Launcher, c.Asker = r.ID, r.Scope, r.Owner, askerOf(r)
 	c.Fingerprint, c.Demands = hex.EncodeToString(dec.Terms.Fingerprint[:]), demandsOf(dec.Demands())
 	a, err := d.approvals.Ask(ctx, c)
 	if err != nil {
@@ -53,10 +53,20 @@ func (d *Daemon) askPeople(ctx context.Context, s *sandbox.Sandbox, dec policy.D
 	return wire.ApprovalReply{Outcome: out, ID: a.ID, Reason: a.Reason, ReasonCode: a.Code, Fingerprint: dec.Terms.Fingerprint}, nil
 }
 
+// askerOf is what people know a sandbox by. The words of a command line after the
+// program may hold secrets, and are not for every approver.
+func askerOf(r *sandbox.Record) approval.Asker {
+	a := approval.Asker{Name: r.Name, Workspace: r.Workspace, Profile: r.Profile}
+	if len(r.Argv) > 0 {
+		a.Program = r.Argv[0]
+	}
+	return a
+}
+
 func demandsOf(list []policy.Demand) (out []approval.Demand) {
 	for _, p := range list {
 		a := p.Approval
-		out = append(out, approval.Demand{Rule: p.Rule.String(), Approvers: a.Approvers, Quorum: a.Quorum, Separate: a.Separate, ExpiresAfter: a.ExpiresAfter, ValidFor: a.ValidFor})
+		out = append(out, approval.Demand{Rule: p.Rule.String(), At: ruleAt(p.Rule.File, p.Rule.Line), Reason: p.Reason, Approvers: a.Approvers, Quorum: a.Quorum, Separate: a.Separate, ExpiresAfter: a.ExpiresAfter, ValidFor: a.ValidFor})
 	}
 	return out
 }

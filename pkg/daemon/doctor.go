@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/confine"
+	"github.com/ringfence/ringfence/pkg/documents"
 	"github.com/ringfence/ringfence/pkg/kernel"
 	"github.com/ringfence/ringfence/pkg/sandbox"
 	"github.com/ringfence/ringfence/pkg/seccomp"
@@ -31,7 +32,11 @@ func (b *backend) Doctor(context.Context) (api.DoctorReport, error) {
 		rep.Checks = append(rep.Checks, api.Check{Name: "store", Detail: "a policy revision that is in force could not be stored: a restart may put back what was removed since", Remedy: "make room in " + d.cfg.StateDir + "; the daemon's log names the error, and it is tried again every second"})
 	}
 	for _, p := range d.library.Problems() {
-		rep.Checks = append(rep.Checks, api.Check{Name: api.CheckPolicy, State: "mistake", Detail: p.Error(), Remedy: p.Error() + ": ringfence policy check " + p.File})
+		do := "ringfence policy check " + p.File
+		if p.Origin == documents.FromAPI {
+			do = "correct it, and apply it again"
+		}
+		rep.Checks = append(rep.Checks, api.Check{Name: api.CheckPolicy, State: "mistake", Detail: p.Error(), Remedy: p.Error() + ": " + do})
 	}
 	for _, p := range d.people.problems() { // it opens nothing
 		rep.Checks = append(rep.Checks, api.Check{Name: api.CheckPolicy, Optional: true, State: "mistake", Detail: p.Error(), Remedy: p.Hint})

@@ -53,7 +53,7 @@ func (d *Daemon) inForce() (out []store.Document) {
 		if it.Origin == documents.FromSandbox {
 			continue
 		}
-		key := store.Key{Owner: string(it.Origin), File: filepath.Base(it.File), Kind: it.Kind, Name: it.Name, Scope: it.Scope.String()}
+		key := store.Key{Owner: string(it.Origin), File: filepath.Base(it.Source), Kind: it.Kind, Name: it.Name, Scope: it.Scope.String()}
 		out = append(out, store.Document{Key: key, Text: string(it.Raw)})
 	}
 	return out
@@ -206,7 +206,7 @@ func (b *backend) RollbackPolicy(ctx context.Context, c *api.Caller, r *api.Roll
 		res.Notes = append(res.Notes, fmt.Sprintf("the documents of the API are as of revision %d: nothing was changed", r.Revision))
 	}
 	for _, ch := range differences(ownedBy(store.OwnerAPI, kept), ownedBy(store.OwnerAPI, then)) {
-		res.Documents = append(res.Documents, api.PolicyDocument{Kind: ch.Kind, Name: ch.Name, Scope: ch.Scope, File: ch.File, Change: ch.Change})
+		res.Documents = append(res.Documents, api.PolicyDocument{Kind: ch.Kind, Name: ch.Name, Scope: ch.Scope, File: documents.Place(ch.Kind, ch.Name), Change: ch.Change})
 	}
 	res.Notes = append(res.Notes, d.keysMissing(changed)...)
 	return res, nil
@@ -238,7 +238,7 @@ func (d *Daemon) mayRollBack(then, here []store.Document, r *api.RollbackRequest
 // took it, and the store never has one.
 func (d *Daemon) keysMissing(files []string) (notes []string) {
 	for _, it := range d.library.Items() {
-		if p := it.Provider; p != nil && it.Origin == documents.FromAPI && slices.Contains(files, filepath.Base(it.File)) && p.Secret != "" && !d.secrets.Has(p.Secret) {
+		if p := it.Provider; p != nil && it.Origin == documents.FromAPI && slices.Contains(files, filepath.Base(it.Source)) && p.Secret != "" && !d.secrets.Has(p.Secret) {
 			notes = append(notes, fmt.Sprintf("the provider %s is back without its key: give it with `ringfence provider add %s`", p.Name, p.Name))
 		}
 	}

@@ -105,7 +105,7 @@ func (b *backend) putProvider(c *api.Caller, r *api.ProviderRequest, file, text 
 
 // takeProvider removes the document that AddProvider wrote, if the caller may still
 // do so, and says what it was.
-func (b *backend) takeProvider(c *api.Caller, name string) (*policy.Provider, error) {
+func (b *backend) takeProvider(c *api.Caller, name string) (*documents.Item, error) {
 	d := b.d
 	d.applying.Lock()
 	defer d.applying.Unlock()
@@ -116,7 +116,7 @@ func (b *backend) takeProvider(c *api.Caller, name string) (*policy.Provider, er
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.library.RemoveBy(d.act(c, "provider-remove", "", scope.All()), p.File); err != nil {
+	if _, err := d.library.RemoveBy(d.act(c, "provider-remove", "", scope.All()), p.Source); err != nil {
 		return nil, api.Errorf(api.CodeInternal, "%v", err)
 	}
 	return p, nil
@@ -153,17 +153,18 @@ func (b *backend) RemoveProvider(ctx context.Context, c *api.Caller, name string
 	if err := d.policy.wait(wctx, res.Revision); err != nil { // the gateway has lost the key with it
 		return res, api.Errorf(api.CodeUnavailable, "%v", err)
 	}
-	res.Note = "calls in the " + p.Dialect + " dialect are answered by the built-in trial provider from now on"
-	if next, ok := snap.Provider(p.Dialect); ok {
-		res.Note = "calls in the " + p.Dialect + " dialect go to the provider " + next.Name + " from now on"
+	res.Note = "calls in the " + p.Provider.Dialect + " dialect are answered by the built-in trial provider from now on"
+	if next, ok := snap.Provider(p.Provider.Dialect); ok {
+		res.Note = "calls in the " + p.Provider.Dialect + " dialect go to the provider " + next.Name + " from now on"
 	}
 	return res, nil
 }
 
 // addedProvider finds what AddProvider wrote, or says why there is nothing to
 // remove.
-func (d *Daemon) addedProvider(name string) (*policy.Provider, error) {
-	var found, other *policy.Provider
+func (d *Daemon) addedProvider(name string) (*documents.Item, error) {
+	var found *documents.Item
+	var other *policy.Provider
 	var applied bool
 	var names []string
 	for _, it := range d.library.Items() {
@@ -171,8 +172,8 @@ func (d *Daemon) addedProvider(name string) (*policy.Provider, error) {
 		case it.Provider == nil:
 		case it.Provider.Name != name:
 			names = append(names, it.Provider.Name)
-		case it.Origin == documents.FromAPI && filepath.Base(it.File) == providerFile(name):
-			found = it.Provider
+		case it.Origin == documents.FromAPI && filepath.Base(it.Source) == providerFile(name):
+			found = &it
 		default:
 			other, applied = it.Provider, isApplied(&it)
 		}

@@ -79,7 +79,7 @@ func (d *Daemon) stays(list []applied) []documents.Item {
 		replaced["api/"+a.file] = true
 	}
 	return slices.DeleteFunc(append(d.library.Items(), d.library.Aside()...), func(it documents.Item) bool {
-		return it.Origin != documents.FromAPI || replaced[it.File]
+		return it.Origin != documents.FromAPI || replaced[it.Source]
 	})
 }
 
@@ -190,7 +190,7 @@ func (b *backend) putAlways(ctx context.Context, c *api.Caller, doc *policy.Docu
 func (d *Daemon) sandboxFits(c *api.Caller, s *sandbox.Sandbox, doc *policy.Document) error {
 	n := 0
 	for _, it := range d.library.Items() {
-		if it.Origin == documents.FromSandbox && strings.HasPrefix(it.File, "sandbox:"+s.Record.ID+"/") {
+		if it.Origin == documents.FromSandbox && strings.HasPrefix(it.Source, "sandbox:"+s.Record.ID+"/") {
 			n++
 		}
 	}

@@ -129,8 +129,8 @@ func (d *Daemon) dropSandboxDocuments(id string) {
 	prefix := "sandbox:" + id + "/"
 	var names []string
 	for _, it := range d.library.Items() {
-		if strings.HasPrefix(it.File, prefix) {
-			names = append(names, it.File)
+		if strings.HasPrefix(it.Source, prefix) {
+			names = append(names, it.Source)
 		}
 	}
 	if err := d.library.Remove(names...); err != nil {

@@ -118,16 +118,16 @@ func givenRule(it *documents.Item) (g given, ok bool) {
 		return g, false
 	}
 	rule := &p.Egress[0]
-	g = given{file: it.File, doc: it.Name, scope: it.Scope, target: rule.Target()}
-	name := it.File
-	if rest, own := strings.CutPrefix(it.File, "sandbox:"); own {
+	g = given{file: it.Source, doc: it.Name, scope: it.Scope, target: rule.Target()}
+	name := it.Source
+	if rest, own := strings.CutPrefix(it.Source, "sandbox:"); own {
 		g.sandbox, name, _ = strings.Cut(rest, "/")
 	}
 	switch {
 	case it.Origin == documents.FromDirectory:
 		return g, false
 	case it.Origin == documents.FromAPI:
-		g.mode, name = api.AllowAlways, filepath.Base(it.File)
+		g.mode, name = api.AllowAlways, filepath.Base(it.Source)
 	case strings.Contains(name, once):
 		g.mode = api.AllowOnce
 	case strings.Contains(name, until):

@@ -165,7 +165,7 @@ func (d *Daemon) announce(r *approval.Request) {
 		a.Approval.Votes = append(a.Approval.Votes, announcedVote{Who: scope.Operator(v.UID, v.Name), Approve: v.Approve, Comment: v.Comment, At: v.At})
 	}
 	if r.State == approval.Pending {
-		a.Approval.Needs, a.Approve = lacking(r), "ringfence approvals approve "+r.ID
+		a.Approval.Needs, a.Approve = r.Needs(), "ringfence approvals approve "+r.ID
 	}
 	if r.Grant != nil {
 		a.Approval.Given = r.Grant.Says()

@@ -91,7 +91,7 @@ func (l *Library) readAhead(files map[string]string) map[string]reading {
 	l.mu.Unlock()
 	out := map[string]reading{}
 	for file, text := range fresh {
-		docs, problems := policy.Parse(apiName(file), []byte(text))
+		docs, problems := parseStored(file, text)
 		out[file] = reading{docs, problems}
 	}
 	return out
@@ -143,7 +143,7 @@ func (l *Library) placeLocked(act Act, put map[string]string, remove []string, a
 		}
 		r, ok := ahead[file]
 		if !ok {
-			r.docs, r.problems = policy.Parse(name, []byte(text))
+			r.docs, r.problems = parseStored(file, text)
 		}
 		docs, p := r.docs, r.problems
 		if len(docs) != 1 && len(p) == 0 {

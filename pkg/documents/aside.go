@@ -60,7 +60,7 @@ func (l *Library) asideMistakeLocked(name string, claims map[kindName]string) (M
 		return Mistake{}, false
 	}
 	key := l.sources[name].key
-	p := policy.Problem{File: name, Line: 1, Col: 1, Msg: fmt.Sprintf("the policy directory has the %s %q too (%s)", key.Kind, key.Name, file),
+	p := policy.Problem{File: l.sources[name].place(name), Line: 1, Col: 1, Msg: fmt.Sprintf("the policy directory has the %s %q too (%s)", key.Kind, key.Name, file),
 		Hint: "apply it under another name, and delete this one"}
-	return Mistake{Problem: p, In: name, Stays: "that of the policy directory is in force, and this one is not"}, true
+	return Mistake{Problem: p, In: name, Origin: FromAPI, Stays: "that of the policy directory is in force, and this one is not"}, true
 }

@@ -154,6 +154,7 @@ func (l *Library) namesLocked() []string {
 type Item struct {
 	policy.Document
 	Origin Origin
+	Source string // what the library calls its file; of the API, people know it by [Place]
 	Text   string
 	ByRoot bool   // of the API: root wrote it
 	Grants string // of the API: see [store.Author]
@@ -176,7 +177,7 @@ func (l *Library) items(aside bool) (out []Item) {
 			continue
 		}
 		for _, d := range s.docs {
-			out = append(out, Item{Document: d, Origin: s.origin, Text: s.text, ByRoot: s.byRoot, Grants: s.grants})
+			out = append(out, Item{Document: d, Origin: s.origin, Source: n, Text: s.text, ByRoot: s.byRoot, Grants: s.grants})
 		}
 	}
 	return out
@@ -240,15 +241,16 @@ func (l *Library) readDirLocked(dir string, origin Origin, seen map[string]bool,
 		if s := l.sources[path]; s != nil && s.text == text {
 			continue
 		}
-		l.setLocked(path, origin, text)
+		l.setLocked(path, origin, path, text)
 		ch.Loaded = append(ch.Loaded, path)
 	}
 	return nil
 }
 
-// setLocked parses text; a bad text leaves the last good documents in force.
-func (l *Library) setLocked(name string, origin Origin, text string) {
-	docs, problems := policy.Parse(name, []byte(text))
+// setLocked parses text, whose places are in a file as people know it; a bad text
+// leaves the last good documents in force.
+func (l *Library) setLocked(name string, origin Origin, file, text string) {
+	docs, problems := policy.Parse(file, []byte(text))
 	if len(problems) > 0 {
 		l.keepLocked(name, origin, problems)
 		l.sources[name].text = text
@@ -447,7 +449,7 @@ func (l *Library) selectLocked(rev uint64) (snap *policy.Snapshot, taken []strin
 				_, problems = l.compileLocked(rev, append(slices.Clone(taken), n))
 			}
 			if len(problems) > 0 {
-				held[n] = blame(n, problems)
+				held[n] = blame(l.sources[n].place(n), problems)
 				continue
 			}
 			taken, progress = append(taken, n), true
@@ -476,12 +478,12 @@ func (l *Library) compileLocked(rev uint64, present []string) (*policy.Snapshot,
 }
 
 // blame lets problems that a file causes in others stand in that file too.
-func blame(name string, problems []policy.Problem) []policy.Problem {
+func blame(file string, problems []policy.Problem) []policy.Problem {
 	for _, p := range problems {
-		if p.File == name {
+		if p.File == file {
 			return problems
 		}
 	}
-	why := policy.Problem{File: name, Line: 1, Col: 1, Msg: "does not go with documents that are in force: " + problems[0].Error(), Hint: "its last good form stays in force"}
+	why := policy.Problem{File: file, Line: 1, Col: 1, Msg: "does not go with documents that are in force: " + problems[0].Error(), Hint: "its last good form stays in force"}
 	return append([]policy.Problem{why}, problems...)
 }

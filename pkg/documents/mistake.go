@@ -11,8 +11,9 @@ import (
 // Mistake is a problem of a file that is present, and what holds all the same.
 type Mistake struct {
 	policy.Problem
-	In    string // the file or directory whose present form is not in force
-	Stays string // what of it is in force: one clause
+	In     string // the file or directory whose present form is not in force
+	Origin Origin
+	Stays  string // what of it is in force: one clause
 }
 
 // Error is the problem and what holds.
@@ -23,7 +24,7 @@ func (l *Library) mistakesLocked() []Mistake {
 	claims := l.claimsLocked(nil)
 	for _, name := range l.namesLocked() {
 		for _, p := range l.sources[name].problems {
-			out = append(out, Mistake{Problem: p, In: name, Stays: l.staysLocked(name)})
+			out = append(out, Mistake{Problem: p, In: name, Origin: l.sources[name].origin, Stays: l.staysLocked(name)})
 		}
 		if m, ok := l.asideMistakeLocked(name, claims); ok {
 			out = append(out, m)

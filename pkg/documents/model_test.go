@@ -229,7 +229,7 @@ func (w *walk) check() {
 	var force []string
 	for _, it := range w.r.lib.Items() {
 		if it.Origin != FromSandbox {
-			force = append(force, fmt.Sprintf("%s %s %s", it.Origin, filepath.Base(it.File), it.Raw))
+			force = append(force, fmt.Sprintf("%s %s %s", it.Origin, filepath.Base(it.Source), it.Raw))
 		}
 	}
 	slices.Sort(force)

@@ -30,6 +30,27 @@ const apiPrefix = "api/"
 
 func apiName(file string) string { return apiPrefix + file }
 
+// Place is the file that places in a document of the API name: what `ringfence
+// policy get` takes, and whose lines it prints. Nobody sees what the store calls it.
+func Place(kind, name string) string { return kind + "/" + name }
+
+// place is the file that problems of a source name.
+func (s *source) place(name string) string {
+	if s.origin == FromAPI {
+		return Place(s.key.Kind, s.key.Name)
+	}
+	return name
+}
+
+// parseStored reads a document of the API; places in it are those of [Place].
+func parseStored(file, text string) ([]policy.Document, []policy.Problem) {
+	docs, problems := policy.Parse(apiName(file), []byte(text))
+	if len(docs) != 1 || len(problems) > 0 {
+		return docs, problems
+	}
+	return policy.Parse(Place(docs[0].Kind, docs[0].Name), []byte(text))
+}
+
 // load puts what the store has of the API beside what will be read from the
 // directory, and takes note of all of it. What is stored and does not parse (a
 // later version is stricter, say) is a problem like that of any file.
@@ -43,7 +64,7 @@ func (l *Library) load() (names []string, err error) {
 		if d.Owner != store.OwnerAPI {
 			continue
 		}
-		l.setLocked(apiName(d.File), FromAPI, d.Text)
+		l.setLocked(apiName(d.File), FromAPI, Place(d.Kind, d.Name), d.Text)
 		r, err := l.o.Store.Revision(context.Background(), d.Since)
 		if err != nil {
 			return nil, err
@@ -206,7 +227,7 @@ func (l *Library) claimedLocked(name string, docs []policy.Document) (problems [
 		for _, o := range l.sources {
 			if o.origin == FromAPI && o.byRoot && o.key.Kind == d.Kind && o.key.Name == d.Name {
 				problems = append(problems, policy.Problem{File: name, Line: d.Line, Col: 1,
-					Msg:  fmt.Sprintf("the %s %q is owned by the API (%s)", d.Kind, d.Name, o.key.File),
+					Msg:  fmt.Sprintf("the %s %q is owned by the API", d.Kind, d.Name),
 					Hint: "give it another name here, or remove the other: `ringfence policy history " + d.Name + "` says who made it"})
 			}
 		}

@@ -88,39 +88,81 @@ func (r *Rule) targetText() string {
 }
 
 func ruleText(name string, sel scope.Selector, r Rule) string {
+	return fmt.Sprintf("apiVersion: %s\nkind: %s\nmetadata:\n  name: %q\nscope: %q\n%s:\n%s", APIVersion, KindPolicy, name, sel, r.Section, r.item())
+}
+
+// item is the rule in the list of its section, a field on each line.
+func (r *Rule) item() string {
 	var b strings.Builder
-	line := func(key, val string) { fmt.Fprintf(&b, "    %s: %s\n", key, val) }
-	fmt.Fprintf(&b, "apiVersion: %s\nkind: %s\nmetadata:\n  name: %q\nscope: %q\n%s:\n  - id: %q\n", APIVersion, KindPolicy, name, sel, r.Section, r.ID)
+	lead := "  - "
+	for _, f := range r.says() {
+		if f.in == nil {
+			fmt.Fprintf(&b, "%s%s: %s\n", lead, f.key, f.val)
+		} else {
+			fmt.Fprintf(&b, "%s%s:\n", lead, f.key)
+		}
+		lead = "    "
+		for _, g := range f.in {
+			fmt.Fprintf(&b, "%s  %s: %s\n", lead, g.key, g.val)
+		}
+	}
+	return b.String()
+}
+
+// OneLine is the rule in the list of its section, on one line.
+func (r *Rule) OneLine() string { return "  - {" + joined(r.says()) + "}\n" }
+
+func joined(fields []said) string {
+	parts := make([]string, len(fields))
+	for i, f := range fields {
+		if f.in != nil {
+			f.val = "{" + joined(f.in) + "}"
+		}
+		parts[i] = f.key + ": " + f.val
+	}
+	return strings.Join(parts, ", ")
+}
+
+// said is one field of an authored rule: a value as YAML, or fields of its own.
+type said struct {
+	key, val string
+	in       []said
+}
+
+func (r *Rule) says() (out []said) {
+	add := func(key, val string) { out = append(out, said{key: key, val: val}) }
+	add("id", strconv.Quote(r.ID))
 	verb := "deny"
 	if r.Effect == Allow {
 		verb = "allow"
 	}
-	line(verb, strconv.Quote(r.targetText()))
+	add(verb, strconv.Quote(r.targetText()))
 	if r.For != nil {
-		line("for", strconv.Quote(r.For.String()))
+		add("for", strconv.Quote(r.For.String()))
 	}
-	if r.HTTP != nil {
-		b.WriteString("    http:\n")
-		if len(r.HTTP.Methods) > 0 {
-			line("  methods", quoteList(r.HTTP.Methods))
+	if h := r.HTTP; h != nil {
+		in := []said{}
+		if len(h.Methods) > 0 {
+			in = append(in, said{key: "methods", val: quoteList(h.Methods)})
 		}
-		if len(r.HTTP.Paths) > 0 {
-			line("  paths", quoteList(r.HTTP.Paths))
+		if len(h.Paths) > 0 {
+			in = append(in, said{key: "paths", val: quoteList(h.Paths)})
 		}
+		out = append(out, said{key: "http", in: in})
 	}
 	if len(r.ResolvesTo) > 0 {
-		line("resolvesTo", quoteList(prefixStrings(r.ResolvesTo)))
+		add("resolvesTo", quoteList(prefixStrings(r.ResolvesTo)))
 	}
 	if r.Mandatory {
-		line("mandatory", "true")
+		add("mandatory", "true")
 	}
 	if r.Delegable {
-		line("delegable", "true")
+		add("delegable", "true")
 	}
 	if r.Reason != "" {
-		line("reason", strconv.Quote(r.Reason))
+		add("reason", strconv.Quote(r.Reason))
 	}
-	return b.String()
+	return out
 }
 
 func quoteList(list []string) string {
@@ -139,7 +181,21 @@ func prefixStrings(list []netip.Prefix) []string {
 	return out
 }
 
-// slug makes a document name of any text.
+// NameOf makes a name for a document or a rule of any text, one that is not
+// taken: with a number behind it if need be.
+func NameOf(text string, taken func(string) bool) string {
+	base := strings.TrimLeft(slug(text), ".-")
+	if base == "" {
+		base = "rule"
+	}
+	name := base
+	for n := 2; taken(name); n++ {
+		name = base + "-" + strconv.Itoa(n)
+	}
+	return name
+}
+
+// slug is text with what a name cannot have replaced.
 func slug(s string) string {
 	s = strings.ReplaceAll(s, "*", "any")
 	b := []byte(s)

@@ -75,19 +75,21 @@ type outcome struct {
 
 // verdict decides on the matching rules; the order of m changes. silent is what
 // stands where they say nothing.
-func (v *View) verdict(m []hit, silent int32) Decision {
+func (v *View) verdict(m []hit, silent int32) (d Decision) {
 	if len(m) < 2 && silent == noRule {
 		switch {
 		case len(m) == 0:
-			return v.s.decision(outcome{winner: noRule})
+			v.s.tell(&d, outcome{winner: noRule})
+			return d
 		case m[0] < hitMarks && v.s.rule(m[0]).simple():
 			r := v.s.rule(m[0])
-			return v.s.decision(outcome{winner: int32(m[0]), effect: r.effect})
+			v.s.tell(&d, outcome{winner: int32(m[0]), effect: r.effect})
+			return d
 		}
 	}
 	live, more := v.s.live(m)
 	o := v.s.decide(m[:live], silent)
-	d := v.s.decision(o)
+	v.s.tell(&d, o)
 	if more || o.effect == RequireApproval {
 		d.Terms = v.settle(m, live, o, silent)
 	}
@@ -364,24 +366,32 @@ func (r *crule) setWords() {
 }
 
 // decision is what an outcome says, without terms.
-func (s *Snapshot) decision(o outcome) Decision {
+func (s *Snapshot) decision(o outcome) (d Decision) {
+	s.tell(&d, o)
+	return d
+}
+
+// tell writes what an outcome says into an empty decision: it is large, and not
+// copied on the way.
+func (s *Snapshot) tell(d *Decision, o outcome) {
+	d.Revision = s.rev
 	switch {
 	case o.winner >= 0:
 		r := &s.rules[o.winner]
-		code := CodeRule
+		d.Effect, d.Rule, d.Reason, d.ReasonCode = o.effect, r.ref, r.words, CodeRule
 		switch {
 		case o.effect == RequireApproval:
-			code = CodeApproval
+			d.ReasonCode = CodeApproval
 		case r.mandatory:
-			code = CodeMandatory
+			d.ReasonCode = CodeMandatory
 		}
-		return Decision{Effect: o.effect, Rule: r.ref, Reason: r.words, ReasonCode: code, Revision: s.rev}
 	case o.winner == builtinRule:
-		return Decision{Effect: o.effect, Rule: Builtin().Ref, Reason: reasonBuiltin, ReasonCode: CodeBuiltin, Revision: s.rev}
+		d.Effect, d.Rule, d.Reason, d.ReasonCode = o.effect, Builtin().Ref, reasonBuiltin, CodeBuiltin
 	case o.winner == learnRule:
-		return Decision{Effect: o.effect, Rule: Learn().Ref, Reason: reasonLearned, ReasonCode: CodeLearned, Revision: s.rev}
+		d.Effect, d.Rule, d.Reason, d.ReasonCode = o.effect, Learn().Ref, reasonLearned, CodeLearned
+	default:
+		d.Reason, d.ReasonCode = reasonNoRule, CodeNoRule
 	}
-	return Decision{Reason: reasonNoRule, ReasonCode: CodeNoRule, Revision: s.rev}
 }
 
 func (s *Snapshot) refuse(code, reason string) Decision {

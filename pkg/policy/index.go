@@ -307,30 +307,69 @@ func (x *cidrIndex) match(m []hit, v *View, p netip.Prefix) []hit {
 	return m
 }
 
+// texts has the postings of texts. A few are compared one by one, which takes
+// less time than to hash what is looked for.
+type texts struct {
+	of  map[string]postings
+	few []fewText // all of them, if they are few
+}
+
+type fewText struct {
+	text string
+	postings
+}
+
+const maxFewTexts = 4
+
+func (x *texts) add(text string, e entry) {
+	if x.of == nil {
+		x.of = map[string]postings{}
+	}
+	x.of[text] = append(x.of[text], e)
+}
+
+func (x *texts) sort() {
+	for text, p := range x.of {
+		p.sort()
+		if len(x.of) <= maxFewTexts {
+			x.few = append(x.few, fewText{text, p})
+		}
+	}
+}
+
+func (x *texts) find(text string) postings {
+	if len(x.of) > maxFewTexts {
+		return x.of[text]
+	}
+	for i := range x.few {
+		if x.few[i].text == text {
+			return x.few[i].postings
+		}
+	}
+	return nil
+}
+
 // nameIndex finds patterns of models or of one server's tools: the exact one, and one look-up for
 // each length of prefix in use.
 type nameIndex struct {
-	exact  map[string]postings
-	prefix map[string]postings // but for the empty one
-	any    postings            // of the empty one: "*"
+	exact  texts
+	prefix texts    // but for the empty one
+	any    postings // of the empty one: "*"
 	lens   []int
 	all    []uint32 // every rule, in order of entry
 }
 
 func (x *nameIndex) add(p scope.Pattern, e entry) {
-	if x.exact == nil {
-		x.exact, x.prefix = map[string]postings{}, map[string]postings{}
-	}
 	x.all = append(x.all, e.rule)
 	if !p.Wild {
-		x.exact[p.Text] = append(x.exact[p.Text], e)
+		x.exact.add(p.Text, e)
 		return
 	}
 	if p.Text == "" {
 		x.any = append(x.any, e)
 		return
 	}
-	x.prefix[p.Text] = append(x.prefix[p.Text], e)
+	x.prefix.add(p.Text, e)
 	if !slices.Contains(x.lens, len(p.Text)) {
 		x.lens = append(x.lens, len(p.Text))
 	}
@@ -339,22 +378,18 @@ func (x *nameIndex) add(p scope.Pattern, e entry) {
 func (x *nameIndex) sort() {
 	slices.Sort(x.lens)
 	x.any.sort()
-	for p := range maps.Values(x.exact) {
-		p.sort()
-	}
-	for p := range maps.Values(x.prefix) {
-		p.sort()
-	}
+	x.exact.sort()
+	x.prefix.sort()
 }
 
 func (x *nameIndex) match(m []hit, v *View, name string) []hit {
 	m = x.any.collect(m, v)
-	m = x.exact[name].collect(m, v)
+	m = x.exact.find(name).collect(m, v)
 	for _, l := range x.lens {
 		if l > len(name) {
 			break
 		}
-		m = x.prefix[name[:l]].collect(m, v)
+		m = x.prefix.find(name[:l]).collect(m, v)
 	}
 	return m
 }

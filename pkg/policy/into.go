@@ -65,8 +65,7 @@ func (d *Document) with(r Rule) (Document, bool) {
 		}
 	}
 	r.ID = r.idAmong(have)
-	_, item, _ := strings.Cut(ruleText(d.Name, d.Scope, r), SectionEgress.String()+":\n")
-	text := strings.TrimRight(string(d.Raw), "\n") + "\n" + item
+	text := strings.TrimRight(string(d.Raw), "\n") + "\n" + r.item()
 	after, err := authored(d.Name, text, d.Scope, len(have)+1)
 	if err != nil || !sameDigests(have, after.Policy.Egress[:len(have)]) || len(after.Policy.Inference) != len(d.Policy.Inference) || len(after.Policy.Tools) != len(d.Policy.Tools) {
 		return Document{}, false
@@ -84,17 +83,5 @@ func sameDigests(a, b []Rule) bool {
 
 // idAmong is a name for the rule that none of the others has.
 func (r *Rule) idAmong(others []Rule) string {
-	base := strings.TrimLeft(slug(r.targetText()), ".-")
-	if base == "" {
-		base = "rule"
-	}
-	for n := 1; ; n++ {
-		id := base
-		if n > 1 {
-			id += "-" + strconv.Itoa(n)
-		}
-		if !slices.ContainsFunc(others, func(o Rule) bool { return o.ID == id }) {
-			return id
-		}
-	}
+	return NameOf(r.targetText(), func(id string) bool { return slices.ContainsFunc(others, func(o Rule) bool { return o.ID == id }) })
 }

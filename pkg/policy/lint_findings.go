@@ -163,7 +163,7 @@ func strangers(docs []Document, known []scope.Principal) (out []Finding) {
 func placed(docs []Document, findings []Finding) {
 	at := map[string][2]int{}
 	eachRule(docs, func(d *Document, r *Rule) {
-		at[RuleRef{Doc: d.Name, ID: r.ID, File: d.File}.place()] = [2]int{r.Line, r.Col}
+		at[RuleRef{Doc: d.Name, ID: r.ID, File: d.File, Scope: d.Scope.String()}.place()] = [2]int{r.Line, r.Col}
 	})
 	for i := range findings {
 		f := &findings[i]

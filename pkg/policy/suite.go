@@ -128,7 +128,7 @@ func Cover(docs []Document, outcomes []Outcome) []Coverage {
 	return out
 }
 
-func (r RuleRef) place() string { return fmt.Sprintf("%s %s %s", r.File, r.Doc, r.ID) }
+func (r RuleRef) place() string { return fmt.Sprintf("%s %s %s %s", r.File, r.Scope, r.Doc, r.ID) }
 
 func eachRule(docs []Document, do func(*Document, *Rule)) {
 	for i := range docs {

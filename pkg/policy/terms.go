@@ -116,6 +116,7 @@ type Obligation struct {
 // Demand is one rule that asks for an approval.
 type Demand struct {
 	Rule     RuleRef
+	Reason   string // what the rule says to people, "" for nothing
 	Approval Approval
 }
 
@@ -307,7 +308,7 @@ func (s *Snapshot) terms(key []byte) *Terms {
 		h.Write([]byte{what})
 		h.Write(r.digest[:])
 		if what&claimDemand != 0 {
-			t.Demands = append(t.Demands, Demand{Rule: r.ref, Approval: *r.approval})
+			t.Demands = append(t.Demands, Demand{Rule: r.ref, Reason: r.reason, Approval: *r.approval})
 		}
 		for k := KindRate; k <= KindAudit; k <<= 1 {
 			if what&uint8(k) != 0 {

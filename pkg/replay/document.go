@@ -3,7 +3,6 @@
 package replay
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -33,11 +32,12 @@ func Document(rules []Learned, left map[string]uint64, beyond uint64) (string, e
 		for _, n := range r.Names {
 			fmt.Fprintf(&b, "  # for %s\n", n)
 		}
-		fmt.Fprintf(&b, "  - {id: %s, allow: %s", strconv.Quote(id(r.Target, ids)), strconv.Quote(r.Target))
-		if r.Request != nil {
-			fmt.Fprintf(&b, ", http: {methods: [%s], paths: [%s]}", quoted(r.Request.Methods), quoted(r.Request.Paths))
+		rule, err := policy.NewEgressRule(policy.Allow, r.Target)
+		if err != nil {
+			return "", err
 		}
-		b.WriteString("}\n")
+		rule.ID, rule.HTTP = id(r.Target, ids), r.Request
+		b.WriteString(rule.OneLine())
 	}
 	if text := b.String(); text != "" {
 		if _, problems := policy.Parse("learned.yaml", []byte(text)); len(problems) > 0 {
@@ -79,39 +79,15 @@ func printable(s string) string {
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }
 
-func quoted(list []string) string {
-	var out []string
-	for _, s := range list {
-		out = append(out, strconv.Quote(s))
-	}
-	return strings.Join(out, ", ")
-}
-
 // name is the last part of an agent's scope, as a name of a document.
 func name(agent string) string {
 	_, last, _ := strings.Cut(agent, "/agent:")
 	return last
 }
 
-// id makes an id of a text, each once. taken holds ids, and of each the last
-// number that was put behind it.
-func id(target string, taken map[string]int) string {
-	base := cmp.Or(plain(strings.ReplaceAll(target, "*", "any")), "x")
-	s := base
-	for taken[s] > 0 {
-		taken[base]++
-		s = base + "-" + strconv.Itoa(taken[base])
-	}
-	taken[s]++
-	return s
-}
-
-func plain(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-') {
-			b[i] = '-'
-		}
-	}
-	return strings.Trim(string(b[:min(len(b), 100)]), "-.")
+// id makes a name of a text, each once. taken counts those that are.
+func id(text string, taken map[string]int) string {
+	name := policy.NameOf(text, func(s string) bool { return taken[s] > 0 })
+	taken[name]++
+	return name
 }

@@ -35,7 +35,7 @@ func TestPolicyApply(t *testing.T) {
 	}
 	contains(t, "apply", r.Stdout, "applied Policy one (two.yaml), revision ", "applied Policy two (two.yaml), revision ", "is in force in 0 running sandboxes")
 	in := documents(t, n)
-	contains(t, "in force", in, "applied-policy-one.yaml", "applied-policy-two.yaml", "house.yaml")
+	contains(t, "in force", in, "Policy/one", "Policy/two", "house.yaml")
 
 	// The same again is no revision.
 	before := history(t, n)[0].Number
@@ -99,11 +99,11 @@ func TestPolicyApply(t *testing.T) {
 	if r.Code != 1 || documents(t, n) != both {
 		t.Errorf("delete of a name that two have: exit %d", r.Code)
 	}
-	if r := n.CLI(t, "policy", "delete", "Access/one"); r.Code != 0 || !strings.Contains(documents(t, n), "applied-policy-one.yaml") {
+	if r := n.CLI(t, "policy", "delete", "Access/one"); r.Code != 0 || !strings.Contains(documents(t, n), "Policy/one") {
 		t.Errorf("delete of one of two: %d %s", r.Code, r.Stderr)
 	}
 	r = n.CLI(t, "policy", "delete", "one", "--wait")
-	if r.Code != 0 || strings.Contains(documents(t, n), "applied-policy-one.yaml") {
+	if r.Code != 0 || strings.Contains(documents(t, n), "Policy/one") {
 		t.Errorf("delete: %d %s", r.Code, r.Stderr)
 	}
 	n.WaitEvent(t, "the removal and who asked for it", func(e *event.Event) bool {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -141,7 +142,14 @@ func TestAConnectionWaitsForAPerson(t *testing.T) {
 		a.expect(t, "https://asked.test/", "200")
 		<-done
 	}
-	during(func() { n.CLI(t, "approvals", "approve", waiting()) })
+	during(func() {
+		id := waiting()
+		shown := n.CLI(t, "approvals", "show", id).Stdout
+		contains(t, "who asks, and what for", regexp.MustCompile(" +").ReplaceAllString(shown, " "), " (asker)\n", "\nruns sh\n", "\nworkspace "+a.ws+"\n", "\nprofile coding\n",
+			"\negress asked.test:443/tcp\n", "\nrule eng/ask "+filepath.Join(n.PolicyDir, "ask.yaml")+":7\n", "\nsays ask first\n", "\nneeds 1 of root, an approver or who launched it (1 lacking)\n")
+		contains(t, "list", n.CLI(t, "approvals", "list").Stdout, "root, an approver or who launched it (rule eng/ask)")
+		n.CLI(t, "approvals", "approve", id)
+	})
 	during(func() { n.CLI(t, "approvals", "approve", waiting(), "--for", "1h") }) // the first was for one connection
 	a.expect(t, "https://asked.test/", "200")
 	if list := inboxOf(t, n, "--all"); list["asked.test:443/tcp"].State == "" {

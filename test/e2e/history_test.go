@@ -88,7 +88,7 @@ func TestPolicyHistory(t *testing.T) {
 			t.Errorf("exit %d %s", r.Code, r.Stderr)
 		}
 		contains(t, "diff", n.CLI(t, "policy", "diff", fmt.Sprint(first), fmt.Sprint(second)).Stdout,
-			"changed Policy one, scope org:local, applied-policy-one.yaml of the API\n", `-  - {id: a, allow: "one.test:443"}`+"\n", `+  - {id: a, allow: "other.test:443"}`+"\n")
+			"changed Policy one, scope org:local, of the API\n", `-  - {id: a, allow: "one.test:443"}`+"\n", `+  - {id: a, allow: "other.test:443"}`+"\n")
 		contains(t, "diff to now", n.CLI(t, "policy", "diff", fmt.Sprint(first)).Stdout, "removed Policy one", "added Policy two")
 	})
 	t.Run("rollback", func(t *testing.T) {
@@ -133,7 +133,7 @@ func TestPolicyHistory(t *testing.T) {
 		n.WritePolicy(t, "claim.yaml", policyText("two", `allow: "claimed.test:443"`))
 		eventually(t, "the problem is told", func() bool {
 			r := n.CLI(t, "policy", "show")
-			return r.Code == 7 && strings.Contains(r.Stderr, `claim.yaml:1:1: the Policy "two" is owned by the API (applied-policy-two.yaml)`)
+			return r.Code == 7 && strings.Contains(r.Stderr, `claim.yaml:1:1: the Policy "two" is owned by the API`)
 		})
 		if s := documents(t, n); strings.Contains(s, "claimed.test") || !strings.Contains(s, "two.test") {
 			t.Errorf("in force is %s, was %s", s, before)
@@ -184,7 +184,7 @@ func TestDocumentsThatWereFiles(t *testing.T) {
 	n.StartDaemon(t)
 	for range 2 {
 		s := documents(t, n)
-		contains(t, "in force", s, "applied-policy-one.yaml", "one.test", "allow-a.test-443-00000.yaml", "applied-policy-hand.yaml", "applied-policy-hand-2.yaml")
+		contains(t, "in force", s, "Policy/one", "one.test", "Policy/allow-a.test-443", `"Policy/hand"`, `"Policy/hand-2"`)
 		if strings.Contains(s, "broken.test") {
 			t.Errorf("%s", s)
 		}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -58,15 +59,15 @@ ask https://` + public + `/; ask https://` + privateAddr + `/; exit 0`
 	log := filepath.Join(n.StateDir, "events")
 	d := n.CLI(t, "policy", "diff", filepath.Join(n.PolicyDir, "p.yaml"), "live", "--replay", "live")
 	contains(t, "no change", d.Stdout, "0 of ")
-	if r := n.CLI(t, "policy", "apply", "--wait", file); r.Code != 0 {
-		t.Fatal(r.Stdout, r.Stderr)
-	}
+	after := revisionOf(t, n, "policy", "apply", "--wait", file)
+	d = n.CLI(t, "policy", "diff", fmt.Sprint(after-1), fmt.Sprint(after), "--replay", "live")
+	contains(t, "changes between revisions", d.Stdout, "allow by learned-learner/open.test-443", "past decisions would change")
 	for _, from := range []string{"live", log} {
 		d = n.CLI(t, "policy", "diff", filepath.Join(n.PolicyDir, "p.yaml"), "live", "--replay", from)
 		contains(t, "changes by "+from, d.Stdout, "POST /write on part.test:443", "block", "allow by learned-learner/part.test-443", "allow by learned-learner/open.test-443", public+":443", "past decisions would change")
 	}
-	after := run()
-	for _, line := range strings.Split(strings.TrimSpace(after), "\n") {
+	then := run()
+	for _, line := range strings.Split(strings.TrimSpace(then), "\n") {
 		want := !strings.Contains(line, "blocked.test") && !strings.Contains(line, privateAddr)
 		if strings.HasPrefix(line, "200 ") != want {
 			t.Errorf("after: %s", line)

@@ -104,7 +104,7 @@ func takeBackOfSandbox(t *testing.T, n *node.Node, first *agent) {
 func takeBackOfScope(t *testing.T, n *node.Node, first, second *agent) {
 	const other = "org:local/team:other"
 	kept := func() []string {
-		return regexp.MustCompile(`allow-four\.test-443-[0-9a-f]+\.yaml`).FindAllString(n.CLI(t, "policy", "show").Stdout, -1)
+		return regexp.MustCompile(`Policy/allow-four\.test-443`).FindAllString(n.CLI(t, "policy", "show").Stdout, -1)
 	}
 	allow(t, n, "four.test:443", "--scope", other, "--always")
 	allow(t, n, "four.test:443", "--scope", "org:local/team:default", "--always")

@@ -123,7 +123,7 @@ func TestTop(t *testing.T) {
 	v.send("3")
 	asks("200", func() {
 		v.insists("a", "Approve request")
-		v.sees("Approve request", "egress     asked.test:443/tcp", "sandbox "+box.ID, "eng/ask: 1 of", "one use of it")
+		v.sees("Approve request", "egress     asked.test:443/tcp", "sandbox "+box.ID+" (asker)", "runs       sh", "eng/ask ", "ask first", "1 of root, an approver or who launched it (1 lacking)", "one use of it")
 		v.insists("y", "approved ")
 	})
 	v.sees("[3 Approvals 0]")

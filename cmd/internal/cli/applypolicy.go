@@ -170,7 +170,11 @@ func (a *app) changed(ctx context.Context, what string, res api.PolicyChange, w 
 			if d.Change == "removed" || d.Change == "unchanged" {
 				did = d.Change
 			}
-			_, _ = fmt.Fprintf(a.out, "%s %s %s (%s), revision %d\n", did, show.Text(d.Kind, 50), show.Text(d.Name, 200), show.Text(filepath.Base(d.File), 200), res.Revision)
+			file := ""
+			if f := d.InFile(); f != "" {
+				file = " (" + show.Text(filepath.Base(f), 200) + ")"
+			}
+			_, _ = fmt.Fprintf(a.out, "%s %s %s%s, revision %d\n", did, show.Text(d.Kind, 50), show.Text(d.Name, 200), file, res.Revision)
 		}
 		for _, note := range res.Notes {
 			_, _ = fmt.Fprintln(a.out, show.Text(note, 500))

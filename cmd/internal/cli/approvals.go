@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,7 +40,7 @@ var approvalHeader = []string{"ID", "STATE", "WHO", "KIND", "TARGET", "TIMES", "
 
 func approvalRow(p *api.Approval, now time.Time) []string {
 	in, _, _ := strings.Cut(p.Scope, "/sandbox:")
-	return []string{p.ID, p.State, in + " " + p.Sandbox, p.Kind, oneLine(p.Target, p.Arguments), strconv.FormatUint(p.Count, 10), show.Age(now.Sub(p.Created)), approvalNeeds(p)}
+	return []string{p.ID, p.State, in + " " + cmp.Or(p.Name, p.Sandbox), p.Kind, oneLine(p.Target, p.Arguments), strconv.FormatUint(p.Count, 10), show.Age(now.Sub(p.Created)), approvalNeeds(p)}
 }
 
 // oneLine is what is asked for, with as much of the arguments as a table has
@@ -56,7 +57,7 @@ func approvalNeeds(p *api.Approval) string {
 	if p.State != "pending" {
 		return p.Why
 	}
-	return p.Lacking()
+	return p.Needs
 }
 
 func (a *app) approvalsListCommand() *cobra.Command {
@@ -120,17 +121,18 @@ func (a *app) printApproval(p *api.Approval) error {
 	if a.json() {
 		return show.JSON(a.out, p)
 	}
-	lines := [][2]string{{"approval", p.ID}, {"state", p.State}, {"why", p.Why}, {"sandbox", p.Sandbox}, {"scope", p.Scope}, {"launched by", scope.Operator(p.Launcher, "")},
+	lines := [][2]string{{"approval", p.ID}, {"state", p.State}, {"why", p.Why}, {"sandbox", p.Called()}, {"scope", p.Scope},
+		{"runs", p.Program}, {"workspace", p.Workspace}, {"profile", p.Profile}, {"launched by", scope.Operator(p.Launcher, "")},
 		{p.Kind, p.Target}, {"arguments", p.Arguments}, {"asked for", plural(int(p.Count), "time", "times") + ", first " + stamp(p.Created)}}
 	if p.State == "pending" {
 		lines = append(lines, [2]string{"expires", stamp(p.Expires) + ", which denies it"})
 	}
 	for _, d := range p.Demands {
 		lacks := ""
-		if d.Lacks > 0 {
-			lacks = fmt.Sprintf(", %d more", d.Lacks)
+		if d.Lacks > 0 && p.State == "pending" {
+			lacks = fmt.Sprintf(" (%d lacking)", d.Lacks)
 		}
-		lines = append(lines, [2]string{"needs", fmt.Sprintf("%d of %s%s (rule %s)", d.Quorum, d.Who(), lacks, d.Rule)})
+		lines = append(lines, [2]string{"rule", strings.TrimSpace(d.Rule + " " + d.RuleAt)}, [2]string{"says", d.Reason}, [2]string{"needs", fmt.Sprintf("%d of %s%s", d.Quorum, d.Who, lacks)})
 	}
 	for _, v := range p.Votes {
 		word := "denied"

@@ -18,12 +18,14 @@ import (
 func approvals() []api.Approval {
 	until := created.Add(time.Hour)
 	return []api.Approval{
-		{ID: "4be21f0a97c3d518", Sandbox: "b0a1c2d3", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Launcher: 1000, Kind: "tool", Target: "server:bank/tool:pay",
+		{ID: "4be21f0a97c3d518", Sandbox: "b0a1c2d3", Name: "web", Program: "np\x1bm", Workspace: "/work/\x07shop", Profile: "coding", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Launcher: 1000, Kind: "tool", Target: "server:bank/tool:pay",
 			Arguments: "to: \x1b[2Jmallory \u202e", Binding: strings.Repeat("a", 64), Fingerprint: strings.Repeat("b", 64), State: "pending", Count: 3, Created: created, Expires: created.Add(15 * time.Minute),
-			Demands: []api.ApprovalDemand{{Rule: "eng/money", Approvers: []string{"group:sre", "uid:7"}, Quorum: 2, Lacks: 1}, {Rule: "org/four-eyes", Quorum: 1, Separate: true, Lacks: 1}},
-			Votes:   []api.ApprovalVote{{UID: 7, Name: "seven", Approve: true, Comment: "fine\x07", At: created.Add(time.Minute)}}, MayVote: true},
+			Demands: []api.ApprovalDemand{{Rule: "eng/money", RuleAt: "Policy/eng:12", Reason: "say what\u202e for", Who: "group:sre or uid:7", Approvers: []string{"group:sre", "uid:7"}, Quorum: 2, Lacks: 1},
+				{Rule: "org/four-eyes", Who: "root or an approver, not who launched it", Quorum: 1, Separate: true, Lacks: 1}},
+			Needs: "group:sre or uid:7 (rule eng/money), and root or an approver, not who launched it (rule org/four-eyes)",
+			Votes: []api.ApprovalVote{{UID: 7, Name: "seven", Approve: true, Comment: "fine\x07", At: created.Add(time.Minute)}}, MayVote: true},
 		{ID: "00000000000000aa", Sandbox: "b0a1c2d3", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Kind: "egress", Target: "example.com:443/tcp", State: "approved", Count: 1,
-			Binding: strings.Repeat("c", 64), Fingerprint: strings.Repeat("d", 64), Created: created, Expires: created.Add(15 * time.Minute), Decided: &until, Demands: []api.ApprovalDemand{{Rule: "eng/ask", Quorum: 1}},
+			Binding: strings.Repeat("c", 64), Fingerprint: strings.Repeat("d", 64), Created: created, Expires: created.Add(15 * time.Minute), Decided: &until, Demands: []api.ApprovalDemand{{Rule: "eng/ask", Who: "root, an approver or who launched it", Quorum: 1}},
 			Grant: &api.ApprovalGrant{Covers: "target", Lasts: "for", Says: "for 1h0m0s: this target", Until: &until}},
 	}
 }
@@ -90,7 +92,7 @@ func TestApprovalCommands(t *testing.T) {
 		golden(t, c.file, r.out)
 	}
 	r := finish(t, tool(t, n.socket, "approvals", "list")) // it shows an age
-	for _, want := range []string{"NEEDS", "4be21f0a97c3d518", `\x1b[2Jmallory`, "1 of group:sre uid:7, and 1 of root, approver, launcher (not who launched it)", "example.com:443/tcp"} {
+	for _, want := range []string{"NEEDS", "4be21f0a97c3d518", `\x1b[2Jmallory`, "agent:npm web ", "group:sre or uid:7 (rule eng/money), and root or an approver, not who launched it (rule org/", "example.com:443/tcp"} {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("no %q in %s", want, r.out)
 		}

@@ -338,7 +338,7 @@ func (n *fakeNode) CheckPolicy(context.Context, []api.Document) (api.CheckResult
 }
 
 func (n *fakeNode) PolicyUse(context.Context) (api.PolicyUse, error) {
-	return api.PolicyUse{Revision: 7, Sandboxes: 2, KernelBytes: 4096 << 10, NameBytes: 80, AddressBytes: 72, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", Scope: "org:local", File: "eng.yaml"}, {Kind: "Provider", Name: "anthropic", File: "provider-anthropic.yaml"}}, Rules: []api.RuleUse{
+	return api.PolicyUse{Revision: 7, Sandboxes: 2, KernelBytes: 4096 << 10, NameBytes: 80, AddressBytes: 72, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", Scope: "org:local", File: "eng.yaml"}, {Kind: "Provider", Name: "anthropic", File: "Provider/anthropic"}}, Rules: []api.RuleUse{
 		{Rule: "builtin/models", Scope: "builtin", Section: "inference", Effect: "allow", Target: "models of the configured providers", GatewayHits: 3},
 		{Rule: "eng/read", Scope: "org:local", Section: "egress", Effect: "allow", Target: "api.test:443/tcp", Sandboxes: 2, Entries: 2, KernelBytes: 160, KernelHits: 5, GatewayHits: 4},
 		{Rule: "eng/no", Scope: "org:local", Section: "egress", Effect: "block", Target: "192.0.2.0/24", Sandboxes: 1, Entries: 1, KernelBytes: 72, KernelHits: 9},
@@ -358,12 +358,19 @@ func (n *fakeNode) ApplyPolicy(_ context.Context, _ *api.Caller, r *api.ApplyReq
 }
 
 func (n *fakeNode) DeletePolicy(_ context.Context, _ *api.Caller, name, _ string) (api.PolicyChange, error) {
-	return api.PolicyChange{Revision: 9, Documents: []api.PolicyDocument{{Kind: "Policy", Name: name, File: "applied-policy-eng.yaml"}}}, nil
+	return api.PolicyChange{Revision: 9, Documents: []api.PolicyDocument{{Kind: "Policy", Name: name, File: "Policy/" + name}}}, nil
 }
 
 func (n *fakeNode) StoredDocuments(_ context.Context, name string, revision uint64) (api.StoredDocuments, error) {
 	if name == "nosuch" {
 		return api.StoredDocuments{}, api.Errorf(api.CodeNotFound, "no document %q is in force", name)
+	}
+	if revision == 3 || revision == 4 { // in 4, what was applied gives way to the directory
+		docs := []api.StoredDocument{{Kind: "Policy", Name: "eng", Scope: "org:acme", Owner: "api", File: "applied-policy-eng.yaml", Text: testedPolicy}}
+		if revision == 4 {
+			docs = append(docs, api.StoredDocument{Kind: "Policy", Name: "eng", Scope: "org:acme", Owner: "directory", File: "house.yaml", Text: strings.Replace(testedPolicy, "db.example", "dc.example", 1)})
+		}
+		return api.StoredDocuments{Revision: revision, Documents: docs}, nil
 	}
 	return api.StoredDocuments{Revision: 9, Documents: []api.StoredDocument{
 		{Kind: "Policy", Name: "eng", Scope: "org:local", Owner: "api", File: "applied-policy-eng.yaml", Text: "kind: Policy # eng"},
@@ -397,7 +404,7 @@ func (n *fakeNode) RollbackPolicy(_ context.Context, _ *api.Caller, r *api.Rollb
 	if !r.APIOnly && r.Revision == 3 {
 		return api.PolicyChange{}, api.Errorf(api.CodeConflict, "since revision 3 the policy directory has changed")
 	}
-	return api.PolicyChange{Revision: 10, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", File: "applied-policy-eng.yaml", Change: "changed"}, {Kind: "Policy", Name: "new", File: "applied-policy-new.yaml", Change: "removed"}},
+	return api.PolicyChange{Revision: 10, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", File: "Policy/eng", Change: "changed"}, {Kind: "Policy", Name: "new", File: "Policy/new", Change: "removed"}},
 		Notes: []string{"the provider x is back without its key"}}, nil
 }
 

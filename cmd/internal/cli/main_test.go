@@ -204,6 +204,8 @@ func TestExitCodes(t *testing.T) {
 		{"policy wait: not in force", n.socket, []string{"policy", "wait", "9", "-o", "json"}, 7, "revision 9 is not in force everywhere"},
 		{"policy wait: no number", n.socket, []string{"policy", "wait", "x"}, 2, `the revision "x" is no number above 0, for example 12`},
 		{"policy get: not there", n.socket, []string{"policy", "get", "nosuch"}, 3, `no document "nosuch"`},
+		{"policy get: of that kind", n.socket, []string{"policy", "get", "Policy/eng"}, 0, ""},
+		{"policy get: of another kind", n.socket, []string{"policy", "get", "Access/eng"}, 3, `there are documents "eng", and none of kind "Access"` + "\n  `ringfence policy get eng` prints them"},
 		{"policy diff: no number", n.socket, []string{"policy", "diff", "7", "now"}, 2, `the revision "now" is no number above 0`},
 		{"policy diff: the same", n.socket, []string{"policy", "diff", "7", "8"}, 0, "revisions 7 and 8 have the same documents"},
 		{"policy rollback: the directory differs", n.socket, []string{"policy", "rollback", "3"}, 1, "the policy directory has changed"},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,15 +81,16 @@ func changes(list []api.DocumentChange) string {
 func (a *app) policyGetCommand() *cobra.Command {
 	var revision uint64
 	cmd := &cobra.Command{
-		Use:   "get NAME",
+		Use:   "get [KIND/]NAME",
 		Short: "Print the text of a document, as it is or as it was",
 		Long: "Print the documents with a name that are in force on the node, or that were kept as of a\n" +
-			"revision. Those that belong to one sandbox are not among them. Needs root, or\nadmin of org:*.",
-		Example:           "  ringfence policy get engineering\n  ringfence policy get engineering --revision 12",
+			"revision. Those that belong to one sandbox are not among them. Where a rule stands is said\n" +
+			"as KIND/NAME:LINE of what this prints for documents of the API. Needs root, or admin of org:*.",
+		Example:           "  ringfence policy get engineering\n  ringfence policy get Policy/engineering -o json\n  ringfence policy get engineering --revision 12",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeDocuments,
 		RunE: func(cmd *cobra.Command, name []string) error {
-			res, err := a.client().StoredDocuments(cmd.Context(), name[0], revision)
+			res, err := a.documentsCalled(cmd.Context(), name[0], revision)
 			if err != nil {
 				return err
 			}
@@ -102,6 +104,23 @@ func (a *app) policyGetCommand() *cobra.Command {
 	cmd.Flags().Uint64Var(&revision, "revision", 0, "as of this revision (default: what is in force)")
 	a.outputFlag(cmd, "table", "json")
 	return cmd
+}
+
+// documentsCalled are those of a NAME, or of KIND/NAME.
+func (a *app) documentsCalled(ctx context.Context, called string, revision uint64) (api.StoredDocuments, error) {
+	kind, name, both := strings.Cut(called, "/")
+	if !both {
+		kind, name = "", called
+	}
+	res, err := a.client().StoredDocuments(ctx, name, revision)
+	if err != nil || kind == "" {
+		return res, err
+	}
+	res.Documents = slices.DeleteFunc(res.Documents, func(d api.StoredDocument) bool { return d.Kind != kind })
+	if len(res.Documents) == 0 {
+		return res, api.Errorf(api.CodeNotFound, "there are documents %q, and none of kind %q", name, kind).WithRemedy("`ringfence policy get " + name + "` prints them")
+	}
+	return res, nil
 }
 
 // yamlStream is documents one after the other. They hold no control characters
@@ -122,12 +141,13 @@ func (a *app) policyDiffCommand() *cobra.Command {
 		Long: "Show, document by document, what is different as of revision M (the newest without it)\n" +
 			"from revision N. To see what one revision did, compare it with the one before. Needs\n" +
 			"root, or the role admin of org:*.\n\n" +
-			"With --replay, A and B are files, directories, packs or live (the documents in force, for who\n" +
-			"sees all of them), and the past decisions are shown that B would decide otherwise than A.\n" +
+			"With --replay, A and B are revisions too, or files (./12 when the name is a number),\n" +
+			"directories, packs or live (the documents in force, for who sees all of them), and the past\n" +
+			"decisions are shown that B would decide otherwise than A.\n" +
 			"They come from the node's log as far as you may see it (live), or from a file of JSON lines, a\n" +
 			"directory of a log, or -. What a record does not hold is not guessed: such decisions are\n" +
 			"counted. Of a model call the model is asked again, not the tools that the provider runs.",
-		Example: "  ringfence policy diff 11 12\n  ringfence policy diff live new/ --replay live --since 24h",
+		Example: "  ringfence policy diff 11 12\n  ringfence policy diff live new/ --replay live --since 24h\n  ringfence policy diff 11 12 --replay live --since 24h",
 		Args:    args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, numbers []string) error {
 			switch {
@@ -175,7 +195,7 @@ func (a *app) printDifference(c api.DocumentChange, from, to string) {
 		}
 		return c.Kind + "/" + c.Name + "\t" + when
 	}
-	_, _ = fmt.Fprintln(a.out, show.Text(fmt.Sprintf("%s %s %s, scope %s, %s of the %s", c.Change, c.Kind, c.Name, c.Scope, c.File, ownerName(c.Owner)), 500))
+	_, _ = fmt.Fprintln(a.out, show.Text(fmt.Sprintf("%s %s %s, scope %s, %s", c.Change, c.Kind, c.Name, c.Scope, keptBy(&c)), 500))
 	text := textdiff.Unified(name(c.Before, from), name(c.After, to), c.Before, c.After)
 	for line := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
 		parts := strings.Split(line, "\t") // which a terminal may have
@@ -186,11 +206,12 @@ func (a *app) printDifference(c api.DocumentChange, from, to string) {
 	}
 }
 
-func ownerName(owner string) string {
-	if owner == "directory" {
-		return "policy directory"
+// keptBy says where people find a document.
+func keptBy(c *api.DocumentChange) string {
+	if c.Owner == "directory" {
+		return c.File + " of the policy directory"
 	}
-	return "API"
+	return "of the API"
 }
 
 func revisionNumber(text string) (uint64, error) {

@@ -64,7 +64,7 @@ func byDocument(u api.PolicyUse) (out []api.RuleUse) {
 		if d.Kind == "Policy" {
 			at[[2]string{d.Scope, d.Name}] = len(out)
 		}
-		out = append(out, api.RuleUse{Rule: d.Name, Scope: d.Scope, Section: "document", Target: d.Kind + " " + d.File})
+		out = append(out, api.RuleUse{Rule: d.Name, Scope: d.Scope, Section: "document", Target: strings.TrimSpace(d.Kind + " " + d.InFile())})
 	}
 	for _, r := range u.Rules {
 		doc, _, _ := strings.Cut(r.Rule, "/")

@@ -5,32 +5,37 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ringfence/ringfence/cmd/internal/show"
+	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // liveDocuments stands for the documents in force on the node where files are
-// named; ./live is a file.
+// named; ./live is a file. A number stands for the documents as of that
+// revision, and ./12 is a file.
 const liveDocuments = "live"
 
 func (a *app) policyProveCommand() *cobra.Command {
 	var older []string
 	cmd := &cobra.Command{
-		Use:   "prove FILE|DIR|PACK|live... --no-more-permissive-than FILE|DIR|PACK|live",
+		Use:   "prove FILE|DIR|PACK|live|N... --no-more-permissive-than FILE|DIR|PACK|live|N",
 		Short: "Prove that documents let nothing pass that others do not",
 		Long: "Prove that whatever is asked, by whomever, documents give no more permissive answer than\n" +
 			"others do: no looser verdict, no obligation or approver less, no address of a name and no\n" +
 			"model provider more. If that is not so, a question is shown that they answer differently.\n" +
-			"live is the documents in force on the node, for who sees all of them.\n\n" +
+			"live is the documents in force on the node, for who sees all of them, and a number those as\n" +
+			"of that revision, for root and admins of org:*.\n\n" +
 			"Every question is covered, none is sampled. Nothing is assumed about conditions (when): each\n" +
 			"may be true, false or an error at any time, but the same text is the same on both sides.\n" +
 			"Profiles and who operates what are not compared. Exit code 1 when it is not so, or when the\n" +
 			"documents are too large to tell.",
-		Example: "  ringfence policy prove new/ --no-more-permissive-than live\n  ringfence policy prove ours.yaml --no-more-permissive-than pack:coding-agent",
+		Example: "  ringfence policy prove new/ --no-more-permissive-than live\n  ringfence policy prove ours.yaml --no-more-permissive-than pack:coding-agent\n  ringfence policy prove 12 --no-more-permissive-than 11",
 		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, newer []string) error {
 			if err := toEvaluate(); err != nil {
@@ -51,39 +56,70 @@ func (a *app) policyProveCommand() *cobra.Command {
 			return a.printProof(proof)
 		},
 	}
-	cmd.Flags().StringArrayVar(&older, "no-more-permissive-than", nil, "what to compare with: file, directory, pack or live")
+	cmd.Flags().StringArrayVar(&older, "no-more-permissive-than", nil, "what to compare with: file, directory, pack, live or the number of a revision")
 	_ = cmd.MarkFlagRequired("no-more-permissive-than")
 	a.outputFlag(cmd, "table", "json")
 	return cmd
 }
 
-// documentsNamed reads files, directories, packs and what is in force.
+// documentsNamed reads files, directories, packs, what is in force and what was.
 func (a *app) documentsNamed(ctx context.Context, names []string) ([]policy.Document, error) {
 	var files []string
 	var docs []policy.Document
 	for _, n := range names {
-		if n != liveDocuments {
+		read := a.liveNow
+		if number, err := strconv.ParseUint(n, 10, 63); err == nil && number > 0 {
+			read = func(ctx context.Context) ([]policy.Document, error) { return a.asOf(ctx, number) }
+		} else if n != liveDocuments {
 			files = append(files, n)
 			continue
 		}
-		v, err := a.client().Policy(ctx, "")
+		more, err := read(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if len(v.Within) > 0 {
-			return nil, fmt.Errorf("you see the documents in force for %s only, and what others say may apply too: ask a viewer of org:*", strings.Join(v.Within, ", "))
-		}
-		live, err := inForce(v)
-		if err != nil {
-			return nil, err
-		}
-		docs = append(docs, live...)
+		docs = append(docs, more...)
 	}
 	if len(files) == 0 {
 		return docs, nil
 	}
 	more, err := a.testedDocuments(files)
 	return append(docs, more...), err
+}
+
+// liveNow are the documents in force on the node, for who sees all of them.
+func (a *app) liveNow(ctx context.Context) ([]policy.Document, error) {
+	v, err := a.client().Policy(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	if len(v.Within) > 0 {
+		return nil, fmt.Errorf("you see the documents in force for %s only, and what others say may apply too: ask a viewer of org:*", strings.Join(v.Within, ", "))
+	}
+	return inForce(v)
+}
+
+// asOf are the documents that the node kept as of a revision. One of the API
+// gives way to one of the policy directory with its kind and name, as it did then.
+func (a *app) asOf(ctx context.Context, revision uint64) ([]policy.Document, error) {
+	kept, err := a.client().StoredDocuments(ctx, "", revision)
+	if err != nil {
+		return nil, err
+	}
+	var out []policy.Document
+	for _, d := range kept.Documents {
+		if d.Owner == "api" && slices.ContainsFunc(kept.Documents, func(o api.StoredDocument) bool {
+			return o.Owner == "directory" && o.Kind == d.Kind && o.Name == d.Name
+		}) {
+			continue
+		}
+		docs, problems := policy.Parse(fmt.Sprintf("%s/%s@%d", d.Kind, d.Name, revision), []byte(d.Text))
+		if len(problems) > 0 {
+			return nil, fmt.Errorf("a document of revision %d is not understood by this version of ringfence: %w", revision, policy.Problems(problems))
+		}
+		out = append(out, docs...)
+	}
+	return out, nil
 }
 
 // proofResult is the answer of policy prove with -o json.

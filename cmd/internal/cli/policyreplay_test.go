@@ -43,6 +43,9 @@ func TestPolicyReplayAndLearn(t *testing.T) {
 		{"learn --policy old.yaml --events cut.jsonl", exitOK, []string{`allow: "new.example:443"`, "# once the log ends within the record"}},
 		{"diff old.yaml new.yaml --replay none", exitGeneric, []string{"holds no *.jsonl"}},
 		{"diff old.yaml live --replay events.jsonl", exitUnreachable, nil},
+		{"diff old.yaml ./4 --replay events.jsonl", exitGeneric, []string{"./4: no such file"}},
+		{"diff 0 old.yaml --replay events.jsonl", exitGeneric, []string{"0: no such file"}},
+		{"diff 3 4 --replay events.jsonl", exitUnreachable, nil},
 		{"learn --policy old.yaml --events events.jsonl", exitOK, []string{"# refused 4 times, last 2026-03-02 12:00:00", `allow: "new.example:443"}`, "# once decided by something else than policy: sni-mismatch"}},
 		{"learn s --policy old.yaml --events events.jsonl", exitOK, []string{`allow: "new.example:443"}`}},
 		{"learn other --policy old.yaml --events events.jsonl", exitOK, []string{"nothing that could be learned"}},
@@ -50,5 +53,36 @@ func TestPolicyReplayAndLearn(t *testing.T) {
 		{"learn --events events.jsonl", exitUnreachable, nil},
 	} {
 		c.try(t, dir)
+	}
+}
+
+// A number is a revision wherever documents are named: what the node kept, with
+// what stood aside then left out.
+func TestRevisionsAreDocuments(t *testing.T) {
+	n := startNode(t)
+	dir := t.TempDir()
+	e := event.Event{Kind: event.KindNetwork, Verdict: event.Allowed, DstName: "db.example", DstPort: 5432, Scope: "org:acme/team:t/agent:a/sandbox:s", Sandbox: "s", Proto: "tcp"}
+	line, err := e.AppendOCSF(nil, event.Node{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, map[string]string{"log.jsonl": string(line) + "\n", "old.yaml": testedPolicy})
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"diff 3 4 --replay log.jsonl", exitOK, "1 of 1 past decisions would change"},
+		{"diff 3 old.yaml --replay log.jsonl", exitOK, "0 of 1 past decisions would change"},
+		{"diff 9 4 --replay log.jsonl", exitGeneric, "a document of revision 9 is not understood by this version of ringfence: Policy/eng@9:1:"},
+		{"prove 3 --no-more-permissive-than 3", exitOK, "proved"},
+		{"prove 4 --no-more-permissive-than 3", exitGeneric, "new       allow by eng/db Policy/eng@4:6"},
+		{"lint 3", exitOK, "0 findings"},
+	} {
+		cmd := tool(t, n.socket, append([]string{"policy"}, strings.Fields(c.args)...)...)
+		cmd.Dir = dir
+		if r := finish(t, cmd); r.code != c.code || !strings.Contains(r.out+r.errOut, c.want) {
+			t.Errorf("%s: exit %d, no %q in\n%s%s", c.args, r.code, c.want, r.out, r.errOut)
+		}
 	}
 }

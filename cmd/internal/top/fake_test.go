@@ -54,9 +54,9 @@ func newNode() *node {
 }
 
 func pay() api.Approval {
-	return api.Approval{ID: "4be21f0a97c3d518", Sandbox: "b0a1c2d3", Scope: "org:acme/team:shop/agent:npm/sandbox:b0a1c2d3", Launcher: 1000, Kind: "tool", Target: "server:bank/tool:pay", Arguments: "to: mallory",
-		Binding: "b", Fingerprint: "f", State: "pending", Count: 3, Created: began.Add(-time.Minute), Expires: began.Add(14 * time.Minute), MayVote: true,
-		Demands: []api.ApprovalDemand{{Rule: "shop/money", Approvers: []string{"group:sre"}, Quorum: 2, Lacks: 1}}}
+	return api.Approval{ID: "4be21f0a97c3d518", Sandbox: "b0a1c2d3", Name: "shop", Program: "npm", Workspace: "/home/ada/shop", Profile: "coding", Scope: "org:acme/team:shop/agent:npm/sandbox:b0a1c2d3", Launcher: 1000, Kind: "tool", Target: "server:bank/tool:pay", Arguments: "to: mallory",
+		Binding: "b", Fingerprint: "f", State: "pending", Count: 3, Created: began.Add(-time.Minute), Expires: began.Add(14 * time.Minute), MayVote: true, Needs: "group:sre (rule shop/money)",
+		Demands: []api.ApprovalDemand{{Rule: "shop/money", RuleAt: "Policy/shop:7", Reason: "who is it for?", Who: "group:sre", Approvers: []string{"group:sre"}, Quorum: 2, Lacks: 1}}}
 }
 
 func (n *node) set(change func()) {

@@ -256,7 +256,7 @@ func (p *sandbox) texts(width int) (out []line) {
 		out = append(out, text("  none: nothing is allowed"))
 	}
 	for _, d := range p.policy.Documents {
-		out = append(out, line{{"  " + safe(strings.TrimSpace(d.Kind+" "+d.Name+"  "+d.Scope+"  "+d.File), 400), bold}})
+		out = append(out, line{{"  " + safe(strings.TrimSpace(d.Kind+" "+d.Name+"  "+d.Scope+"  "+d.InFile()), 400), bold}})
 		if d.Text == "" {
 			out = append(out, text("    its text is not yours to see"))
 		}

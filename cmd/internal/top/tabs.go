@@ -219,7 +219,7 @@ func needs(a *api.Approval) string {
 	if a.State != "pending" {
 		return lasts(a.Grant)
 	}
-	return safe(a.Lacking(), 300)
+	return safe(a.Needs, 300)
 }
 
 func lasts(g *api.ApprovalGrant) string {

@@ -141,7 +141,7 @@ func TestApprove(t *testing.T) {
 	n := newNode()
 	u := newUser(t, n)
 	u.types("3", "a")
-	u.sees("server:bank/tool:pay", "to: mallory", "org:acme/team:shop/agent:npm, sandbox b0a1c2d3", "shop/money: 2 of group:sre (1 lacking)", "one use of it", "y approve")
+	u.sees("server:bank/tool:pay", "to: mallory", "org:acme/team:shop/agent:npm, sandbox b0a1c2d3 (shop)", "shop/money Policy/shop:7", "who is it for?", "2 of group:sre (1 lacking)", "/home/ada/shop", "coding", "one use of it", "y approve")
 	u.types("y")
 	u.voted() // typed ahead: it was not on the screen yet
 	u.sees("read it first")
@@ -289,7 +289,8 @@ func TestHostile(t *testing.T) {
 	n.boxes[0].Profile, n.boxes[1].State, n.boxes[1].Parts[0].Detail = evil, evil, evil
 	n.status.State, n.status.Parts = evil, []api.Part{{Name: evil, State: evil, Detail: evil}}
 	a := &n.asks[0]
-	a.Target, a.Arguments, a.Scope, a.Kind, a.Demands[0].Rule, a.Demands[0].Approvers = evil, evil, evil, evil, evil, []string{evil}
+	a.Target, a.Arguments, a.Scope, a.Kind, a.Needs, a.Name, a.Program, a.Workspace, a.Profile = evil, evil, evil, evil, evil, evil, evil, evil, evil
+	a.Demands[0] = api.ApprovalDemand{Rule: evil, RuleAt: evil, Reason: evil, Who: evil}
 	a.Votes = []api.ApprovalVote{{Name: evil, Comment: evil}}
 	n.add(t, event.Event{Kind: event.KindFile, Path: evil, Comm: evil, PID: 1, Reason: evil, Scope: "org:a/team:b/agent:" + evil, Sandbox: "b0a1c2d3"})
 	n.log = append(n.log, []byte("no record"+evil))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -38,14 +39,19 @@ func what(m *model, a *api.Approval, width int) (out []line) {
 	}
 	add(safe(a.Kind, 10), a.Target)
 	add("arguments", a.Arguments)
-	add("of", agentOf(a.Scope)+", sandbox "+a.Sandbox+", launched by uid "+strconv.FormatUint(uint64(a.Launcher), 10))
+	add("of", agentOf(a.Scope)+", sandbox "+a.Called()+", launched by uid "+strconv.FormatUint(uint64(a.Launcher), 10))
+	add("runs", a.Program)
+	add("in", a.Workspace)
+	add("profile", a.Profile)
 	add("asked", plural(a.Count, "time", "times")+", first at "+clock(a.Created))
 	if a.State == "pending" {
 		add("expires", "in "+show.Age(a.Expires.Sub(m.now()))+", which denies it")
 	}
 	for i := range a.Demands {
 		d := &a.Demands[i]
-		add("rule", fmt.Sprintf("%s: %d of %s (%d lacking)", d.Rule, d.Quorum, d.Who(), d.Lacks))
+		add("rule", strings.TrimSpace(d.Rule+" "+d.RuleAt))
+		add("says", d.Reason)
+		add("needs", fmt.Sprintf("%d of %s (%d lacking)", d.Quorum, d.Who, d.Lacks))
 	}
 	return out
 }
