@@ -11,6 +11,11 @@ import (
 	"time"
 )
 
+// askOne asks for one call where nothing else is.
+func askOne(c *Call, l Limits, now time.Time) (Answers, []Request, error) {
+	return AskAll(nil, []*Call{c}, func() string { return "r1" }, l, now)
+}
+
 func TestTheZeroValueDenies(t *testing.T) {
 	var r Request
 	if r.State != Denied || r.At(start).State != Denied {
@@ -29,10 +34,10 @@ func TestTheZeroValueDenies(t *testing.T) {
 		t.Error("who is not known is root, or root is not")
 	}
 	c := someCall(0)
-	if a, _, _ := Ask(nil, &c, "r1", Limits{}, start); a.Outcome != Refused {
+	if a, _, _ := askOne(&c, Limits{}, start); a.Outcome != Refused {
 		t.Errorf("without limits asking comes to %d", a.Outcome)
 	}
-	if a, _, _ := Ask(nil, &c, "r1", DefaultLimits, start); a.Outcome != Waiting {
+	if a, _, _ := askOne(&c, DefaultLimits, start); a.Outcome != Waiting {
 		t.Errorf("control: asking comes to %d", a.Outcome)
 	}
 }
@@ -62,7 +67,7 @@ func TestCallsThatCannotBeAskedFor(t *testing.T) {
 				t.Fatal("control:", err)
 			}
 			spoil(&c)
-			a, changed, err := Ask(nil, &c, "r1", DefaultLimits, start)
+			a, changed, err := askOne(&c, DefaultLimits, start)
 			if !errors.Is(err, ErrCall) || a.Outcome != Refused || len(changed) != 0 {
 				t.Errorf("asking comes to %+v, %v", a, err)
 			}
@@ -111,7 +116,7 @@ func TestApproversOfADemand(t *testing.T) {
 func TestRequestsAreKeptAsTheyAre(t *testing.T) {
 	c := someCall(16)
 	c.Shown = "pay \x1b[31m \u202e to: b"
-	_, changed, err := Ask(nil, &c, "r1", DefaultLimits, start)
+	_, changed, err := askOne(&c, DefaultLimits, start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +145,7 @@ func TestRequestsAreKeptAsTheyAre(t *testing.T) {
 // TestAnEarlierValueStays: a vote on an old copy must not show in the new one.
 func TestAnEarlierValueStays(t *testing.T) {
 	c := someCall(48)
-	_, changed, _ := Ask(nil, &c, "r1", DefaultLimits, start)
+	_, changed, _ := askOne(&c, DefaultLimits, start)
 	one, err := changed[0].Vote(people[0], true, Terms{}, "", start)
 	if err != nil {
 		t.Fatal(err)
