@@ -16,7 +16,7 @@ import (
 // these, with "[]" or "{}" after its path.
 type Argument struct {
 	Path string `json:"path"`
-	Hash string `json:"hash"` // SHA-256 over its kind and its text
+	Hash string `json:"hash"` // SHA-256 over its kind and its value
 	// Text is the value where it is kept; without Kept it is not, and only "*"
 	// matches it.
 	Text string `json:"text,omitempty"`
@@ -160,7 +160,7 @@ func (r *Request) validPatterns(t *Terms) error {
 	case t.Covers != CoversArguments && len(t.Args) > 0:
 		return fmt.Errorf("%w: patterns of arguments are of a grant for a time or for the life of the sandbox, and of nothing else", ErrTerms)
 	case t.Covers == CoversArguments && !r.Listed:
-		return fmt.Errorf("%w: what this %s would be asked with is not listed, so that no more than the same call can be approved", ErrTerms, r.Kind)
+		return fmt.Errorf("%w: a request about %s has no arguments that can be named", ErrTerms, r.Kind)
 	case len(t.Args) > MaxPatterns:
 		return fmt.Errorf("%w: %d patterns are more than %d", ErrTerms, len(t.Args), MaxPatterns)
 	}

@@ -155,29 +155,48 @@ func (v *voter) views(list iter.Seq2[approval.Request, error]) iter.Seq2[api.App
 	}
 }
 
-// Vote is a caller's word. For a time, or until the sandbox ends, an approval of a
-// destination or a model is for whatever is asked there; of a tool for the very
-// same call.
+// Vote is a caller's word.
 func (b *backend) Vote(ctx context.Context, c *api.Caller, id string, v *api.VoteRequest) (api.Approval, error) {
 	r, err := b.d.approvals.Get(ctx, id)
 	if err != nil {
 		return api.Approval{}, approvalError(&r, err)
 	}
-	t := approval.Terms{}
-	switch v.Lasts {
-	case api.ApproveFor:
-		t.Lasts, t.For = approval.LastsFor, time.Duration(v.For)
-	case api.ApproveSandbox:
-		t.Lasts = approval.LastsSandbox
-	}
-	if t.Lasts != approval.LastsOnce && r.Kind != approval.Tool {
-		t.Covers = approval.CoversTarget
+	t, err := termsOf(&r, v)
+	if err != nil {
+		return api.Approval{}, approvalError(&r, err)
 	}
 	r, err = b.d.approvals.Vote(ctx, id, b.d.voter(c).person(&r), v.Approve, t, v.Comment)
 	if err != nil {
 		return api.Approval{}, approvalError(&r, err)
 	}
 	return b.d.voter(c).view(&r), nil
+}
+
+// termsOf are what a vote gives. For a time, or until the sandbox ends, an approval
+// of a destination or a model is for whatever is asked there; of a tool for the
+// same arguments, but for those that the vote frees.
+func termsOf(r *approval.Request, v *api.VoteRequest) (t approval.Terms, err error) {
+	switch v.Lasts {
+	case api.ApproveFor:
+		t.Lasts, t.For = approval.LastsFor, time.Duration(v.For)
+	case api.ApproveSandbox:
+		t.Lasts = approval.LastsSandbox
+	}
+	switch {
+	case t.Lasts == approval.LastsOnce:
+	case len(v.Args) > 0, r.Kind == approval.Tool && r.Listed:
+		t.Covers = approval.CoversArguments
+	case r.Kind != approval.Tool:
+		t.Covers = approval.CoversTarget
+	}
+	for _, text := range v.Args {
+		p, err := approval.ParsePattern(text)
+		if err != nil {
+			return approval.Terms{}, err
+		}
+		t.Args = append(t.Args, p)
+	}
+	return t, nil
 }
 
 // approvalErrors say which code an error has, and what to do.
@@ -190,7 +209,7 @@ var approvalErrors = []struct {
 	{approval.ErrDecided, api.CodeConflict, "`ringfence approvals show` says what became of it; what is needed still is asked for again"},
 	{approval.ErrTwice, api.CodeConflict, "another approver has to agree"},
 	{approval.ErrNotApprover, api.CodeDenied, "`ringfence approvals show` says who is one"},
-	{approval.ErrTerms, api.CodeBadRequest, "approve it --once, or --for a shorter time"},
+	{approval.ErrTerms, api.CodeBadRequest, "`ringfence approvals show` says what it is about: approve it --once, --for a shorter time, or with other --args"},
 	{approval.ErrBehind, api.CodeUnavailable, "begin to watch again"},
 }
 
@@ -216,6 +235,9 @@ func (v *voter) view(r *approval.Request) api.Approval {
 	a := api.Approval{ID: r.ID, Sandbox: r.Sandbox, Scope: r.Scope, Launcher: r.Launcher, Kind: string(r.Kind), Target: r.Target, Arguments: r.Shown, Binding: r.Binding,
 		Fingerprint: r.Fingerprint, State: r.State.String(), Why: r.Why, Count: r.Count, Created: r.Created, Expires: r.Expires, Decided: when(r.Decided), Ended: when(r.Ended),
 		MayVote: r.State == approval.Pending && r.May(&p) && !r.HasApproved(p.UID), Named: r.Names(&p)}
+	for _, g := range r.Args {
+		a.Args = append(a.Args, api.ApprovalArgument{Path: g.Path, Text: g.Text, Kept: g.Kept})
+	}
 	lacks := map[string]int{}
 	for _, l := range r.Lacks() {
 		lacks[l.Demand.Rule] = l.People

@@ -83,12 +83,12 @@ func TestAnApprovedConnectionPasses(t *testing.T) {
 	var asked atomic.Int32
 	r, put := askRig(t, rigOptions{}, func(q ApprovalQuestion) (ApprovalAnswer, error) {
 		if n := asked.Add(1); n < 3 {
-			if want := map[int32]string{1: "", 2: "r1"}[n]; q.Waits != want || q.Name != "web.test" || q.Port != 443 {
+			if want := map[int32]string{1: "", 2: "r1"}[n]; strings.Join(q.Waits, "") != want || q.Name != "web.test" || q.Port != 443 {
 				return ApprovalAnswer{Reason: "a strange question"}, nil
 			}
-			return ApprovalAnswer{Waits: true, ID: "r1"}, nil
+			return ApprovalAnswer{Waits: true, IDs: []string{"r1"}}, nil
 		}
-		return ApprovalAnswer{Released: true, ID: "r1"}, nil
+		return ApprovalAnswer{Released: true, IDs: []string{"r1"}}, nil
 	})
 	c := r.client(r.world.pool(), false)
 	get := func() error {
@@ -130,16 +130,18 @@ func TestWhatBecomesOfAConnectionThatWaits(t *testing.T) {
 		code   string
 		remedy string
 	}{
-		"nobody decides": {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{Waits: true, ID: "r1"}, nil }, codeApprovalWaits, "ringfence approvals approve r1"},
+		"nobody decides": {func(ApprovalQuestion) (ApprovalAnswer, error) {
+			return ApprovalAnswer{Waits: true, IDs: []string{"r1"}}, nil
+		}, codeApprovalWaits, "ringfence approvals approve r1"},
 		"somebody denies": {func(q ApprovalQuestion) (ApprovalAnswer, error) {
-			if q.Waits == "" {
-				return ApprovalAnswer{Waits: true, ID: "r1"}, nil
+			if q.Waits == nil {
+				return ApprovalAnswer{Waits: true, IDs: []string{"r1"}}, nil
 			}
-			return ApprovalAnswer{ID: "r1", Reason: "denied by somebody", ReasonCode: "approval-denied"}, nil
+			return ApprovalAnswer{IDs: []string{"r1"}, Reason: "denied by somebody", ReasonCode: "approval-denied"}, nil
 		}, "approval-denied", ""},
 		"the keeper fails": {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{}, errors.New("away") }, codeApprovalNowhere, ""},
 		"released on other rules": {func(ApprovalQuestion) (ApprovalAnswer, error) {
-			return ApprovalAnswer{Released: true, ID: "r1", Fingerprint: [32]byte{1}}, nil
+			return ApprovalAnswer{Released: true, IDs: []string{"r1"}, Fingerprints: [][32]byte{{1}}}, nil
 		}, codeApprovalChanged, ""},
 		"an empty answer": {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{ReasonCode: "none"}, nil }, "none", ""},
 	} {
@@ -173,7 +175,7 @@ func TestAKeeperThatIsARevisionBehind(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var behind [32]byte
 			r, put := askRig(t, rigOptions{}, func(ApprovalQuestion) (ApprovalAnswer, error) {
-				return ApprovalAnswer{Released: true, ID: "r1", Fingerprint: behind}, nil
+				return ApprovalAnswer{Released: true, IDs: []string{"r1"}, Fingerprints: [][32]byte{behind}}, nil
 			})
 			behind = compile(t, 2, docHead+"egress:\n"+askRule).View(r.p).Egress("web.test", 443).Terms.Fingerprint
 			put(3, c.now)
@@ -203,7 +205,7 @@ func TestWhoLeavesUsesNothingUp(t *testing.T) {
 	var asked atomic.Int32
 	r, _ := askRig(t, rigOptions{}, func(ApprovalQuestion) (ApprovalAnswer, error) {
 		asked.Add(1)
-		return ApprovalAnswer{Waits: true, ID: "r1"}, nil
+		return ApprovalAnswer{Waits: true, IDs: []string{"r1"}}, nil
 	})
 	c := r.mustDial("web.test", 443)
 	for asked.Load() == 0 {

@@ -53,7 +53,7 @@ func TestARequestThatWaitsIsAnsweredInTheDialect(t *testing.T) {
 	f, asked := askFence(t, inference.Options{}, func(q inference.Question) inference.Approved {
 		d := q.Decision
 		d.ReasonCode = "approval-waits"
-		return inference.Approved{Decision: d, Waits: "4be21f0a97c3d518"}
+		return inference.Approved{Decision: d, Waits: []string{"4be21f0a97c3d518"}}
 	})
 	resp, body := f.chat(big)
 	var e struct {

@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"iter"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -97,7 +98,7 @@ func TestApprovalCommands(t *testing.T) {
 	}
 	votes := []api.VoteRequest{{Approve: true}, {Approve: true, Lasts: "for", For: api.Duration(time.Hour)}, {Comment: "no"}}
 	for i, v := range votes {
-		if got := n.votes[i]; got != v {
+		if got := n.votes[i]; !reflect.DeepEqual(got, v) {
 			t.Errorf("%+v, not %+v", got, v)
 		}
 	}
@@ -116,6 +117,8 @@ func TestApprovalExitCodes(t *testing.T) {
 		{[]string{"approve", "00000000000000aa"}, 1, "decided already"},
 		{[]string{"approve", "4be21f0a97c3d518", "--once", "--sandbox"}, 2, ""},
 		{[]string{"approve", "4be21f0a97c3d518", "--for", "0s"}, 2, "above zero"},
+		{[]string{"approve", "4be21f0a97c3d518", "--args", "a=*"}, 2, "--args goes with --for or --sandbox"},
+		{[]string{"approve", "4be21f0a97c3d518", "--args", "a=*", "--persist"}, 2, "a rule that stays has no end"},
 		{[]string{"list", "-o", "xml"}, 2, "unknown format"},
 	} {
 		r := finish(t, tool(t, n.socket, append([]string{"approvals"}, c.args...)...))
