@@ -5,10 +5,12 @@ package inference
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/ringfence/ringfence/pkg/policy"
 )
@@ -17,7 +19,7 @@ import (
 // provider would run for it, or several of these together.
 type Question struct {
 	Dialect, Model string
-	Arguments      [32]byte        // SHA-256 over method, target and body, each with its length
+	Arguments      [32]byte        // SHA-256 over method, target, headers and body, each with its length
 	Shown          string          // what it is, for people: nothing of what was said
 	Hold           bool            // there is room for it to wait
 	Decision       policy.Decision // of the model; it demands people, or allows it
@@ -39,14 +41,17 @@ type Approved struct {
 }
 
 // A request that waits for people holds its body. All of them together hold no
-// more than this part of what bodies may have, and one no more than that: larger
-// ones are asked for, and answered at once.
+// more than this part of what bodies may have, those of one sandbox that part of it,
+// and one request no more than the last: where there is no room it is asked for, and
+// answered at once.
 const (
 	waitingPart    = 4
+	waitingBoxPart = 16
 	waitingOnePart = 64
 
 	codeWaits     = "approval-waits"
-	retryApproval = "10" // seconds; the official SDKs wait so long before they try again
+	codeApproved  = "approved" // of a decision that people made, as the gateway has it
+	retryApproval = "10"       // seconds; the official SDKs wait so long before they try again
 )
 
 // approve asks people about everything that policy has them decide, in one
@@ -65,10 +70,9 @@ func (x *exchange) approve(v *verdicts) *refusal {
 		}
 		q.Tools, q.Decisions = append(q.Tools, t), append(q.Decisions, v.tools[i])
 	}
-	held := x.held
-	q.Hold = held <= x.r.opt.MaxBuffered/waitingOnePart && x.r.waiting.Add(held) <= x.r.opt.MaxBuffered/waitingPart
-	if held <= x.r.opt.MaxBuffered/waitingOnePart {
-		defer x.r.waiting.Add(-held)
+	if held := x.held; x.r.waiting.take(x.c.Sandbox, held, x.r.opt.MaxBuffered) {
+		q.Hold = true
+		defer x.r.waiting.give(x.c.Sandbox, held)
 	}
 	a := x.c.Approve(x.in.Context(), q)
 	if slices.ContainsFunc(a.Waits, func(id string) bool { return id != "" }) {
@@ -93,16 +97,61 @@ func (x *exchange) approve(v *verdicts) *refusal {
 	return nil
 }
 
-// fingerprint is of method, path, query and body, as they are sent on: an approval
-// for one use is for this very request. Headers are not in it.
+// room counts the bytes of what waits, of all sandboxes and of each.
+type room struct {
+	mu  sync.Mutex
+	all int64
+	of  map[string]int64 // those above zero
+}
+
+// take takes n bytes for a sandbox, if there are so many for it.
+func (r *room) take(sandbox string, n, bodies int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n > bodies/waitingOnePart || r.of[sandbox]+n > bodies/waitingBoxPart || r.all+n > bodies/waitingPart {
+		return false
+	}
+	if r.of == nil {
+		r.of = map[string]int64{}
+	}
+	r.all += n
+	r.of[sandbox] += n
+	return true
+}
+
+// give gives back what was taken.
+func (r *room) give(sandbox string, n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all -= n
+	if r.of[sandbox] -= n; r.of[sandbox] <= 0 {
+		delete(r.of, sandbox)
+	}
+}
+
+// fingerprint is of method, path, query, headers and body, as they are sent on: an
+// approval for one use is for this very request. What says who sends it, or which
+// attempt it is, is not in it: a request that is sent again is the same one.
 func (x *exchange) fingerprint() (sum [32]byte) {
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(x.route.method), []byte(x.path), []byte(x.query), x.body} {
+	put := func(part []byte) {
 		var n [8]byte
 		binary.BigEndian.PutUint64(n[:], uint64(len(part)))
 		h.Write(n[:])
 		h.Write(part)
 	}
+	put([]byte(x.route.method))
+	put([]byte(x.path))
+	put([]byte(x.query))
+	headers := boundHeaders(outboundHeaders(x.d, x.in.Header))
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		for _, v := range headers[name] {
+			put([]byte(name))
+			put([]byte(v))
+		}
+	}
+	put(nil)
+	put(x.body)
 	h.Sum(sum[:0])
 	return sum
 }

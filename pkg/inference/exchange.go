@@ -119,7 +119,9 @@ func (x *exchange) decide() *refusal {
 		x.rec.ev.ModelServed = x.served
 	}
 	for i := range v.tools {
-		x.rec.decided(&v.tools[i])
+		if d := &v.tools[i]; d.ReasonCode == codeApproved || x.rec.ev.ReasonCode != codeApproved {
+			x.rec.decided(d) // what people decided is not covered by what nobody had to
+		}
 	}
 	x.rec.ev.Verdict = event.Allowed
 	return nil
