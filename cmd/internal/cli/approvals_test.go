@@ -20,7 +20,7 @@ func approvals() []api.Approval {
 	until := created.Add(time.Hour)
 	return []api.Approval{
 		{ID: "4be21f0a97c3d518", Sandbox: "b0a1c2d3", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Launcher: 1000, Kind: "tool", Target: "server:bank/tool:pay",
-			Arguments: "to: \x1b[2Jmallory \u202e", Binding: strings.Repeat("a", 64), Fingerprint: strings.Repeat("b", 64), State: "pending", Count: 3, Created: created, Expires: created.Add(15 * time.Minute),
+			Arguments: "to: \x1b[2Jmallory \u202e", Args: []api.ApprovalArgument{{Path: "amount", Text: "5\x07", Kept: true}, {Path: "token"}}, Binding: strings.Repeat("a", 64), Fingerprint: strings.Repeat("b", 64), State: "pending", Count: 3, Created: created, Expires: created.Add(15 * time.Minute),
 			Demands: []api.ApprovalDemand{{Rule: "eng/money", Approvers: []string{"group:sre", "uid:7"}, Quorum: 2, Lacks: 1}, {Rule: "org/four-eyes", Quorum: 1, Separate: true, Lacks: 1}},
 			Votes:   []api.ApprovalVote{{UID: 7, Name: "seven", Approve: true, Comment: "fine\x07", At: created.Add(time.Minute)}}, MayVote: true},
 		{ID: "00000000000000aa", Sandbox: "b0a1c2d3", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Kind: "egress", Target: "example.com:443/tcp", State: "approved", Count: 1,
@@ -80,6 +80,7 @@ func TestApprovalCommands(t *testing.T) {
 		{"approvals-list.json", []string{"list", "-o", "json"}},
 		{"approvals-approve.txt", []string{"approve", "4be21f0a97c3d518"}},
 		{"approvals-approve-for.txt", []string{"approve", "4be21f0a97c3d518", "--for", "1h"}},
+		{"approvals-approve-args.txt", []string{"approve", "4be21f0a97c3d518", "--sandbox", "--args", "amount=*", "--args", "token=*"}},
 		{"approvals-deny.txt", []string{"deny", "4be21f0a97c3d518", "--comment", "no"}},
 		{"approvals-watch.txt", []string{"watch"}},
 		{"approvals-watch.json", []string{"watch", "-o", "json"}},
@@ -96,7 +97,7 @@ func TestApprovalCommands(t *testing.T) {
 			t.Errorf("no %q in %s", want, r.out)
 		}
 	}
-	votes := []api.VoteRequest{{Approve: true}, {Approve: true, Lasts: "for", For: api.Duration(time.Hour)}, {Comment: "no"}}
+	votes := []api.VoteRequest{{Approve: true}, {Approve: true, Lasts: "for", For: api.Duration(time.Hour)}, {Approve: true, Lasts: "sandbox", Args: []string{"amount=*", "token=*"}}, {Comment: "no"}}
 	for i, v := range votes {
 		if got := n.votes[i]; !reflect.DeepEqual(got, v) {
 			t.Errorf("%+v, not %+v", got, v)
