@@ -224,16 +224,18 @@ func onceOnly(t *testing.T, d *desk) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all, err := d.AskAll(context.Background(), callsOf([][]byte{{8, 12}, {0, 8}, {12, 0, 8}}[n%3]...))
-		if err != nil {
-			t.Fatal(err)
-		}
 		var by []string
 		if a.Outcome == Released {
 			by = append(by, a.ID)
 		}
-		if all.Outcome == Released {
-			by = append(by, all.IDs...)
+		if n < 4 {
+			all, err := d.AskAll(context.Background(), callsOf([][]byte{{8, 12}, {0, 8}}[n%2]...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all.Outcome == Released {
+				by = append(by, all.IDs...)
+			}
 		}
 		for _, id := range by {
 			r := was[id]

@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -88,6 +89,9 @@ func (d *Daemon) askPeople(ctx context.Context, s *sandbox.Sandbox, list []decid
 		return wire.ApprovalReply{Reason: "people are not asked about this any more: try again", ReasonCode: "approval-superseded"}, nil
 	}
 	a, err := d.approvals.AskAll(ctx, calls)
+	if errors.Is(err, approval.ErrCall) {
+		return wire.ApprovalReply{Reason: "people cannot be asked about this: " + err.Error(), ReasonCode: "approval-unavailable"}, nil
+	}
 	if err != nil {
 		d.logger.Error("approval", "sandbox", r.ID, "error", err)
 		return wire.ApprovalReply{Reason: "the approval could not be made durable", ReasonCode: "approval-unavailable"}, nil

@@ -93,7 +93,7 @@ func (x *exchange) tool(f *finding) (Tool, bool) {
 	if len(out.Shown) > maxShown {
 		out.Shown = strings.ToValidUTF8(out.Shown[:maxShown], "") + "..."
 	}
-	return out, list.fits() && !f.many
+	return out, list.fits() && !f.many && !list.twice()
 }
 
 func shown(list []Setting) string {
@@ -118,6 +118,17 @@ type settings struct {
 }
 
 func (s *settings) fits() bool { return !s.long && len(s.out) <= MaxSettings }
+
+// twice says whether two settings, sorted, have one path: names that are no text may
+// be written alike.
+func (s *settings) twice() bool {
+	for i := 1; i < len(s.out); i++ {
+		if s.out[i-1].Path == s.out[i].Path {
+			return true
+		}
+	}
+	return false
+}
 
 // textOf is a member's text, "" if there is none.
 func (s *settings) textOf(obj uint32, name string) string {

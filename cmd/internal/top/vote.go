@@ -134,7 +134,11 @@ func (*confirmation) keys() []binding {
 
 func (p *confirmation) body(m *model, width int) []line {
 	out := what(m, &p.of, width)
-	out = append(out, field("gives", terms[p.term].words, width, bold)...)
+	words := terms[p.term].words
+	if p.of.Kind == "tool" && terms[p.term].lasts != "" {
+		words += ", with the same arguments only"
+	}
+	out = append(out, field("gives", words, width, bold)...)
 	if p.comment != "" {
 		out = append(out, field("comment", safe(p.comment, 0), width, plain)...)
 	}
