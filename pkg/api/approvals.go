@@ -95,6 +95,7 @@ type ApprovalVote struct {
 	UID     uint32    `json:"uid"`
 	Name    string    `json:"name,omitempty"`
 	Approve bool      `json:"approve"`
+	Gives   string    `json:"gives,omitempty"` // of an approval, in words: the least of all is given
 	Comment string    `json:"comment,omitempty"`
 	At      time.Time `json:"at"`
 }

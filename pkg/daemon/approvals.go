@@ -246,7 +246,11 @@ func (v *voter) view(r *approval.Request) api.Approval {
 		a.Demands = append(a.Demands, api.ApprovalDemand{Rule: d.Rule, Approvers: d.Approvers, Quorum: d.Quorum, Separate: d.Separate, Lacks: lacks[d.Rule]})
 	}
 	for _, w := range r.Votes {
-		a.Votes = append(a.Votes, api.ApprovalVote{UID: w.UID, Name: w.Name, Approve: w.Approve, Comment: w.Comment, At: w.At})
+		vote := api.ApprovalVote{UID: w.UID, Name: w.Name, Approve: w.Approve, Comment: w.Comment, At: w.At}
+		if w.Approve {
+			vote.Gives = w.Terms.Says()
+		}
+		a.Votes = append(a.Votes, vote)
 	}
 	if g := r.Grant; g != nil {
 		a.Grant = &api.ApprovalGrant{Covers: g.Covers.String(), Lasts: g.Lasts.String(), Says: g.Says(), Until: when(g.Until)}

@@ -139,7 +139,7 @@ func TestTermsOfATool(t *testing.T) {
 	if two.Outcome != approval.Waiting {
 		t.Fatalf("other settings: %+v", two)
 	}
-	if v, err = b.Vote(ctx, root, two.ID, &api.VoteRequest{Approve: true, Lasts: api.ApproveSandbox, Args: []string{"max_uses=*"}}); err != nil || v.Grant.Says != "until the sandbox ends: this target with max_uses=*, all other arguments the same" {
+	if v, err = b.Vote(ctx, root, two.ID, &api.VoteRequest{Approve: true, Lasts: api.ApproveSandbox, Args: []string{"max_uses=*"}}); err != nil || v.Grant.Says != "until the sandbox ends: this target with max_uses=*, all other arguments the same" || v.Votes[0].Gives != v.Grant.Says {
 		t.Fatalf("%+v %v", v, err)
 	}
 	if a := ask(tool("3", "7")); a.Outcome != approval.Released || a.ID != two.ID {

@@ -145,7 +145,7 @@ func (a *app) printApproval(p *api.Approval) error {
 		if v.Approve {
 			word = "approved"
 		}
-		lines = append(lines, [2]string{word, strings.TrimSpace(scope.Operator(v.UID, v.Name) + " " + stamp(v.At) + "  " + v.Comment)})
+		lines = append(lines, [2]string{word, strings.TrimSpace(scope.Operator(v.UID, v.Name) + " " + stamp(v.At) + "  " + strings.TrimSpace(v.Gives+"  "+v.Comment))})
 	}
 	if g := p.Grant; g != nil {
 		until := ""

@@ -22,7 +22,7 @@ func approvals() []api.Approval {
 		{ID: "4be21f0a97c3d518", Sandbox: "b0a1c2d3", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Launcher: 1000, Kind: "tool", Target: "server:bank/tool:pay",
 			Arguments: "to: \x1b[2Jmallory \u202e", Args: []api.ApprovalArgument{{Path: "amount", Text: "5\x07", Kept: true}, {Path: "token"}}, Binding: strings.Repeat("a", 64), Fingerprint: strings.Repeat("b", 64), State: "pending", Count: 3, Created: created, Expires: created.Add(15 * time.Minute),
 			Demands: []api.ApprovalDemand{{Rule: "eng/money", Approvers: []string{"group:sre", "uid:7"}, Quorum: 2, Lacks: 1}, {Rule: "org/four-eyes", Quorum: 1, Separate: true, Lacks: 1}},
-			Votes:   []api.ApprovalVote{{UID: 7, Name: "seven", Approve: true, Comment: "fine\x07", At: created.Add(time.Minute)}}, MayVote: true},
+			Votes:   []api.ApprovalVote{{UID: 7, Name: "seven", Approve: true, Gives: "once: this call", Comment: "fine\x07", At: created.Add(time.Minute)}}, MayVote: true},
 		{ID: "00000000000000aa", Sandbox: "b0a1c2d3", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Kind: "egress", Target: "example.com:443/tcp", State: "approved", Count: 1,
 			Binding: strings.Repeat("c", 64), Fingerprint: strings.Repeat("d", 64), Created: created, Expires: created.Add(15 * time.Minute), Decided: &until, Demands: []api.ApprovalDemand{{Rule: "eng/ask", Quorum: 1}},
 			Grant: &api.ApprovalGrant{Covers: "target", Lasts: "for", Says: "for 1h0m0s: this target", Until: &until}},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -38,6 +39,13 @@ func what(m *model, a *api.Approval, width int) (out []line) {
 	}
 	add(safe(a.Kind, 10), a.Target)
 	add("arguments", a.Arguments)
+	for _, g := range a.Args {
+		value := "=" + g.Text
+		if !g.Kept {
+			value = " (not shown)"
+		}
+		add("argument", g.Path+value)
+	}
 	add("of", agentOf(a.Scope)+", sandbox "+a.Sandbox+", launched by uid "+strconv.FormatUint(uint64(a.Launcher), 10))
 	add("asked", plural(a.Count, "time", "times")+", first at "+clock(a.Created))
 	if a.State == "pending" {
@@ -59,7 +67,7 @@ func history(a *api.Approval, width int) (out []line) {
 		if v.Approve {
 			word = "approved"
 		}
-		add(word, fmt.Sprintf("uid %d %s at %s  %s", v.UID, v.Name, clock(v.At), v.Comment))
+		add(word, fmt.Sprintf("uid %d %s at %s  %s", v.UID, v.Name, clock(v.At), strings.TrimSpace(v.Gives+"  "+v.Comment)))
 	}
 	if a.Grant != nil {
 		add("given", lasts(a.Grant))
