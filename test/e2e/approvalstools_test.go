@@ -134,3 +134,38 @@ func TestToolsOfTheProviderWaitForPeople(t *testing.T) {
 		return e.Kind == event.KindApproval && e.Activity == "consume" && e.Rule == "eng/out" && e.Object == "tool "+search
 	})
 }
+
+// TestAToolWaitsWhileItsRuleChanges: it is decided on what is in force then: a rule
+// that allows lets it go on, and where none speaks of it any more it is refused.
+func TestAToolWaitsWhileItsRuleChanges(t *testing.T) {
+	const search = "server:provider/tool:web_search"
+	a := newAgents(t)
+	apply := func(rule string) {
+		t.Helper()
+		doc := put(t, a.ws, "ask.yaml", "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: eng}\nscope: org:local\ntools:\n  - {id: out, match: \""+rule+"}\n")
+		if r := a.n.CLI(t, "policy", "apply", doc, "--wait"); r.Code != 0 {
+			t.Fatal(r.Stderr)
+		}
+	}
+	var before []string
+	for _, c := range []struct{ then, status string }{
+		{search + `", action: allow`, "status=200"},
+		{`server:provider/tool:mcp", action: allow`, "status=403"},
+	} {
+		apply(search + `", action: require-approval`)
+		done := make(chan node.Result, 1)
+		go func() { done <- sandboxed(t, a.n, a.ws, "default", withTools("small-1", "hi", searchTool(""))) }()
+		q := toolInbox(t, a.n, search, "pending", before...)
+		apply(c.then)
+		if r := <-done; !strings.Contains(r.Stdout, c.status) {
+			t.Errorf("%s: %s", c.then, r.Stdout)
+		}
+		if r := a.n.CLI(t, "approvals", "show", q.ID); !strings.Contains(r.Stdout, "superseded") {
+			t.Errorf("%s: %s", c.then, r.Stdout)
+		}
+		before = append(before, q.ID)
+	}
+	if n := len(a.double.Received()); n != 1 {
+		t.Errorf("%d at the provider", n)
+	}
+}
