@@ -117,6 +117,7 @@ type settings struct {
 	long bool // a path is
 }
 
+// fits says whether it is within the bounds so far; beyond them no more is taken.
 func (s *settings) fits() bool { return !s.long && len(s.out) <= MaxSettings }
 
 // twice says whether two settings, sorted, have one path: names that are no text may
@@ -156,16 +157,13 @@ func (s *settings) occurrence(prefix string, at occurrence) {
 			return true
 		}
 		s.value(prefix+escape(key), c, []string{key})
-		return true
+		return s.fits()
 	})
 }
 
 func (s *settings) value(path string, i uint32, names []string) {
 	t := s.t
 	n := &t.nodes[i]
-	if len(s.out) > MaxSettings { // it does not fit already
-		return
-	}
 	empty := n.next == i+1
 	switch {
 	case n.kind != kindObject && n.kind != kindArray:
@@ -179,14 +177,14 @@ func (s *settings) value(path string, i uint32, names []string) {
 	case n.kind == kindObject:
 		t.children(i, func(c uint32) bool {
 			s.value(path+"."+escape(t.key(c)), c, append(names, t.key(c)))
-			return true
+			return s.fits()
 		})
 	default:
 		k := 0
 		t.children(i, func(c uint32) bool {
 			s.value(path+"."+strconv.Itoa(k), c, names)
 			k++
-			return true
+			return s.fits()
 		})
 	}
 }
