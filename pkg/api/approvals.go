@@ -18,19 +18,23 @@ import (
 // Approval is one request that people decide. Target and Arguments were chosen
 // by a sandbox: escape them before a terminal sees them.
 type Approval struct {
-	ID          string           `json:"id"`
-	Sandbox     string           `json:"sandbox"`             // id
-	Name        string           `json:"name,omitempty"`      // of the sandbox
-	Program     string           `json:"program,omitempty"`   // that it was launched with
-	Workspace   string           `json:"workspace,omitempty"` // as the launcher named it
-	Profile     string           `json:"profile,omitempty"`
-	Scope       string           `json:"scope"`
-	Launcher    uint32           `json:"launcher"` // uid of who launched the sandbox
-	Kind        string           `json:"kind"`     // "egress", "tool", "model"
-	Target      string           `json:"target"`
-	Arguments   string           `json:"arguments,omitempty"` // redacted
-	Binding     string           `json:"binding"`             // hash of what will run
-	Fingerprint string           `json:"fingerprint"`         // of the rules that ask
+	ID        string `json:"id"`
+	Sandbox   string `json:"sandbox"`             // id
+	Name      string `json:"name,omitempty"`      // of the sandbox
+	Program   string `json:"program,omitempty"`   // that it was launched with
+	Workspace string `json:"workspace,omitempty"` // as the launcher named it
+	Profile   string `json:"profile,omitempty"`
+	Scope     string `json:"scope"`
+	Launcher  uint32 `json:"launcher"` // uid of who launched the sandbox
+	Kind      string `json:"kind"`     // "egress", "tool", "model"
+	Target    string `json:"target"`
+	Arguments string `json:"arguments,omitempty"` // redacted
+
+	// Args are those that a pattern of a vote can name, of a tool.
+	Args []ApprovalArgument `json:"args,omitempty"`
+
+	Binding     string           `json:"binding"`     // hash of what will run
+	Fingerprint string           `json:"fingerprint"` // of the rules that ask
 	State       string           `json:"state"`
 	Why         string           `json:"why,omitempty"`
 	Count       uint64           `json:"count"`
@@ -59,6 +63,13 @@ func (a *Approval) Called() string {
 	return a.Sandbox + " (" + a.Name + ")"
 }
 
+// ApprovalArgument is one of the arguments. Without Kept nobody keeps its text.
+type ApprovalArgument struct {
+	Path string `json:"path"`
+	Text string `json:"text,omitempty"`
+	Kept bool   `json:"kept"`
+}
+
 // ApprovalDemand is what one rule demands.
 type ApprovalDemand struct {
 	Rule      string   `json:"rule"`
@@ -76,13 +87,14 @@ type ApprovalVote struct {
 	UID     uint32    `json:"uid"`
 	Name    string    `json:"name,omitempty"`
 	Approve bool      `json:"approve"`
+	Gives   string    `json:"gives,omitempty"` // of an approval, in words: the least of all is given
 	Comment string    `json:"comment,omitempty"`
 	At      time.Time `json:"at"`
 }
 
 // ApprovalGrant is what an approved request gives.
 type ApprovalGrant struct {
-	Covers string     `json:"covers"` // "call", "target"
+	Covers string     `json:"covers"` // "call", "arguments", "target"
 	Lasts  string     `json:"lasts"`  // ApproveOnce ...
 	Says   string     `json:"says"`   // both in words
 	Until  *time.Time `json:"until,omitempty"`
@@ -102,6 +114,9 @@ type VoteRequest struct {
 	Lasts   string   `json:"lasts,omitempty"` // ApproveOnce ...; with Approve only
 	For     Duration `json:"for,omitempty"`
 	Comment string   `json:"comment,omitempty"`
+	// Args free arguments of a tool, each as PATH=GLOB, with ApproveFor or
+	// ApproveSandbox: all others have to be what they are now.
+	Args []string `json:"args,omitempty"`
 }
 
 // maxApprovals is how many requests a caller is listed at most, the newest of
@@ -194,8 +209,10 @@ func (s *Server) vote(w http.ResponseWriter, r *call) error {
 // Backend's word.
 func checkVote(r *VoteRequest) error {
 	switch {
-	case !r.Approve && (r.Lasts != "" || r.For != 0):
-		return Errorf(CodeBadRequest, "a denial lasts for no time of its own")
+	case !r.Approve && (r.Lasts != "" || r.For != 0 || len(r.Args) > 0):
+		return Errorf(CodeBadRequest, "a denial lasts for no time of its own, and frees nothing")
+	case len(r.Args) > 0 && r.Lasts != ApproveFor && r.Lasts != ApproveSandbox:
+		return Errorf(CodeBadRequest, "one use is for the call that was asked for: patterns of arguments are of an approval %q or %q", ApproveFor, ApproveSandbox)
 	case r.Lasts != "" && r.Lasts != ApproveOnce && r.Lasts != ApproveFor && r.Lasts != ApproveSandbox:
 		return Errorf(CodeBadRequest, "an approval is %q, %q or %q, not %q", ApproveOnce, ApproveFor, ApproveSandbox, r.Lasts)
 	case (r.Lasts == ApproveFor) != (r.For > 0) || r.For < 0:

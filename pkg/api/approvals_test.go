@@ -190,6 +190,14 @@ func TestClientReadsTheInbox(t *testing.T) {
 	if a, err := c.Approval(ctx, "a-"+boxOther); err != nil || a.Sandbox != boxOther {
 		t.Errorf("%+v %v", a, err)
 	}
+	for _, v := range []VoteRequest{{Approve: true, Args: []string{"a=*"}}, {Approve: true, Lasts: ApproveOnce, Args: []string{"a=*"}}, {Args: []string{"a=*"}}} {
+		if _, err := c.Vote(ctx, "a-"+boxOther, v); CodeOf(err) != CodeBadRequest {
+			t.Errorf("%+v: %v", v, err)
+		}
+	}
+	if a, err := c.Vote(ctx, "a-"+boxOther, VoteRequest{Approve: true, Lasts: ApproveSandbox, Args: []string{"a=*"}}); err != nil || a.State != "approved" {
+		t.Errorf("%+v %v", a, err)
+	}
 	if a, err := c.Vote(ctx, "a-"+boxOther, VoteRequest{Approve: true}); err != nil || a.State != "approved" {
 		t.Errorf("%+v %v", a, err)
 	}

@@ -8,7 +8,7 @@
 //	approved -> consumed | expired | superseded
 //
 // A [Request] is a value; its methods return the next one and change nothing.
-// [Ask] is what a sandbox does, [Request.Vote] what a person does,
+// [AskAll] is what a sandbox does, [Request.Vote] what a person does,
 // [Request.At] what time does. The clock is a parameter everywhere. A [Book]
 // keeps requests in a store, and tells who watches.
 //

@@ -6,10 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
+
+// askOne asks for one call where nothing else is.
+func askOne(c *Call, l Limits, now time.Time) (Answers, []Request, error) {
+	return AskAll(nil, []*Call{c}, func() string { return "r1" }, l, now)
+}
 
 func TestTheZeroValueDenies(t *testing.T) {
 	var r Request
@@ -29,10 +35,10 @@ func TestTheZeroValueDenies(t *testing.T) {
 		t.Error("who is not known is root, or root is not")
 	}
 	c := someCall(0)
-	if a, _, _ := Ask(nil, &c, "r1", Limits{}, start); a.Outcome != Refused {
+	if a, _, _ := askOne(&c, Limits{}, start); a.Outcome != Refused {
 		t.Errorf("without limits asking comes to %d", a.Outcome)
 	}
-	if a, _, _ := Ask(nil, &c, "r1", DefaultLimits, start); a.Outcome != Waiting {
+	if a, _, _ := askOne(&c, DefaultLimits, start); a.Outcome != Waiting {
 		t.Errorf("control: asking comes to %d", a.Outcome)
 	}
 }
@@ -62,7 +68,7 @@ func TestCallsThatCannotBeAskedFor(t *testing.T) {
 				t.Fatal("control:", err)
 			}
 			spoil(&c)
-			a, changed, err := Ask(nil, &c, "r1", DefaultLimits, start)
+			a, changed, err := askOne(&c, DefaultLimits, start)
 			if !errors.Is(err, ErrCall) || a.Outcome != Refused || len(changed) != 0 {
 				t.Errorf("asking comes to %+v, %v", a, err)
 			}
@@ -111,7 +117,7 @@ func TestApproversOfADemand(t *testing.T) {
 func TestRequestsAreKeptAsTheyAre(t *testing.T) {
 	c := someCall(16)
 	c.Shown = "pay \x1b[31m \u202e to: b"
-	_, changed, err := Ask(nil, &c, "r1", DefaultLimits, start)
+	_, changed, err := askOne(&c, DefaultLimits, start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,8 +169,9 @@ func TestWhoHasToAgree(t *testing.T) {
 // request, within bounds, and nothing that is decided depends on it.
 func TestWhoAsksBindsNothing(t *testing.T) {
 	c := someCall(16)
+	c.Demands = slices.Clone(c.Demands) // they are everybody's
 	c.Asker, c.Demands[0].Reason, c.Demands[0].At = Asker{Name: "web", Program: strings.Repeat("ü", MaxTarget), Workspace: "/w", Profile: "coding"}, "say why", "Policy/eng:7"
-	_, changed, err := Ask(nil, &c, "r1", DefaultLimits, start)
+	_, changed, err := askOne(&c, DefaultLimits, start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,11 +183,11 @@ func TestWhoAsksBindsNothing(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	other := someCall(16)
-	if a, _, err := Ask(changed, &other, "r2", DefaultLimits, start); err != nil || a.Outcome != Waiting || a.ID != "r1" || other.Binding() != c.Binding() {
+	if a, _, err := AskAll(changed, []*Call{&other}, ids(2), DefaultLimits, start); err != nil || a.Outcome != Waiting || a.IDs[0] != "r1" || other.Binding() != c.Binding() {
 		t.Errorf("%+v %v", a, err)
 	}
 	c.Demands[0].Reason = strings.Repeat("x", 2*MaxShown)
-	if _, _, err := Ask(nil, &c, "r3", DefaultLimits, start); !errors.Is(err, ErrCall) {
+	if _, _, err := askOne(&c, DefaultLimits, start); !errors.Is(err, ErrCall) {
 		t.Errorf("a reason without end: %v", err)
 	}
 }
@@ -188,7 +195,7 @@ func TestWhoAsksBindsNothing(t *testing.T) {
 // TestAnEarlierValueStays: a vote on an old copy must not show in the new one.
 func TestAnEarlierValueStays(t *testing.T) {
 	c := someCall(48)
-	_, changed, _ := Ask(nil, &c, "r1", DefaultLimits, start)
+	_, changed, _ := askOne(&c, DefaultLimits, start)
 	one, err := changed[0].Vote(people[0], true, Terms{}, "", start)
 	if err != nil {
 		t.Fatal(err)

@@ -39,58 +39,85 @@ type Answer struct {
 	Code    string // of a refusal: "approval-denied", "approval-limit"
 }
 
-// Ask decides what a sandbox's call meets: a denial that still stands, a grant,
-// a request alike that waits, a limit, or none of these and it becomes a
-// request. mine are all requests of that sandbox that are open, or ended
-// within [DenialStands] and a minute. The caller has decided the call a moment
-// ago. Every request in changed must be durable before the answer takes effect.
+// Answers is what asking for several calls came to. Nothing is released before all
+// are. IDs has one for each call, in their order: of a release the grant that was
+// used, of waiting the request that waits ("" where only the others wait), of a
+// refusal the denial ("" elsewhere).
+type Answers struct {
+	Outcome Outcome
+	IDs     []string
+	Reason  string
+	Code    string
+}
+
+// MaxCalls is how many calls are asked for together.
+const MaxCalls = 16
+
+// AskAll decides what the calls of one request of a sandbox meet: a denial that
+// still stands, grants, requests alike that wait, a limit, or none of these and they
+// become requests. It is all or nothing: with a denial of one all are refused,
+// grants for one time are used when there is one for every call, and where that is
+// not so nothing is used up and what has no grant waits. mine are all requests of
+// that sandbox that are open, or ended within [DenialStands] and a minute. The caller
+// has decided the calls a moment ago. Every request in changed must be durable,
+// together, before the answer takes effect.
 //
 // What has another fingerprint than the decision of now is superseded, if it is
-// for this very call. A grant for more calls than that stays: another call may
-// well meet other rules.
-func Ask(mine []Request, c *Call, id string, l Limits, now time.Time) (a Answer, changed []Request, err error) {
-	if err := c.Valid(); err != nil {
-		return Answer{Reason: err.Error(), Code: "approval-invalid"}, nil, err
+// for one of these very calls. A grant for more calls than that stays: another call
+// may well meet other rules.
+func AskAll(mine []Request, calls []*Call, newID func() string, l Limits, now time.Time) (a Answers, changed []Request, err error) {
+	s := asking{now: now, a: Answers{IDs: make([]string, len(calls))}}
+	if err := s.take(calls); err != nil {
+		s.a.Reason, s.a.Code = err.Error(), "approval-invalid"
+		return s.a, nil, err
 	}
-	s := asking{c: c, binding: c.Binding(), now: now}
 	for _, r := range mine {
-		if r.Sandbox == c.Sandbox {
+		if r.Sandbox == calls[0].Sandbox {
 			s.look(r)
 		}
 	}
-	switch {
-	case s.denied != nil:
-		s.a = Answer{Refused, s.denied.ID, "people have denied it (" + s.denied.ID + ")", "approval-denied"}
-	case s.release():
-	case s.alike != nil && s.alike.ID == c.Waits:
-		s.a = Answer{Outcome: Waiting, ID: s.alike.ID}
-	case s.alike != nil:
-		s.alike.Count++
-		s.put(*s.alike)
-		s.a = Answer{Outcome: Waiting, ID: s.alike.ID}
-	case s.pending >= l.Pending:
-		s.a = Answer{Reason: fmt.Sprintf("%d requests of this sandbox wait for approval already", s.pending), Code: "approval-limit"}
-	case s.recent >= l.PerMinute:
-		s.a = Answer{Reason: fmt.Sprintf("this sandbox has asked for approval %d times within a minute", s.recent), Code: "approval-limit"}
-	default:
-		s.put(newRequest(c, id, now))
-		s.a = Answer{Outcome: Waiting, ID: id}
+	if !s.refused() && !s.release() {
+		s.wait(newID, l)
 	}
 	return s.a, s.changed, nil
 }
 
-// asking is one Ask under way.
+// asking is one AskAll under way.
 type asking struct {
-	c       *Call
-	binding string
-	now     time.Time
-
-	grants          []Request // that cover the call
-	alike, denied   *Request
+	now             time.Time
+	calls           []asked
 	pending, recent int
 
-	a       Answer
+	a       Answers
 	changed []Request
+}
+
+// asked is one of the calls, and what there is for it.
+type asked struct {
+	c       *Call
+	binding string
+
+	grants        []Request // that cover the call
+	alike, denied *Request
+}
+
+// take checks the calls: they are of one sandbox, and no two are the same, or what
+// is for one time would be used for both.
+func (s *asking) take(calls []*Call) error {
+	if len(calls) == 0 || len(calls) > MaxCalls {
+		return fmt.Errorf("%w: %d calls at once", ErrCall, len(calls))
+	}
+	for _, c := range calls {
+		if err := c.Valid(); err != nil {
+			return err
+		}
+		k := asked{c: c, binding: c.Binding()}
+		if c.Sandbox != calls[0].Sandbox || slices.ContainsFunc(s.calls, func(o asked) bool { return o.binding == k.binding }) {
+			return fmt.Errorf("%w: calls of several sandboxes, or the same twice", ErrCall)
+		}
+		s.calls = append(s.calls, k)
+	}
+	return nil
 }
 
 func (s *asking) put(r Request) { s.changed = append(s.changed, r) }
@@ -98,9 +125,10 @@ func (s *asking) put(r Request) { s.changed = append(s.changed, r) }
 // look sorts one request of the sandbox in.
 func (s *asking) look(was Request) {
 	r := was.At(s.now)
-	same := r.Binding == s.binding
-	if r.State.Open() && same && r.Fingerprint != s.c.Fingerprint {
-		r = r.next(Superseded, "the rules that decide have changed", s.now)
+	for i := range s.calls {
+		if k := &s.calls[i]; r.State.Open() && r.Binding == k.binding && r.Fingerprint != k.c.Fingerprint {
+			r = r.next(Superseded, "the rules that decide have changed", s.now)
+		}
 	}
 	if r.State != was.State {
 		s.put(r)
@@ -108,33 +136,91 @@ func (s *asking) look(was Request) {
 	if s.now.Sub(r.Created) < time.Minute {
 		s.recent++
 	}
-	switch {
-	case r.State == Pending:
+	if r.State == Pending {
 		s.pending++
-		if same {
-			s.alike = &r
-		}
-	case r.State == Approved && r.Fingerprint == s.c.Fingerprint && r.covers(s.c):
-		s.grants = append(s.grants, r)
-	case r.State == Denied && same && r.Fingerprint == s.c.Fingerprint && s.now.Sub(r.Decided) < DenialStands:
-		s.denied = &r
+	}
+	for i := range s.calls {
+		s.calls[i].look(&r, s.now)
 	}
 }
 
-// release uses a grant: one that lasts if there is one, else the oldest that is
-// for one time.
+// look sorts a request in as what it is for the call.
+func (k *asked) look(r *Request, now time.Time) {
+	same := r.Binding == k.binding
+	switch {
+	case r.Fingerprint != k.c.Fingerprint:
+	case r.State == Pending && same:
+		k.alike = r
+	case r.State == Approved && r.covers(k.c):
+		k.grants = append(k.grants, *r)
+	case r.State == Denied && same && now.Sub(r.Decided) < DenialStands:
+		k.denied = r
+	}
+}
+
+// refused says whether people have denied one of the calls.
+func (s *asking) refused() bool {
+	for i := range s.calls {
+		if d := s.calls[i].denied; d != nil {
+			s.a.IDs[i], s.a.Reason, s.a.Code = d.ID, "people have denied it ("+d.ID+")", "approval-denied"
+			return true
+		}
+	}
+	return false
+}
+
+// release uses a grant for each call, if there is one for each: one that lasts if
+// there is one, else the oldest that is for one time.
 func (s *asking) release() bool {
-	if len(s.grants) == 0 {
+	if slices.ContainsFunc(s.calls, func(k asked) bool { return len(k.grants) == 0 }) {
 		return false
 	}
-	g := slices.MinFunc(s.grants, func(a, b Request) int {
-		return cmp.Or(cmp.Compare(b.Grant.Lasts, a.Grant.Lasts), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
-	})
-	if g.Grant.Lasts == LastsOnce {
-		s.put(g.next(Consumed, "", s.now))
+	s.a.Outcome = Released
+	for i := range s.calls {
+		g := slices.MinFunc(s.calls[i].grants, func(a, b Request) int {
+			return cmp.Or(cmp.Compare(b.Grant.Lasts, a.Grant.Lasts), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+		})
+		if g.Grant.Lasts == LastsOnce { // for this very call, and for no other of them
+			s.put(g.next(Consumed, "", s.now))
+		}
+		s.a.IDs[i] = g.ID
 	}
-	s.a = Answer{Outcome: Released, ID: g.ID}
 	return true
+}
+
+// wait makes requests of the calls that have no grant, or counts those that wait
+// already; all, or none where there is no room for one.
+func (s *asking) wait(newID func() string, l Limits) {
+	fresh := 0
+	for i := range s.calls {
+		if k := &s.calls[i]; len(k.grants) == 0 && k.alike == nil {
+			fresh++
+		}
+	}
+	switch {
+	case fresh > 0 && s.pending+fresh > l.Pending:
+		s.a.Reason, s.a.Code = fmt.Sprintf("%d requests of this sandbox wait for approval already", s.pending), "approval-limit"
+		return
+	case fresh > 0 && s.recent+fresh > l.PerMinute:
+		s.a.Reason, s.a.Code = fmt.Sprintf("this sandbox has asked for approval %d times within a minute", s.recent), "approval-limit"
+		return
+	}
+	s.a.Outcome = Waiting
+	for i := range s.calls {
+		k := &s.calls[i]
+		switch {
+		case len(k.grants) > 0:
+			continue
+		case k.alike == nil:
+			r := newRequest(k.c, newID(), s.now)
+			k.alike = &r
+			s.put(r)
+		case k.alike.ID != k.c.Waits:
+			k.alike.Count++
+			s.put(*k.alike)
+		}
+		s.a.IDs[i] = k.alike.ID
+	}
 }
 
 // clip shortens text to a bound, at a rune.

@@ -247,29 +247,40 @@ func newID() string {
 // now is without the monotonic clock, which no store keeps.
 func (b *Book) now() time.Time { return b.o.Now().UTC().Round(0) }
 
-// Ask asks for a call that was decided a moment ago; see the function [Ask]. An
-// error is a refusal.
+// Ask asks for one call; see [Book.AskAll].
 func (b *Book) Ask(ctx context.Context, c *Call) (Answer, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.o.Lives(c.Sandbox) {
-		return Answer{Reason: "the sandbox has ended", Code: "approval-cancelled"}, nil
-	}
-	now := b.now()
-	was, err := b.load(ctx, store.ApprovalQuery{Sandbox: c.Sandbox, EndedSince: now.Add(-DenialStands).UnixNano()})
+	a, err := b.AskAll(ctx, []*Call{c})
 	if err != nil {
 		return Answer{}, err
+	}
+	return Answer{Outcome: a.Outcome, ID: a.IDs[0], Reason: a.Reason, Code: a.Code}, nil
+}
+
+// AskAll asks for calls of one sandbox that were decided a moment ago, all
+// together; see the function [AskAll]. An error is a refusal.
+func (b *Book) AskAll(ctx context.Context, calls []*Call) (Answers, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(calls) > 0 && !b.o.Lives(calls[0].Sandbox) {
+		return Answers{IDs: make([]string, len(calls)), Reason: "the sandbox has ended", Code: "approval-cancelled"}, nil
+	}
+	now := b.now()
+	var was []entry
+	var err error
+	if len(calls) > 0 {
+		if was, err = b.load(ctx, store.ApprovalQuery{Sandbox: calls[0].Sandbox, EndedSince: now.Add(-DenialStands).UnixNano()}); err != nil {
+			return Answers{}, err
+		}
 	}
 	mine := make([]Request, len(was))
 	for i := range was {
 		mine[i] = was[i].Request
 	}
-	a, changed, err := Ask(mine, c, b.o.NewID(), b.o.Limits, now)
+	a, changed, err := AskAll(mine, calls, b.o.NewID, b.o.Limits, now)
 	if err != nil {
-		return Answer{}, err
+		return Answers{}, err
 	}
-	if l := b.open[a.ID]; l != nil && a.Outcome == Waiting && a.ID != c.Waits && len(changed) == 1 && now.Sub(l.written) < countEvery {
-		l.more++ // it is alike, and all that would be written is the count
+	if b.onlyCounted(was, changed, now) {
 		return a, nil
 	}
 	told, err := b.put(ctx, was, changed, nil)
@@ -277,9 +288,25 @@ func (b *Book) Ask(ctx context.Context, c *Call) (Answer, error) {
 		err = told
 	}
 	if err != nil {
-		return Answer{}, err
+		return Answers{}, err
 	}
 	return a, nil
+}
+
+// onlyCounted keeps counts in memory for a moment where all that would be written
+// is counts.
+func (b *Book) onlyCounted(was []entry, changed []Request, now time.Time) bool {
+	for i := range changed {
+		r := &changed[i]
+		l := b.open[r.ID]
+		if l == nil || now.Sub(l.written) >= countEvery || !slices.ContainsFunc(was, func(e entry) bool { return e.ID == r.ID && e.State == r.State }) {
+			return false
+		}
+	}
+	for i := range changed {
+		b.open[changed[i].ID].more++
+	}
+	return len(changed) > 0
 }
 
 // Vote is one person's word on a request; see [Request.Vote].

@@ -128,13 +128,13 @@ func TestLifeOfAnApproval(t *testing.T) {
 	if r := d.state(t, "r001", Consumed); r.Count != 2 {
 		t.Errorf("asked for %d times", r.Count)
 	}
-	d.asks(t, one(), Waiting, "r004") // ids are taken for each asking
-	d.votes(t, "r004", root, false, Terms{}, nil)
+	d.asks(t, one(), Waiting, "r002")
+	d.votes(t, "r002", root, false, Terms{}, nil)
 	c := one()
-	if a, err := d.Ask(context.Background(), &c); err != nil || a.Outcome != Refused || a.ID != "r004" || a.Reason != "people have denied it (r004)" {
+	if a, err := d.Ask(context.Background(), &c); err != nil || a.Outcome != Refused || a.ID != "r002" || a.Reason != "people have denied it (r002)" {
 		t.Errorf("a denial tells the sandbox %+v (%v)", a, err) // and not who
 	}
-	if r := d.state(t, "r004", Denied); r.Why != "denied by uid=0(root)" {
+	if r := d.state(t, "r002", Denied); r.Why != "denied by uid=0(root)" {
 		t.Errorf("it tells people %q", r.Why) // the control
 	}
 	if got, want := d.verbs(), []Verb{VerbAsk, VerbApprove, VerbConsume, VerbAsk, VerbDeny}; !slices.Equal(got, want) {
@@ -267,7 +267,7 @@ func TestOneUseDoesNotCountWhenTheLogFails(t *testing.T) {
 		t.Errorf("asking comes to %+v, %v", a, err)
 	}
 	d.broken = nil
-	d.asks(t, one(), Waiting, "r003") // it is used up all the same
+	d.asks(t, one(), Waiting, "r002") // it is used up all the same
 }
 
 func TestNothingIsOpenOfADeadSandbox(t *testing.T) {
@@ -277,25 +277,25 @@ func TestNothingIsOpenOfADeadSandbox(t *testing.T) {
 	d.asks(t, one(), Waiting, "r001")
 	d.votes(t, "r001", root, true, forever, nil)
 	d.asks(t, one(), Released, "r001")
-	d.asks(t, someCall(2), Waiting, "r003")
-	d.asks(t, someCall(1), Waiting, "r004") // of another sandbox
+	d.asks(t, someCall(2), Waiting, "r002")
+	d.asks(t, someCall(1), Waiting, "r003") // of another sandbox
 	d.kill(one().Sandbox)
 	c := one()
 	if a, err := d.Ask(ctx, &c); err != nil || a.Outcome != Refused {
 		t.Errorf("asking comes to %+v, %v", a, err)
 	}
-	d.votes(t, "r003", root, true, Terms{}, ErrDecided)
+	d.votes(t, "r002", root, true, Terms{}, ErrDecided)
 	if err := d.End(ctx, one().Sandbox); err != nil {
 		t.Fatal(err)
 	}
 	d.state(t, "r001", Expired)
-	d.state(t, "r003", Cancelled)
-	d.state(t, "r004", Pending)
+	d.state(t, "r002", Cancelled)
+	d.state(t, "r003", Pending)
 	d.kill(someCall(1).Sandbox) // the daemon was not there then
 	if err := d.Sweep(ctx); err != nil {
 		t.Fatal(err)
 	}
-	d.state(t, "r004", Cancelled)
+	d.state(t, "r003", Cancelled)
 }
 
 func TestSweepWritesWhatTimeHasDone(t *testing.T) {
@@ -313,7 +313,7 @@ func TestSweepWritesWhatTimeHasDone(t *testing.T) {
 	}
 	d.asks(t, someCall(2), Released, "r002")
 	d.pass(time.Hour)
-	d.asks(t, someCall(2), Waiting, "r004") // no sweep was needed
+	d.asks(t, someCall(2), Waiting, "r003") // no sweep was needed
 	d.state(t, "r002", Expired)
 	d.pass(Keep + time.Minute)
 	for range 2 {
@@ -321,7 +321,7 @@ func TestSweepWritesWhatTimeHasDone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := d.listed(t, true); !slices.Equal(got, []string{"r004"}) {
+	if got := d.listed(t, true); !slices.Equal(got, []string{"r003"}) {
 		t.Errorf("%q are left", got)
 	}
 }
@@ -346,6 +346,70 @@ func TestManyUseOneGrant(t *testing.T) {
 	if all.Wait(); released.Load() != 1 {
 		t.Errorf("%d were released", released.Load())
 	}
+}
+
+// TestManyUseTwoGrantsTogether: of many that want both, and many that want one of
+// them and another that nobody gave, one gets both.
+func TestManyUseTwoGrantsTogether(t *testing.T) {
+	d := newDesk(t)
+	ctx := context.Background()
+	if a, err := d.AskAll(ctx, callsOf(0, 4)); err != nil || a.Outcome != Waiting || !slices.Equal(a.IDs, []string{"r001", "r002"}) {
+		t.Fatalf("%+v %v", a, err)
+	}
+	d.votes(t, "r001", root, true, Terms{}, nil)
+	d.votes(t, "r002", root, true, Terms{}, nil)
+	var released atomic.Int32
+	var all sync.WaitGroup
+	for n := range 60 {
+		all.Go(func() {
+			a, err := d.AskAll(ctx, callsOf([][]byte{{0, 4}, {4, 0}, {0, 8}, {8, 4}}[n%4]...))
+			if err != nil {
+				t.Error(err)
+			} else if a.Outcome == Released {
+				released.Add(1)
+			}
+		})
+	}
+	if all.Wait(); released.Load() != 1 {
+		t.Errorf("%d were released", released.Load())
+	}
+	d.state(t, "r001", Consumed)
+	d.state(t, "r002", Consumed)
+}
+
+// TestNoneOfSeveralIsUsed where the store, or the log, does not take all of them.
+func TestNoneOfSeveralIsUsed(t *testing.T) {
+	d := newDesk(t)
+	ctx := context.Background()
+	refuses := func(why string, want Answers, list ...byte) {
+		t.Helper()
+		if a, err := d.AskAll(ctx, callsOf(list...)); err != nil || a.Outcome != want.Outcome || !slices.Equal(a.IDs, want.IDs) || a.Code != want.Code {
+			t.Errorf("%s: %+v %v", why, a, err)
+		}
+	}
+	refuses("the first time", Answers{Waiting, []string{"r001", "r002"}, "", ""}, 0, 4)
+	d.votes(t, "r001", root, true, Terms{}, nil)
+	refuses("one of two", Answers{Waiting, []string{"", "r002"}, "", ""}, 0, 4)
+	d.state(t, "r001", Approved)
+	d.votes(t, "r002", root, false, Terms{}, nil)
+	refuses("a denial of one", Answers{Refused, []string{"", "r002"}, "", "approval-denied"}, 0, 4)
+	d.state(t, "r001", Approved)
+	for why, list := range map[string][]byte{"the same twice": {0, 0}, "of two sandboxes": {0, 1}, "nothing": {}} {
+		if a, err := d.AskAll(ctx, callsOf(list...)); err == nil || a.Outcome != Refused {
+			t.Errorf("%s: %+v %v", why, a, err)
+		}
+	}
+	d.pass(time.Second)
+	refuses("another", Answers{Waiting, []string{"", "r003"}, "", ""}, 0, 8)
+	d.votes(t, "r003", root, true, Terms{}, nil)
+	d.broken = errors.New("no room")
+	if a, err := d.AskAll(ctx, callsOf(0, 8)); !errors.Is(err, d.broken) || a.Outcome != Refused {
+		t.Errorf("the log did not take it: %+v %v", a, err)
+	}
+	d.broken = nil
+	d.o.Limits = Limits{Pending: 2, PerMinute: 30}
+	refuses("too many", Answers{Refused, []string{"", "", ""}, "", "approval-limit"}, 2, 6, 10)
+	refuses("control", Answers{Waiting, []string{"r004", "r005"}, "", ""}, 2, 6)
 }
 
 func TestWatchTellsWhatIsOpenAndWhatChanges(t *testing.T) {

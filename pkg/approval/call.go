@@ -25,6 +25,11 @@ type Call struct {
 	Arguments  string // hash of the final arguments; "" where there are none
 	Shown      string // the arguments as people may read them: redacted; bytes that a sandbox chose
 
+	// Args are the arguments one by one, in the order of their paths, where Listed
+	// says that these are all: a grant for others like it looks at nothing else.
+	Args   []Argument
+	Listed bool
+
 	// Waits is the id of the request that this very call waits as already: it is
 	// not counted again. "" for a new call.
 	Waits string
@@ -102,6 +107,11 @@ func (c *Call) Valid() error {
 		return fmt.Errorf("%w: a hash that is none", ErrCall)
 	case len(c.Demands) == 0 || len(c.Demands) > MaxDemands:
 		return fmt.Errorf("%w: %d demands", ErrCall, len(c.Demands))
+	case len(c.Args) > 0 && !c.Listed:
+		return fmt.Errorf("%w: arguments that are not all of them", ErrCall)
+	}
+	if err := validArguments(c.Args); err != nil {
+		return err
 	}
 	for i := range c.Demands {
 		if err := c.Demands[i].Valid(); err != nil {

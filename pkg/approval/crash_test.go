@@ -44,6 +44,22 @@ func asks(n byte) step {
 	}}
 }
 
+// asksAll asks for several calls together.
+func asksAll(list ...byte) step {
+	return step{fmt.Sprint("ask all of ", list), func(d *desk) string {
+		a, err := d.AskAll(context.Background(), callsOf(list...))
+		return said(fmt.Sprint(a.Outcome, " ", a.IDs), err)
+	}}
+}
+
+func callsOf(list ...byte) (out []*Call) {
+	for _, n := range list {
+		c := someCall(n)
+		out = append(out, &c)
+	}
+	return out
+}
+
 func voting(nth int, p Person, yes bool, tt Terms) step {
 	return step{fmt.Sprintf("%s votes %v on the newest but %d", p.Name, yes, nth), func(d *desk) string {
 		list, err := d.all()
@@ -68,6 +84,10 @@ func scenario() []step {
 		asks(50), voting(0, root, true, Terms{Lasts: LastsFor, For: time.Minute}), voting(0, launcher, true, Terms{}), voting(0, people[4], true, life),
 		asks(50),
 		asks(6), voting(0, root, true, life), asks(6), asks(10),
+		asksAll(8, 12), voting(0, root, true, Terms{}), asksAll(8, 12), // one of two: nothing is used up
+		voting(1, root, true, Terms{}), asksAll(12, 8), asksAll(8, 12), // both are, together; and then none is left
+		voting(0, root, true, Terms{Lasts: LastsFor, For: time.Minute, Covers: CoversArguments, Args: []Pattern{{"amount", "1*"}}}), asksAll(8, 12), voting(1, root, true, Terms{}),
+		asksAll(0, 8, 12), asksAll(8, 12),
 		{"time passes", func(d *desk) string { d.pass(20 * time.Minute); return said("swept", d.Sweep(context.Background())) }},
 		asks(5), voting(0, root, true, Terms{}), asks(9),
 		{"a sandbox ends", func(d *desk) string { return said("ended", d.End(context.Background(), "00000001")) }},
@@ -204,12 +224,24 @@ func onceOnly(t *testing.T, d *desk) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a.Outcome != Released {
-			continue
+		var by []string
+		if a.Outcome == Released {
+			by = append(by, a.ID)
 		}
-		r := was[a.ID]
-		if used[a.ID]++; r.State != Approved || r.Grant.Lasts == LastsOnce && used[a.ID] > 1 {
-			t.Errorf("%s, which is %s, was used for the %dth time", a.ID, r.State, used[a.ID])
+		if n < 4 {
+			all, err := d.AskAll(context.Background(), callsOf([][]byte{{8, 12}, {0, 8}}[n%2]...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all.Outcome == Released {
+				by = append(by, all.IDs...)
+			}
+		}
+		for _, id := range by {
+			r := was[id]
+			if used[id]++; r.State != Approved || r.Grant.Lasts == LastsOnce && used[id] > 1 {
+				t.Errorf("%s, which is %s, was used for the %dth time", id, r.State, used[id])
+			}
 		}
 	}
 }

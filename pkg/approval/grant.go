@@ -4,6 +4,7 @@ package approval
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -13,11 +14,12 @@ type Covers uint8
 
 // What a grant covers, narrowest first.
 const (
-	CoversCall   Covers = iota // the same call: target, definition and arguments
-	CoversTarget               // the same target and definition, whatever the arguments
+	CoversCall      Covers = iota // the same call: target, definition and arguments
+	CoversArguments               // the same target, definition and list of arguments, but for what Terms.Args frees
+	CoversTarget                  // the same target and definition, whatever the arguments
 )
 
-var coversNames = [...]string{"call", "target"}
+var coversNames = [...]string{"call", "arguments", "target"}
 
 // Lasts is how long a grant lasts. The zero value is one use.
 type Lasts uint8
@@ -71,7 +73,8 @@ func (l *Lasts) UnmarshalText(b []byte) error { return parseName(lastsNames[:], 
 type Terms struct {
 	Covers Covers        `json:"covers"`
 	Lasts  Lasts         `json:"lasts"`
-	For    time.Duration `json:"for,omitempty"` // with LastsFor
+	For    time.Duration `json:"for,omitempty"`  // with LastsFor
+	Args   []Pattern     `json:"args,omitempty"` // with CoversArguments; all of a path have to match
 }
 
 // Grant is what an approved request has.
@@ -101,7 +104,7 @@ func (r *Request) validTerms(t *Terms) error {
 	case t.For > MaxFor && rule == "":
 		return fmt.Errorf("%w: an approval holds for %s at most", ErrTerms, MaxFor)
 	}
-	return nil
+	return r.validPatterns(t)
 }
 
 // validity is the shortest time that a demand bounds a grant to, and its rule;
@@ -118,6 +121,15 @@ func (r *Request) validity() (limit time.Duration, rule string) {
 // narrower is what two approvers agree on: of each the less.
 func narrower(a, b Terms) Terms {
 	out := Terms{Covers: min(a.Covers, b.Covers), Lasts: min(a.Lasts, b.Lasts)}
+	switch {
+	case out.Covers != CoversArguments:
+	case a.Covers != CoversArguments:
+		out.Args = b.Args
+	case b.Covers != CoversArguments:
+		out.Args = a.Args
+	default:
+		out.Args = both(a.Args, b.Args)
+	}
 	if out.Lasts == LastsFor { // once is for the call itself only, so it makes both so
 		switch {
 		case a.Lasts != LastsFor:
@@ -156,13 +168,29 @@ func (r *Request) covers(c *Call) bool {
 	case g == nil || r.Sandbox != c.Sandbox || r.Scope != c.Scope || r.Kind != c.Kind || r.Target != c.Target || r.Definition != c.Definition:
 		return false
 	}
-	return g.Covers == CoversTarget || r.Binding == c.Binding()
+	switch g.Covers {
+	case CoversTarget:
+		return true
+	case CoversArguments:
+		return r.Listed && c.Listed && alike(r.Args, c.Args, g.Args)
+	}
+	return r.Binding == c.Binding()
 }
+
+// maxSays bounds the patterns in what Says says.
+const maxSays = 400
 
 // Says is how long the terms hold, and for what, in words: the one wording of
 // records, answers and lists.
 func (t *Terms) Says() string {
-	what := map[Covers]string{CoversCall: "this call", CoversTarget: "this target"}[t.Covers]
+	what := map[Covers]string{CoversCall: "this call", CoversArguments: "this target with the same arguments", CoversTarget: "this target"}[t.Covers]
+	if len(t.Args) > 0 {
+		var free []string
+		for _, p := range t.Args {
+			free = append(free, p.String())
+		}
+		what = "this target with " + clip(strings.Join(free, " and "), maxSays) + ", all other arguments the same"
+	}
 	switch t.Lasts {
 	case LastsFor:
 		return "for " + t.For.String() + ": " + what

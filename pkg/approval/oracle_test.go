@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -88,6 +89,50 @@ func (o *told) least() (t Terms) {
 	return t
 }
 
+// lets says whether every approver alone has let a call pass.
+func (o *told) lets(c *Call) bool {
+	for _, b := range o.votes {
+		ok := same(&o.call, c) || b.terms.Covers == CoversTarget
+		if b.terms.Covers == CoversArguments {
+			ok = b.terms.frees(o.call.Args, c.Args)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// frees says whether one approver's terms are for these arguments.
+func (t *Terms) frees(asked, now []Argument) bool {
+	values := func(list []Argument) map[string]Argument {
+		m := map[string]Argument{}
+		for _, a := range list {
+			m[a.Path] = a
+		}
+		return m
+	}
+	was, is := values(asked), values(now)
+	for path := range was {
+		if _, ok := is[path]; !ok {
+			return false
+		}
+	}
+	for path, v := range is {
+		old, ok := was[path]
+		fits := v == old
+		for _, p := range t.Args {
+			if p.Path == path {
+				fits = p.Glob == "*" || v.Kept && regexp.MustCompile("^(?s:"+strings.ReplaceAll(regexp.QuoteMeta(p.Glob), `\*`, ".*")+")$").MatchString(v.Text)
+			}
+		}
+		if !ok || !fits {
+			return false
+		}
+	}
+	return true
+}
+
 func (o *told) state(now time.Time) State {
 	waits := o.asked.Add(24 * 365 * time.Hour)
 	holds := time.Duration(0)
@@ -143,53 +188,86 @@ func same(a, b *Call) bool {
 	return a.Scope == b.Scope && a.Kind == b.Kind && a.Target == b.Target && a.Definition == b.Definition && a.Arguments == b.Arguments
 }
 
-func (o *oracle) ask(c Call, id string, l Limits, now time.Time) (Outcome, string) {
+// ask asks for all calls, or for none of them.
+func (o *oracle) ask(calls []*Call, newID func() string, l Limits, now time.Time) (Outcome, []string) {
+	ids := make([]string, len(calls))
 	for _, i := range o.items {
-		if s := i.state(now); (s == Pending || s == Approved) && same(&i.call, &c) && i.call.Fingerprint != c.Fingerprint {
-			i.outdone = now
+		for _, c := range calls {
+			if s := i.state(now); (s == Pending || s == Approved) && same(&i.call, c) && i.call.Fingerprint != c.Fingerprint {
+				i.outdone = now
+			}
 		}
 	}
-	var use *told
+	for n, c := range calls {
+		for _, i := range o.items {
+			if i.state(now) == Denied && same(&i.call, c) && i.call.Fingerprint == c.Fingerprint && now.Sub(i.votes[len(i.votes)-1].at) < 5*time.Minute {
+				ids[n] = i.id // the last of them
+			}
+		}
+		if ids[n] != "" {
+			return Refused, ids
+		}
+	}
+	uses, all := make([]*told, len(calls)), true
+	for n, c := range calls {
+		uses[n] = o.grant(c, now)
+		all = all && uses[n] != nil
+	}
+	if all {
+		for n, use := range uses {
+			use.used, ids[n] = use.least().Lasts == LastsOnce, use.id
+		}
+		return Released, ids
+	}
 	waiting, lately := 0, 0
 	for _, i := range o.items {
-		if i.call.Sandbox != c.Sandbox {
-			continue
-		}
-		s := i.state(now)
-		if s == Pending {
+		if i.call.Sandbox == calls[0].Sandbox && i.state(now) == Pending {
 			waiting++
 		}
-		if now.Sub(i.asked) < time.Minute {
+		if i.call.Sandbox == calls[0].Sandbox && now.Sub(i.asked) < time.Minute {
 			lately++
 		}
-		if s == Denied && same(&i.call, &c) && i.call.Fingerprint == c.Fingerprint && now.Sub(i.votes[len(i.votes)-1].at) < 5*time.Minute {
-			use = nil
-			return Refused, i.id
+	}
+	waits, fresh := make([]*told, len(calls)), 0
+	for n, c := range calls {
+		for _, i := range o.items {
+			if uses[n] == nil && i.state(now) == Pending && same(&i.call, c) {
+				waits[n] = i
+			}
 		}
-		if s != Approved || i.call.Fingerprint != c.Fingerprint || i.call.Target != c.Target || i.call.Kind != c.Kind || i.call.Definition != c.Definition {
+		if uses[n] == nil && waits[n] == nil {
+			fresh++
+		}
+	}
+	if fresh > 0 && (waiting+fresh > l.Pending || lately+fresh > l.PerMinute) {
+		return Refused, ids
+	}
+	for n, c := range calls {
+		switch {
+		case uses[n] != nil:
+		case waits[n] != nil:
+			waits[n].times++
+			ids[n] = waits[n].id
+		default:
+			ids[n] = newID()
+			o.items = append(o.items, &told{id: ids[n], call: *c, asked: now, times: 1})
+		}
+	}
+	return Waiting, ids
+}
+
+// grant is what would be used for a call: of those that last the longest way, the
+// oldest.
+func (o *oracle) grant(c *Call, now time.Time) (use *told) {
+	for _, i := range o.items {
+		if i.call.Sandbox != c.Sandbox || i.state(now) != Approved || i.call.Fingerprint != c.Fingerprint || i.call.Target != c.Target || i.call.Kind != c.Kind || i.call.Definition != c.Definition {
 			continue
 		}
-		t := i.least()
-		fits := same(&i.call, &c) || t.Covers == CoversTarget
-		if fits && (use == nil || t.Lasts > use.least().Lasts) {
+		if i.lets(c) && (use == nil || i.least().Lasts > use.least().Lasts) {
 			use = i
 		}
 	}
-	if use != nil {
-		use.used = use.least().Lasts == LastsOnce
-		return Released, use.id
-	}
-	for _, i := range o.items {
-		if i.state(now) == Pending && same(&i.call, &c) {
-			i.times++
-			return Waiting, i.id
-		}
-	}
-	if waiting >= l.Pending || lately >= l.PerMinute {
-		return Refused, ""
-	}
-	o.items = append(o.items, &told{id: id, call: c, asked: now, times: 1})
-	return Waiting, id
+	return use
 }
 
 func (o *oracle) vote(id string, p Person, yes bool, t Terms, now time.Time) error {
@@ -218,6 +296,14 @@ func (o *oracle) vote(id string, p Person, yes bool, t Terms, now time.Time) err
 		if t.Lasts == LastsOnce && t.Covers != CoversCall || t.For > 24*time.Hour {
 			return ErrTerms
 		}
+		if (t.Lasts == LastsOnce || t.Covers != CoversArguments) && len(t.Args) > 0 || t.Covers == CoversArguments && !t.frees(i.call.Args, i.call.Args) {
+			return ErrTerms
+		}
+		for _, p := range t.Args {
+			if !slices.ContainsFunc(i.call.Args, func(a Argument) bool { return a.Path == p.Path }) {
+				return ErrTerms
+			}
+		}
 	}
 	i.votes = append(i.votes, ballot{p, yes, t, now})
 	return nil
@@ -242,18 +328,34 @@ var (
 		{}, {Lasts: LastsFor, For: 5 * time.Minute}, {Lasts: LastsFor, For: 40 * time.Minute, Covers: CoversTarget}, {Lasts: LastsSandbox, Covers: CoversTarget},
 		{Lasts: LastsSandbox}, {Lasts: LastsFor, For: 15 * time.Minute, Covers: CoversTarget},
 		{Covers: CoversTarget}, {Lasts: LastsFor, For: 25 * time.Hour},
+		{Lasts: LastsFor, For: 15 * time.Minute, Covers: CoversArguments}, {Lasts: LastsFor, For: 15 * time.Minute, Covers: CoversArguments, Args: []Pattern{{"amount", "1*"}, {"key", "*"}}},
+		{Lasts: LastsFor, For: 10 * time.Minute, Covers: CoversArguments, Args: []Pattern{{"amount", "*2"}}}, {Lasts: LastsSandbox, Covers: CoversArguments, Args: []Pattern{{"amount", "*"}, {"to", "shop-*"}}},
+		{Lasts: LastsFor, For: 10 * time.Minute, Covers: CoversArguments, Args: []Pattern{{"amount", "1?"}}}, {Lasts: LastsSandbox, Covers: CoversArguments, Args: []Pattern{{"memo", "*"}}},
+		{Lasts: LastsSandbox, Covers: CoversArguments, Args: []Pattern{{"key", "k*"}}}, {Lasts: LastsFor, For: 5 * time.Minute, Args: []Pattern{{"amount", "*"}}},
 	}
 	destinations = []string{"server:bank/tool:pay", "server:bank/tool:refund"}
-	values       = []string{"a1", "a2", "b"}
+	values       = []string{"a1", "a2", "b", "c"}
 	start        = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 )
 
+// argumentsOf lists the values' arguments; what "key" is, nobody keeps.
+var argumentsOf = map[string][]Argument{
+	"a1": {arg("amount", "10"), {Path: "key", Hash: fmt.Sprintf("%064x", "k1")}, arg("to", "shop-a")},
+	"a2": {arg("amount", "12"), {Path: "key", Hash: fmt.Sprintf("%064x", "k1")}, arg("to", "shop-a")},
+	"b":  {arg("amount", "10"), {Path: "key", Hash: fmt.Sprintf("%064x", "k1")}, arg("memo", "x"), arg("to", "shop-a")},
+	"c":  {arg("amount", "112"), {Path: "key", Hash: fmt.Sprintf("%064x", "k2")}, arg("to", "shop-a")},
+}
+
+func arg(path, text string) Argument {
+	return Argument{Path: path, Hash: fmt.Sprintf("%064x", text), Text: text, Kept: true}
+}
+
 func someCall(n byte) Call {
 	box := fmt.Sprintf("0000000%d", n&1)
-	text := values[n>>2&3%3]
+	text := values[n>>2&3]
 	rule := rules[n>>4&3]
 	return Call{Sandbox: box, Scope: "org:acme/team:x/agent:y/sandbox:" + box, Launcher: 1000, Kind: Tool, Target: destinations[n>>1&1],
-		Arguments: fmt.Sprintf("%064x", text), Fingerprint: rule.fingerprint, Demands: rule.demands}
+		Arguments: fmt.Sprintf("%064x", text), Args: argumentsOf[text], Listed: true, Fingerprint: rule.fingerprint, Demands: rule.demands}
 }
 
 // coverage counts what a run has come across, so that the property is not true
@@ -265,31 +367,18 @@ func play(t *testing.T, acts []byte, seen coverage) {
 	t.Helper()
 	var have []Request
 	o := &oracle{}
-	now, l := start, Limits{Pending: 4, PerMinute: 6}
+	now, l := start, Limits{Pending: 5, PerMinute: 9}
 	for n := 0; n+2 < len(acts); n += 3 {
 		act, x, y := acts[n]%8, acts[n+1], acts[n+2]
 		switch {
 		case act < 4:
-			c, id := someCall(x), fmt.Sprintf("r%04d", n)
-			a, changed, err := Ask(have, &c, id, l, now)
-			if err != nil {
-				t.Fatal(err)
-			}
-			have = stored(have, changed)
-			outcome, by := o.ask(c, id, l, now)
-			if a.Outcome != outcome || a.ID != by {
-				t.Fatalf("act %d: asking came to %d by %q (%s), the oracle says %d by %q", n/3, a.Outcome, a.ID, a.Reason, outcome, by)
-			}
-			seen[fmt.Sprint("ask ", a.Outcome, " ", a.Code)]++
-			if i := slices.IndexFunc(have, func(r Request) bool { return r.ID == a.ID }); a.Outcome == Released {
-				seen[fmt.Sprint("released by ", have[i].Grant.Covers, " ", have[i].Grant.Lasts, " ", have[i].Binding == c.Binding())]++
-			}
+			have = ask(t, n, someCalls(act, x, y), have, o, l, now, seen)
 		case act < 7 && len(have) > 0:
 			i := max(0, len(have)-1-int(y>>5))
 			p, yes := people[int(x)%len(people)], x>>4%5 != 0
 			var tt Terms
 			if yes {
-				tt = terms[y&31%8]
+				tt = terms[int(y&31)%len(terms)]
 			}
 			r, err := have[i].Vote(p, yes, tt, "", now)
 			want := o.vote(have[i].ID, p, yes, tt, now)
@@ -315,6 +404,59 @@ func play(t *testing.T, acts []byte, seen coverage) {
 		}
 		agree(t, n/3, have, o, now, seen)
 	}
+}
+
+// someCalls are one call, or several different ones of one sandbox.
+func someCalls(act, x, y byte) []*Call {
+	one := someCall(x)
+	calls := []*Call{&one}
+	if act > 1 {
+		for _, n := range []byte{y, y>>2 ^ x} {
+			c := someCall(n&^1 | x&1)
+			if !slices.ContainsFunc(calls, func(o *Call) bool { return same(o, &c) }) {
+				calls = append(calls, &c)
+			}
+		}
+	}
+	return calls
+}
+
+func ids(n int) func() string {
+	return func() string { n++; return fmt.Sprintf("r%04d", n) }
+}
+
+// ask asks both.
+func ask(t *testing.T, n int, calls []*Call, have []Request, o *oracle, l Limits, now time.Time, seen coverage) []Request {
+	t.Helper()
+	a, changed, err := AskAll(have, calls, ids(10*n), l, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have = stored(have, changed)
+	outcome, by := o.ask(calls, ids(10*n), l, now)
+	if a.Outcome != outcome || !slices.Equal(a.IDs, by) {
+		t.Fatalf("act %d: asking came to %d by %q (%s), the oracle says %d by %q", n/3, a.Outcome, a.IDs, a.Reason, outcome, by)
+	}
+	several := ""
+	if len(calls) > 1 {
+		several = "several "
+	}
+	seen[fmt.Sprint("ask ", several, a.Outcome, " ", a.Code)]++
+	if a.Outcome == Waiting && slices.Contains(a.IDs, "") {
+		seen["one of several has a grant"]++
+	}
+	for k, id := range a.IDs {
+		i := slices.IndexFunc(have, func(r Request) bool { return r.ID == id })
+		if a.Outcome != Released {
+			break
+		}
+		r := &have[i]
+		seen[fmt.Sprint("released by ", several, r.Grant.Covers, " ", r.Grant.Lasts, " ", r.Binding == calls[k].Binding())]++
+		if len(r.Votes) > 1 && r.Grant.Covers == CoversArguments && r.Binding != calls[k].Binding() {
+			seen["released by what two agreed on"]++
+		}
+	}
+	return have
 }
 
 func stored(have, changed []Request) []Request {
@@ -352,16 +494,37 @@ func TestMachineIsTheOracle(t *testing.T) {
 		for i := range acts {
 			acts[i] = byte(r.Uint32())
 		}
+		often(r, acts)
 		play(t, acts, seen)
 	}
 	for _, what := range []string{"ask 0 approval-denied", "ask 0 approval-limit", "ask 1 ", "ask 2 ", "vote <nil>", "vote " + ErrDecided.Error(), "vote " + ErrNotApprover.Error(),
 		"vote " + ErrTwice.Error(), "vote " + ErrTerms.Error(), "state pending", "state approved", "state denied", "state expired", "state cancelled", "state superseded", "state consumed",
-		"released by call once true", "released by call for true", "released by target for false", "released by target sandbox false"} {
+		"released by call once true", "released by call for true", "released by target for false", "released by target sandbox false",
+		"released by arguments for false", "released by arguments sandbox false", "released by what two agreed on", "one of several has a grant", "ask several 0 approval-denied",
+		"ask several 0 approval-limit", "ask several 1 ", "ask several 2 ", "released by several call once true", "released by several arguments for false"} {
 		if seen[what] < 10 {
 			t.Errorf("%q came about %d times only", what, seen[what])
 		}
 	}
 	t.Log(seen)
+}
+
+// often has most calls of a sequence be alike, so that they meet what was given,
+// and most votes be on the newest, and alike.
+func often(r *rand.Rand, acts []byte) {
+	base := byte(r.Uint32())
+	moods := [][]byte{{0}, {8, 9, 11}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}}
+	mood := moods[r.IntN(len(moods))]
+	for n := 0; n+2 < len(acts); n += 3 {
+		switch act := acts[n] % 8; {
+		case r.IntN(4) == 0:
+		case act < 4:
+			acts[n+1], acts[n+2] = base&^12|acts[n+1]&12, base&^12|acts[n+2]&12
+		case act < 7:
+			acts[n+1] |= 16 // yes
+			acts[n+2] = acts[n+2]&32 | mood[r.IntN(len(mood))]
+		}
+	}
 }
 
 func FuzzMachine(f *testing.F) {

@@ -12,16 +12,20 @@ import (
 // Request is one item of the inbox: a call that waits for people, or what
 // became of it. Calls alike are one request with a count.
 type Request struct {
-	ID          string   `json:"id"`
-	Sandbox     string   `json:"sandbox"`
-	Scope       string   `json:"scope"`
-	Launcher    uint32   `json:"launcher"`
-	Asker       Asker    `json:"asker,omitzero"`
-	Kind        Kind     `json:"kind"`
-	Target      string   `json:"target"`
-	Definition  string   `json:"definition,omitempty"`
-	Arguments   string   `json:"arguments,omitempty"` // hash
-	Shown       string   `json:"shown,omitempty"`
+	ID         string `json:"id"`
+	Sandbox    string `json:"sandbox"`
+	Scope      string `json:"scope"`
+	Launcher   uint32 `json:"launcher"`
+	Asker      Asker  `json:"asker,omitzero"`
+	Kind       Kind   `json:"kind"`
+	Target     string `json:"target"`
+	Definition string `json:"definition,omitempty"`
+	Arguments  string `json:"arguments,omitempty"` // hash
+	Shown      string `json:"shown,omitempty"`
+
+	Args   []Argument `json:"args,omitempty"` // one by one
+	Listed bool       `json:"listed,omitempty"`
+
 	Binding     string   `json:"binding"`
 	Fingerprint string   `json:"fingerprint"`
 	Demands     []Demand `json:"demands"`
@@ -51,7 +55,7 @@ type Vote struct {
 func newRequest(c *Call, id string, now time.Time) Request {
 	return Request{
 		ID: id, Sandbox: c.Sandbox, Scope: c.Scope, Launcher: c.Launcher, Asker: c.Asker.clipped(), Kind: c.Kind, Target: c.Target, Definition: c.Definition,
-		Arguments: c.Arguments, Shown: c.Shown, Binding: c.Binding(), Fingerprint: c.Fingerprint, Demands: slices.Clone(c.Demands),
+		Arguments: c.Arguments, Shown: c.Shown, Args: slices.Clone(c.Args), Listed: c.Listed, Binding: c.Binding(), Fingerprint: c.Fingerprint, Demands: slices.Clone(c.Demands),
 		State: Pending, Count: 1, Created: now, Expires: now.Add(c.expiry()),
 	}
 }

@@ -137,29 +137,48 @@ func (v *voter) views(list iter.Seq2[approval.Request, error]) iter.Seq2[api.App
 	}
 }
 
-// Vote is a caller's word. For a time, or until the sandbox ends, an approval of a
-// destination or a model is for whatever is asked there; of a tool for the very
-// same call.
+// Vote is a caller's word.
 func (b *backend) Vote(ctx context.Context, c *api.Caller, id string, v *api.VoteRequest) (api.Approval, error) {
 	r, err := b.d.approvals.Get(ctx, id)
 	if err != nil {
 		return api.Approval{}, approvalError(&r, err)
 	}
-	t := approval.Terms{}
-	switch v.Lasts {
-	case api.ApproveFor:
-		t.Lasts, t.For = approval.LastsFor, time.Duration(v.For)
-	case api.ApproveSandbox:
-		t.Lasts = approval.LastsSandbox
-	}
-	if t.Lasts != approval.LastsOnce && r.Kind != approval.Tool {
-		t.Covers = approval.CoversTarget
+	t, err := termsOf(&r, v)
+	if err != nil {
+		return api.Approval{}, approvalError(&r, err)
 	}
 	r, err = b.d.approvals.Vote(ctx, id, b.d.voter(c).person(&r), v.Approve, t, v.Comment)
 	if err != nil {
 		return api.Approval{}, approvalError(&r, err)
 	}
 	return b.d.voter(c).view(&r), nil
+}
+
+// termsOf are what a vote gives. For a time, or until the sandbox ends, an approval
+// of a destination or a model is for whatever is asked there; of a tool for the
+// same arguments, but for those that the vote frees.
+func termsOf(r *approval.Request, v *api.VoteRequest) (t approval.Terms, err error) {
+	switch v.Lasts {
+	case api.ApproveFor:
+		t.Lasts, t.For = approval.LastsFor, time.Duration(v.For)
+	case api.ApproveSandbox:
+		t.Lasts = approval.LastsSandbox
+	}
+	switch {
+	case t.Lasts == approval.LastsOnce:
+	case len(v.Args) > 0, r.Kind == approval.Tool && r.Listed:
+		t.Covers = approval.CoversArguments
+	case r.Kind != approval.Tool:
+		t.Covers = approval.CoversTarget
+	}
+	for _, text := range v.Args {
+		p, err := approval.ParsePattern(text)
+		if err != nil {
+			return approval.Terms{}, err
+		}
+		t.Args = append(t.Args, p)
+	}
+	return t, nil
 }
 
 // approvalErrors say which code an error has, and what to do.
@@ -172,7 +191,7 @@ var approvalErrors = []struct {
 	{approval.ErrDecided, api.CodeConflict, "`ringfence approvals show` says what became of it; what is needed still is asked for again"},
 	{approval.ErrTwice, api.CodeConflict, "another approver has to agree"},
 	{approval.ErrNotApprover, api.CodeDenied, "`ringfence approvals show` says who is one"},
-	{approval.ErrTerms, api.CodeBadRequest, "approve it --once, or --for a shorter time"},
+	{approval.ErrTerms, api.CodeBadRequest, "`ringfence approvals show` says what it is about: approve it --once, --for a shorter time, or with other --args"},
 	{approval.ErrBehind, api.CodeUnavailable, "begin to watch again"},
 }
 
@@ -201,6 +220,9 @@ func (v *voter) view(r *approval.Request) api.Approval {
 	if r.State == approval.Pending {
 		a.Needs = r.Needs()
 	}
+	for _, g := range r.Args {
+		a.Args = append(a.Args, api.ApprovalArgument{Path: g.Path, Text: g.Text, Kept: g.Kept})
+	}
 	lacks := map[string]int{}
 	for _, l := range r.Lacks() {
 		lacks[l.Demand.Rule] = l.People
@@ -209,7 +231,11 @@ func (v *voter) view(r *approval.Request) api.Approval {
 		a.Demands = append(a.Demands, api.ApprovalDemand{Rule: d.Rule, RuleAt: d.At, Reason: d.Reason, Who: d.Who(), Approvers: d.Approvers, Quorum: d.Quorum, Separate: d.Separate, Lacks: lacks[d.Rule]})
 	}
 	for _, w := range r.Votes {
-		a.Votes = append(a.Votes, api.ApprovalVote{UID: w.UID, Name: w.Name, Approve: w.Approve, Comment: w.Comment, At: w.At})
+		vote := api.ApprovalVote{UID: w.UID, Name: w.Name, Approve: w.Approve, Comment: w.Comment, At: w.At}
+		if w.Approve {
+			vote.Gives = w.Terms.Says()
+		}
+		a.Votes = append(a.Votes, vote)
 	}
 	if g := r.Grant; g != nil {
 		a.Grant = &api.ApprovalGrant{Covers: g.Covers.String(), Lasts: g.Lasts.String(), Says: g.Says(), Until: when(g.Until)}

@@ -103,6 +103,54 @@ func TestVotesOfCallers(t *testing.T) {
 	}
 }
 
+// TestTermsOfATool: for a time a tool is approved with its arguments, and with what
+// an approver frees; nothing else has arguments.
+func TestTermsOfATool(t *testing.T) {
+	b, _ := inbox(t)
+	ctx, root := context.Background(), &api.Caller{Role: api.RoleRoot}
+	hashed := func(c string) string { return strings.Repeat(c, 64) }
+	tool := func(request, value string) *approval.Call {
+		return &approval.Call{Sandbox: "00000001", Scope: "org:local/team:default/agent:x/sandbox:00000001", Launcher: 64001, Kind: approval.Tool, Target: "server:provider/tool:web_search", Fingerprint: hashed("a"),
+			Definition: hashed("b"), Arguments: hashed(request), Listed: true, Args: []approval.Argument{{Path: "max_uses", Hash: hashed(value), Text: value, Kept: true}, {Path: "token", Hash: hashed("e")}},
+			Demands: []approval.Demand{{Rule: "eng/ask", Quorum: 1, ExpiresAfter: time.Minute}}}
+	}
+	ask := func(c *approval.Call) approval.Answer {
+		t.Helper()
+		a, err := b.d.approvals.Ask(ctx, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	one := ask(tool("1", "5"))
+	for _, args := range [][]string{{"max_use=*"}, {"max_uses=6"}, {"token=x"}, {"max_uses"}, {"max_uses=*", "max_uses=5"}} {
+		if _, err := b.Vote(ctx, root, one.ID, &api.VoteRequest{Approve: true, Lasts: api.ApproveSandbox, Args: args}); api.CodeOf(err) != api.CodeBadRequest {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+	v, err := b.Vote(ctx, root, one.ID, &api.VoteRequest{Approve: true, Lasts: api.ApproveSandbox})
+	if err != nil || v.Grant.Covers != "arguments" || len(v.Args) != 2 || v.Args[0].Text != "5" || v.Args[1].Kept {
+		t.Fatalf("%+v %v", v, err)
+	}
+	if a := ask(tool("2", "5")); a.Outcome != approval.Released || a.ID != one.ID {
+		t.Errorf("the same settings in another request: %+v", a)
+	}
+	two := ask(tool("2", "6"))
+	if two.Outcome != approval.Waiting {
+		t.Fatalf("other settings: %+v", two)
+	}
+	if v, err = b.Vote(ctx, root, two.ID, &api.VoteRequest{Approve: true, Lasts: api.ApproveSandbox, Args: []string{"max_uses=*"}}); err != nil || v.Grant.Says != "until the sandbox ends: this target with max_uses=*, all other arguments the same" || v.Votes[0].Gives != v.Grant.Says {
+		t.Fatalf("%+v %v", v, err)
+	}
+	if a := ask(tool("3", "7")); a.Outcome != approval.Released || a.ID != two.ID {
+		t.Errorf("what was freed: %+v", a)
+	}
+	host := wants(t, b, "db.internal:5432/tcp", approval.Demand{Rule: "eng/ask", Quorum: 1})
+	if _, err := b.Vote(ctx, root, host.ID, &api.VoteRequest{Approve: true, Lasts: api.ApproveSandbox, Args: []string{"max_uses=*"}}); api.CodeOf(err) != api.CodeBadRequest {
+		t.Errorf("arguments of a destination: %v", err)
+	}
+}
+
 func asAPI(err error, into **api.Error) bool {
 	e, ok := err.(*api.Error)
 	*into = e

@@ -5,12 +5,15 @@ package daemon
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/approval"
 	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/sandbox"
+	"github.com/ringfence/ringfence/pkg/scope"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
@@ -26,31 +29,81 @@ func (d *Daemon) egressApproval(ctx context.Context, s *sandbox.Sandbox, q *wire
 	if dec.Effect == policy.RequireApproval && dec.HTTP {
 		return wire.ApprovalReply{Reason: "people cannot be asked about this: another rule looks into the requests of this host", ReasonCode: "approval-unavailable"}, nil
 	}
-	return d.askPeople(ctx, s, dec, &approval.Call{Kind: approval.Egress, Target: q.Name + ":" + strconv.Itoa(int(q.Port)) + "/tcp", Waits: q.Waits})
+	return d.askPeople(ctx, s, []decided{{dec, &approval.Call{Kind: approval.Egress, Target: q.Name + ":" + strconv.Itoa(int(q.Port)) + "/tcp", Waits: q.Waits}}})
 }
 
-// modelApproval answers whether people let one request to a model pass.
+// modelApproval answers whether people let one request to a model pass, with the
+// tools that the provider would run for it.
 func (d *Daemon) modelApproval(ctx context.Context, s *sandbox.Sandbox, q *wire.ModelApprovalRequest) (wire.ApprovalReply, error) {
-	return d.askPeople(ctx, s, s.View().At(time.Now()).Inference(q.Dialect, q.Model), &approval.Call{Kind: approval.Model, Target: q.Dialect + "/" + q.Model,
-		Arguments: hex.EncodeToString(q.Arguments[:]), Shown: q.Shown, Waits: q.Waits})
+	view, arguments := s.View().At(time.Now()), hex.EncodeToString(q.Arguments[:])
+	waits := func(nth int) string {
+		if nth < len(q.Waits) {
+			return q.Waits[nth]
+		}
+		return ""
+	}
+	model := decided{policy.Decision{Effect: policy.Allow}, &approval.Call{Kind: approval.Model, Target: q.Dialect + "/" + q.Model, Arguments: arguments, Shown: q.Shown, Waits: waits(0)}}
+	if q.Model != "" {
+		model.Decision = view.Inference(q.Dialect, q.Model)
+	}
+	list := []decided{model}
+	for i := range q.Tools {
+		t := &q.Tools[i]
+		target := scope.All()
+		target.Server, target.Tool = scope.Exact(scope.ServerProvider), scope.Exact(t.Name)
+		c := &approval.Call{Kind: approval.Tool, Target: target.String(), Definition: hex.EncodeToString(t.Definition[:]), Arguments: arguments,
+			Shown: q.Dialect + " " + q.Shown + ": " + t.Shown, Listed: true, Waits: waits(1 + i)}
+		for _, set := range t.Settings {
+			c.Args = append(c.Args, approval.Argument{Path: set.Path, Hash: hex.EncodeToString(set.Hash[:]), Text: set.Text, Kept: set.Kept})
+		}
+		list = append(list, decided{view.ProviderTool(t.Name), c})
+	}
+	return d.askPeople(ctx, s, list)
 }
 
-// askPeople asks for a call that was decided just now.
-func (d *Daemon) askPeople(ctx context.Context, s *sandbox.Sandbox, dec policy.Decision, c *approval.Call) (wire.ApprovalReply, error) {
+// decided is a call, and what policy said to it just now.
+type decided struct {
+	policy.Decision
+	call *approval.Call
+}
+
+// askPeople asks for the calls that demand people, all together. Where policy denies
+// one, or demands people for none, nobody is asked: the gateway has an older policy.
+func (d *Daemon) askPeople(ctx context.Context, s *sandbox.Sandbox, list []decided) (wire.ApprovalReply, error) {
 	r := &s.Record
-	if dec.Effect != policy.RequireApproval {
-		d.unasked(ctx, r.ID, c.Waits)
+	var calls []*approval.Call
+	blocked := false
+	out := wire.ApprovalReply{IDs: make([]string, len(list)), Fingerprints: make([][32]byte, len(list))}
+	for i, l := range list {
+		if l.Effect != policy.RequireApproval {
+			blocked = blocked || l.Effect == policy.Block
+			d.unasked(ctx, r.ID, l.call.Waits)
+			continue
+		}
+		c := l.call
+		c.Sandbox, c.Scope, c.Launcher, c.Asker = r.ID, r.Scope, r.Owner, askerOf(r)
+		c.Fingerprint, c.Demands = hex.EncodeToString(l.Terms.Fingerprint[:]), demandsOf(l.Demands())
+		calls, out.Fingerprints[i] = append(calls, c), l.Terms.Fingerprint
+	}
+	if blocked || len(calls) == 0 {
 		return wire.ApprovalReply{Reason: "people are not asked about this any more: try again", ReasonCode: "approval-superseded"}, nil
 	}
-	c.Sandbox, c.Scope, c.Launcher, c.Asker = r.ID, r.Scope, r.Owner, askerOf(r)
-	c.Fingerprint, c.Demands = hex.EncodeToString(dec.Terms.Fingerprint[:]), demandsOf(dec.Demands())
-	a, err := d.approvals.Ask(ctx, c)
+	a, err := d.approvals.AskAll(ctx, calls)
+	if errors.Is(err, approval.ErrCall) {
+		return wire.ApprovalReply{Reason: "people cannot be asked about this: " + err.Error(), ReasonCode: "approval-unavailable"}, nil
+	}
 	if err != nil {
 		d.logger.Error("approval", "sandbox", r.ID, "error", err)
 		return wire.ApprovalReply{Reason: "the approval could not be made durable", ReasonCode: "approval-unavailable"}, nil
 	}
-	out := map[approval.Outcome]wire.ApprovalOutcome{approval.Waiting: wire.ApprovalWaits, approval.Released: wire.ApprovalReleased}[a.Outcome]
-	return wire.ApprovalReply{Outcome: out, ID: a.ID, Reason: a.Reason, ReasonCode: a.Code, Fingerprint: dec.Terms.Fingerprint}, nil
+	for i, l := range list {
+		if k := slices.Index(calls, l.call); k >= 0 {
+			out.IDs[i] = a.IDs[k]
+		}
+	}
+	out.Outcome = map[approval.Outcome]wire.ApprovalOutcome{approval.Waiting: wire.ApprovalWaits, approval.Released: wire.ApprovalReleased}[a.Outcome]
+	out.Reason, out.ReasonCode = a.Reason, a.Code
+	return out, nil
 }
 
 // askerOf is what people know a sandbox by. The words of a command line after the

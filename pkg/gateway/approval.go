@@ -5,15 +5,19 @@ package gateway
 import (
 	"context"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ringfence/ringfence/pkg/inference"
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // ApprovalQuestion is what policy has people decide: a connection to a name, or,
-// with Model, one request to it.
+// with Dialect, one request: about its model, and about tools that the provider
+// would run.
 type ApprovalQuestion struct {
 	Sandbox uint32
 	Name    string
@@ -22,19 +26,20 @@ type ApprovalQuestion struct {
 	Dialect, Model string
 	Arguments      [32]byte // hash of the whole request
 	Shown          string   // what people read of it
+	Tools          []inference.Tool
 
-	Waits string // the id of an answer that said so
+	Waits []string // the ids of an answer that said so
 }
 
 // ApprovalAnswer is the keeper's word. The zero value refuses.
 type ApprovalAnswer struct {
 	Waits, Released    bool
-	ID                 string // of the request
-	Reason, ReasonCode string // of a refusal
+	IDs                []string // of a connection one; of a request the model's, then each tool's; "" where none is
+	Reason, ReasonCode string   // of a refusal
 
-	// Fingerprint is of the rules on which it was released: it opens nothing that
+	// Fingerprints are of the rules on which each was released: it opens nothing that
 	// others demand.
-	Fingerprint [32]byte
+	Fingerprints [][32]byte
 }
 
 // Reason codes of what people decide, beside the keeper's.
@@ -65,7 +70,7 @@ func (f *flow) approve(name string, d policy.Decision) policy.Decision {
 	}
 	q := ApprovalQuestion{Sandbox: f.sb.cfg.ID, Name: name, Port: f.dst.Port()}
 	w := f.sb.people(f.ctx, waiting{
-		ask: func(ctx context.Context, waits string) (ApprovalAnswer, error) {
+		ask: func(ctx context.Context, waits []string) (ApprovalAnswer, error) {
 			q.Waits = waits
 			return f.sb.g.opt.Keeper.Approval(ctx, q)
 		},
@@ -76,14 +81,14 @@ func (f *flow) approve(name string, d policy.Decision) policy.Decision {
 		there: func() bool { return established(f.conn.TCPConn) }, hold: true,
 	})
 	if w.code == codeApprovalWaits {
-		f.setWaits(w.id)
+		f.setWaits(w.first())
 	}
-	return w.decided(d)
+	return w.decided(0, d)
 }
 
 // waiting is something that policy has people decide.
 type waiting struct {
-	ask     func(ctx context.Context, waits string) (ApprovalAnswer, error)
+	ask     func(ctx context.Context, waits []string) (ApprovalAnswer, error)
 	unasked func() bool // the policy of now demands nobody for it
 	there   func() bool // somebody is at the other end still
 	hold    bool        // it may wait; else it is asked for once
@@ -92,21 +97,34 @@ type waiting struct {
 // word is what people, or nobody, said. The zero value refuses.
 type word struct {
 	passes       bool
-	id           string // of the request that it waits as, or was approved as
+	ids          []string // of the requests that it waits as, or was approved as
 	code, reason string
 	more         bool // the reason follows that of the rule
-	fingerprint  [32]byte
+	fingerprints [][32]byte
 }
 
-// decided is the word as a decision. Where nobody had to be asked any more it
-// passes by terms on which nothing is approved: who asked decides again.
-func (w *word) decided(d policy.Decision) policy.Decision {
+// first is the id of what is one, or the first of several.
+func (w *word) first() string { return strings.Join(w.named()[:min(1, len(w.named()))], "") }
+
+// named are the ids that there are.
+func (w *word) named() []string {
+	return slices.DeleteFunc(slices.Clone(w.ids), func(id string) bool { return id == "" })
+}
+
+// decided is the word as a decision about one of the things that were asked about.
+// Where nobody had to be asked any more it passes by terms on which nothing is
+// approved: who asked decides again.
+func (w *word) decided(nth int, d policy.Decision) policy.Decision {
+	reason := w.reason
 	if w.more {
-		w.reason = d.Reason + "; " + w.reason
+		reason = d.Reason + "; " + reason
 	}
-	d.Reason, d.ReasonCode = w.reason, w.code
+	d.Reason, d.ReasonCode = reason, w.code
 	if w.passes {
-		d.Effect, d.Terms = policy.Allow, &policy.Terms{Fingerprint: w.fingerprint}
+		d.Effect, d.Terms = policy.Allow, &policy.Terms{}
+		if nth < len(w.fingerprints) {
+			d.Terms.Fingerprint = w.fingerprints[nth]
+		}
 	}
 	return d
 }
@@ -122,20 +140,24 @@ func (sb *sandbox) people(ctx context.Context, w waiting) word {
 	if held {
 		defer sb.letGo()
 	}
-	waits, last := "", word{}
+	var waits []string
+	last := word{}
 	for {
 		a, err := sb.askKeeper(ctx, waits, w.ask)
 		switch {
-		case err != nil && waits == "":
+		case err != nil && waits == nil:
 			return word{code: codeApprovalNowhere, reason: "the daemon could not be asked: " + err.Error(), more: true}
 		case err == nil && a.Released:
-			return word{passes: true, id: a.ID, code: codeApproved, reason: "people have approved it (" + a.ID + ")", fingerprint: a.Fingerprint}
+			out := word{passes: true, ids: a.IDs, code: codeApproved, fingerprints: a.Fingerprints}
+			out.reason = "people have approved it (" + strings.Join(out.named(), ", ") + ")"
+			return out
 		case err == nil && a.Waits:
-			waits, last = a.ID, word{id: a.ID, code: codeApprovalWaits, reason: "it waits for people as " + a.ID + ": try again", more: true}
+			waits, last = a.IDs, word{ids: a.IDs, code: codeApprovalWaits, more: true}
+			last.reason = "it waits for people as " + strings.Join(last.named(), ", ") + ": try again"
 		case err == nil && a.ReasonCode == codeApprovalChanged && w.unasked():
 			return word{passes: true, code: a.ReasonCode, reason: a.Reason}
 		case err == nil:
-			waits, last = "", word{code: a.ReasonCode, reason: a.Reason}
+			waits, last = nil, word{code: a.ReasonCode, reason: a.Reason}
 		}
 		again := last.code == codeApprovalWaits || last.code == codeApprovalChanged
 		if !again || !held || !pause(ctx, approvalEvery) || !w.there() {
@@ -189,7 +211,7 @@ func (f *flow) approvalRemedy() string {
 
 // askKeeper asks, few times of one sandbox at once: the keeper decides one after
 // the other, and all sandboxes share the way to it.
-func (sb *sandbox) askKeeper(ctx context.Context, waits string, ask func(context.Context, string) (ApprovalAnswer, error)) (ApprovalAnswer, error) {
+func (sb *sandbox) askKeeper(ctx context.Context, waits []string, ask func(context.Context, []string) (ApprovalAnswer, error)) (ApprovalAnswer, error) {
 	select {
 	case sb.asking <- struct{}{}:
 		defer func() { <-sb.asking }()

@@ -83,12 +83,12 @@ func TestAnApprovedConnectionPasses(t *testing.T) {
 	var asked atomic.Int32
 	r, put := askRig(t, rigOptions{}, func(q ApprovalQuestion) (ApprovalAnswer, error) {
 		if n := asked.Add(1); n < 3 {
-			if want := map[int32]string{1: "", 2: "r1"}[n]; q.Waits != want || q.Name != "web.test" || q.Port != 443 {
+			if want := map[int32]string{1: "", 2: "r1"}[n]; strings.Join(q.Waits, "") != want || q.Name != "web.test" || q.Port != 443 {
 				return ApprovalAnswer{Reason: "a strange question"}, nil
 			}
-			return ApprovalAnswer{Waits: true, ID: "r1"}, nil
+			return ApprovalAnswer{Waits: true, IDs: []string{"r1"}}, nil
 		}
-		return ApprovalAnswer{Released: true, ID: "r1"}, nil
+		return ApprovalAnswer{Released: true, IDs: []string{"r1"}}, nil
 	})
 	c := r.client(r.world.pool(), false)
 	get := func() error {
@@ -130,16 +130,18 @@ func TestWhatBecomesOfAConnectionThatWaits(t *testing.T) {
 		code   string
 		remedy string
 	}{
-		"nobody decides": {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{Waits: true, ID: "r1"}, nil }, codeApprovalWaits, "ringfence approvals approve r1"},
+		"nobody decides": {func(ApprovalQuestion) (ApprovalAnswer, error) {
+			return ApprovalAnswer{Waits: true, IDs: []string{"r1"}}, nil
+		}, codeApprovalWaits, "ringfence approvals approve r1"},
 		"somebody denies": {func(q ApprovalQuestion) (ApprovalAnswer, error) {
-			if q.Waits == "" {
-				return ApprovalAnswer{Waits: true, ID: "r1"}, nil
+			if q.Waits == nil {
+				return ApprovalAnswer{Waits: true, IDs: []string{"r1"}}, nil
 			}
-			return ApprovalAnswer{ID: "r1", Reason: "denied by somebody", ReasonCode: "approval-denied"}, nil
+			return ApprovalAnswer{IDs: []string{"r1"}, Reason: "denied by somebody", ReasonCode: "approval-denied"}, nil
 		}, "approval-denied", ""},
 		"the keeper fails": {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{}, errors.New("away") }, codeApprovalNowhere, ""},
 		"released on other rules": {func(ApprovalQuestion) (ApprovalAnswer, error) {
-			return ApprovalAnswer{Released: true, ID: "r1", Fingerprint: [32]byte{1}}, nil
+			return ApprovalAnswer{Released: true, IDs: []string{"r1"}, Fingerprints: [][32]byte{{1}}}, nil
 		}, codeApprovalChanged, ""},
 		"an empty answer": {func(ApprovalQuestion) (ApprovalAnswer, error) { return ApprovalAnswer{ReasonCode: "none"}, nil }, "none", ""},
 	} {
@@ -173,7 +175,7 @@ func TestAKeeperThatIsARevisionBehind(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var behind [32]byte
 			r, put := askRig(t, rigOptions{}, func(ApprovalQuestion) (ApprovalAnswer, error) {
-				return ApprovalAnswer{Released: true, ID: "r1", Fingerprint: behind}, nil
+				return ApprovalAnswer{Released: true, IDs: []string{"r1"}, Fingerprints: [][32]byte{behind}}, nil
 			})
 			behind = compile(t, 2, docHead+"egress:\n"+askRule).View(r.p).Egress("web.test", 443).Terms.Fingerprint
 			put(3, c.now)
@@ -203,7 +205,7 @@ func TestWhoLeavesUsesNothingUp(t *testing.T) {
 	var asked atomic.Int32
 	r, _ := askRig(t, rigOptions{}, func(ApprovalQuestion) (ApprovalAnswer, error) {
 		asked.Add(1)
-		return ApprovalAnswer{Waits: true, ID: "r1"}, nil
+		return ApprovalAnswer{Waits: true, IDs: []string{"r1"}}, nil
 	})
 	c := r.mustDial("web.test", 443)
 	for asked.Load() == 0 {
@@ -215,5 +217,78 @@ func TestWhoLeavesUsesNothingUp(t *testing.T) {
 	time.Sleep(2 * approvalEvery)
 	if asked.Load() != n {
 		t.Error("it is asked for somebody who has left")
+	}
+}
+
+const askModels = docHead + "inference:\n  - {id: big, model: \"big-*\", action: require-approval}\ntools:\n  - {id: search, match: \"server:provider/tool:web_search\", action: require-approval}\n"
+
+// toolRig is a gateway on those rules, whose keeper answers so.
+func toolRig(t *testing.T, answer func(q ApprovalQuestion) (ApprovalAnswer, error)) (r *rig, ask func(model string) (int, string)) {
+	t.Helper()
+	r = newRig(t, closedPolicy, rigOptions{limits: Limits{Approval: 1200 * time.Millisecond}})
+	r.keeper.mu.Lock()
+	r.keeper.approval = answer
+	r.keeper.mu.Unlock()
+	r.setPolicy(2, askModels)
+	c := r.client(r.keeper.ca.pool(), false)
+	return r, func(model string) (int, string) {
+		t.Helper()
+		res, err := c.Post("https://api.openai.com/v1/responses", "application/json", strings.NewReader(`{"model":"`+model+`","input":"hi","tools":[{"type":"web_search","max":5}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		return res.StatusCode, string(b)
+	}
+}
+
+// TestAToolAndItsModelAreOneQuestion, asked again with the ids that wait, until all
+// of it is released.
+func TestAToolAndItsModelAreOneQuestion(t *testing.T) {
+	var asked atomic.Int32
+	r, ask := toolRig(t, func(q ApprovalQuestion) (ApprovalAnswer, error) {
+		want := map[int32]string{1: "", 2: "m1 t1", 3: " t1"}[asked.Add(1)]
+		if strings.Join(q.Waits, " ") != want || q.Model != "big-1" || len(q.Tools) != 1 || q.Tools[0].Name != "web_search" || q.Tools[0].Settings[0].Path != "max" {
+			return ApprovalAnswer{Reason: "a strange question"}, nil
+		}
+		return map[string]ApprovalAnswer{"": {Waits: true, IDs: []string{"m1", "t1"}}, "m1 t1": {Waits: true, IDs: []string{"", "t1"}}, " t1": {Released: true, IDs: []string{"m1", "t1"}}}[want], nil
+	})
+	if status, text := ask("big-1"); status != 200 || asked.Load() != 3 {
+		t.Errorf("%d %s, asked %d times", status, text, asked.Load())
+	}
+	r.event("what was approved", func(e *event.Event) bool {
+		return e.Kind == event.KindInference && e.Verdict == event.Allowed && e.ReasonCode == codeApproved && e.Rule == "test/search" && e.Reason == "people have approved it (m1, t1)"
+	})
+}
+
+// TestAToolIsReleasedOnTheRulesOfNow: with the fingerprint of the rules of each thing
+// that was asked about.
+func TestAToolIsReleasedOnTheRulesOfNow(t *testing.T) {
+	r, ask := toolRig(t, nil)
+	view := compile(t, 2, askModels).View(r.p)
+	model, tool := view.Inference("openai", "big-1").Terms.Fingerprint, view.ProviderTool("web_search").Terms.Fingerprint
+	for name, c := range map[string]struct {
+		model  string
+		a      ApprovalAnswer
+		status int
+		says   string
+	}{
+		"both":               {"big-1", ApprovalAnswer{Released: true, Fingerprints: [][32]byte{model, tool}}, 200, ""},
+		"the tool alone":     {"small", ApprovalAnswer{Released: true, Fingerprints: [][32]byte{{}, tool}}, 200, ""},
+		"the model alone":    {"big-1", ApprovalAnswer{Released: true, Fingerprints: [][32]byte{model, {}}}, 403, "have changed since"},
+		"exchanged":          {"big-1", ApprovalAnswer{Released: true, Fingerprints: [][32]byte{tool, model}}, 403, "have changed since"},
+		"one is missing":     {"big-1", ApprovalAnswer{Released: true, Fingerprints: [][32]byte{model}}, 403, "have changed since"},
+		"none":               {"small", ApprovalAnswer{Released: true, Fingerprints: [][32]byte{}}, 403, "have changed since"},
+		"a refusal":          {"small", ApprovalAnswer{Reason: "people have denied it (t1)", ReasonCode: codeApprovalDenied}, 403, "people have denied it (t1)"},
+		"nobody comes":       {"big-1", ApprovalAnswer{Waits: true, IDs: []string{"m1", "t1"}}, 503, "(m1, t1)"},
+		"nobody, for a tool": {"big-1", ApprovalAnswer{Waits: true, IDs: []string{"", "t1"}}, 503, "what the provider would do as web_search, and nobody has yet (t1)"},
+	} {
+		r.keeper.mu.Lock()
+		r.keeper.approval = func(ApprovalQuestion) (ApprovalAnswer, error) { return c.a, nil }
+		r.keeper.mu.Unlock()
+		if status, text := ask(c.model); status != c.status || !strings.Contains(text, c.says) {
+			t.Errorf("%s: %d %s", name, status, text)
+		}
 	}
 }

@@ -54,8 +54,23 @@ func (k *fakeKeeper) Approval(_ context.Context, q ApprovalQuestion) (ApprovalAn
 		return ApprovalAnswer{Reason: "needs an approval; ask ops", ReasonCode: policy.CodeApproval}, nil
 	}
 	a, err := k.approval(q)
-	if t := k.view.Egress(q.Name, q.Port).Terms; a.Released && a.Fingerprint == ([32]byte{}) && t != nil {
-		a.Fingerprint = t.Fingerprint // released on the policy of the moment, unless the test says otherwise
+	if !a.Released || a.Fingerprints != nil {
+		return a, err
+	}
+	// Released on the policy of the moment, unless the test says otherwise.
+	list := []policy.Decision{k.view.Egress(q.Name, q.Port)}
+	if q.Dialect != "" {
+		list[0] = k.view.Inference(q.Dialect, q.Model)
+	}
+	for _, t := range q.Tools {
+		list = append(list, k.view.ProviderTool(t.Name))
+	}
+	for _, d := range list {
+		f := [32]byte{}
+		if d.Terms != nil {
+			f = d.Terms.Fingerprint
+		}
+		a.Fingerprints = append(a.Fingerprints, f)
 	}
 	return a, err
 }

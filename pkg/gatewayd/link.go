@@ -167,10 +167,10 @@ func (l *link) Approval(ctx context.Context, q gateway.ApprovalQuestion) (gatewa
 	ctx, cancel := context.WithTimeout(ctx, questionTime)
 	defer cancel()
 	t := wire.TypeApproval
-	b, err := wire.ApprovalRequest{Sandbox: q.Sandbox, Name: q.Name, Port: q.Port, Waits: q.Waits}.Encode()
-	if q.Model != "" {
+	b, err := wire.ApprovalRequest{Sandbox: q.Sandbox, Name: q.Name, Port: q.Port, Waits: first(q.Waits)}.Encode()
+	if q.Dialect != "" {
 		t = wire.TypeModelApproval
-		b, err = wire.ModelApprovalRequest{Sandbox: q.Sandbox, Dialect: q.Dialect, Model: q.Model, Arguments: q.Arguments, Shown: q.Shown, Waits: q.Waits}.Encode()
+		b, err = modelApproval(&q).Encode()
 	}
 	if err != nil {
 		return gateway.ApprovalAnswer{}, err
@@ -182,7 +182,26 @@ func (l *link) Approval(ctx context.Context, q gateway.ApprovalQuestion) (gatewa
 	if err := r.Decode(b); err != nil {
 		return gateway.ApprovalAnswer{}, err
 	}
-	return gateway.ApprovalAnswer{Waits: r.Outcome == wire.ApprovalWaits, Released: r.Outcome == wire.ApprovalReleased, ID: r.ID, Reason: r.Reason, ReasonCode: r.ReasonCode, Fingerprint: r.Fingerprint}, nil
+	return gateway.ApprovalAnswer{Waits: r.Outcome == wire.ApprovalWaits, Released: r.Outcome == wire.ApprovalReleased, IDs: r.IDs, Reason: r.Reason, ReasonCode: r.ReasonCode, Fingerprints: r.Fingerprints}, nil
+}
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}
+
+func modelApproval(q *gateway.ApprovalQuestion) wire.ModelApprovalRequest {
+	m := wire.ModelApprovalRequest{Sandbox: q.Sandbox, Dialect: q.Dialect, Model: q.Model, Arguments: q.Arguments, Shown: q.Shown, Waits: q.Waits}
+	for _, t := range q.Tools {
+		w := wire.ApprovalTool{Name: t.Name, Definition: t.Definition, Shown: t.Shown}
+		for _, s := range t.Settings {
+			w.Settings = append(w.Settings, wire.ApprovalSetting(s))
+		}
+		m.Tools = append(m.Tools, w)
+	}
+	return m
 }
 
 func (l *link) Leaf(ctx context.Context, sandbox uint32, name string, pub *ecdsa.PublicKey) (leaf, ca []byte, err error) {

@@ -5,6 +5,8 @@ package inference_test
 import (
 	"context"
 	"encoding/json"
+	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -53,7 +55,7 @@ func TestARequestThatWaitsIsAnsweredInTheDialect(t *testing.T) {
 	f, asked := askFence(t, inference.Options{}, func(q inference.Question) inference.Approved {
 		d := q.Decision
 		d.ReasonCode = "approval-waits"
-		return inference.Approved{Decision: d, Waits: "4be21f0a97c3d518"}
+		return inference.Approved{Decision: d, Waits: []string{"4be21f0a97c3d518"}}
 	})
 	resp, body := f.chat(big)
 	var e struct {
@@ -126,30 +128,45 @@ func TestALargeRequestDoesNotWait(t *testing.T) {
 	}
 	text := func(n int) string { return strings.Replace(big, "plan", strings.Repeat("x", n), 1) }
 	done := make(chan struct{})
-	send := func(n int) {
+	sendOf := func(box string, n int) {
 		go func() {
-			resp, err := f.client.Post("https://"+openAIHost+"/v1/chat/completions", "application/json", strings.NewReader(text(n)))
+			req, err := http.NewRequest("POST", "https://"+openAIHost+"/v1/chat/completions", strings.NewReader(text(n)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			req.Header.Set("Content-Type", "application/json")
+			req.Header.Set("Test-Sandbox", box)
+			resp, err := f.client.Do(req)
 			if err == nil {
 				_ = resp.Body.Close()
 			}
 			done <- struct{}{}
 		}()
 	}
+	send := func(n int) { sendOf("sb1", n) }
 	send(2 << 20)
 	if <-waits {
 		t.Error("a request with more than its part waits")
 	}
 	sent, held := 1, 0
-	for held < 100 { // until the part of all that wait is used up
-		send(700 << 10)
-		sent++
-		if !<-waits {
-			break
+	fill := func(box func(n int) string) (n int) {
+		for n < 100 {
+			sendOf(box(n), 700<<10)
+			sent++
+			if !<-waits {
+				break
+			}
+			n++
 		}
-		held++
+		held += n
+		return n
 	}
-	if held < 4 || held > 23 { // a quarter of 64 MiB
-		t.Errorf("%d wait", held)
+	if n := fill(func(int) string { return "sb1" }); n < 2 || n > 5 { // a quarter of all that may wait
+		t.Errorf("%d of one sandbox wait", n)
+	}
+	if n := fill(func(n int) string { return "other" + strconv.Itoa(n) }); n < 4 || held > 23 { // a quarter of 64 MiB, in all
+		t.Errorf("%d of others wait beside it", n)
 	}
 	close(release)
 	for range sent {

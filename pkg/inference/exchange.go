@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,7 +36,6 @@ type exchange struct {
 	asked  asked
 	prov   *policy.Provider // nil: the trial provider answers
 	served string           // model name sent upstream
-	waits  string           // the id that it waits for people as
 }
 
 // asked is what the body asks for, as far as Ringfence looks.
@@ -85,43 +85,106 @@ func (x *exchange) judge() *refusal {
 	return x.decide()
 }
 
-// decide asks policy and picks who answers.
+// verdicts are what policy says about one request: about its model, and about each
+// thing that the provider would do for it.
+type verdicts struct {
+	model policy.Decision
+	found []finding
+	tools []policy.Decision // of each of those
+}
+
+// decide asks policy, and people where it says so, and picks who answers.
 func (x *exchange) decide() *refusal {
 	if x.c.View == nil || x.c.Snapshot == nil {
 		return denied("no-policy", "no policy is loaded for this sandbox", "Try again when the node's daemon is up")
 	}
-	var dec policy.Decision
+	v := verdicts{model: policy.Decision{Effect: policy.Allow}}
 	if x.route.model {
-		if dec = x.c.View.Inference(x.d.name, x.asked.model); dec.Effect == policy.RequireApproval {
-			x.approve(&dec)
-		}
+		v.model = x.c.View.Inference(x.d.name, x.asked.model)
 	}
-	p, ok := x.c.Snapshot.Provider(x.d.name)
-	if ok {
-		x.prov, x.rec.ev.Provider = p, p.Name
-	} else {
-		x.rec.ev.Provider, x.rec.ev.Credential = trialName, "trial"
+	x.pick()
+	x.inspect(&v)
+	ref := x.denied(&v, policy.Block)
+	if ref == nil && x.c.Approve != nil && v.asks() {
+		ref = x.approve(&v)
+	}
+	if ref == nil {
+		ref = x.denied(&v, policy.RequireApproval)
+	}
+	if ref != nil {
+		return ref
 	}
 	if x.route.model {
-		if x.waits != "" {
-			return x.waitsForPeople(&dec)
-		}
-		if !dec.Allowed() {
-			return x.deniedModel(&dec)
-		}
-		x.rec.decided(&dec)
-		x.served = x.asked.model
-		if p != nil {
-			x.served, _ = p.Model(x.asked.model)
-		}
+		x.rec.decided(&v.model)
 		x.rec.ev.ModelServed = x.served
 	}
-	if x.route.body {
-		if ref := x.decideTools(); ref != nil {
-			return ref
+	for i := range v.tools {
+		if d := &v.tools[i]; d.ReasonCode == codeApproved || x.rec.ev.ReasonCode != codeApproved {
+			x.rec.decided(d) // what people decided is not covered by what nobody had to
 		}
 	}
 	x.rec.ev.Verdict = event.Allowed
+	return nil
+}
+
+// pick finds who answers, and as which model.
+func (x *exchange) pick() {
+	x.served = x.asked.model
+	p, ok := x.c.Snapshot.Provider(x.d.name)
+	if !ok {
+		x.prov, x.rec.ev.Provider, x.rec.ev.Credential = nil, trialName, "trial"
+		return
+	}
+	x.prov, x.rec.ev.Provider, x.rec.ev.Credential = p, p.Name, ""
+	if p != nil && x.route.model {
+		x.served, _ = p.Model(x.asked.model)
+	}
+}
+
+// inspect finds everything that the provider would do on its side, and asks policy
+// about it.
+func (x *exchange) inspect(v *verdicts) {
+	v.found, v.tools = nil, nil
+	if !x.route.body {
+		return
+	}
+	v.found = inspect(&x.tape, x.d.rules, func(w *walker) {
+		if !x.route.model {
+			return
+		}
+		if tool := searchModel(x.served); tool != "" {
+			w.add(tool, "the model "+quote(x.served), "model", 0)
+		}
+	})
+	for i := range v.found {
+		dec := policy.Decision{}
+		if v.found[i].never == "" {
+			dec = x.c.View.ProviderTool(v.found[i].tool)
+		}
+		v.tools = append(v.tools, dec)
+	}
+}
+
+// asks says whether policy has people decide about anything of the request.
+func (v *verdicts) asks() bool {
+	return v.model.Effect == policy.RequireApproval || slices.ContainsFunc(v.tools, func(d policy.Decision) bool { return d.Effect == policy.RequireApproval })
+}
+
+// denied is the refusal of what has no looser effect than that; nil: there is
+// nothing of the kind.
+func (x *exchange) denied(v *verdicts, most policy.Effect) *refusal {
+	if v.model.Effect <= most {
+		return x.deniedModel(&v.model)
+	}
+	for i := range v.found {
+		f := &v.found[i]
+		switch {
+		case f.never != "":
+			return denied("redirecting-field", f.what+" "+f.never, "Leave it out")
+		case v.tools[i].Effect <= most:
+			return deniedTool(f, &v.tools[i])
+		}
+	}
 	return nil
 }
 
@@ -134,29 +197,14 @@ func (x *exchange) deniedModel(dec *policy.Decision) *refusal {
 		remedy: "Use a model that is allowed, or ask the operator for an inference rule that allows it"}
 }
 
-// decideTools asks policy for everything the provider would do on its side.
-func (x *exchange) decideTools() *refusal {
-	found := inspect(&x.tape, x.d.rules)
-	if x.route.model {
-		if tool := searchModel(x.served); tool != "" {
-			found = append(found, finding{tool: tool, what: "the model " + quote(x.served)})
-		}
+func deniedTool(f *finding, dec *policy.Decision) *refusal {
+	msg := f.what + " happens on the provider's side, outside the fence, and "
+	if dec.Rule != (policy.RuleRef{}) && dec.Reason != "" {
+		msg += "is not allowed for this sandbox (" + strings.TrimRight(dec.Reason, ".") + ")"
+	} else {
+		msg += "no rule on server:provider/tool:" + f.tool + " allows it"
 	}
-	for i := range found {
-		f := &found[i]
-		if f.never {
-			return denied("redirecting-field", f.what+" would send the call elsewhere than policy decided", "Leave it out")
-		}
-		dec := x.c.View.ProviderTool(f.tool)
-		if dec.Allowed() {
-			x.rec.decided(&dec)
-			continue
-		}
-		return &refusal{status: http.StatusForbidden, code: codeDenied, reason: "provider-tool", param: f.param, decision: &dec,
-			message: f.what + " happens on the provider's side, outside the fence, and no rule on server:provider/tool:" + f.tool + " allows it",
-			remedy:  toolRemedy(f.tool)}
-	}
-	return nil
+	return &refusal{status: http.StatusForbidden, code: codeDenied, reason: "provider-tool", param: f.param, decision: dec, message: msg, remedy: toolRemedy(f.tool)}
 }
 
 // readBody reads the request body within its bounds.

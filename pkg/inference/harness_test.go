@@ -137,6 +137,9 @@ func (f *fence) handler(o inference.Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		c := f.call
 		c.Host, c.Dialect = req.Host, "openai"
+		if box := req.Header.Get("Test-Sandbox"); box != "" {
+			c.Sandbox = box
+		}
 		if req.Host == claudeHost {
 			c.Dialect = "anthropic"
 		}

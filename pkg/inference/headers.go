@@ -26,6 +26,23 @@ var commonHeaders = []string{
 // about themselves.
 var commonPrefixes = []string{"x-stainless-"}
 
+// unboundHeaders and everything of commonPrefixes are forwarded and change nothing of
+// what the provider does but for its records and for doing it twice: the official
+// SDKs, or who sends a request again, make them anew for each attempt or call. An
+// approval for one use is for all other headers that are forwarded; credentials
+// are no part of it.
+var unboundHeaders = []string{"user-agent", "idempotency-key", "x-client-request-id", "x-request-id"}
+
+// boundHeaders are those that an approval is bound to, of those that are forwarded.
+func boundHeaders(out http.Header) http.Header {
+	for name := range out {
+		if low := strings.ToLower(name); slices.Contains(unboundHeaders, low) || hasPrefixOf(low, commonPrefixes) {
+			delete(out, name)
+		}
+	}
+	return out
+}
+
 // droppedAnswerHeaders never reach the sandbox: hop-by-hop ones, cookies of
 // the provider's edge, a way to HTTP/3, the operator's account names.
 var droppedAnswerHeaders = []string{

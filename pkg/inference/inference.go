@@ -64,7 +64,7 @@ type Redirector struct {
 	opt Options
 
 	buffered atomic.Int64 // request body bytes held now
-	waiting  atomic.Int64 // those of requests that wait for people
+	waiting  room         // those of requests that wait for people
 }
 
 // New returns a Redirector. Zero fields of o take their defaults.

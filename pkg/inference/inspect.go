@@ -5,6 +5,7 @@ package inference
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -37,21 +38,35 @@ type finding struct {
 	tool  string
 	what  string // for the agent: the thing found
 	param string
-	never bool
+	never string // not "": why no rule opens it
+
+	at   []occurrence // everything that asks for the tool
+	many bool         // and more than that
+}
+
+// occurrence is one thing that asks for a tool: a value of the request, or the model
+// (0).
+type occurrence struct {
+	param string
+	node  uint32
 }
 
 // maxFindings bounds what is asked of policy for one request; each tool is
-// asked once.
-const maxFindings = 32
+// asked once. maxOccurrences bounds what is told of one.
+const (
+	maxFindings    = 32
+	maxOccurrences = 16
+)
 
-// inspect lists the provider-side work that a parsed request asks for.
-func inspect(t *tape, r *toolRules) []finding {
+// inspect lists the provider-side work that a parsed request asks for; more is told
+// of what it asks for beside its body.
+func inspect(t *tape, r *toolRules, more func(*walker)) []finding {
 	w := walker{t: t, r: r}
 	t.children(0, func(c uint32) bool {
 		n, low := &t.nodes[c], t.folded(c)
 		if has(r.never, low) && n.kind != kindNull {
 			key := string(low)
-			w.found = append(w.found, finding{never: true, what: "the field " + quote(key), param: key})
+			w.found = append(w.found, finding{never: "would send the call elsewhere than policy decided", what: "the field " + quote(key), param: key})
 			return false
 		}
 		if string(low) == "metadata" {
@@ -59,12 +74,13 @@ func inspect(t *tape, r *toolRules) []finding {
 		}
 		for i := range r.fields {
 			if f := &r.fields[i]; f.match == string(low) && isSet(t, c, f.tool) {
-				w.add(f.tool, "the field "+quote(f.match), f.match)
+				w.add(f.tool, "the field "+quote(f.match), f.match, c)
 			}
 		}
 		w.member(0, c, low)
 		return true
 	})
+	more(&w)
 	return w.found
 }
 
@@ -100,16 +116,22 @@ type walker struct {
 	refs  bool // inside tool_choice: tools are named, not defined
 }
 
-func (w *walker) add(tool, what, param string) {
-	if len(w.found) >= maxFindings {
-		return
-	}
+// add notes what asks for a tool. What is beyond the bound is refused whatever
+// policy says of the rest.
+func (w *walker) add(tool, what, param string, node uint32) {
 	for i := range w.found {
-		if w.found[i].tool == tool {
+		if f := &w.found[i]; f.tool == tool {
+			if f.many = f.many || len(f.at) == maxOccurrences; !f.many {
+				f.at = append(f.at, occurrence{param, node})
+			}
 			return
 		}
 	}
-	w.found = append(w.found, finding{tool: tool, what: what, param: param})
+	if len(w.found) >= maxFindings {
+		w.found[maxFindings-1] = finding{never: "is more than policy is asked about at once", what: strconv.Itoa(maxFindings) + " kinds of work on the provider's side", param: param}
+		return
+	}
+	w.found = append(w.found, finding{tool: tool, what: what, param: param, at: []occurrence{{param, node}}})
 }
 
 // member judges member c of object parent; low is its folded key.
@@ -129,11 +151,11 @@ func (w *walker) member(parent, c uint32, low []byte) {
 		w.url(c, string(low))
 	case string(low) == "file_id", string(low) == "file_ids", string(low) == "vector_store_ids":
 		if isSet(t, c, "") {
-			w.add("file_id", "the field "+quote(string(low))+", a file stored at the provider,", string(low))
+			w.add("file_id", "the field "+quote(string(low))+", a file stored at the provider,", string(low), c)
 		}
 	case string(low) == "file_data":
 		if s, ok := t.text(c); ok && !dataURL(s) && strings.Contains(s[:min(len(s), 64)], "://") {
-			w.add("file_url", "a URL in \"file_data\"", "file_data")
+			w.add("file_url", "a URL in \"file_data\"", "file_data", c)
 		}
 	case string(low) == "source" && w.r.sources && t.nodes[c].kind == kindObject:
 		w.source(parent, c)
@@ -189,7 +211,7 @@ func (w *walker) tools(list uint32) {
 		return
 	case kindArray:
 	default:
-		w.add("unknown", "the field \"tools\", which is not a list,", "tools")
+		w.add("unknown", "the field \"tools\", which is not a list,", "tools", list)
 		return
 	}
 	t.children(list, func(c uint32) bool {
@@ -201,7 +223,7 @@ func (w *walker) tools(list uint32) {
 func (w *walker) tool(c uint32) {
 	t := w.t
 	if t.nodes[c].kind != kindObject {
-		w.add("unknown", "an entry of \"tools\" that is not an object", "tools")
+		w.add("unknown", "an entry of \"tools\" that is not an object", "tools", c)
 		return
 	}
 	at, has := t.member(c, "type")
@@ -210,7 +232,7 @@ func (w *walker) tool(c uint32) {
 		typ, isText = t.text(at)
 	}
 	if !isText {
-		w.add("unknown", "a tool whose type is not a string", "tools")
+		w.add("unknown", "a tool whose type is not a string", "tools", c)
 		return
 	}
 	w.toolType(c, typ, true)
@@ -230,11 +252,11 @@ func (w *walker) toolType(obj uint32, typ string, strict bool) {
 		if r.tool == "" || r.tool == "shell" && (w.refs || w.localShell(obj)) {
 			return
 		}
-		w.add(r.tool, "the tool "+quote(typ), "tools")
+		w.add(r.tool, "the tool "+quote(typ), "tools", obj)
 		return
 	}
 	if strict {
-		w.add(toolName(typ), "the tool type "+quote(typ)+", which this version does not know and takes for one that", "tools")
+		w.add(toolName(typ), "the tool type "+quote(typ)+", which this version does not know and takes for one that", "tools", obj)
 	}
 }
 
@@ -282,7 +304,7 @@ func (w *walker) url(c uint32, low string) {
 	default:
 		return
 	}
-	w.add(urlTool(low), "fetching the URL in "+quote(low), low)
+	w.add(urlTool(low), "fetching the URL in "+quote(low), low, c)
 }
 
 func urlTool(low string) string {
@@ -309,11 +331,11 @@ func (w *walker) source(parent, c uint32) {
 		if w.typeOf(parent) == "image" {
 			tool = "image_url"
 		}
-		w.add(tool, "fetching the URL in \"source\"", "source")
+		w.add(tool, "fetching the URL in \"source\"", "source", c)
 	case "file":
-		w.add("file_id", "a source of type \"file\", a file stored at the provider,", "source")
+		w.add("file_id", "a source of type \"file\", a file stored at the provider,", "source", c)
 	default:
-		w.add(toolName("source_"+typ), "the source type "+quote(typ)+", which this version does not know and takes for one that", "source")
+		w.add(toolName("source_"+typ), "the source type "+quote(typ)+", which this version does not know and takes for one that", "source", c)
 	}
 }
 

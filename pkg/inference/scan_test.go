@@ -28,8 +28,8 @@ func FuzzScanAndPatch(f *testing.F) {
 		if int(tp.nodes[0].next) != len(tp.nodes) {
 			t.Fatalf("root does not span the tape")
 		}
-		inspect(&tp, &openAIRules)
-		inspect(&tp, &anthropicRules)
+		inspect(&tp, &openAIRules, func(*walker) {})
+		inspect(&tp, &anthropicRules, func(*walker) {})
 		i, ok := tp.member(0, "model")
 		if !ok {
 			return
@@ -106,7 +106,7 @@ func BenchmarkJudge(b *testing.B) {
 	nodes := make([]node, 0, 256)
 	for b.Loop() {
 		t, err := parse(body, nodes, nil)
-		if err != nil || len(inspect(&t, &openAIRules)) != 0 {
+		if err != nil || len(inspect(&t, &openAIRules, func(*walker) {})) != 0 {
 			b.Fatal(err)
 		}
 	}

@@ -81,7 +81,7 @@ func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 		"{id: a, to: 'x.org:443/udp', action: require-approval}":                                      `action "require-approval" here is not enforced by this version`,
 		"{id: a, to: '192.0.2.0/24:443', action: require-approval}":                                   `action "require-approval" here is not enforced by this version`,
 		"{id: a, to: 'x.org:443', action: require-approval, http: {methods: [PUT]}}":                  `action "require-approval" here is not enforced by this version`,
-		"tools {id: a, match: 'server:provider/tool:x', action: require-approval}":                    `action "require-approval" here is not enforced by this version`,
+		"tools {id: a, match: 'server:jira/tool:x', action: require-approval}":                        `action "require-approval" here is not enforced by this version`,
 		"{id: a, to: 'x.org:443', action: rate-limit, rate: {requests: 1/s}}":                         `f:6:50: field "rate" in egress rule is not enforced by this version`,
 		"{id: a, to: 'x.org:443', action: pii-scan}":                                                  `field "pii" in egress rule is not enforced`,
 		"{id: a, to: 'x.org:443', action: redact}":                                                    `field "redact" in egress rule is not enforced`,
@@ -127,7 +127,8 @@ func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 		egressDoc("{id: a, allow: 'x.org:443', mode: shadow}"), egressDoc("{id: a, deny: '10.0.0.0/8', when: {windows: [{from: '08:00', to: '09:00'}]}}"),
 		egressDoc("{id: a, allow: 'x.org:443', when: {expression: 'method == \"GET\"'}}"), egressDoc("{id: a, to: 'x.org:443', action: require-approval, when: {expression: 'port == 443'}}"),
 		head + "inference:\n  - {id: a, allow: '*', mode: shadow, when: {expression: 'model.startsWith(\"gpt\")'}}\n",
-		egressDoc("{id: a, allow: 'x.org:443'}"), egressDoc("{id: a, to: 'x.org:443', action: require-approval}"), toolDoc("{id: a, allow: 'server:provider/tool:x'}")} {
+		egressDoc("{id: a, allow: 'x.org:443'}"), egressDoc("{id: a, to: 'x.org:443', action: require-approval}"), toolDoc("{id: a, allow: 'server:provider/tool:x'}"),
+		toolDoc("{id: a, match: 'server:provider/tool:x', action: require-approval}"), toolDoc("{id: a, match: 'server:provider', action: require-approval}")} {
 		if docs, problems := Parse("f", []byte(fine)); len(problems) > 0 || len(docs) != 1 {
 			t.Errorf("%v", Problems(problems))
 		}

@@ -13,8 +13,8 @@ var unenforced = []struct {
 	msg   func(r *Rule) string
 	hint  string
 }{
-	{"action", "`action: require-approval` for anything but models and TCP connections to host names; on port 80; with `http` or an expression on requests", func(r *Rule) bool { return r.Effect == RequireApproval && !r.Shadow && !askable(r) },
-		says(`action "require-approval" here`), "people can be asked about models, and about TCP connections to host names, not port 80 and not about single requests: use allow or block"},
+	{"action", "`action: require-approval` for anything but models, tools of a provider and TCP connections to host names; on port 80; with `http` or an expression on requests", func(r *Rule) bool { return r.Effect == RequireApproval && !r.Shadow && !askable(r) },
+		says(`action "require-approval" here`), "people can be asked about models, about what a provider does on its side (server:provider/tool:NAME), and about TCP connections to host names, not port 80 and not about single requests: use allow or block"},
 	{"match", "tools on servers other than `server:provider`", func(r *Rule) bool {
 		return r.Server != scope.Pattern{} && r.Server != scope.Exact(scope.ServerProvider)
 	},
@@ -31,7 +31,7 @@ var unenforced = []struct {
 
 // askable says whether people can be asked about what the rule is for.
 func askable(r *Rule) bool {
-	return r.Section == SectionInference || r.Section == SectionEgress && r.Host != (HostPattern{}) && r.HTTP == nil && (r.When == nil || !r.When.Request) && r.Proto != UDP && r.Port != 80
+	return r.Section == SectionInference || r.Section == SectionTools && r.Server == scope.Exact(scope.ServerProvider) || r.Section == SectionEgress && r.Host != (HostPattern{}) && r.HTTP == nil && (r.When == nil || !r.When.Request) && r.Proto != UDP && r.Port != 80
 }
 
 func says(what string) func(*Rule) string { return func(*Rule) string { return what } }

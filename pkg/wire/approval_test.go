@@ -4,6 +4,7 @@ package wire
 
 import (
 	"bytes"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -25,23 +26,24 @@ func TestApprovalRoundTrip(t *testing.T) {
 			t.Error("a question with something behind was read")
 		}
 	}
-	for _, want := range []ApprovalReply{{}, {Outcome: ApprovalWaits, ID: "1"}, {Outcome: ApprovalReleased, ID: "1", Reason: "r", ReasonCode: "c", Fingerprint: [32]byte{1, 31: 2}}} {
+	for _, want := range []ApprovalReply{{}, {Outcome: ApprovalWaits, IDs: []string{"1", "", "2"}}, {Outcome: ApprovalReleased, IDs: []string{"1"}, Reason: "r", ReasonCode: "c", Fingerprints: [][32]byte{{1, 31: 2}, {}}}} {
 		b, err := want.Encode()
 		var got ApprovalReply
 		if err == nil {
 			err = got.Decode(b)
 		}
-		if err != nil || got != want {
+		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%+v %v", got, err)
 		}
 	}
-	for _, want := range []ModelApprovalRequest{{}, {Sandbox: 7, Dialect: "openai", Model: "m", Arguments: [32]byte{1, 31: 2}, Shown: "chat", Waits: "0011"}} {
+	for _, want := range []ModelApprovalRequest{{}, {Sandbox: 7, Dialect: "openai", Model: "m", Arguments: [32]byte{1, 31: 2}, Shown: "chat", Waits: []string{"0011", ""},
+		Tools: []ApprovalTool{{Name: "web_search", Definition: [32]byte{3}, Shown: "it", Settings: []ApprovalSetting{{"max_uses", [32]byte{4}, "5", true}, {"key", [32]byte{5}, "", false}}}, {Name: "mcp"}}}} {
 		b, err := want.Encode()
 		var got ModelApprovalRequest
 		if err == nil {
 			err = got.Decode(b)
 		}
-		if err != nil || got != want {
+		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%+v %v", got, err)
 		}
 		if err := got.Decode(b[:len(b)-1]); err == nil {
@@ -53,6 +55,20 @@ func TestApprovalRoundTrip(t *testing.T) {
 	if err := r.Decode(b); err == nil {
 		t.Error("an outcome that is none was read")
 	}
+	many := ModelApprovalRequest{Tools: []ApprovalTool{{Settings: make([]ApprovalSetting, MaxApprovalSettings)}, {Settings: make([]ApprovalSetting, 1)}}}
+	if _, err := many.Encode(); err == nil {
+		t.Error("more settings than the bound were written")
+	}
+	for i := range many.Tools[0].Settings {
+		many.Tools[0].Settings[i] = ApprovalSetting{Path: strings.Repeat("p", 128), Text: strings.Repeat("t", 128), Kept: true}
+	}
+	many.Tools, many.Model, many.Shown = append(many.Tools[:1], make([]ApprovalTool, MaxApprovalTools-1)...), strings.Repeat("m", MaxText), strings.Repeat("s", MaxText)
+	for i := range many.Tools {
+		many.Tools[i].Shown = strings.Repeat("s", MaxText)
+	}
+	if b, err := many.Encode(); err != nil || len(b) > MaxPayload {
+		t.Errorf("the largest that is within the bounds: %d bytes, %v", len(b), err)
+	}
 	if _, err := (ApprovalRequest{Name: strings.Repeat("a", MaxName+1)}).Encode(); err == nil {
 		t.Error("a name beyond the bound was written")
 	}
@@ -60,8 +76,8 @@ func TestApprovalRoundTrip(t *testing.T) {
 
 func FuzzApproval(f *testing.F) {
 	q, _ := ApprovalRequest{Sandbox: 7, Name: "a.test", Port: 443, Waits: "0011"}.Encode()
-	r, _ := ApprovalReply{Outcome: ApprovalWaits, ID: "0011"}.Encode()
-	m, _ := ModelApprovalRequest{Sandbox: 7, Dialect: "openai", Model: "m", Shown: "chat", Waits: "0011"}.Encode()
+	r, _ := ApprovalReply{Outcome: ApprovalWaits, IDs: []string{"0011"}, Fingerprints: [][32]byte{{7}}}.Encode()
+	m, _ := ModelApprovalRequest{Sandbox: 7, Dialect: "openai", Model: "m", Shown: "chat", Waits: []string{"0011"}, Tools: []ApprovalTool{{Name: "mcp", Settings: []ApprovalSetting{{Path: "a", Text: "5", Kept: true}}}}}.Encode()
 	f.Add(q)
 	f.Add(m)
 	f.Add(r)

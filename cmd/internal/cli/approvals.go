@@ -123,7 +123,15 @@ func (a *app) printApproval(p *api.Approval) error {
 	}
 	lines := [][2]string{{"approval", p.ID}, {"state", p.State}, {"why", p.Why}, {"sandbox", p.Called()}, {"scope", p.Scope},
 		{"runs", p.Program}, {"workspace", p.Workspace}, {"profile", p.Profile}, {"launched by", scope.Operator(p.Launcher, "")},
-		{p.Kind, p.Target}, {"arguments", p.Arguments}, {"asked for", plural(int(p.Count), "time", "times") + ", first " + stamp(p.Created)}}
+		{p.Kind, p.Target}, {"arguments", p.Arguments}}
+	for _, g := range p.Args {
+		value := "=" + g.Text
+		if !g.Kept {
+			value = " (not shown)"
+		}
+		lines = append(lines, [2]string{"argument", g.Path + value})
+	}
+	lines = append(lines, [2]string{"asked for", plural(int(p.Count), "time", "times") + ", first " + stamp(p.Created)})
 	if p.State == "pending" {
 		lines = append(lines, [2]string{"expires", stamp(p.Expires) + ", which denies it"})
 	}
@@ -139,7 +147,7 @@ func (a *app) printApproval(p *api.Approval) error {
 		if v.Approve {
 			word = "approved"
 		}
-		lines = append(lines, [2]string{word, strings.TrimSpace(scope.Operator(v.UID, v.Name) + " " + stamp(v.At) + "  " + v.Comment)})
+		lines = append(lines, [2]string{word, strings.TrimSpace(scope.Operator(v.UID, v.Name) + " " + stamp(v.At) + "  " + strings.TrimSpace(v.Gives+"  "+v.Comment))})
 	}
 	if g := p.Grant; g != nil {
 		until := ""
@@ -181,13 +189,16 @@ func (a *app) approvalsApproveCommand() *cobra.Command {
 		Short: "Approve one request, or make a rule of it or of a draft",
 		Long: "Approve one request. It is for one use of what was asked for, unless --for or --sandbox\n" +
 			"says otherwise: then that sandbox may use the destination, or the model, for so long,\n" +
-			"whatever it sends there: not only what was asked for. When a rule wants several people,\n" +
-			"it is given when enough of them have approved, and then the least that one of them gave.\n\n" +
+			"whatever it sends there: not only what was asked for. A tool it may use with the same\n" +
+			"arguments only; --args PATH=GLOB frees one of those that `show` lists, to be whatever\n" +
+			"GLOB says (* is any text). When a rule wants several people, it is given when enough of\n" +
+			"them have approved, and then the least that one of them gave.\n\n" +
 			"--persist makes a destination a rule that stays, for all sandboxes of the agent, in a\n" +
 			"document approved-SCOPE beside each rule that asks, or in the draft's scope. It shows\n" +
 			"what would change, and changes it with --yes: a revision that `policy history` has and\n" +
 			"`policy rollback` takes back. It needs policy-author in the scope of every such rule.",
 		Example: "  ringfence approvals approve 4be21f0a97c3d518\n  ringfence approvals approve 4be21f0a97c3d518 --for 1h --comment 'release day'\n" +
+			"  ringfence approvals approve 4be21f0a97c3d518 --args 'max_uses=*' --for 1h\n" +
 			"  ringfence approvals approve 4be21f0a97c3d518 --persist\n  ringfence approvals approve draft-4be21f0a97c3 --yes",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeApprovals,
@@ -204,6 +215,9 @@ func (a *app) approvalsApproveCommand() *cobra.Command {
 			case once:
 				v.Lasts = api.ApproveOnce
 			}
+			if len(v.Args) > 0 && !sandbox && v.Lasts != api.ApproveFor {
+				return usagef("--args goes with --for or --sandbox: one use is for the call that was asked for")
+			}
 			return a.vote(cmd.Context(), ids[0], v)
 		},
 	}
@@ -211,8 +225,10 @@ func (a *app) approvalsApproveCommand() *cobra.Command {
 	fl.BoolVar(&once, "once", false, "one use (the default)")
 	fl.DurationVar((*time.Duration)(&v.For), "for", 0, "how long, for example 1h")
 	fl.BoolVar(&sandbox, "sandbox", false, "until the sandbox ends")
+	fl.StringArrayVar(&v.Args, "args", nil, "PATH=GLOB: this argument of a tool may be what GLOB says (again for more)")
 	fl.StringVar(&v.Comment, "comment", "", "why, for the record")
 	cmd.MarkFlagsMutuallyExclusive("once", "for", "sandbox")
+	cmd.MarkFlagsMutuallyExclusive("once", "args")
 	last.add(cmd)
 	a.outputFlag(cmd, "table", "json")
 	return cmd

@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"iter"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -19,11 +20,11 @@ func approvals() []api.Approval {
 	until := created.Add(time.Hour)
 	return []api.Approval{
 		{ID: "4be21f0a97c3d518", Sandbox: "b0a1c2d3", Name: "web", Program: "np\x1bm", Workspace: "/work/\x07shop", Profile: "coding", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Launcher: 1000, Kind: "tool", Target: "server:bank/tool:pay",
-			Arguments: "to: \x1b[2Jmallory \u202e", Binding: strings.Repeat("a", 64), Fingerprint: strings.Repeat("b", 64), State: "pending", Count: 3, Created: created, Expires: created.Add(15 * time.Minute),
+			Arguments: "to: \x1b[2Jmallory \u202e", Args: []api.ApprovalArgument{{Path: "amount", Text: "5\x07", Kept: true}, {Path: "token"}}, Binding: strings.Repeat("a", 64), Fingerprint: strings.Repeat("b", 64), State: "pending", Count: 3, Created: created, Expires: created.Add(15 * time.Minute),
 			Demands: []api.ApprovalDemand{{Rule: "eng/money", RuleAt: "Policy/eng:12", Reason: "say what\u202e for", Who: "group:sre or uid:7", Approvers: []string{"group:sre", "uid:7"}, Quorum: 2, Lacks: 1},
 				{Rule: "org/four-eyes", Who: "root or an approver, not who launched it", Quorum: 1, Separate: true, Lacks: 1}},
 			Needs: "group:sre or uid:7 (rule eng/money), and root or an approver, not who launched it (rule org/four-eyes)",
-			Votes: []api.ApprovalVote{{UID: 7, Name: "seven", Approve: true, Comment: "fine\x07", At: created.Add(time.Minute)}}, MayVote: true},
+			Votes: []api.ApprovalVote{{UID: 7, Name: "seven", Approve: true, Gives: "once: this call", Comment: "fine\x07", At: created.Add(time.Minute)}}, MayVote: true},
 		{ID: "00000000000000aa", Sandbox: "b0a1c2d3", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Kind: "egress", Target: "example.com:443/tcp", State: "approved", Count: 1,
 			Binding: strings.Repeat("c", 64), Fingerprint: strings.Repeat("d", 64), Created: created, Expires: created.Add(15 * time.Minute), Decided: &until, Demands: []api.ApprovalDemand{{Rule: "eng/ask", Who: "root, an approver or who launched it", Quorum: 1}},
 			Grant: &api.ApprovalGrant{Covers: "target", Lasts: "for", Says: "for 1h0m0s: this target", Until: &until}},
@@ -81,6 +82,7 @@ func TestApprovalCommands(t *testing.T) {
 		{"approvals-list.json", []string{"list", "-o", "json"}},
 		{"approvals-approve.txt", []string{"approve", "4be21f0a97c3d518"}},
 		{"approvals-approve-for.txt", []string{"approve", "4be21f0a97c3d518", "--for", "1h"}},
+		{"approvals-approve-args.txt", []string{"approve", "4be21f0a97c3d518", "--sandbox", "--args", "amount=*", "--args", "token=*"}},
 		{"approvals-deny.txt", []string{"deny", "4be21f0a97c3d518", "--comment", "no"}},
 		{"approvals-watch.txt", []string{"watch"}},
 		{"approvals-watch.json", []string{"watch", "-o", "json"}},
@@ -97,9 +99,9 @@ func TestApprovalCommands(t *testing.T) {
 			t.Errorf("no %q in %s", want, r.out)
 		}
 	}
-	votes := []api.VoteRequest{{Approve: true}, {Approve: true, Lasts: "for", For: api.Duration(time.Hour)}, {Comment: "no"}}
+	votes := []api.VoteRequest{{Approve: true}, {Approve: true, Lasts: "for", For: api.Duration(time.Hour)}, {Approve: true, Lasts: "sandbox", Args: []string{"amount=*", "token=*"}}, {Comment: "no"}}
 	for i, v := range votes {
-		if got := n.votes[i]; got != v {
+		if got := n.votes[i]; !reflect.DeepEqual(got, v) {
 			t.Errorf("%+v, not %+v", got, v)
 		}
 	}
@@ -118,6 +120,8 @@ func TestApprovalExitCodes(t *testing.T) {
 		{[]string{"approve", "00000000000000aa"}, 1, "decided already"},
 		{[]string{"approve", "4be21f0a97c3d518", "--once", "--sandbox"}, 2, ""},
 		{[]string{"approve", "4be21f0a97c3d518", "--for", "0s"}, 2, "above zero"},
+		{[]string{"approve", "4be21f0a97c3d518", "--args", "a=*"}, 2, "--args goes with --for or --sandbox"},
+		{[]string{"approve", "4be21f0a97c3d518", "--args", "a=*", "--persist"}, 2, "a rule that stays has no end"},
 		{[]string{"list", "-o", "xml"}, 2, "unknown format"},
 	} {
 		r := finish(t, tool(t, n.socket, append([]string{"approvals"}, c.args...)...))

@@ -35,7 +35,7 @@ func (f *lastFlags) add(cmd *cobra.Command) {
 // lasting says whether a rule is meant, and refuses flags that do not go with it.
 func (f *lastFlags) lasting(cmd *cobra.Command, id string) (bool, error) {
 	draft := api.IsDraft(id)
-	for _, other := range []string{"once", "for", "sandbox"} {
+	for _, other := range []string{"once", "for", "sandbox", "args"} {
 		if cmd.Flags().Changed(other) && (f.persist || draft) {
 			return false, usagef("--%s is for a request that waits; a rule that stays has no end", other)
 		}

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -304,7 +305,7 @@ func TestTopApproves(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	n.set(func() {
-		if want := (api.VoteRequest{Approve: true, Lasts: api.ApproveFor, For: api.Duration(time.Hour)}); len(n.votes) != 1 || n.votes[0] != want {
+		if want := (api.VoteRequest{Approve: true, Lasts: api.ApproveFor, For: api.Duration(time.Hour)}); len(n.votes) != 1 || !reflect.DeepEqual(n.votes[0], want) {
 			t.Errorf("votes: %+v", n.votes)
 		}
 	})

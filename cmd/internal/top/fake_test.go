@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
@@ -307,7 +308,7 @@ func (u *user) voted(want ...api.VoteRequest) {
 		u.t.Fatalf("votes: %+v, want %+v", u.n.votes, want)
 	}
 	for i := range want {
-		if u.n.votes[i] != want[i] {
+		if !reflect.DeepEqual(u.n.votes[i], want[i]) {
 			u.t.Errorf("vote %+v, want %+v", u.n.votes[i], want[i])
 		}
 	}

@@ -139,15 +139,16 @@ func TestNothingIsWiderThanTheScreen(t *testing.T) {
 // TestApprove: a key shows all of what is asked for, another approves that.
 func TestApprove(t *testing.T) {
 	n := newNode()
+	n.asks[0].Args = []api.ApprovalArgument{{Path: "amount", Text: "5", Kept: true}, {Path: "token"}}
 	u := newUser(t, n)
 	u.types("3", "a")
-	u.sees("server:bank/tool:pay", "to: mallory", "org:acme/team:shop/agent:npm, sandbox b0a1c2d3 (shop)", "shop/money Policy/shop:7", "who is it for?", "2 of group:sre (1 lacking)", "/home/ada/shop", "coding", "one use of it", "y approve")
+	u.sees("server:bank/tool:pay", "to: mallory", "amount=5", "token (not shown)", "org:acme/team:shop/agent:npm, sandbox b0a1c2d3 (shop)", "shop/money Policy/shop:7", "who is it for?", "2 of group:sre (1 lacking)", "/home/ada/shop", "coding", "one use of it", "y approve")
 	u.types("y")
 	u.voted() // typed ahead: it was not on the screen yet
 	u.sees("read it first")
 	u.tick()
 	u.types("t")
-	u.sees("it for an hour")
+	u.sees("it for an hour, with the same arguments only")
 	u.types("c", "r", "e", "l", "space", "d", "a", "y", "enter")
 	u.sees("rel day")
 	_, first := u.Update(tea.KeyPressMsg{Code: 'y', Text: "y"})

@@ -39,6 +39,13 @@ func what(m *model, a *api.Approval, width int) (out []line) {
 	}
 	add(safe(a.Kind, 10), a.Target)
 	add("arguments", a.Arguments)
+	for _, g := range a.Args {
+		value := "=" + g.Text
+		if !g.Kept {
+			value = " (not shown)"
+		}
+		add("argument", g.Path+value)
+	}
 	add("of", agentOf(a.Scope)+", sandbox "+a.Called()+", launched by uid "+strconv.FormatUint(uint64(a.Launcher), 10))
 	add("runs", a.Program)
 	add("in", a.Workspace)
@@ -65,7 +72,7 @@ func history(a *api.Approval, width int) (out []line) {
 		if v.Approve {
 			word = "approved"
 		}
-		add(word, fmt.Sprintf("uid %d %s at %s  %s", v.UID, v.Name, clock(v.At), v.Comment))
+		add(word, fmt.Sprintf("uid %d %s at %s  %s", v.UID, v.Name, clock(v.At), strings.TrimSpace(v.Gives+"  "+v.Comment)))
 	}
 	if a.Grant != nil {
 		add("given", lasts(a.Grant))
@@ -140,7 +147,11 @@ func (*confirmation) keys() []binding {
 
 func (p *confirmation) body(m *model, width int) []line {
 	out := what(m, &p.of, width)
-	out = append(out, field("gives", terms[p.term].words, width, bold)...)
+	words := terms[p.term].words
+	if p.of.Kind == "tool" && terms[p.term].lasts != "" {
+		words += ", with the same arguments only"
+	}
+	out = append(out, field("gives", words, width, bold)...)
 	if p.comment != "" {
 		out = append(out, field("comment", safe(p.comment, 0), width, plain)...)
 	}
