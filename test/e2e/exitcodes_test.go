@@ -128,6 +128,10 @@ func TestExitCodes(t *testing.T) {
 		"`policy prove` 1": {func() int { return run("policy", "prove", "live", "--no-more-permissive-than", "pack:locked-down") }},
 		"`approvals` 0":    {func() int { return run("approvals", "list") }, func() int { return run("approvals", "approve", asked[0]) }},
 		"`approvals` 1":    {func() int { return run("approvals", "approve", asked[0]) }, func() int { return run("approvals", "deny", asked[0]) }},
+		"`approvals` 2": {
+			func() int { return run("approvals", "approve", asked[1], "--for", "9999h") }, func() int { return run("approvals", "approve", asked[1], "--for", "1h", "--args", "x=*") },
+			func() int { return run("approvals", "approve", asked[1], "--args", "x=*") },
+		},
 		"`approvals` 3": {
 			func() int { return run("approvals", "show", "no-such") }, func() int { return run("approvals", "approve", "no-such") },
 			func() int {
