@@ -30,7 +30,7 @@ type room struct {
 	shared int // of all owners
 }
 
-// useOf is what one sandbox has.
+// useOf is what one sandbox has. Its owner is the same for its whole life.
 type useOf struct {
 	owner uint32
 	entries
