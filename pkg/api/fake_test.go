@@ -31,6 +31,7 @@ const (
 type fake struct {
 	access    func() Access // nil: no document
 	inSandbox func(*Caller) (bool, error)
+	onApply   func(c *Caller)
 	onLaunch  func(ctx context.Context, r *LaunchRequest, f *Files) (Session, error)
 	boxes     []Sandbox
 	events    []EventRecord
@@ -215,6 +216,9 @@ func (f *fake) PolicyUse(context.Context) (PolicyUse, error) { return PolicyUse{
 
 func (f *fake) ApplyPolicy(_ context.Context, c *Caller, r *ApplyRequest) (PolicyChange, error) {
 	f.note("apply uid=%d %s %s", c.UID, r.Documents[0].File, r.Comment)
+	if f.onApply != nil {
+		f.onApply(c)
+	}
 	return PolicyChange{Revision: 8}, nil
 }
 

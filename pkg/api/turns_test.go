@@ -3,11 +3,16 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // One user has one turn, all together have so many, root has no need of any, and
@@ -81,4 +86,52 @@ func TestTurnsOfMany(t *testing.T) {
 	if len(turns.of) != 0 {
 		t.Errorf("%d users are left", len(turns.of))
 	}
+}
+
+// Who applies documents has one turn, however many connections it has; another's comes
+// meanwhile.
+func TestApplyingTakesTurns(t *testing.T) {
+	needRootTest(t)
+	f := newFake()
+	f.access = func() Access { return bound(t, "org:acme policy-author uid:64010", "org:acme policy-author uid:64011") }
+	entered, leave := make(chan uint32, 8), make(chan struct{})
+	f.onApply = func(c *Caller) {
+		entered <- c.UID
+		if c.UID == 64010 {
+			<-leave
+		}
+	}
+	at := serve(t, f, Options{})
+	const body = `{"documents":[{"file":"a.yaml","text":"x"}]}`
+	apply := func(uid uint32) net.Conn {
+		conn := connectAs(t, at, uid)
+		_ = conn.SetDeadline(time.Now().Add(time.Minute)) // what hangs fails
+		if _, err := fmt.Fprintf(conn, "PUT /v1/policy HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
+			t.Error(err)
+		}
+		return conn
+	}
+	answered := func(conn net.Conn) {
+		t.Helper()
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Error(resp.Status)
+		}
+	}
+	one := apply(64010)
+	if uid := <-entered; uid != 64010 {
+		t.Fatal(uid)
+	}
+	two := apply(64010)
+	answered(apply(64011))
+	if uid := <-entered; uid != 64011 || len(entered) != 0 {
+		t.Errorf("%d came next, and %d more", uid, len(entered))
+	}
+	close(leave)
+	answered(one)
+	answered(two)
 }
