@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -150,8 +151,8 @@ func (d *Daemon) enforce(ctx context.Context) {
 func (d *Daemon) enforceOnce(ctx context.Context, snap *policy.Snapshot) (ended <-chan struct{}, err error) {
 	errs := []error{d.sandboxes.Apply(snap)}
 	told := make(chan struct{})
-	defer close(told)
 	ended = d.ender.after(told)
+	defer func() { go d.tellSettled(ctx, snap.Revision(), told) }()
 	errs = append(errs, d.openGatewayTable())
 	if d.gateway.Ready() {
 		gctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -159,6 +160,29 @@ func (d *Daemon) enforceOnce(ctx context.Context, snap *policy.Snapshot) (ended 
 		errs = append(errs, d.sendSecrets(gctx, d.gateway), sendSnapshot(gctx, d.gateway, snap))
 	}
 	return ended, errors.Join(errs...)
+}
+
+// settledEvery is how often the gateway is asked whether it has ended what a revision
+// denies.
+const settledEvery = 5 * time.Millisecond
+
+// tellSettled closes told when the gateway has ended all that a revision denies, or has
+// had its start: who looks into the kernel then does not wait longer.
+func (d *Daemon) tellSettled(ctx context.Context, revision uint64, told chan<- struct{}) {
+	defer close(told)
+	ctx, cancel := context.WithTimeout(ctx, gatewayStart)
+	defer cancel()
+	for {
+		served, err := d.gatewayRevisions(ctx)
+		if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(served)), func(on uint64) bool { return on < revision }) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(settledEvery):
+		}
+	}
 }
 
 // setUnenforced notes why the newest policy is not in force, "" when it is.

@@ -25,7 +25,7 @@ type ender struct {
 // revocation is one change whose flows are to be ended.
 type revocation struct {
 	since time.Time
-	told  <-chan struct{} // closed when the gateway has it; nil: it is not waited for
+	told  <-chan struct{} // closed when the gateway has ended what it denies; nil: it is not waited for
 	ended chan struct{}
 }
 
