@@ -25,7 +25,7 @@ const Scope = "org:local"
 type Pack struct {
 	Name        string
 	Description string
-	File        string // to show in messages
+	File        string // what places in Text name: pack:NAME, whose lines `ringfence policy packs NAME` prints
 	Text        string
 }
 
@@ -41,14 +41,13 @@ func All() ([]Pack, error) {
 		if err != nil {
 			return nil, fmt.Errorf("policies: %w", err)
 		}
-		file := "profiles/policies/" + e.Name()
 		var doc struct { // that each is one good document is tested
 			Metadata struct{ Name, Description string }
 		}
 		if err := yaml.Unmarshal(text, &doc); err != nil {
-			return nil, fmt.Errorf("policies: %s: %w", file, err)
+			return nil, fmt.Errorf("policies: %s: %w", e.Name(), err)
 		}
-		out = append(out, Pack{Name: doc.Metadata.Name, Description: doc.Metadata.Description, File: file, Text: string(text)})
+		out = append(out, Pack{Name: doc.Metadata.Name, Description: doc.Metadata.Description, File: "pack:" + doc.Metadata.Name, Text: string(text)})
 	}
 	return out, nil
 }

@@ -25,7 +25,7 @@ func TestPacks(t *testing.T) {
 	}
 	for _, p := range all {
 		t.Run(p.Name, func(t *testing.T) {
-			if p.Description == "" || !strings.HasSuffix(p.File, "/"+p.Name+".yaml") {
+			if p.Description == "" || p.File != "pack:"+p.Name {
 				t.Errorf("file %q, description %q", p.File, p.Description)
 			}
 			file := "testdata/" + p.Name + ".yaml"

@@ -4,8 +4,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,6 +93,9 @@ func (a *app) documentTexts(names []string, forScope string) ([]api.Document, er
 	}
 	for _, name := range names {
 		text, err := a.readDocument(name)
+		if errors.Is(err, fs.ErrNotExist) && !strings.ContainsAny(name, "./") {
+			return nil, fmt.Errorf("%q is no file, directory or pack; `ringfence policy packs` lists the packs", name)
+		}
 		if err != nil {
 			return nil, err
 		}

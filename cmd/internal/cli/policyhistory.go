@@ -136,15 +136,14 @@ func yamlStream(docs []api.StoredDocument) string {
 func (a *app) policyDiffCommand() *cobra.Command {
 	var log, since string
 	cmd := &cobra.Command{
-		Use:   "diff N [M] | diff A B --replay EVENTLOG",
+		Use:   "diff N [M] | diff DOCUMENTS DOCUMENTS --replay EVENTLOG",
 		Short: "Show how documents differ between two revisions, or what they would have decided otherwise",
 		Long: "Show, document by document, what is different as of revision M (the newest without it)\n" +
 			"from revision N. To see what one revision did, compare it with the one before. Needs\n" +
 			"root, or the role admin of org:*.\n\n" +
-			"With --replay, A and B are revisions too, or files (./12 when the name is a number),\n" +
-			"directories, packs or live (the documents in force, for who sees all of them), and the past\n" +
-			"decisions are shown that B would decide otherwise than A.\n" +
-			"They come from the node's log as far as you may see it (live), or from a file of JSON lines, a\n" +
+			"With --replay, show the past decisions that the second DOCUMENTS would have made otherwise\n" +
+			"than the first.\n" + namedDocuments + "\n\n" +
+			"Past decisions come from the node's log as far as you may see it (live), or from a file of JSON lines, a\n" +
 			"directory of a log, or -. What a record does not hold is not guessed: such decisions are\n" +
 			"counted. Of a model call the model is asked again, not the tools that the provider runs.",
 		Example: "  ringfence policy diff 11 12\n  ringfence policy diff live new/ --replay live --since 24h\n  ringfence policy diff 11 12 --replay live --since 24h",
@@ -154,7 +153,7 @@ func (a *app) policyDiffCommand() *cobra.Command {
 			case log != "" && len(numbers) == 2:
 				return a.replayed(cmd.Context(), numbers[0], numbers[1], log, since)
 			case log != "":
-				return usagef("--replay compares two: ringfence policy diff A B --replay %s", log)
+				return usagef("--replay compares two: ringfence policy diff %s live --replay %s", numbers[0], log)
 			case since != "":
 				return usagef("--since goes with --replay")
 			}
@@ -162,7 +161,7 @@ func (a *app) policyDiffCommand() *cobra.Command {
 			for i, text := range numbers {
 				n, err := revisionNumber(text)
 				if err != nil {
-					return err
+					return usagef("%w; what files would decide otherwise is shown with --replay EVENTLOG, and whether they let more pass by `ringfence policy prove`", err)
 				}
 				at[i] = n
 			}

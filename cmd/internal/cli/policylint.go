@@ -25,14 +25,13 @@ type lintFlags struct {
 func (a *app) policyLintCommand() *cobra.Command {
 	var f lintFlags
 	cmd := &cobra.Command{
-		Use:   "lint FILE|DIR|PACK|live|N...",
+		Use:   "lint DOCUMENTS...",
 		Short: "Find rules that do nothing, contradict each other or are for nobody",
 		Long: "Find what the author of documents may not have meant: rules that no question is ever for,\n" +
 			"rules in whose place others always stand, rules that repeat what others or a default say,\n" +
 			"rules of one layer that say the opposite of the same, and models that a default alone allows.\n" +
 			"A rule is named only when every decision is the same without it, whatever its conditions say.\n" +
-			"live is the documents in force on the node, for who sees all of them, and a number those as\n" +
-			"of that revision, for root and admins of org:*.\n\n" +
+			namedDocuments + "\n\n" +
 			"With --known and --running, also documents and rules that are for none of these; with --hits,\n" +
 			"also rules in force that decided nothing since the daemon started. Exit code 1 when something\n" +
 			"is found; notes, which may well be meant, do not count.",

@@ -21,16 +21,20 @@ import (
 // revision, and ./12 is a file.
 const liveDocuments = "live"
 
+// namedDocuments says in help texts what DOCUMENTS are.
+const namedDocuments = "DOCUMENTS are a file, a directory, a pack (`ringfence policy packs` lists them), live, or the\n" +
+	"number of a revision. live is what is in force on the node, for who sees all of it; a revision\n" +
+	"is what was kept then, for root and admins of org:*. A file called 12 is ./12."
+
 func (a *app) policyProveCommand() *cobra.Command {
 	var older []string
 	cmd := &cobra.Command{
-		Use:   "prove FILE|DIR|PACK|live|N... --no-more-permissive-than FILE|DIR|PACK|live|N",
+		Use:   "prove DOCUMENTS... --no-more-permissive-than DOCUMENTS",
 		Short: "Prove that documents let nothing pass that others do not",
 		Long: "Prove that whatever is asked, by whomever, documents give no more permissive answer than\n" +
 			"others do: no looser verdict, no obligation or approver less, no address of a name and no\n" +
 			"model provider more. If that is not so, a question is shown that they answer differently.\n" +
-			"live is the documents in force on the node, for who sees all of them, and a number those as\n" +
-			"of that revision, for root and admins of org:*.\n\n" +
+			namedDocuments + "\n\n" +
 			"Every question is covered, none is sampled. Nothing is assumed about conditions (when): each\n" +
 			"may be true, false or an error at any time, but the same text is the same on both sides.\n" +
 			"Profiles and who operates what are not compared. Exit code 1 when it is not so, or when the\n" +
@@ -38,6 +42,9 @@ func (a *app) policyProveCommand() *cobra.Command {
 		Example: "  ringfence policy prove new/ --no-more-permissive-than live\n  ringfence policy prove ours.yaml --no-more-permissive-than pack:coding-agent\n  ringfence policy prove 12 --no-more-permissive-than 11",
 		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, newer []string) error {
+			if len(older) == 0 {
+				return usagef("say what to compare with, for example: ringfence policy prove %s --no-more-permissive-than live", newer[0])
+			}
 			if err := toEvaluate(); err != nil {
 				return err
 			}
@@ -56,8 +63,7 @@ func (a *app) policyProveCommand() *cobra.Command {
 			return a.printProof(proof)
 		},
 	}
-	cmd.Flags().StringArrayVar(&older, "no-more-permissive-than", nil, "what to compare with: file, directory, pack, live or the number of a revision")
-	_ = cmd.MarkFlagRequired("no-more-permissive-than")
+	cmd.Flags().StringArrayVar(&older, "no-more-permissive-than", nil, "what to compare with; once for each, where it is several")
 	a.outputFlag(cmd, "table", "json")
 	return cmd
 }
