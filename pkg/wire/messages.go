@@ -208,28 +208,15 @@ func (m SandboxAdd) Encode() ([]byte, error) {
 	e.Str(m.Scope, MaxScope)
 	e.Bool(m.Explain)
 	e.U32(m.Owner)
-	if m.Redirected || m.Learns { // not said otherwise: version 1 does not know it
-		e.Bool(m.Redirected)
-	}
-	if m.Learns { // not said otherwise: who does not know it refuses the sandbox
-		e.Bool(true)
-	}
+	e.Bool(m.Redirected)
+	e.Bool(m.Learns)
 	return e.Payload()
 }
 
 func (m *SandboxAdd) Decode(b []byte) error {
 	d := NewDecoder(b)
 	m.ID, m.Name, m.Scope, m.Explain, m.Owner = d.U32(), d.Str(MaxName), d.Str(MaxScope), d.Bool(), d.U32()
-	said := d.err == nil && len(d.b) > 0
-	if said {
-		m.Redirected = d.Bool()
-		if m.Learns = len(d.b) > 0; m.Learns && !d.Bool() && d.err == nil {
-			d.err = &ProtocolError{"what is not so is not said: it does not learn"}
-		}
-	}
-	if said && !m.Redirected && !m.Learns && d.err == nil {
-		d.err = &ProtocolError{"what is not so is not said: neither redirected nor learning"}
-	}
+	m.Redirected, m.Learns = d.Bool(), d.Bool()
 	return d.End()
 }
 

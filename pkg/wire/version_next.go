@@ -4,5 +4,5 @@
 
 package wire
 
-// Version that tests upgrade to: messages are those of version 3.
-const Version = 4
+// Version that tests upgrade to: messages are those of version 5.
+const Version = 6

@@ -5,4 +5,4 @@
 package wire
 
 // Version of the messages between keeper and gateway.
-const Version = 3
+const Version = 5
