@@ -66,9 +66,14 @@ func (s *Server) exec(w http.ResponseWriter, r *call) error {
 	if r.box.State != StateRunning {
 		return Errorf(CodeConflict, "sandbox %s is %s", r.box.ID, r.box.State)
 	}
+	may := func(now Rights) bool {
+		return now.Owns(r.box.Owner, r.box.Scope) && (!r.box.Learns || now.mayIn(policy.RightAdmin, r.box.Scope))
+	}
+	if !may(r.caller.Rights) { // who owns it was looked at before
+		return denied("a program in a sandbox that learns needs root, or the role admin in its scope", "stop it, and run it again without --learn")
+	}
 	r.note("run %.200q in sandbox %s", req.Argv[0], r.box.ID)
-	still := func(now Rights) bool { return now.Owns(r.box.Owner, r.box.Scope) }
-	return s.upgrade(w, r, wants{stdio: !req.TTY, status: true}, still, func(ctx context.Context, f *Files) (Session, error) {
+	return s.upgrade(w, r, wants{stdio: !req.TTY, status: true}, may, func(ctx context.Context, f *Files) (Session, error) {
 		return s.o.Backend.Exec(ctx, r.caller, r.box.ID, req, f)
 	})
 }

@@ -16,15 +16,16 @@ import (
 )
 
 // draft counts a denial, if it came about because no rule is about the
-// destination. That is decided here: the record's word is not enough.
+// destination. That is decided here: the record's word is not enough. Denied for
+// something else, such as an address that no name may have, a rule would not help.
 func (d *Daemon) draft(e *event.Event) {
 	target, ok := draftTarget(e)
-	if !ok {
+	if !ok || e.ReasonCode != policy.CodeNoRule {
 		return
 	}
 	owner, text, known := (&backend{d}).Owner(context.Background(), e.Sandbox)
 	who, err := scope.ParsePrincipal(text)
-	if !known || err != nil || !byDefault(d.library.Snapshot().View(who), target) {
+	if !known || err != nil || !byDefault(d.viewFor(who), target) {
 		return
 	}
 	who.Sandbox = ""

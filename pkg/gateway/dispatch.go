@@ -77,7 +77,7 @@ func (f *flow) dispatch() {
 		reset(f.conn.TCPConn)
 		return
 	}
-	f.relay(e, upstream.Target{Addr: dst.Addr(), Port: dst.Port(), Judged: true}, "")
+	f.relay(e, upstream.Target{Addr: dst.Addr(), Port: dst.Port(), Judged: r.decision.ReasonCode != policy.CodeLearned}, "")
 }
 
 // byName treats a connection to a name's virtual address.

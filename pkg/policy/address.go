@@ -19,7 +19,7 @@ var (
 
 // special are the ranges that no broad rule reaches: an allow opens an address
 // here only when its prefix lies wholly inside the range, or by resolvesTo.
-// Sources: the IANA special-purpose address registries (RFC 6890 and updates).
+// Of ranges within each other the narrower stands first. Sources: the IANA special-purpose address registries (RFC 6890 and updates).
 var special = []struct {
 	prefix netip.Prefix
 	name   string
@@ -51,7 +51,13 @@ var special = []struct {
 	{netip.MustParsePrefix("fe80::/10"), "link-local"},
 	{netip.MustParsePrefix("fec0::/10"), "site-local"},
 	{netip.MustParsePrefix("ff00::/8"), "multicast"},
+	// What of IPv6 is handed out is 2000::/3 (RFC 4291, section 4).
+	{netip.MustParsePrefix("::/3"), notUnicast},
+	{netip.MustParsePrefix("4000::/2"), notUnicast},
+	{netip.MustParsePrefix("8000::/1"), notUnicast},
 }
+
+const notUnicast = "outside of global unicast"
 
 // SpecialPurpose names the special-purpose range an address (as policy judges
 // it, see [JudgedAddr]) lies in; ok is false for an ordinary public address.

@@ -21,6 +21,7 @@ egress:
   - {id: read, allow: "api.example:443", http: {methods: [GET], paths: ["/**"]}}
   - {id: no-write, deny: "half.example:443", http: {methods: [POST], paths: ["/**"]}}
   - {id: lan, allow: "lan.example:80", resolvesTo: [10.0.0.0/8]}
+  - {id: status, allow: "inside.example:443", http: {methods: [GET]}, resolvesTo: [10.0.0.0/8]}
 ---
 apiVersion: ringfence.dev/v1
 kind: Provider
@@ -48,11 +49,16 @@ secret: key
 		{"another request there", Block, Allow, "builtin/learn", func(v *View) Decision { return v.HTTP("api.example", 443, "POST", "/") }},
 		{"a request that a rule refuses", Block, Block, "org/no-write", func(v *View) Decision { return v.HTTP("half.example", 443, "POST", "/") }},
 		{"another request there, learned", Block, Allow, "builtin/learn", func(v *View) Decision { return v.HTTP("half.example", 443, "GET", "/") }},
+		{"a request that a rule allows at a private address", Allow, Allow, "org/status", func(v *View) Decision { return v.HTTP("inside.example", 443, "GET", "/") }},
+		{"another request there, not learned", Block, Block, "", func(v *View) Decision { return v.HTTP("inside.example", 443, "POST", "/") }},
+		{"a WebSocket there", Block, Block, "", func(v *View) Decision { return v.HTTP("inside.example", 443, "WEBSOCKET", "/") }},
 		{"a public address", Block, Allow, "builtin/learn", func(v *View) Decision { return v.Addr(netip.MustParseAddr("8.8.8.8"), 53, TCP) }},
 		{"one of IPv6", Block, Allow, "builtin/learn", func(v *View) Decision { return v.Addr(netip.MustParseAddr("2600::1"), 443, TCP) }},
 		{"an address that a rule refuses", Block, Block, "org/no-net", func(v *View) Decision { return v.Addr(netip.MustParseAddr("8.8.4.4"), 53, TCP) }},
 		{"datagrams to an address", Block, Block, "", func(v *View) Decision { return v.Addr(netip.MustParseAddr("8.8.8.8"), 53, UDP) }},
 		{"a private address", Block, Block, "", func(v *View) Decision { return v.Addr(netip.MustParseAddr("10.0.0.1"), 443, TCP) }},
+		{"IPv6 that nobody was given", Block, Block, "", func(v *View) Decision { return v.Addr(netip.MustParseAddr("200:1234::1"), 443, TCP) }},
+		{"a prefix for discarding", Block, Block, "", func(v *View) Decision { return v.Addr(netip.MustParseAddr("100:0:0:1::1"), 443, TCP) }},
 		{"cloud metadata", Block, Block, "", func(v *View) Decision { return v.Addr(netip.MustParseAddr("169.254.169.254"), 80, TCP) }},
 		{"one hidden in IPv6", Block, Block, "", func(v *View) Decision { return v.Addr(netip.MustParseAddr("64:ff9b::a9fe:a9fe"), 80, TCP) }},
 		{"a provider's host", Block, Block, "", func(v *View) Decision { return v.Egress("api.openai.com", 443) }},

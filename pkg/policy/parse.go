@@ -193,7 +193,9 @@ func (d *decoder) header(m fieldMap, doc *Document) {
 	}
 	if n := m.get("metadata"); n != nil {
 		if mm, ok := d.mapping(n, objMetadata); ok {
-			doc.Name = d.name(mm.get("name"), "metadata.name")
+			if doc.Name = d.name(mm.get("name"), "metadata.name"); doc.Name == Builtin().Ref.Doc {
+				d.fail(mm.get("name"), "use another one", "the name %s is that of what is in no document", quote(doc.Name))
+			}
 			doc.Description = d.text(mm.get("description"), "metadata.description", 4096)
 		}
 	}

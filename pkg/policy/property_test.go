@@ -219,7 +219,7 @@ func TestAddressesEqualTheOracle(t *testing.T) {
 
 // addr picks an address in or around the prefixes of the universe.
 func (g gen) addr() netip.Addr {
-	p := netip.MustParsePrefix(pick(g, append(somePrefixes, "198.18.0.0/15", "::ffff:10.0.0.0/104", "64:ff9b::a00:0/104", "2002:a00::/24", "127.0.0.0/8", "169.254.0.0/16")))
+	p := netip.MustParsePrefix(pick(g, append(somePrefixes, "198.18.0.0/15", "::ffff:10.0.0.0/104", "64:ff9b::a00:0/104", "2002:a00::/24", "127.0.0.0/8", "169.254.0.0/16", "200::/7", "4000::/2", "f000::/4")))
 	b := p.Addr().AsSlice()
 	for i := range b {
 		for bit := range 8 {

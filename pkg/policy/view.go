@@ -323,7 +323,11 @@ func (v *View) HTTP(host string, port uint16, method, path string) Decision {
 		return v.providerRefusal(prov)
 	}
 	f := v.facts(name, port)
-	return v.verdict(v.request(m, &f, method, path), v.silent(TCP))
+	silent := v.silent(TCP)
+	if silent != noRule && len(v.resolvesTo(m, &f, TCP)) > 0 {
+		silent = noRule // the connection may lead to what is not public, for the sake of other requests
+	}
+	return v.verdict(v.request(m, &f, method, path), silent)
 }
 
 // request keeps the rules of m that match the port and the request.

@@ -187,4 +187,15 @@ func TestWhoMayLearn(t *testing.T) {
 		t.Errorf("an admin: exit %d, %s", r.Code, r.Stderr)
 	}
 	member.refused(t, "needs root, or the role", "run", "--learn", "--as", "org:other/team:x", "--", "true")
+	if r := member.run(t, "run", "-d", "--learn", "--name", "student", "--", "sleep", "1000"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	if r := member.run(t, "exec", "student", "--", "true"); r.Code != 0 {
+		t.Errorf("an admin's further program: %s", r.Stderr)
+	}
+	access(t, n, n.Workspace(t), "launcher", "org:local")
+	member.refused(t, "needs root, or the role admin", "exec", "student", "--", "true")
+	if r := member.run(t, "stop", "student"); r.Code != 0 {
+		t.Error(r.Stderr)
+	}
 }

@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,7 +39,7 @@ var approvalHeader = []string{"ID", "STATE", "WHO", "KIND", "TARGET", "TIMES", "
 
 func approvalRow(p *api.Approval, now time.Time) []string {
 	in, _, _ := strings.Cut(p.Scope, "/sandbox:")
-	return []string{p.ID, p.State, in + " " + cmp.Or(p.Name, p.Sandbox), p.Kind, oneLine(p.Target, p.Arguments), strconv.FormatUint(p.Count, 10), show.Age(now.Sub(p.Created)), approvalNeeds(p)}
+	return []string{p.ID, p.State, in + " " + p.Called(), p.Kind, oneLine(p.Target, p.Arguments), strconv.FormatUint(p.Count, 10), show.Age(now.Sub(p.Created)), approvalNeeds(p)}
 }
 
 // oneLine is what is asked for, with as much of the arguments as a table has
@@ -264,6 +263,9 @@ func (a *app) vote(ctx context.Context, id string, v api.VoteRequest) error {
 		return show.JSON(a.out, p)
 	}
 	line := p.State + " " + p.ID + ": " + p.Kind + " " + p.Target + " of " + p.Scope
+	if p.Grant != nil {
+		line += ", " + p.Grant.Says
+	}
 	if p.State == "pending" {
 		line = "your approval of " + p.ID + " counts; it needs " + approvalNeeds(&p)
 	}

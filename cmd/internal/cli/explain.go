@@ -5,6 +5,7 @@ package cli
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -61,6 +62,14 @@ func (a *app) explainCommand() *cobra.Command {
 	return cmd
 }
 
+// narrower is for a request: the command that allows it opens the whole host.
+func narrower(x *api.Explanation) string {
+	if x.Kind != event.KindHTTP.String() || !strings.HasPrefix(x.Remedy, "ringfence allow ") {
+		return ""
+	}
+	return "that is for every request to the host; ringfence policy learn " + x.Sandbox + " writes a rule for this one, where requests are decided"
+}
+
 func (a *app) printExplanation(x api.Explanation) error {
 	revision := ""
 	if x.Revision > 0 {
@@ -76,7 +85,7 @@ func (a *app) printExplanation(x api.Explanation) error {
 	}
 	for _, f := range []struct{ name, value string }{
 		{"event", x.ID}, {"sandbox", x.Sandbox}, {"scope", x.Scope}, {"verdict", x.Verdict}, {"what", x.Summary}, {wall, x.Layer}, {"detail", x.Detail},
-		{"rule", rule}, {"revision", revision}, {"nearest", x.Nearest}, {"now", x.Now}, {remedy, x.Remedy},
+		{"rule", rule}, {"revision", revision}, {"nearest", x.Nearest}, {"now", x.Now}, {remedy, x.Remedy}, {"narrower", narrower(&x)},
 	} {
 		if f.value == "" {
 			continue

@@ -228,7 +228,9 @@ func (a *app) policyRollbackCommand() *cobra.Command {
 		Use:   "rollback N",
 		Short: "Put the documents of the API back as they were at a revision",
 		Long: "Make a new revision in which the documents that apply, allow --always and provider add\n" +
-			"wrote are as they were at revision N: what came since goes, what went comes back. Files\n" +
+			"wrote are as they were at revision N: what came since goes, what went comes back, whoever\n" +
+			"did it, Access documents too. `policy diff N` shows that first; a single document goes\n" +
+			"back with `policy get NAME --revision N | policy apply -`. Files\n" +
 			"of the policy directory are not touched: where they differ from revision N nothing is\n" +
 			"done and they are named, unless --api-only says that this is meant. Keys of providers\n" +
 			"are not restored. Needs root, or\nadmin of org:*.\n\n" + waitText,

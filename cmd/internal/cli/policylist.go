@@ -119,8 +119,12 @@ func (a *app) printUse(u api.PolicyUse) error {
 		_, _ = fmt.Fprintf(a.out, "this kernel does not tell the memory of entries (Linux 6.4 does)\n")
 		return nil
 	}
-	line := fmt.Sprintf("kernel: maps %d KiB in all; %s of rules take %d KiB of it (%d bytes for a name, %d for an address)",
-		u.KernelBytes/1024, plural(entries, "entry", "entries"), tables/1024, u.NameBytes, u.AddressBytes)
+	maps := ""
+	if u.KernelBytes > 0 { // who sees a part of the node is not told of all
+		maps = fmt.Sprintf("maps %d KiB in all; ", u.KernelBytes/1024)
+	}
+	line := fmt.Sprintf("kernel: %s%s of rules take %d KiB (%d bytes for a name, %d for an address)",
+		maps, plural(entries, "entry", "entries"), tables/1024, u.NameBytes, u.AddressBytes)
 	if u.Sandboxes > 0 {
 		line += fmt.Sprintf(", %d bytes for each of %s", tables/uint64(u.Sandboxes), plural(u.Sandboxes, "sandbox", "sandboxes"))
 	}

@@ -54,6 +54,7 @@ type testResult struct {
 	Failed    []failedTest `json:"failed"`
 	Uncovered []ruleAt     `json:"uncovered,omitempty"`
 	Deletable []ruleAt     `json:"deletable,omitempty"`
+	Unmutated bool         `json:"unmutated,omitempty"` // --mutate was asked for, and a test fails without
 }
 
 type failedTest struct {
@@ -122,6 +123,7 @@ func (s *tested) run(f testFlags, res *testResult) error {
 			}
 		}
 	}
+	res.Unmutated = res.Unmutated || f.mutate && failed
 	if f.mutate && !failed { // otherwise a test fails without any rule
 		for _, r := range policy.Mutate(s.docs, s.suites) {
 			res.Deletable = append(res.Deletable, at(r))
@@ -179,6 +181,9 @@ func (a *app) printTests(res testResult) {
 	}
 	for _, r := range res.Deletable {
 		line("%s:%d: without %s every test still passes", r.File, r.Line, r.Rule)
+	}
+	if res.Unmutated {
+		line("a test fails without any rule deleted: nothing was mutated")
 	}
 	line("%s passed, %d failed", plural(res.Passed, "test", "tests"), len(res.Failed))
 }

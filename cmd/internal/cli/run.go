@@ -74,11 +74,12 @@ func (a *app) run(ctx context.Context, f runFlags, argv []string) error {
 	}
 	req.WorkspacePath, req.Dir = real, dir
 	client := a.client()
-	if f.learn {
-		_, _ = fmt.Fprintln(a.err, "ringfence: LEARNING: TCP to public addresses that no rule speaks of is let through and recorded; what rules refuse stays refused")
-	}
 	start := func(ctx context.Context, files *api.Files) (*api.Launched, error) {
-		return client.Launch(ctx, req, files)
+		l, err := client.Launch(ctx, req, files)
+		if err == nil && f.learn {
+			_, _ = fmt.Fprintln(a.err, "ringfence: LEARNING: TCP to public addresses that no rule speaks of is let through and recorded; what rules refuse stays refused")
+		}
+		return l, err
 	}
 	if f.detach {
 		r, err := detached(ctx, ws, start)
