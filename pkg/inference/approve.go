@@ -50,6 +50,7 @@ const (
 	waitingOnePart = 64
 
 	codeWaits     = "approval-waits"
+	codeChanged   = "approval-superseded"
 	codeApproved  = "approved" // of a decision that people made, as the gateway has it
 	retryApproval = "10"       // seconds; the official SDKs wait so long before they try again
 )
@@ -86,12 +87,13 @@ func (x *exchange) approve(v *verdicts) *refusal {
 	v.model = a.Decision
 	for i := range v.found {
 		at := slices.IndexFunc(q.Tools, func(t Tool) bool { return t.Name == v.found[i].tool })
-		switch {
-		case at < 0:
-		case at < len(a.Decisions):
+		if at < 0 || at >= len(a.Decisions) {
+			continue // nobody was asked, or nobody has answered: what policy says stands
+		}
+		if t, ok := x.tool(&v.found[i]); ok && t.Definition == q.Tools[at].Definition {
 			v.tools[i] = a.Decisions[at]
-		default:
-			v.tools[i] = policy.Decision{}
+		} else if v.tools[i].Effect == policy.RequireApproval {
+			v.tools[i].Reason, v.tools[i].ReasonCode = "what people were asked about is another tool by now: try again", codeChanged
 		}
 	}
 	return nil

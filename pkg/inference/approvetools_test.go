@@ -9,6 +9,7 @@ import (
 
 	"github.com/ringfence/ringfence/pkg/inference"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/scope"
 )
 
 // askingTools is a policy that demands people for every tool but those named.
@@ -266,5 +267,36 @@ func TestHeadersAreApprovedToo(t *testing.T) {
 			t.Errorf("%s is as %s", h, seen[sum])
 		}
 		seen[sum] = strings.Join(h, "=")
+	}
+}
+
+// served is a snapshot whose provider serves one model under an alias.
+type served struct{ p policy.Provider }
+
+func (s served) Provider(string) (*policy.Provider, bool) { return &s.p, true }
+
+// TestAnotherModelBehindTheAlias: what a model does by itself was approved for that
+// model.
+func TestAnotherModelBehindTheAlias(t *testing.T) {
+	for then, want := range map[string]int{"a-search-preview": 200, "b-search-preview": 403} {
+		var f *fence
+		serves := func(model string) served {
+			p, ok := f.call.Snapshot.Provider(policy.DialectOpenAI)
+			if !ok {
+				t.Fatal("no provider")
+			}
+			s := served{*p}
+			s.p.Models = []policy.ModelEntry{{Match: scope.Exact("alias"), Upstream: model}}
+			return s
+		}
+		f, _ = toolFence(t, askingTools{}, func(q inference.Question) inference.Approved {
+			a := yes(&f)(q)
+			a.Snapshot = serves(then)
+			return a
+		})
+		f.call.Snapshot = serves("a-search-preview")
+		if status, text := f.responses(responses("alias")); status != want || (len(f.double.Received()) == 1) != (want == 200) {
+			t.Errorf("%s: %d %s", then, status, text)
+		}
 	}
 }
