@@ -94,7 +94,7 @@ func TestApprovalCommands(t *testing.T) {
 		golden(t, c.file, r.out)
 	}
 	r := finish(t, tool(t, n.socket, "approvals", "list")) // it shows an age
-	for _, want := range []string{"NEEDS", "4be21f0a97c3d518", `\x1b[2Jmallory`, "agent:npm web ", "group:sre or uid:7 (rule eng/money), and root or an approver, not who launched it (rule org/", "example.com:443/tcp"} {
+	for _, want := range []string{"NEEDS", "4be21f0a97c3d518", `\x1b[2Jmallory`, "agent:npm b0a1c2d3 (web) ", "group:sre or uid:7 (rule eng/money), and root or an approver, not who launched it (rule org/", "example.com:443/tcp"} {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("no %q in %s", want, r.out)
 		}

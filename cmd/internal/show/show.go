@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -18,29 +17,6 @@ import (
 // Text makes one value printable on one line, cut after limit bytes (0:
 // never).
 func Text(s string, limit int) string { return event.Printable(s, limit) }
-
-// Table writes rows of cells under a header, aligned by spaces. Every cell is
-// escaped and at most 120 bytes; an empty one is "-".
-func Table(w io.Writer, header []string, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(cells []string) {
-		for i, c := range cells {
-			if c == "" {
-				c = "-"
-			}
-			if i > 0 {
-				_, _ = io.WriteString(tw, "\t")
-			}
-			_, _ = io.WriteString(tw, Text(c, 120))
-		}
-		_, _ = io.WriteString(tw, "\n")
-	}
-	line(header)
-	for _, r := range rows {
-		line(r)
-	}
-	return tw.Flush()
-}
 
 // JSON writes v indented. Characters that a terminal could obey are escaped.
 func JSON(w io.Writer, v any) error {
