@@ -133,8 +133,8 @@ func TestWhatAToolIs(t *testing.T) {
 			t.Errorf("%s is the same tool: %+v", name, other)
 		}
 	}
-	two := openAI(`{"type":"web_search","max":1}`, `{"type":"web_search","Type":"y","max":2}`)
-	if got := settingsOf(two); got != "0.max=1/true 1.Type=y/true 1.max=2/true" {
+	two := openAI(`{"type":"web_search","max":1}`, `{"type":"web_search","Max":"y","max":2}`)
+	if got := settingsOf(two); got != "0.max=1/true 1.Max=/false 1.max=2/true" {
 		t.Errorf("%s", got)
 	}
 	if got := settingsOf(openAI(`{"type":"mcp","server_url":"https://u:p@mcp.test/","url":"https://x.test/?q=said","require_approval":{}}`)); got != "require_approval{}=/false server_url=/false url=/false" {
