@@ -65,6 +65,14 @@ func settingsOf(t inference.Tool) string {
 	return strings.TrimSpace(b.String())
 }
 
+func kindsOf(t inference.Tool) string {
+	var list []string
+	for _, s := range t.Settings {
+		list = append(list, s.Path+" "+s.Kind)
+	}
+	return strings.Join(list, ", ")
+}
+
 // TestToolsAreAskedAboutTogether: with the model, in one question; what is asked
 // about is what the provider would get.
 func TestToolsAreAskedAboutTogether(t *testing.T) {
@@ -144,7 +152,11 @@ func TestWhatAToolIs(t *testing.T) {
 	for i := range 40 {
 		many = append(many, fmt.Sprintf(`"d%02d.test"`, i))
 	}
-	if got := settingsOf(openAI(`{"type":"web_search","allowed_domains":[` + strings.Join(many, ",") + `],"max":3}`)); got != "allowed_domains=/false max=3/true" {
+	if got := settingsOf(openAI(`{"type":"web_search","allowed_domains":[` + strings.Join(many, ",") + `],"max":3}`)); got != "allowed_domains[]=/false max=3/true" {
+		t.Errorf("%s", got)
+	}
+	named, made := openAI(`{"type":"code_interpreter","container":"cntr_1","n":1,"on":true,"off":false,"none":null}`), openAI(`{"type":"code_interpreter","container":{"type":"auto","network_policy":{"allowed_domains":[`+strings.Join(many, ",")+`]}},"n":"1","on":{},"off":[],"none":"null"}`)
+	if got := kindsOf(named) + "; " + kindsOf(made); got != "container string, n number, none null, off boolean, on boolean; container{} , n string, none string, off[] , on{} " {
 		t.Errorf("%s", got)
 	}
 	if s := tool(claudeHost+"/v1/messages", `{"model":"small","max_tokens":1,"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://i.test/a.png"}}]}]}`); s.Name != "image_url" || settingsOf(s) != "url=https://i.test/a.png/true" {

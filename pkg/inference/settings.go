@@ -23,6 +23,7 @@ type Tool struct {
 // approval.Argument has it.
 type Setting struct {
 	Path string
+	Kind string   // "string", "number", "boolean", "null"; "" of a list or an object
 	Hash [32]byte // SHA-256 over its kind and its bytes as they were sent
 	Text string   // where people may read it
 	Kept bool     // they may
@@ -166,18 +167,16 @@ func (s *settings) occurrence(prefix string, at occurrence) {
 func (s *settings) value(path string, i uint32, names []string) {
 	t := s.t
 	n := &t.nodes[i]
-	empty := n.next == i+1
+	whole := s.flat || n.next == i+1
 	switch {
 	case len(path) > maxSettingPath:
 		s.long = true
 	case n.kind != kindObject && n.kind != kindArray:
 		s.put(path, i, names)
-	case empty && n.kind == kindObject:
-		s.put(path+"{}", i, nil)
-	case empty:
+	case whole && n.kind == kindObject:
+		s.put(path+"{}", i, nil) // no pattern can free it
+	case whole:
 		s.put(path+"[]", i, nil)
-	case s.flat:
-		s.put(path, i, nil)
 	case n.kind == kindObject:
 		t.children(i, func(c uint32) bool {
 			key := t.key(c)
@@ -204,12 +203,28 @@ func (s *settings) put(path string, i uint32, names []string) {
 	h := sha256.New()
 	h.Write([]byte{byte(n.kind)})
 	h.Write(s.t.src[n.start:n.end])
-	out := Setting{Path: path}
+	out := Setting{Path: path, Kind: n.kind.scalar()}
 	h.Sum(out.Hash[:0])
 	if text, ok := s.short(i); ok && (n.kind != kindString || mayShow(names, text)) {
 		out.Text, out.Kept = text, true
 	}
 	s.out = append(s.out, out)
+}
+
+// scalar is the name of a kind of value that is no list and no object, as
+// approval.Argument has it.
+func (k kind) scalar() string {
+	switch k {
+	case kindNull:
+		return "null"
+	case kindFalse, kindTrue:
+		return "boolean"
+	case kindNumber:
+		return "number"
+	case kindString:
+		return "string"
+	}
+	return ""
 }
 
 // short is the text of a value that is one, and short enough to be shown.

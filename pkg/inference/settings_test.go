@@ -42,7 +42,7 @@ func FuzzTool(f *testing.F) {
 					t.Fatalf("%d settings", len(tool.Settings))
 				}
 				for n, s := range tool.Settings {
-					if !settingPath.MatchString(s.Path) || len(s.Path) > maxSettingPath || len(s.Text) > maxSettingText || s.Text != "" && !s.Kept || s.Kept && strings.ContainsAny(s.Path, "[{") {
+					if !settingPath.MatchString(s.Path) || len(s.Path) > maxSettingPath || len(s.Text) > maxSettingText || s.Text != "" && !s.Kept || (s.Kept || s.Kind != "") && strings.ContainsAny(s.Path, "[{") {
 						t.Fatalf("%+v", s)
 					}
 					if n > 0 && tool.Settings[n-1].Path >= s.Path {
