@@ -12,10 +12,13 @@ import (
 // Argument is one value of a call's arguments. Who lists them gives each value a
 // path of its own: the names on the way to it, with a dot between them and every
 // byte in them but letters, digits, "_", "@" and "-" percent-encoded; an element of
-// a list by its number. A list or an object with nothing in it is one of
-// these, with "[]" or "{}" after its path.
+// a list by its number. A list or an object that has nothing in it, or that is not
+// taken to pieces, is one of these, with "[]" or "{}" after its path.
 type Argument struct {
 	Path string `json:"path"`
+	// Kind is "string", "number", "boolean" or "null"; "" of a list or an object. What
+	// was kept before there were kinds has "" too, and no pattern frees it any more.
+	Kind string `json:"kind,omitempty"`
 	Hash string `json:"hash"` // SHA-256 over its kind and its value
 	// Text is the value where it is kept; without Kept it is not, and only "*"
 	// matches it.
@@ -23,7 +26,7 @@ type Argument struct {
 	Kept bool   `json:"kept,omitempty"`
 }
 
-// Pattern frees one argument: it may be what Glob says, where every argument that
+// Pattern frees one argument: it may be what Glob says, of the kind that it was, where every argument that
 // no pattern names has to be what it was. In Glob "*" is any number of any
 // characters; all else is itself.
 type Pattern struct {
@@ -81,10 +84,13 @@ func validPath(path string) bool {
 	return true
 }
 
+// kinds are those of values that a pattern can free.
+var kinds = []string{"string", "number", "boolean", "null"}
+
 // Valid says why an argument is none.
 func (a *Argument) Valid() error {
 	path := strings.TrimSuffix(strings.TrimSuffix(a.Path, "[]"), "{}")
-	if !validPath(path) || len(a.Path) > MaxPath || !hash(a.Hash) || len(a.Text) > MaxValue || a.Text != "" && !a.Kept || a.Kept && path != a.Path {
+	if !validPath(path) || (path == a.Path) != slices.Contains(kinds, a.Kind) || path != a.Path && a.Kind != "" || len(a.Path) > MaxPath || !hash(a.Hash) || len(a.Text) > MaxValue || a.Text != "" && !a.Kept || a.Kept && path != a.Path {
 		return fmt.Errorf("%w: the argument %q", ErrCall, clip(a.Path, MaxPath))
 	}
 	return nil
@@ -107,10 +113,14 @@ func validArguments(list []Argument) error {
 	return nil
 }
 
-// matches says whether a pattern of an argument's path is for its value. What is
-// not kept may be anything.
-func (p *Pattern) matches(a *Argument) bool {
-	return p.Glob == "*" && validPath(a.Path) || a.Kept && globbed(p.Glob, a.Text)
+// matches says whether a pattern of an argument's path is for its value, where the
+// argument was approved. What is not kept may be anything of the same kind: who
+// frees the name of a container does not free what may be set up in one.
+func (p *Pattern) matches(approved, a *Argument) bool {
+	if a.Kind != approved.Kind || !slices.Contains(kinds, a.Kind) || !validPath(a.Path) {
+		return false
+	}
+	return p.Glob == "*" || a.Kept && globbed(p.Glob, a.Text)
 }
 
 // globbed says whether a text is what a glob says. Each run between two stars is
@@ -143,7 +153,7 @@ func alike(approved, now []Argument, patterns []Pattern) bool {
 		named, fits := false, true
 		for j := range patterns {
 			if p := &patterns[j]; p.Path == now[i].Path {
-				named, fits = true, fits && p.matches(&now[i])
+				named, fits = true, fits && p.matches(&approved[i], &now[i])
 			}
 		}
 		if !fits || !named && approved[i].Hash != now[i].Hash {
@@ -176,7 +186,7 @@ func (r *Request) validPatterns(t *Terms) error {
 		if at < 0 {
 			return fmt.Errorf("%w: this call has no argument %s%s", ErrTerms, p.Path, r.nearest(p.Path))
 		}
-		if a := &r.Args[at]; !p.matches(a) {
+		if a := &r.Args[at]; !p.matches(a, a) {
 			if !a.Kept {
 				return fmt.Errorf("%w: the value of %s is not kept, so only %s=* can be given", ErrTerms, p.Path, p.Path)
 			}

@@ -78,12 +78,17 @@ func TestWhatAnApproverFrees(t *testing.T) {
 		"another key":              {func(c *Call) { c.Args[2].Hash = c.Args[1].Hash }, true},
 		"a key that is shown":      {func(c *Call) { c.Args[2] = arg("key", "x") }, true},
 		"what the glob is not":     {func(c *Call) { c.Args[1] = arg("amount", "20") }, false},
-		"what is not kept":         {func(c *Call) { c.Args[1] = Argument{Path: "amount", Hash: c.Args[1].Hash} }, false},
+		"what is not kept":         {func(c *Call) { c.Args[1] = Argument{Path: "amount", Kind: "string", Hash: c.Args[1].Hash} }, false},
 		"another that is named no": {func(c *Call) { c.Args[3] = arg("to", "shop-b") }, false},
 		"one more":                 {func(c *Call) { c.Args = append(c.Args, arg("zoo", "x")) }, false},
 		"one less":                 {func(c *Call) { c.Args = c.Args[:3] }, false},
 		"one for another":          {func(c *Call) { c.Args[3] = arg("too", "shop-a") }, false},
-		"an object":                {func(c *Call) { c.Args[1].Path, c.Args[1].Kept, c.Args[1].Text = "amount{}", false, "" }, false},
+		"an object":                {func(c *Call) { c.Args[1] = Argument{Path: "amount{}", Hash: c.Args[1].Hash} }, false},
+		"a list":                   {func(c *Call) { c.Args[1] = Argument{Path: "amount[]", Hash: c.Args[1].Hash} }, false},
+		"a number":                 {func(c *Call) { c.Args[1] = Argument{"amount", "number", c.Arguments, "19", true} }, false},
+		"a number not shown":       {func(c *Call) { c.Args[2] = Argument{Path: "key", Kind: "number", Hash: c.Arguments} }, false},
+		"nothing, where any text":  {func(c *Call) { c.Args[2] = Argument{"key", "null", c.Arguments, "null", true} }, false},
+		"an object, where any":     {func(c *Call) { c.Args[2] = Argument{Path: "key{}", Hash: c.Arguments} }, false},
 		"nothing listed":           {func(c *Call) { c.Args, c.Listed = nil, false }, false},
 		"another definition":       {func(c *Call) { c.Definition = c.Arguments }, false},
 		"another target":           {func(c *Call) { c.Target += "x" }, false},
@@ -100,6 +105,32 @@ func TestWhatAnApproverFrees(t *testing.T) {
 	}
 }
 
+// TestFreeingANameFreesNoObject: who lets an agent use whatever container by its name
+// has not let it make one.
+func TestFreeingANameFreesNoObject(t *testing.T) {
+	sum := someCall(0).Arguments
+	approved := []Argument{{"container", "string", sum, "", false}}
+	any := []Pattern{{"container", "*"}}
+	other := strings.Repeat("8", 64)
+	for name, c := range map[string]struct {
+		now Argument
+		yes bool
+	}{
+		"another name":            {Argument{"container", "string", other, "cntr_2", true}, true},
+		"a whole object":          {Argument{"container{}", "", other, "", false}, false},
+		"a list":                  {Argument{"container[]", "", other, "", false}, false},
+		"a number":                {Argument{"container", "number", other, "1", true}, false},
+		"of no kind, as an older": {Argument{"container", "", other, "", false}, false},
+	} {
+		if alike(approved, []Argument{c.now}, any) != c.yes {
+			t.Errorf("%s: free is %v", name, !c.yes)
+		}
+	}
+	if old := []Argument{{"container", "", sum, "", false}}; alike(old, []Argument{{"container", "", other, "", false}}, any) || alike(old, []Argument{{"container", "string", other, "x", true}}, any) {
+		t.Error("what was kept without a kind is free")
+	}
+}
+
 func TestArgumentsThatAreNone(t *testing.T) {
 	for name, spoil := range map[string]func(c *Call){
 		"not in order":   func(c *Call) { c.Args[0], c.Args[1] = c.Args[1], c.Args[0] },
@@ -108,6 +139,9 @@ func TestArgumentsThatAreNone(t *testing.T) {
 		"text not kept":  func(c *Call) { c.Args[1].Text = "k1" },
 		"a value of []":  func(c *Call) { c.Args[0] = arg("amount[]", "x") },
 		"a long text":    func(c *Call) { c.Args[0].Text = strings.Repeat("x", MaxValue+1) },
+		"no kind":        func(c *Call) { c.Args[0].Kind = "" },
+		"another kind":   func(c *Call) { c.Args[0].Kind = "object" },
+		"a kind of {}":   func(c *Call) { c.Args[1] = Argument{Path: "amount{}", Kind: "string", Hash: c.Args[1].Hash} },
 		"no path":        func(c *Call) { c.Args[0].Path = "" },
 		"not all listed": func(c *Call) { c.Listed = false },
 		"too many":       func(c *Call) { c.Args = slices.Repeat(c.Args, MaxArguments) },

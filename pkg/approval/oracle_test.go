@@ -123,7 +123,7 @@ func (t *Terms) frees(asked, now []Argument) bool {
 		fits := v == old
 		for _, p := range t.Args {
 			if p.Path == path {
-				fits = p.Glob == "*" || v.Kept && regexp.MustCompile("^(?s:"+strings.ReplaceAll(regexp.QuoteMeta(p.Glob), `\*`, ".*")+")$").MatchString(v.Text)
+				fits = v.Kind == old.Kind && (p.Glob == "*" || v.Kept && regexp.MustCompile("^(?s:"+strings.ReplaceAll(regexp.QuoteMeta(p.Glob), `\*`, ".*")+")$").MatchString(v.Text))
 			}
 		}
 		if !ok || !fits {
@@ -340,19 +340,23 @@ var (
 
 // argumentsOf lists the values' arguments; what "key" is, nobody keeps.
 var argumentsOf = map[string][]Argument{
-	"a1": {arg("amount", "10"), {Path: "key", Hash: fmt.Sprintf("%064x", "k1")}, arg("to", "shop-a")},
-	"a2": {arg("amount", "12"), {Path: "key", Hash: fmt.Sprintf("%064x", "k1")}, arg("to", "shop-a")},
-	"b":  {arg("amount", "10"), {Path: "key", Hash: fmt.Sprintf("%064x", "k1")}, arg("memo", "x"), arg("to", "shop-a")},
-	"c":  {arg("amount", "112"), {Path: "key", Hash: fmt.Sprintf("%064x", "k2")}, arg("to", "shop-a")},
+	"a1": {arg("amount", "10"), {Path: "key", Kind: "string", Hash: fmt.Sprintf("%064x", "k1")}, arg("to", "shop-a")},
+	"a2": {arg("amount", "12"), {Path: "key", Kind: "string", Hash: fmt.Sprintf("%064x", "k1")}, arg("to", "shop-a")},
+	"b":  {arg("amount", "10"), {Path: "key", Kind: "string", Hash: fmt.Sprintf("%064x", "k1")}, arg("memo", "x"), arg("to", "shop-a")},
+	"c":  {arg("amount", "112"), {Path: "key", Kind: "string", Hash: fmt.Sprintf("%064x", "k2")}, arg("to", "shop-a")},
+	"d":  {{Path: "amount", Kind: "number", Hash: fmt.Sprintf("%064x", "number 112"), Text: "112", Kept: true}, {Path: "key", Kind: "string", Hash: fmt.Sprintf("%064x", "k2")}, arg("to", "shop-a")},
 }
 
 func arg(path, text string) Argument {
-	return Argument{Path: path, Hash: fmt.Sprintf("%064x", text), Text: text, Kept: true}
+	return Argument{Path: path, Kind: "string", Hash: fmt.Sprintf("%064x", text), Text: text, Kept: true}
 }
 
 func someCall(n byte) Call {
 	box := fmt.Sprintf("0000000%d", n&1)
 	text := values[n>>2&3]
+	if text == "c" && n>>6 == 3 {
+		text = "d" // seldom: the same, but a number
+	}
 	rule := rules[n>>4&3]
 	return Call{Sandbox: box, Scope: "org:acme/team:x/agent:y/sandbox:" + box, Launcher: 1000, Kind: Tool, Target: destinations[n>>1&1],
 		Arguments: fmt.Sprintf("%064x", text), Args: argumentsOf[text], Listed: true, Fingerprint: rule.fingerprint, Demands: rule.demands}

@@ -111,7 +111,7 @@ func TestTermsOfATool(t *testing.T) {
 	hashed := func(c string) string { return strings.Repeat(c, 64) }
 	tool := func(request, value string) *approval.Call {
 		return &approval.Call{Sandbox: "00000001", Scope: "org:local/team:default/agent:x/sandbox:00000001", Launcher: 64001, Kind: approval.Tool, Target: "server:provider/tool:web_search", Fingerprint: hashed("a"),
-			Definition: hashed("b"), Arguments: hashed(request), Listed: true, Args: []approval.Argument{{Path: "max_uses", Hash: hashed(value), Text: value, Kept: true}, {Path: "token", Hash: hashed("e")}},
+			Definition: hashed("b"), Arguments: hashed(request), Listed: true, Args: []approval.Argument{{Path: "max_uses", Kind: "number", Hash: hashed(value), Text: value, Kept: true}, {Path: "token", Kind: "string", Hash: hashed("e")}},
 			Demands: []approval.Demand{{Rule: "eng/ask", Quorum: 1, ExpiresAfter: time.Minute}}}
 	}
 	ask := func(c *approval.Call) approval.Answer {

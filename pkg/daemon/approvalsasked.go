@@ -54,7 +54,7 @@ func (d *Daemon) modelApproval(ctx context.Context, s *sandbox.Sandbox, q *wire.
 		c := &approval.Call{Kind: approval.Tool, Target: target.String(), Definition: hex.EncodeToString(t.Definition[:]), Arguments: arguments,
 			Shown: q.Dialect + " " + q.Shown + ": " + t.Shown, Listed: true, Waits: waits(1 + i)}
 		for _, set := range t.Settings {
-			c.Args = append(c.Args, approval.Argument{Path: set.Path, Hash: hex.EncodeToString(set.Hash[:]), Text: set.Text, Kept: set.Kept})
+			c.Args = append(c.Args, approval.Argument{Path: set.Path, Kind: set.Kind, Hash: hex.EncodeToString(set.Hash[:]), Text: set.Text, Kept: set.Kept})
 		}
 		list = append(list, decided{view.ProviderTool(t.Name), c})
 	}

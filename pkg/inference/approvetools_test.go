@@ -66,6 +66,14 @@ func settingsOf(t inference.Tool) string {
 	return strings.TrimSpace(b.String())
 }
 
+func kindsOf(t inference.Tool) string {
+	var list []string
+	for _, s := range t.Settings {
+		list = append(list, s.Path+" "+s.Kind)
+	}
+	return strings.Join(list, ", ")
+}
+
 // TestToolsAreAskedAboutTogether: with the model, in one question; what is asked
 // about is what the provider would get.
 func TestToolsAreAskedAboutTogether(t *testing.T) {
@@ -134,8 +142,8 @@ func TestWhatAToolIs(t *testing.T) {
 			t.Errorf("%s is the same tool: %+v", name, other)
 		}
 	}
-	two := openAI(`{"type":"web_search","max":1}`, `{"type":"web_search","Type":"y","max":2}`)
-	if got := settingsOf(two); got != "0.max=1/true 1.Type=y/true 1.max=2/true" {
+	two := openAI(`{"type":"web_search","max":1}`, `{"type":"web_search","Max":"y","max":2}`)
+	if got := settingsOf(two); got != "0.max=1/true 1.Max=/false 1.max=2/true" {
 		t.Errorf("%s", got)
 	}
 	if got := settingsOf(openAI(`{"type":"mcp","server_url":"https://u:p@mcp.test/","url":"https://x.test/?q=said","require_approval":{}}`)); got != "require_approval{}=/false server_url=/false url=/false" {
@@ -145,7 +153,11 @@ func TestWhatAToolIs(t *testing.T) {
 	for i := range 40 {
 		many = append(many, fmt.Sprintf(`"d%02d.test"`, i))
 	}
-	if got := settingsOf(openAI(`{"type":"web_search","allowed_domains":[` + strings.Join(many, ",") + `],"max":3}`)); got != "allowed_domains=/false max=3/true" {
+	if got := settingsOf(openAI(`{"type":"web_search","allowed_domains":[` + strings.Join(many, ",") + `],"max":3}`)); got != "allowed_domains[]=/false max=3/true" {
+		t.Errorf("%s", got)
+	}
+	named, made := openAI(`{"type":"code_interpreter","container":"cntr_1","n":1,"on":true,"off":false,"none":null}`), openAI(`{"type":"code_interpreter","container":{"type":"auto","network_policy":{"allowed_domains":[`+strings.Join(many, ",")+`]}},"n":"1","on":{},"off":[],"none":"null"}`)
+	if got := kindsOf(named) + "; " + kindsOf(made); got != "container string, n number, none null, off boolean, on boolean; container{} , n string, none string, off[] , on{} " {
 		t.Errorf("%s", got)
 	}
 	if s := tool(claudeHost+"/v1/messages", `{"model":"small","max_tokens":1,"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://i.test/a.png"}}]}]}`); s.Name != "image_url" || settingsOf(s) != "url=https://i.test/a.png/true" {

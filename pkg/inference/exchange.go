@@ -104,7 +104,10 @@ func (x *exchange) decide() *refusal {
 	}
 	x.pick()
 	x.inspect(&v)
-	ref := x.denied(&v, policy.Block)
+	ref := x.variant()
+	if ref == nil {
+		ref = x.denied(&v, policy.Block)
+	}
 	if ref == nil && x.c.Approve != nil && v.asks() {
 		ref = x.approve(&v)
 	}
@@ -374,14 +377,24 @@ func (x *exchange) topLevel() *refusal {
 	t := &x.tape
 	t.children(0, func(c uint32) bool {
 		key := t.folded(c)
-		if has(judgedKeys, key) && t.key(c) != string(key) {
-			ref = invalid(http.StatusBadRequest, "body", "the key "+quote(t.key(c))+" is a variant of "+quote(string(key)), "Use the documented spelling")
-			return false
+		if t.called(c, key, judgedKeys...) {
+			if ref = x.variant(); ref == nil {
+				ref = x.takeKey(string(key), c)
+			}
 		}
-		ref = x.takeKey(string(key), c)
 		return ref == nil
 	})
 	return ref
+}
+
+// variant is the refusal of a key in other letters than those of the member that
+// was looked up; nil: there was none.
+func (x *exchange) variant() *refusal {
+	t := &x.tape
+	if t.variant == 0 {
+		return nil
+	}
+	return invalid(http.StatusBadRequest, "body", "the key "+quote(t.key(t.variant))+" is a variant of "+quote(string(t.folded(t.variant))), "Use the documented spelling")
 }
 
 // takeKey takes one judged member out of the body.

@@ -59,7 +59,8 @@ const (
 )
 
 // inspect lists the provider-side work that a parsed request asks for; more is told
-// of what it asks for beside its body.
+// of what it asks for beside its body. What it lists is all there is only if the
+// tape has no variant then.
 func inspect(t *tape, r *toolRules, more func(*walker)) []finding {
 	w := walker{t: t, r: r}
 	t.children(0, func(c uint32) bool {
@@ -69,11 +70,11 @@ func inspect(t *tape, r *toolRules, more func(*walker)) []finding {
 			w.found = append(w.found, finding{never: "would send the call elsewhere than policy decided", what: "the field " + quote(key), param: key})
 			return false
 		}
-		if string(low) == "metadata" {
+		if t.called(c, low, "metadata") {
 			return true
 		}
 		for i := range r.fields {
-			if f := &r.fields[i]; f.match == string(low) && isSet(t, c, f.tool) {
+			if f := &r.fields[i]; t.called(c, low, f.match) && isSet(t, c, f.tool) {
 				w.add(f.tool, "the field "+quote(f.match), f.match, c)
 			}
 		}
@@ -117,8 +118,13 @@ type walker struct {
 }
 
 // add notes what asks for a tool. What is beyond the bound is refused whatever
-// policy says of the rest.
+// policy says of the rest. An object that asks is known by its type and name (see
+// exchange.tool), so these are looked up here, while a variant still counts.
 func (w *walker) add(tool, what, param string, node uint32) {
+	if node != 0 {
+		w.t.member(node, "type")
+		w.t.member(node, "name")
+	}
 	for i := range w.found {
 		if f := &w.found[i]; f.tool == tool {
 			if f.many = f.many || len(f.at) == maxOccurrences; !f.many {
@@ -138,29 +144,31 @@ func (w *walker) add(tool, what, param string, node uint32) {
 func (w *walker) member(parent, c uint32, low []byte) {
 	t := w.t
 	switch {
-	case has(w.r.opaque, low):
+	case t.called(c, low, w.r.opaque...):
 		return
-	case string(low) == "tools":
+	case t.called(c, low, "tools"):
 		if !slices.Contains(w.r.listings, w.typeOf(parent)) {
 			w.tools(c)
 		}
 		return
 	case string(low) == "input" && parent != 0 && slices.Contains(w.r.opaqueIn, w.typeOf(parent)):
+		t.exact(c, low)
 		return
 	case bytes.HasSuffix(low, []byte("_url")), bytes.HasSuffix(low, []byte("_urls")):
+		t.exact(c, low)
 		w.url(c, string(low))
-	case string(low) == "file_id", string(low) == "file_ids", string(low) == "vector_store_ids":
+	case t.called(c, low, "file_id", "file_ids", "vector_store_ids"):
 		if isSet(t, c, "") {
 			w.add("file_id", "the field "+quote(string(low))+", a file stored at the provider,", string(low), c)
 		}
-	case string(low) == "file_data":
+	case t.called(c, low, "file_data"):
 		if s, ok := t.text(c); ok && !dataURL(s) && strings.Contains(s[:min(len(s), 64)], "://") {
 			w.add("file_url", "a URL in \"file_data\"", "file_data", c)
 		}
-	case string(low) == "source" && w.r.sources && t.nodes[c].kind == kindObject:
+	case w.r.sources && t.called(c, low, "source") && t.nodes[c].kind == kindObject:
 		w.source(parent, c)
 	}
-	if string(low) == "tool_choice" && parent == 0 {
+	if parent == 0 && t.called(c, low, "tool_choice") {
 		w.refs = true
 		defer func() { w.refs = false }()
 	}

@@ -48,6 +48,9 @@ type node struct {
 type tape struct {
 	src   []byte
 	nodes []node
+	// variant is the first member met that is called as one that was looked up,
+	// but in other letters; 0: none was. See called.
+	variant uint32
 }
 
 // syntaxError says where and why a body was refused.
@@ -422,9 +425,30 @@ func foldRune(r rune) rune {
 	return r
 }
 
-// keyIs says whether member i is called name (ASCII, lower case), in any
-// letter case.
-func (t *tape) keyIs(i uint32, name string) bool { return string(t.folded(i)) == name }
+// called says whether member i, whose folded key is low, is called by one of the
+// names (ASCII, lower case), in any letter case. One in other letters is noted as
+// a variant: readers differ about which member it is, or whether it is one, so
+// what it says cannot be judged.
+func (t *tape) called(i uint32, low []byte, names ...string) bool {
+	if !has(names, low) {
+		return false
+	}
+	t.exact(i, low)
+	return true
+}
+
+// exact notes member i as a variant unless its key is low to the letter. An escaped
+// spelling is what it decodes to.
+func (t *tape) exact(i uint32, low []byte) {
+	n := &t.nodes[i]
+	same := bytes.Equal(t.src[n.keyStart:n.keyEnd], low)
+	if n.keyEscaped {
+		same = t.key(i) == string(low)
+	}
+	if !same && t.variant == 0 {
+		t.variant = i
+	}
+}
 
 // text returns the decoded string value of i, and whether i is a string.
 func (t *tape) text(i uint32) (string, bool) {
@@ -451,17 +475,18 @@ func (t *tape) children(i uint32, f func(child uint32) bool) {
 	}
 }
 
-// member finds the member of object i called name (any letter case).
+// member finds the member of object i called name. Every member is looked at: a
+// variant in other letters is noted wherever it stands.
 func (t *tape) member(i uint32, name string) (uint32, bool) {
 	var at uint32
 	if t.nodes[i].kind != kindObject {
 		return 0, false
 	}
 	t.children(i, func(c uint32) bool {
-		if t.keyIs(c, name) {
+		if t.called(c, t.folded(c), name) {
 			at = c
 		}
-		return at == 0
+		return true
 	})
 	return at, at != 0
 }

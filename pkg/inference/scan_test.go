@@ -5,6 +5,8 @@ package inference
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -55,6 +57,66 @@ func FuzzScanAndPatch(f *testing.F) {
 			t.Fatalf("model is %q, want %q", got, want)
 		}
 	})
+}
+
+// FuzzVariants: what is listed of a request without a variant is the same for a
+// reader of exact keys, to whom a key in other letters is nothing, and for one who
+// takes it in any letters.
+func FuzzVariants(f *testing.F) {
+	for _, s := range []string{
+		`{"tools":[{"Type":"function","type":"web_search","name":"x"}]}`, `{"tools":[{"type":"function","parameters":{"Type":{},"type":{}}}],"X":1}`,
+		`{"m":[{"image_url":{"\u0055RL":"data:,","url":"https://x/"}}],"Y":{"URL":1}}`, `{"m":[{"source":{"Type":"base64","type":"url"}}]}`,
+		`{"tools":[{"type":"shell","environment":{"type":"local"},"Environment":{}}]}`, `{"m":[{"type":"tool_use","input":{"Tools":[{"type":"mcp"}]}}]}`,
+		`{"m":[{"type":"tool_addition","tool":{"definition":{"type":"x","Name":"y","tool\u017f":[]}}}],"Metadata":{"file_id":"f"},"container":{"Type":"x","type":"y"}}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		for _, d := range dialects {
+			tp, err := parse(src, nil, nil)
+			if err != nil || tp.nodes[0].kind != kindObject {
+				return
+			}
+			want := inspect(&tp, d.rules, func(*walker) {})
+			if tp.variant != 0 || slices.ContainsFunc(want, func(f finding) bool { return f.never != "" }) {
+				continue
+			}
+			for reader, name := range map[string]func(i uint32) string{
+				"exact keys": func(i uint32) string { return "zz" + strconv.Itoa(int(i)) },
+				"any case":   func(i uint32) string { return string(tp.folded(i)) },
+			} {
+				as, err := parse(tp.renamed(name), nil, nil)
+				if err != nil {
+					continue // two of one name, where nothing was looked up
+				}
+				got := inspect(&as, d.rules, func(*walker) {})
+				if len(got) != len(want) {
+					t.Fatalf("%s: %q: %+v, not %+v", reader, src, got, want)
+				}
+				for i := range got {
+					if got[i].tool != want[i].tool || got[i].what != want[i].what || !slices.Equal(got[i].at, want[i].at) {
+						t.Fatalf("%s: %q: %+v, not %+v", reader, src, got[i], want[i])
+					}
+				}
+			}
+		}
+	})
+}
+
+// renamed is the document with other names for all keys in other than lower case.
+func (t *tape) renamed(name func(i uint32) string) []byte {
+	var out []byte
+	done := uint32(0)
+	for i := range t.nodes {
+		n := &t.nodes[i]
+		if n.keyStart == 0 || string(t.folded(uint32(i))) == t.key(uint32(i)) {
+			continue
+		}
+		key, _ := json.Marshal(name(uint32(i)))
+		out = append(append(out, t.src[done:n.keyStart-1]...), key...)
+		done = n.keyEnd + 1
+	}
+	return append(out, t.src[done:]...)
 }
 
 func TestScanAgreesWithEncodingJSON(t *testing.T) {

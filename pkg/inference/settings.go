@@ -23,6 +23,7 @@ type Tool struct {
 // approval.Argument has it.
 type Setting struct {
 	Path string
+	Kind string   // "string", "number", "boolean", "null"; "" of a list or an object
 	Hash [32]byte // SHA-256 over its kind and its bytes as they were sent
 	Text string   // where people may read it
 	Kept bool     // they may
@@ -161,22 +162,25 @@ func (s *settings) occurrence(prefix string, at occurrence) {
 	})
 }
 
+// value takes what stands at path. A path that is too long is not made longer: what
+// a request costs here must not grow with the depth at which its names stand.
 func (s *settings) value(path string, i uint32, names []string) {
 	t := s.t
 	n := &t.nodes[i]
-	empty := n.next == i+1
+	whole := s.flat || n.next == i+1
 	switch {
+	case len(path) > maxSettingPath:
+		s.long = true
 	case n.kind != kindObject && n.kind != kindArray:
 		s.put(path, i, names)
-	case empty && n.kind == kindObject:
-		s.put(path+"{}", i, nil)
-	case empty:
+	case whole && n.kind == kindObject:
+		s.put(path+"{}", i, nil) // no pattern can free it
+	case whole:
 		s.put(path+"[]", i, nil)
-	case s.flat:
-		s.put(path, i, nil)
 	case n.kind == kindObject:
 		t.children(i, func(c uint32) bool {
-			s.value(path+"."+escape(t.key(c)), c, append(names, t.key(c)))
+			key := t.key(c)
+			s.value(path+"."+escape(key), c, append(names, key))
 			return s.fits()
 		})
 	default:
@@ -196,16 +200,45 @@ func (s *settings) put(path string, i uint32, names []string) {
 		return
 	}
 	n := &s.t.nodes[i]
-	text := string(s.t.src[n.start:n.end])
-	scalar := n.kind != kindObject && n.kind != kindArray
-	if n.kind == kindString {
-		text, _ = s.t.text(i)
-	}
-	out := Setting{Path: path, Hash: sha256.Sum256(append([]byte{byte(n.kind)}, s.t.src[n.start:n.end]...))}
-	if len(text) <= maxSettingText && scalar && (n.kind != kindString || mayShow(names, text)) {
+	h := sha256.New()
+	h.Write([]byte{byte(n.kind)})
+	h.Write(s.t.src[n.start:n.end])
+	out := Setting{Path: path, Kind: n.kind.scalar()}
+	h.Sum(out.Hash[:0])
+	if text, ok := s.short(i); ok && (n.kind != kindString || mayShow(names, text)) {
 		out.Text, out.Kept = text, true
 	}
 	s.out = append(s.out, out)
+}
+
+// scalar is the name of a kind of value that is no list and no object, as
+// approval.Argument has it.
+func (k kind) scalar() string {
+	switch k {
+	case kindNull:
+		return "null"
+	case kindFalse, kindTrue:
+		return "boolean"
+	case kindNumber:
+		return "number"
+	case kindString:
+		return "string"
+	}
+	return ""
+}
+
+// short is the text of a value that is one, and short enough to be shown.
+func (s *settings) short(i uint32) (string, bool) {
+	const longest = 2 + 6*maxSettingText // as sent, every byte an escape
+	n := &s.t.nodes[i]
+	if n.kind == kindObject || n.kind == kindArray || n.end-n.start > longest {
+		return "", false
+	}
+	text := string(s.t.src[n.start:n.end])
+	if n.kind == kindString {
+		text, _ = s.t.text(i)
+	}
+	return text, len(text) <= maxSettingText
 }
 
 // mayShow says whether people may read a string that stands under these names.
@@ -217,11 +250,12 @@ func mayShow(names []string, text string) bool {
 	return slices.Contains(shownSettings, last) || slices.Contains(shownURLs, last) && !strings.ContainsAny(text, "?#@")
 }
 
-// escape writes a name as a part of a path, so that no two ways are one path.
+// escape writes a name as a part of a path, so that no two ways are one path. Of a
+// name that makes the path too long anyway it writes no more than shows that.
 func escape(name string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
-	for i := range len(name) {
+	for i := range min(len(name), maxSettingPath+1) {
 		c := name[i]
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '@' || c == '-' {
 			b.WriteByte(c)

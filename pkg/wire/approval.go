@@ -33,6 +33,7 @@ type ApprovalTool struct {
 // ApprovalSetting is one value in a request that asks for a tool.
 type ApprovalSetting struct {
 	Path string
+	Kind string
 	Hash [32]byte
 	Text string // where Kept
 	Kept bool
@@ -43,6 +44,7 @@ const (
 	MaxApprovalTools    = 8
 	MaxApprovalSettings = 128
 	maxApprovalSetting  = 128 // of path and text
+	maxApprovalKind     = 8
 )
 
 // Encode writes the request.
@@ -63,6 +65,7 @@ func (m ModelApprovalRequest) Encode() ([]byte, error) {
 		all += len(t.Settings)
 		for _, s := range t.Settings {
 			e.Str(s.Path, maxApprovalSetting)
+			e.Str(s.Kind, maxApprovalKind)
 			e.hash(s.Hash)
 			e.Str(s.Text, maxApprovalSetting)
 			e.Bool(s.Kept)
@@ -80,7 +83,7 @@ func (m *ModelApprovalRequest) Decode(b []byte) error {
 	for range d.Count(MaxApprovalTools) {
 		t := ApprovalTool{Name: d.Str(MaxName), Definition: d.hash(), Shown: d.Str(MaxText)}
 		for range d.Count(MaxApprovalSettings - all) {
-			t.Settings = append(t.Settings, ApprovalSetting{Path: d.Str(maxApprovalSetting), Hash: d.hash(), Text: d.Str(maxApprovalSetting), Kept: d.Bool()})
+			t.Settings = append(t.Settings, ApprovalSetting{Path: d.Str(maxApprovalSetting), Kind: d.Str(maxApprovalKind), Hash: d.hash(), Text: d.Str(maxApprovalSetting), Kept: d.Bool()})
 		}
 		all += len(t.Settings)
 		m.Tools = append(m.Tools, t)

@@ -37,7 +37,7 @@ func TestApprovalRoundTrip(t *testing.T) {
 		}
 	}
 	for _, want := range []ModelApprovalRequest{{}, {Sandbox: 7, Dialect: "openai", Model: "m", Arguments: [32]byte{1, 31: 2}, Shown: "chat", Waits: []string{"0011", ""},
-		Tools: []ApprovalTool{{Name: "web_search", Definition: [32]byte{3}, Shown: "it", Settings: []ApprovalSetting{{"max_uses", [32]byte{4}, "5", true}, {"key", [32]byte{5}, "", false}}}, {Name: "mcp"}}}} {
+		Tools: []ApprovalTool{{Name: "web_search", Definition: [32]byte{3}, Shown: "it", Settings: []ApprovalSetting{{"max_uses", "number", [32]byte{4}, "5", true}, {"key", "", [32]byte{5}, "", false}}}, {Name: "mcp"}}}} {
 		b, err := want.Encode()
 		var got ModelApprovalRequest
 		if err == nil {
@@ -60,7 +60,7 @@ func TestApprovalRoundTrip(t *testing.T) {
 		t.Error("more settings than the bound were written")
 	}
 	for i := range many.Tools[0].Settings {
-		many.Tools[0].Settings[i] = ApprovalSetting{Path: strings.Repeat("p", 128), Text: strings.Repeat("t", 128), Kept: true}
+		many.Tools[0].Settings[i] = ApprovalSetting{Path: strings.Repeat("p", 128), Kind: strings.Repeat("k", maxApprovalKind), Text: strings.Repeat("t", 128), Kept: true}
 	}
 	many.Tools, many.Model, many.Shown = append(many.Tools[:1], make([]ApprovalTool, MaxApprovalTools-1)...), strings.Repeat("m", MaxText), strings.Repeat("s", MaxText)
 	for i := range many.Tools {
@@ -77,7 +77,7 @@ func TestApprovalRoundTrip(t *testing.T) {
 func FuzzApproval(f *testing.F) {
 	q, _ := ApprovalRequest{Sandbox: 7, Name: "a.test", Port: 443, Waits: "0011"}.Encode()
 	r, _ := ApprovalReply{Outcome: ApprovalWaits, IDs: []string{"0011"}, Fingerprints: [][32]byte{{7}}}.Encode()
-	m, _ := ModelApprovalRequest{Sandbox: 7, Dialect: "openai", Model: "m", Shown: "chat", Waits: []string{"0011"}, Tools: []ApprovalTool{{Name: "mcp", Settings: []ApprovalSetting{{Path: "a", Text: "5", Kept: true}}}}}.Encode()
+	m, _ := ModelApprovalRequest{Sandbox: 7, Dialect: "openai", Model: "m", Shown: "chat", Waits: []string{"0011"}, Tools: []ApprovalTool{{Name: "mcp", Settings: []ApprovalSetting{{Path: "a", Kind: "number", Text: "5", Kept: true}}}}}.Encode()
 	f.Add(q)
 	f.Add(m)
 	f.Add(r)

@@ -10,7 +10,8 @@ package wire
 //	1  ConfigReply without a version; an empty Config message
 //	2  both say their version; TypeConnections
 //	3  SandboxAdd carries ten descriptors instead of six, and Redirected with six or 38; protocols in the snapshot
-//	5  SandboxAdd says who owns it and whether it learns; approvals are asked for many calls at once.
+//	5  SandboxAdd says who owns it and whether it learns; approvals are asked for many calls at once, and
+//	   their settings have kinds.
 //	   Two ahead of 3: neither side speaks to one that would not know
 
 // Speak returns the version in which two sides talk, the lower of the two, or
