@@ -149,6 +149,9 @@ func TestWhatAToolIs(t *testing.T) {
 	if got := settingsOf(openAI(`{"type":"mcp","server_url":"https://u:p@mcp.test/","url":"https://x.test/?q=said","require_approval":{}}`)); got != "require_approval{}=/false server_url=/false url=/false" {
 		t.Errorf("%s", got)
 	}
+	if got := settingsOf(openAI(`{"type":"mcp","max":1,"headers":{"Region":"sk-secret","pin":1234}}`)); got != "headers.Region=/false headers.pin=/false max=1/true" {
+		t.Errorf("%s", got)
+	}
 	var many []string
 	for i := range 40 {
 		many = append(many, fmt.Sprintf(`"d%02d.test"`, i))

@@ -52,6 +52,9 @@ var shownSettings = []string{
 // query.
 var shownURLs = []string{"file_url", "image_url", "server_url", "url"}
 
+// privateSettings are those of which nothing below is read.
+var privateSettings = []string{"authorization", "credentials", "env", "environment_variables", "headers", "http_headers", "secrets"}
+
 // tool describes what asks for a tool, for people; false: it has more settings
 // than can be put to them.
 func (x *exchange) tool(f *finding) (Tool, bool) {
@@ -205,7 +208,7 @@ func (s *settings) put(path string, i uint32, names []string) {
 	h.Write(s.t.src[n.start:n.end])
 	out := Setting{Path: path, Kind: n.kind.scalar()}
 	h.Sum(out.Hash[:0])
-	if text, ok := s.short(i); ok && (n.kind != kindString || mayShow(names, text)) {
+	if text, ok := s.short(i); ok && !private(names) && (n.kind != kindString || mayShow(names, text)) {
 		out.Text, out.Kept = text, true
 	}
 	s.out = append(s.out, out)
@@ -239,6 +242,12 @@ func (s *settings) short(i uint32) (string, bool) {
 		text, _ = s.t.text(i)
 	}
 	return text, len(text) <= maxSettingText
+}
+
+// private says whether what stands under these names is nobody's to read: headers
+// and the like carry tokens, whatever they are called themselves.
+func private(names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return slices.Contains(privateSettings, strings.ToLower(n)) })
 }
 
 // mayShow says whether people may read a string that stands under these names.
