@@ -223,8 +223,7 @@ func (m *Manager) takeOverForeign(ctx context.Context, s *Sandbox) (ok bool, err
 		m.unregister(s)
 		return false, err
 	}
-	s.takeRoomAgain()
-	if err := s.enforce(m.o.Snapshot()); err != nil {
+	if err := s.enforceAgain(m.o.Snapshot()); err != nil {
 		m.o.Logger.Error("policy of adopted processes", "sandbox", s.Record.ID, "error", err)
 	}
 	s.attestForeignOnce(suspicions{})
@@ -311,6 +310,7 @@ func (m *Manager) discardForeign(s *Sandbox, why string) error {
 		errs = append(errs, m.o.Fence.Abandon(s.Record.Number))
 	}
 	errs = append(errs, os.RemoveAll(s.dir))
+	m.dropRoom(s.Record.Number)
 	s.state = Stopped
 	s.identify()
 	m.mu.Lock()

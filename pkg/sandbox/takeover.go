@@ -51,6 +51,9 @@ func (m *Manager) Leftovers() ([]Leftover, error) {
 			m.mu.Unlock()
 		}
 	}
+	if err := m.findRoom(out); err != nil {
+		m.o.Logger.Error("what sandboxes of a former daemon have in the kernel's tables is not known; they may get less of it, or more", "error", err)
+	}
 	return out, nil
 }
 
@@ -104,8 +107,7 @@ func (m *Manager) TakeOver(ctx context.Context, lo Leftover, take Take) (ok bool
 		m.unregister(s)
 		return false, err // stopping already: the next keeper may have it
 	}
-	s.takeRoomAgain()
-	if err := s.enforce(m.o.Snapshot()); err != nil {
+	if err := s.enforceAgain(m.o.Snapshot()); err != nil {
 		m.o.Logger.Error("policy of a sandbox that was taken over", "sandbox", s.Record.ID, "error", err)
 	}
 	go s.live()
