@@ -88,6 +88,11 @@ func (o *ownDocuments) of(file string) (owner uint32, ok bool) {
 		return 0, false
 	}
 	id, _, _ := strings.Cut(rest, "/")
+	return o.ownerOf(id)
+}
+
+// ownerOf says whose a sandbox is.
+func (o *ownDocuments) ownerOf(id string) (owner uint32, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	owner, ok = o.owners[id]
