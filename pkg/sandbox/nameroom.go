@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/ringfence/ringfence/pkg/kernel"
-	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // The kernel's table of names is the whole node's, with one entry for each port of
@@ -92,13 +91,7 @@ func (m *Manager) dropRoom(number uint32) {
 	m.addrs.drop(number)
 }
 
-// enforceAgain puts a policy into force in a sandbox of a former keeper. Of what it wants
-// now, what the kernel has of it counts as had.
-func (s *Sandbox) enforceAgain(snap *policy.Snapshot) error {
-	s.takeRoomAgain()
-	return s.enforce(snap)
-}
-
+// takeRoomAgain says what of the entries that were found this sandbox wants still.
 func (s *Sandbox) takeRoomAgain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
