@@ -29,7 +29,8 @@ type applied struct {
 	doc  policy.Document
 	file string // in the library
 	text string
-	skip int // lines of text before the lines that doc.File has from doc.Line on
+	read documents.Reading // of text
+	skip int               // lines of text before the lines that doc.File has from doc.Line on
 }
 
 // ApplyPolicy puts documents into force in one revision, all or none.
@@ -55,16 +56,16 @@ func (b *backend) applyLocked(ctx context.Context, c *api.Caller, comment string
 	if err := b.d.fits(ctx, rights, list); err != nil {
 		return api.PolicyChange{}, err
 	}
-	files := map[string]string{}
+	files := map[string]documents.Reading{}
 	var scopes []scope.Selector
 	var res api.PolicyChange
 	for _, a := range list {
-		files[a.file], scopes = a.text, append(scopes, a.doc.Scope)
+		files[a.file], scopes = a.read, append(scopes, a.doc.Scope)
 		res.Documents = append(res.Documents, api.PolicyDocument{Kind: a.doc.Kind, Name: a.doc.Name, Scope: a.doc.Scope.String(), File: a.doc.File})
 	}
 	var unchanged []string
 	var err error
-	res.Revision, unchanged, err = b.d.library.PutAll(b.d.act(c, "apply", comment, scopes...), files)
+	res.Revision, unchanged, err = b.d.library.PutRead(b.d.act(c, "apply", comment, scopes...), files)
 	for i, a := range list {
 		if slices.Contains(unchanged, a.file) {
 			res.Documents[i].Change = "unchanged"
@@ -96,7 +97,8 @@ func readApplied(docs []api.Document) ([]applied, error) {
 		}
 		for _, doc := range parsed {
 			a := applied{doc: doc, file: documents.AppliedFile(doc.Kind, doc.Name), text: string(doc.Raw)}
-			again, _ := policy.Parse(a.file, []byte(a.text))
+			a.read = documents.Read(doc.Kind, doc.Name, a.text)
+			again := a.read.Documents()
 			switch first := seen[a.file]; {
 			case first != nil:
 				problems = append(problems, policy.Problem{File: d.File, Line: doc.Line, Col: 1,

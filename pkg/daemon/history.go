@@ -170,16 +170,24 @@ func ownedBy(owner string, docs []store.Document) (out []store.Document) {
 // were. Those of the directory are not the daemon's to change.
 func (b *backend) RollbackPolicy(ctx context.Context, c *api.Caller, r *api.RollbackRequest) (api.PolicyChange, error) {
 	d := b.d
-	d.providing.Lock()
-	defer d.providing.Unlock()
-	d.applying.Lock()
-	defer d.applying.Unlock()
 	if !b.rightsNow(c).Node(policy.RightAdmin) {
 		return api.PolicyChange{}, lostRole()
 	}
 	then, err := d.asOf(ctx, r.Revision)
 	if err != nil {
 		return api.PolicyChange{}, err
+	}
+	texts := map[string]string{}
+	for _, doc := range ownedBy(store.OwnerAPI, then) {
+		texts[doc.File] = doc.Text
+	}
+	files := d.library.ReadAhead(texts) // before the locks: it takes as long as who wrote them likes
+	d.providing.Lock()
+	defer d.providing.Unlock()
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	if !b.rightsNow(c).Node(policy.RightAdmin) { // still
+		return api.PolicyChange{}, lostRole()
 	}
 	kept, err := d.store.Documents(ctx, 0)
 	if err != nil {
@@ -189,12 +197,8 @@ func (b *backend) RollbackPolicy(ctx context.Context, c *api.Caller, r *api.Roll
 	if err := d.mayRollBack(then, here, r); err != nil {
 		return api.PolicyChange{}, err
 	}
-	files := map[string]string{}
-	for _, doc := range ownedBy(store.OwnerAPI, then) {
-		files[doc.File] = doc.Text
-	}
 	comment := strings.TrimSuffix(fmt.Sprintf("revision %d: %s", r.Revision, r.Comment), ": ")
-	changed, rev, err := d.library.Restore(d.act(c, "rollback", comment, scope.All()), files)
+	changed, rev, err := d.library.RestoreRead(d.act(c, "rollback", comment, scope.All()), files)
 	if ps := (policy.Problems)(nil); errors.As(err, &ps) {
 		return api.PolicyChange{}, api.Errorf(api.CodeConflict, "the documents of revision %d do not go with what is in force now: %v", r.Revision, ps).WithRemedy("nothing was changed; `ringfence policy get NAME --revision " + fmt.Sprint(r.Revision) + "` shows what they said")
 	}

@@ -150,13 +150,9 @@ func (b *backend) write(ctx context.Context, c *api.Caller, l *lasting, r *api.L
 	if r.Expect != "" && r.Expect != res.Digest {
 		return res, api.Errorf(api.CodeConflict, "the documents have changed since this was looked at; nothing was applied").WithRemedy("look at it again")
 	}
-	var texts []api.Document
+	var list []applied
 	for _, d := range docs {
-		texts = append(texts, api.Document{File: d.Name + ".yaml", Text: string(d.Raw)})
-	}
-	list, err := readApplied(texts)
-	if err != nil {
-		return api.LastingRule{}, err
+		list = append(list, applied{doc: d, file: documents.AppliedFile(d.Kind, d.Name), text: string(d.Raw), read: documents.ReadPolicy(d)})
 	}
 	change, err := b.applyLocked(ctx, c, cmp.Or(r.Comment, l.from), list)
 	if err != nil {

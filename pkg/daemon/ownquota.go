@@ -88,15 +88,20 @@ func (o *ownDocuments) of(file string) (owner uint32, ok bool) {
 		return 0, false
 	}
 	id, _, _ := strings.Cut(rest, "/")
+	return o.ownerOf(id)
+}
+
+// ownerOf says whose a sandbox is.
+func (o *ownDocuments) ownerOf(id string) (owner uint32, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	owner, ok = o.owners[id]
 	return owner, ok
 }
 
-// add counts one more text with its documents.
+// add counts one more text with its documents: one with none is one too.
 func (q *ownQuota) add(text string, docs ...policy.Document) {
-	q.documents, q.bytes = q.documents+1, q.bytes+len(text)
+	q.documents, q.bytes = q.documents+max(1, len(docs)), q.bytes+len(text)
 	for i := range docs {
 		q.count(docs[i].Policy)
 	}
@@ -166,9 +171,10 @@ func (d *Daemon) ownFits(owner uint32, docs []storedDocument) error {
 		if of, ok := d.own.of(it.File); !ok || of != owner || it.Origin != documents.FromSandbox {
 			continue
 		}
+		q.documents++
 		if !seen[it.File] {
 			seen[it.File] = true
-			q.add(it.Text)
+			q.bytes += len(it.Text)
 		}
 		q.count(it.Policy)
 	}

@@ -78,6 +78,8 @@ func TestALaunchBringsSoMuch(t *testing.T) {
 	}
 	before := d.library.Snapshot().Rules()
 	tooMuch(t, add("a", 1000, docs...), fmt.Sprintf("%d documents, and %d are the limit", q.documents+1, q.documents))
+	tooMuch(t, add("a", 1000, strings.Join(docs, "---\n")), fmt.Sprintf("%d documents, and", q.documents+1))
+	tooMuch(t, add("a", 1000, docs[0], strings.Join(docs[1:], "---\n")), fmt.Sprintf("%d documents, and", q.documents+1))
 	tooMuch(t, add("a", 1000, ownText("rules", q.rules+1, 0)), fmt.Sprintf("%d rules, and", q.rules+1))
 	tooMuch(t, add("a", 1000, ownText("one", q.rules-10, 0), ownText("two", 20, 0)), fmt.Sprintf("%d rules, and", q.rules+10))
 	tooMuch(t, add("a", 1000, ownText("e", q.expressions+1, q.expressions+1)), fmt.Sprintf("%d rules with an expression", q.expressions+1))
@@ -88,12 +90,32 @@ func TestALaunchBringsSoMuch(t *testing.T) {
 	if err := add("a", 1000, docs[:q.documents]...); err != nil {
 		t.Error(err)
 	}
+	if err := add("in one file", 1000, strings.Join(docs[:q.documents], "---\n")); err != nil {
+		t.Error(err)
+	}
 	if err := add("b", 1000, ownText("e", 300, q.expressions)); err != nil {
 		t.Error(err)
 	}
 	if err := add("c", 0, ownText("rules", q.rules+1, 0)); err != nil {
 		t.Errorf("root: %v", err)
 	}
+}
+
+// Of all sandboxes of one launcher too documents are counted, in however few files.
+func TestALauncherHasSoManyDocuments(t *testing.T) {
+	_, add := launcher(t)
+	each, all := launchQuota().documents, launcherQuota().documents
+	var docs []string
+	for i := range each {
+		docs = append(docs, ownText(fmt.Sprint("d", i), 1, 0))
+	}
+	text := strings.Join(docs, "---\n")
+	for i := range all / each {
+		if err := add(fmt.Sprint("s", i), 1000, text); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	tooMuch(t, add("more", 1000, ownText("one", 1, 0)), fmt.Sprintf("%d documents, and %d are the limit", all+1, all))
 }
 
 // What all sandboxes of one launcher have is bounded, however many it launches at

@@ -123,9 +123,12 @@ func (d *Daemon) restoreDocuments(lo sandbox.Leftover) error {
 	return err
 }
 
-// dropSandboxDocuments forgets the policy of an ended sandbox.
+// dropSandboxDocuments forgets the policy of an ended sandbox. It counts as its owner's
+// until it is out of force; what cannot be taken out goes on counting.
 func (d *Daemon) dropSandboxDocuments(id string) {
-	d.own.drop(id)
+	if owner, ok := d.own.ownerOf(id); ok {
+		defer d.own.turn(owner)()
+	}
 	prefix := "sandbox:" + id + "/"
 	var names []string
 	for _, it := range d.library.Items() {
@@ -135,5 +138,7 @@ func (d *Daemon) dropSandboxDocuments(id string) {
 	}
 	if err := d.library.Remove(names...); err != nil {
 		d.logger.Error("policy of an ended sandbox", "sandbox", id, "error", err)
+		return
 	}
+	d.own.drop(id)
 }

@@ -3,9 +3,11 @@
 package documents
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
+	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/scope"
 )
 
@@ -44,17 +46,56 @@ func TestWhatChangedMeanwhileIsReadAgain(t *testing.T) {
 	if err := r.lib.Put(Act{}, "good.yaml", good); err != nil {
 		t.Fatal(err)
 	}
-	ahead := r.lib.readAhead(map[string]string{"good.yaml": good, "new.yaml": policyOf("new", "allow", "free.example:443")})
-	if _, ok := ahead["good.yaml"]; ok || len(ahead["new.yaml"].docs) != 1 {
+	ahead := r.lib.ReadAhead(map[string]string{"good.yaml": good, "new.yaml": policyOf("new", "allow", "free.example:443")})
+	if ahead["good.yaml"].read || len(ahead["new.yaml"].docs) != 1 {
 		t.Errorf("read ahead: %+v", ahead)
 	}
-	r.lib.mu.Lock()
-	_, err := r.lib.changeLocked(Act{}, map[string]string{"good.yaml": policyOf("good", "allow", "other.example:443"), "new.yaml": policyOf("new", "allow", "free.example:443")}, nil, ahead)
-	r.lib.mu.Unlock()
-	if err != nil {
+	if err := r.lib.Put(Act{}, "good.yaml", policyOf("good", "allow", "other.example:443")); err != nil {
 		t.Fatal(err)
 	}
-	r.want("other.example", true)
-	r.want("good.example", false)
+	if _, _, err := r.lib.PutRead(Act{}, ahead); err != nil {
+		t.Fatal(err)
+	}
+	r.want("other.example", false)
+	r.want("good.example", true)
 	r.want("free.example", true)
+}
+
+// What was read is not read again, by whoever hands it down: what is in force is what was
+// made of the text then.
+func TestWhatWasReadIsNotReadAgain(t *testing.T) {
+	for name, put := range map[string]func(l *Library, files map[string]Reading) error{
+		"put": func(l *Library, files map[string]Reading) error {
+			_, _, err := l.PutRead(Act{}, files)
+			return err
+		},
+		"restored": func(l *Library, files map[string]Reading) error {
+			_, _, err := l.RestoreRead(Act{}, files)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			read := Read("Policy", "p", policyOf("p", "allow", "read.example:443"))
+			read.text = policyOf("p", "allow", "text.example:443") // as no caller can have it
+			if err := put(r.lib, map[string]Reading{"applied-policy-p.yaml": read}); err != nil {
+				t.Fatal(err)
+			}
+			r.want("read.example", true)
+			r.want("text.example", false)
+		})
+	}
+}
+
+// A Policy document that is handed down is that of its text.
+func TestAPolicyIsHandedDownAsItIsRead(t *testing.T) {
+	text := policyOf("p", "allow", "a.example:443")
+	docs, problems := policy.Parse("elsewhere.yaml", []byte(text))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	text = string(docs[0].Raw)
+	if got, want := ReadPolicy(docs[0]), Read("Policy", "p", text); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
 }

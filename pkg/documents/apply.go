@@ -19,22 +19,26 @@ import (
 // change, and without any change there is no revision: unchanged names those
 // files, sorted.
 func (l *Library) PutAll(act Act, files map[string]string) (rev uint64, unchanged []string, err error) {
-	ahead := l.readAhead(files)
+	return l.PutRead(act, l.ReadAhead(files))
+}
+
+// PutRead is PutAll of what was read already.
+func (l *Library) PutRead(act Act, files map[string]Reading) (rev uint64, unchanged []string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	put := map[string]string{}
-	for file, text := range files {
-		if s := l.sources[apiName(file)]; s != nil && s.origin == FromAPI && s.text == text {
+	put := map[string]Reading{}
+	for file, r := range files {
+		if s := l.sources[apiName(file)]; s != nil && s.origin == FromAPI && s.text == r.text {
 			unchanged = append(unchanged, file)
 		} else {
-			put[file] = text
+			put[file] = r
 		}
 	}
 	slices.Sort(unchanged)
 	if len(put) == 0 && len(files) > 0 {
 		return l.revision, unchanged, l.settleLocked()
 	}
-	rev, err = l.changeLocked(act, put, nil, ahead)
+	rev, err = l.changeLocked(act, put, nil)
 	return rev, unchanged, err
 }
 
@@ -48,10 +52,14 @@ func (l *Library) Put(act Act, file, text string) error {
 // returns the names of those that it replaced, added and removed; without any,
 // no revision was made.
 func (l *Library) Restore(act Act, files map[string]string) (changed []string, rev uint64, err error) {
-	ahead := l.readAhead(files)
+	return l.RestoreRead(act, l.ReadAhead(files))
+}
+
+// RestoreRead is Restore of what was read already.
+func (l *Library) RestoreRead(act Act, files map[string]Reading) (changed []string, rev uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	put := map[string]string{}
+	put := map[string]Reading{}
 	var remove []string
 	for name, s := range l.sources {
 		file, ours := strings.CutPrefix(name, apiPrefix)
@@ -59,46 +67,65 @@ func (l *Library) Restore(act Act, files map[string]string) (changed []string, r
 			remove = append(remove, file)
 		}
 	}
-	for file, text := range files {
-		if s := l.sources[apiName(file)]; s == nil || s.text != text {
-			put[file] = text
+	for file, r := range files {
+		if s := l.sources[apiName(file)]; s == nil || s.text != r.text {
+			put[file] = r
 		}
 	}
 	if len(put)+len(remove) == 0 {
 		return nil, l.revision, nil
 	}
-	rev, err = l.changeLocked(act, put, remove, ahead)
+	rev, err = l.changeLocked(act, put, remove)
 	changed = append(slices.Collect(maps.Keys(put)), remove...)
 	slices.Sort(changed)
 	return changed, rev, err
 }
 
-// reading is what a text says.
-type reading struct {
+// Reading is a text of the API, and what it says.
+type Reading struct {
+	text     string
+	read     bool // or it is read when it is needed
 	docs     []policy.Document
 	problems []policy.Problem
 }
 
-// readAhead reads texts that are not here yet before the library is locked: that
-// takes as long as whoever wrote them likes.
-func (l *Library) readAhead(files map[string]string) map[string]reading {
+// Read reads the text of a document of which kind and name are known already; places
+// in it are those of [Place].
+func Read(kind, name, text string) Reading {
+	docs, problems := policy.Parse(Place(kind, name), []byte(text))
+	return Reading{text, true, docs, problems}
+}
+
+// ReadPolicy is Read of a Policy document that was read from its own text alone.
+func ReadPolicy(doc policy.Document) Reading {
+	doc.File = Place(doc.Kind, doc.Name)
+	return Reading{text: string(doc.Raw), read: true, docs: []policy.Document{doc}}
+}
+
+// Documents are what was read.
+func (r *Reading) Documents() []policy.Document { return r.docs }
+
+// ReadAhead reads texts that are not here yet. That takes as long as whoever wrote them
+// likes: it is for before the library is locked, and whatever the caller locks.
+func (l *Library) ReadAhead(files map[string]string) map[string]Reading {
+	out := map[string]Reading{}
 	l.mu.Lock()
-	fresh := maps.Clone(files)
-	maps.DeleteFunc(fresh, func(file, text string) bool {
+	for file, text := range files {
 		s := l.sources[apiName(file)]
-		return len(text) > MaxFile || s != nil && s.origin == FromAPI && s.text == text
-	})
+		out[file] = Reading{text: text, read: len(text) <= MaxFile && (s == nil || s.origin != FromAPI || s.text != text)}
+	}
 	l.mu.Unlock()
-	out := map[string]reading{}
-	for file, text := range fresh {
-		docs, problems := parseStored(file, text)
-		out[file] = reading{docs, problems}
+	for file, r := range out {
+		if r.read {
+			r.docs, r.problems = parseStored(file, r.text)
+			out[file] = r
+		}
 	}
 	return out
 }
 
 // changeLocked is one revision of documents of the API.
-func (l *Library) changeLocked(act Act, put map[string]string, remove []string, ahead map[string]reading) (uint64, error) {
+func (l *Library) changeLocked(act Act, put map[string]Reading, remove []string) (uint64, error) {
 	if err := l.settleLocked(); err != nil {
 		return 0, err
 	}
@@ -109,7 +136,7 @@ func (l *Library) changeLocked(act Act, put map[string]string, remove []string, 
 	for _, file := range slices.Sorted(maps.Keys(put)) {
 		ch.Loaded = append(ch.Loaded, apiName(file))
 	}
-	undo, err := l.placeLocked(act, put, ch.Removed, ahead)
+	undo, err := l.placeLocked(act, put, ch.Removed)
 	if err != nil {
 		return 0, err
 	}
@@ -133,24 +160,23 @@ func (l *Library) forgetMissed(ch Change) {
 // placeLocked sets sources whose texts are good, by themselves and with all
 // others, and takes others away; undo restores the old ones. What was not read ahead,
 // because it has changed since, is read here.
-func (l *Library) placeLocked(act Act, put map[string]string, remove []string, ahead map[string]reading) (undo func(), err error) {
+func (l *Library) placeLocked(act Act, put map[string]Reading, remove []string) (undo func(), err error) {
 	next := map[string]*source{}
 	var problems []policy.Problem
-	for file, text := range put {
+	for file, r := range put {
 		name := apiName(file)
-		if len(text) > MaxFile {
-			return nil, fmt.Errorf("%s: %d bytes exceed the limit of %d", file, len(text), MaxFile)
+		if len(r.text) > MaxFile {
+			return nil, fmt.Errorf("%s: %d bytes exceed the limit of %d", file, len(r.text), MaxFile)
 		}
-		r, ok := ahead[file]
-		if !ok {
-			r.docs, r.problems = parseStored(file, text)
+		if !r.read {
+			r.docs, r.problems = parseStored(file, r.text)
 		}
 		docs, p := r.docs, r.problems
 		if len(docs) != 1 && len(p) == 0 {
 			return nil, fmt.Errorf("%s: %d documents where one is kept", file, len(docs))
 		}
 		if problems = append(problems, p...); len(p) == 0 {
-			next[name] = &source{origin: FromAPI, text: text, docs: docs, since: max(l.given, l.revision) + 1, key: keyOf(store.OwnerAPI, file, &docs[0]), byRoot: rootWrote(act.Author), grants: act.Author.Grants}
+			next[name] = &source{origin: FromAPI, text: r.text, docs: docs, since: max(l.given, l.revision) + 1, key: keyOf(store.OwnerAPI, file, &docs[0]), byRoot: rootWrote(act.Author), grants: act.Author.Grants}
 		}
 	}
 	if len(problems) > 0 {

@@ -215,17 +215,8 @@ func (m *Manager) takeOverForeign(ctx context.Context, s *Sandbox) (ok bool, err
 		}
 		return false, m.keepForeign(s, err)
 	}
-	m.mu.Lock()
-	m.reserved[s.Record.Number] = nameOf(&s.Record)
-	m.wg.Add(1)
-	m.mu.Unlock()
-	if err := m.publish(s); err != nil {
-		m.unregister(s)
+	if err := m.readmit(s); err != nil {
 		return false, err
-	}
-	s.takeRoomAgain()
-	if err := s.enforce(m.o.Snapshot()); err != nil {
-		m.o.Logger.Error("policy of adopted processes", "sandbox", s.Record.ID, "error", err)
 	}
 	s.attestForeignOnce(suspicions{})
 	go s.liveForeign()
@@ -311,6 +302,7 @@ func (m *Manager) discardForeign(s *Sandbox, why string) error {
 		errs = append(errs, m.o.Fence.Abandon(s.Record.Number))
 	}
 	errs = append(errs, os.RemoveAll(s.dir))
+	m.dropRoom(s.Record.Number)
 	s.state = Stopped
 	s.identify()
 	m.mu.Lock()

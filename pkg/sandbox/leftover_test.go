@@ -52,6 +52,8 @@ func (*fence) TakeHits(func(uint32) bool) (map[kernel.TableRule]uint64, error) {
 func (f *fence) DropPolicy(t ...uint32) error                                  { f.dropped = append(f.dropped, t...); return nil }
 func (f *fence) Pinned() ([]uint32, error)                                     { return f.pinned, nil }
 func (f *fence) Tables() ([]uint32, error)                                     { return f.tables, nil }
+func (f *fence) TableOf(uint32, uint64) (uint32, error)                        { return 0, nil }
+func (f *fence) TableSizes() (map[uint32]kernel.TableSize, error)              { return nil, nil }
 func (f *fence) Holds(kernel.Entry) (bool, error)                              { return true, nil }
 func (f *fence) NewWalker() *kernel.Walker                                     { return nil }
 func (f *fence) Forget(id uint32) error                                        { f.forgotten = append(f.forgotten, id); return nil }

@@ -43,6 +43,8 @@ type Fence interface {
 	// What former keepers left, and its removal once the cgroup is gone.
 	Pinned() ([]uint32, error)
 	Tables() ([]uint32, error)
+	TableOf(id uint32, cgroup uint64) (policy uint32, err error)
+	TableSizes() (map[uint32]kernel.TableSize, error)
 	Forget(id uint32) error
 	// What the tables hold.
 	Holds(e kernel.Entry) (bool, error)
@@ -288,8 +290,7 @@ func (m *Manager) unregister(s *Sandbox) {
 	delete(m.probing, s.Record.Number)
 	m.past.add(s.Record.ID, s.Principal)
 	m.mu.Unlock()
-	m.names.drop(s.Record.Number)
-	m.addrs.drop(s.Record.Number)
+	m.dropRoom(s.Record.Number)
 	m.wg.Done()
 }
 

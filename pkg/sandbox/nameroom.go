@@ -57,7 +57,41 @@ func (s *Sandbox) fit(open map[netip.Addr][]kernel.NameEntry, wild map[netip.Add
 	return left
 }
 
-// takeRoomAgain counts what a sandbox had open under a former keeper.
+// findRoom counts what the kernel has for sandboxes of a former keeper, before any of them
+// is under a new policy: what one of them was refused, or wants since, is not to take the
+// room of those that come after it.
+func (m *Manager) findRoom(left []Leftover) error {
+	if len(left) == 0 {
+		return nil
+	}
+	sizes, err := m.o.Fence.TableSizes()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, lo := range left {
+		r := &lo.Record
+		if r.Number == 0 || r.CgroupID == 0 {
+			continue
+		}
+		table, err := m.o.Fence.TableOf(r.Number, r.CgroupID)
+		if err != nil || table == 0 {
+			errs = append(errs, err)
+			continue
+		}
+		m.names.found(r.Number, r.Owner, max(0, sizes[table].Names-len(m.leftover(lo).refusal())))
+		m.addrs.found(r.Number, r.Owner, sizes[table].CIDRs)
+	}
+	return errors.Join(errs...)
+}
+
+// dropRoom gives back what a sandbox had of the kernel's tables.
+func (m *Manager) dropRoom(number uint32) {
+	m.names.drop(number)
+	m.addrs.drop(number)
+}
+
+// takeRoomAgain says what of the entries that were found this sandbox wants still.
 func (s *Sandbox) takeRoomAgain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -109,6 +109,7 @@ func TestRoomForNamesOutlivesTheKeeper(t *testing.T) {
 	next := newNameRoom()
 	for number := uint32(29); number < 30; number-- { // the last come first
 		had := r.of[number]
+		next.found(number, had.owner, had.total())
 		next.again(number, had.owner, had.entries)
 		if got := next.take(number, had.owner, had.entries); got != had.entries {
 			t.Errorf("sandbox %d has %+v of %+v", number, got, had.entries)
@@ -117,9 +118,14 @@ func TestRoomForNamesOutlivesTheKeeper(t *testing.T) {
 	if next.shared != r.shared {
 		t.Errorf("%d are shared, they were %d", next.shared, r.shared)
 	}
-	next.again(40, 4, ofNamed(1<<20))
+	next.found(40, 4, 1<<20)
 	if next.shared > namesShare {
 		t.Errorf("%d of %d are shared", next.shared, namesShare)
+	}
+	next.drop(40)
+	next.found(41, 4, 10)
+	if next.again(41, 4, entries{named: 6, wild: 100}); next.of[41].entries != (entries{named: 6, wild: 4}) {
+		t.Errorf("of 10 it has %+v", next.of[41])
 	}
 }
 

@@ -143,6 +143,7 @@ func (m *Manager) clearAway(s *Sandbox, problems error) {
 		s.recordFindings(findings)
 	}
 	s.uid.Release()
+	m.dropRoom(s.Record.Number)
 	err := errors.Join(append(errs, os.RemoveAll(s.dir))...)
 	s.mu.Lock()
 	s.exit, s.state = x, Stopped

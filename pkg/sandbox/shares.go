@@ -81,12 +81,20 @@ func (r *room) more(number, owner uint32, n entries) bool {
 	return true
 }
 
-// again is for a sandbox of a former keeper: what it has was given to it when others
+// found is for a sandbox of a former keeper: what it has was given to it when others
 // had less. Only the whole bounds it.
+func (r *room) found(number, owner uint32, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.setLocked(number, owner, entries{named: min(n, r.most, r.each+r.share-r.shared)})
+}
+
+// again says what is meant by the entries that were found: so many of what is wanted
+// now it has, and no more.
 func (r *room) again(number, owner uint32, n entries) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := min(r.most, r.each+r.share-r.shared)
+	all := r.of[number].total()
 	n.named = min(n.named, all)
 	n.wild = min(n.wild, all-n.named)
 	r.setLocked(number, owner, n)

@@ -51,6 +51,9 @@ func (m *Manager) Leftovers() ([]Leftover, error) {
 			m.mu.Unlock()
 		}
 	}
+	if err := m.findRoom(out); err != nil {
+		m.o.Logger.Error("what sandboxes of a former daemon have in the kernel's tables is not known; they may get less of it, or more", "error", err)
+	}
 	return out, nil
 }
 
@@ -96,20 +99,29 @@ func (m *Manager) TakeOver(ctx context.Context, lo Leftover, take Take) (ok bool
 		m.putAway(s)
 		return false, err
 	}
+	if err := m.readmit(s); err != nil {
+		return false, err // stopping already: the next keeper may have it
+	}
+	go s.live()
+	return true, nil
+}
+
+// readmit makes a sandbox of a former keeper one of this one's, with the policy of now. Of
+// what it wants now, what the kernel has of it counts as had.
+func (m *Manager) readmit(s *Sandbox) error {
 	m.mu.Lock()
 	m.reserved[s.Record.Number] = nameOf(&s.Record)
 	m.wg.Add(1)
 	m.mu.Unlock()
 	if err := m.publish(s); err != nil {
 		m.unregister(s)
-		return false, err // stopping already: the next keeper may have it
+		return err
 	}
 	s.takeRoomAgain()
 	if err := s.enforce(m.o.Snapshot()); err != nil {
 		m.o.Logger.Error("policy of a sandbox that was taken over", "sandbox", s.Record.ID, "error", err)
 	}
-	go s.live()
-	return true, nil
+	return nil
 }
 
 // letGo gives up what this keeper opened of a sandbox and leaves it as it is.
