@@ -208,10 +208,10 @@ func TestOwnersTakeTurns(t *testing.T) {
 		g.judges.want(all[id])
 	}
 	last := box(2, many, 1)
-	mu.Lock()
-	before := len(seen)
-	mu.Unlock()
 	g.judges.want(last)
+	mu.Lock()
+	queued := len(seen)
+	mu.Unlock()
 	for _, sb := range append(all, last) {
 		for end := time.Now().Add(20 * time.Second); sb.settled.Load() != 1; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
@@ -226,8 +226,8 @@ func TestOwnersTakeTurns(t *testing.T) {
 	}
 	own := map[string]int{}
 	for i, id := range seen {
-		if id == "2/10" && i-before > 3 {
-			t.Errorf("%d flows of another owner came first", i-before)
+		if id == "2/10" && i-queued > 3 {
+			t.Errorf("%d flows of another owner came first", i-queued)
 		}
 		if own[id]++; own[id] == 1 && id != "2/10" && i > many {
 			t.Errorf("%s had its first turn after %d of others of its owner", id, i)
