@@ -295,23 +295,12 @@ func (w *world) newPodAt(t *testing.T, network string) space {
 // greeter answers each connection with who it comes from, and then each line.
 func (w *world) greeter(t *testing.T, addr string) string {
 	t.Helper()
-	ln := w.listen(t, addr)
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
-				fmt.Fprintf(c, "from %s\n", host)
-				lines := bufio.NewScanner(c)
-				for lines.Scan() {
-					fmt.Fprintf(c, "%s\n", lines.Text())
-				}
-			}()
+	return w.answer(t, addr, func(c net.Conn) {
+		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+		fmt.Fprintf(c, "from %s\n", host)
+		lines := bufio.NewScanner(c)
+		for lines.Scan() {
+			fmt.Fprintf(c, "%s\n", lines.Text())
 		}
-	}()
-	return ln.Addr().String()
+	})
 }

@@ -73,20 +73,10 @@ func TestEverydayPrograms(t *testing.T) {
 // mail is a server that speaks first.
 func (b *workbench) mail(t *testing.T) {
 	b.w.hosts["mail.test"] = b.w.address()
-	ln := b.w.listen(t, b.w.hosts["mail.test"]+":2525")
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func(c net.Conn) {
-				defer c.Close()
-				_, _ = io.WriteString(c, "220 mail.test\r\n")
-				discard(c)
-			}(c)
-		}
-	}()
+	b.w.answer(t, b.w.hosts["mail.test"]+":2525", func(c net.Conn) {
+		_, _ = io.WriteString(c, "220 mail.test\r\n")
+		discard(c)
+	})
 }
 
 const javaFetch = `

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -91,24 +92,14 @@ func TestLearningEndsWithARule(t *testing.T) {
 	w := newWorld(t)
 	addr := w.address()
 	w.hosts["pour.test"], w.hosts["more.test"] = addr, addr
-	ln := w.listen(t, addr+":9000")
-	go func() {
+	w.answer(t, addr+":9000", func(c net.Conn) {
 		for {
-			c, err := ln.Accept()
-			if err != nil {
+			if _, err := c.Write([]byte("x\n")); err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				for {
-					if _, err := c.Write([]byte("x\n")); err != nil {
-						return
-					}
-					time.Sleep(20 * time.Millisecond)
-				}
-			}()
+			time.Sleep(20 * time.Millisecond)
 		}
-	}()
+	})
 	n := w.start(t, node.Options{})
 	ws := n.Workspace(t)
 	python := tool(t, "python3")

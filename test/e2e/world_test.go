@@ -138,6 +138,26 @@ func (w *world) listen(t *testing.T, addr string) net.Listener {
 	return ln
 }
 
+// answer has f answer each connection to an address, and gives the address with its
+// port. f need not close what it is given.
+func (w *world) answer(t *testing.T, addr string, f func(net.Conn)) string {
+	t.Helper()
+	ln := w.listen(t, addr)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				f(c)
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
 // address is a public address that no other name of this world has.
 func (w *world) address() string {
 	w.next++

@@ -19,7 +19,7 @@ import (
 func approvals() []api.Approval {
 	until := created.Add(time.Hour)
 	return []api.Approval{
-		{ID: "4be21f0a97c3d518", Sandbox: "b0a1c2d3", Name: "web", Program: "np\x1bm", Workspace: "/work/\x07shop", Profile: "coding", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Launcher: 1000, Kind: "tool", Target: "server:bank/tool:pay",
+		{ID: "4be21f0a97c3d518", Sandbox: "b0a1c2d3", Name: "web", Program: "np\x1bm", Workspace: "/srv/\x07shop", Profile: "coding", Scope: "org:local/team:default/agent:npm/sandbox:b0a1c2d3", Launcher: 1000, Kind: "tool", Target: "server:bank/tool:pay",
 			Arguments: "to: \x1b[2Jmallory \u202e", Args: []api.ApprovalArgument{{Path: "amount", Text: "5\x07", Kept: true}, {Path: "token"}}, Binding: strings.Repeat("a", 64), Fingerprint: strings.Repeat("b", 64), State: "pending", Count: 3, Created: created, Expires: created.Add(15 * time.Minute),
 			Demands: []api.ApprovalDemand{{Rule: "eng/money", RuleAt: "Policy/eng:12", Reason: "say what\u202e for", Who: "group:sre or uid:7", Approvers: []string{"group:sre", "uid:7"}, Quorum: 2, Lacks: 1},
 				{Rule: "org/four-eyes", Who: "root or an approver, not who launched it", Quorum: 1, Separate: true, Lacks: 1}},

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,14 +50,7 @@ func TestAskFiles(t *testing.T) {
 		cmd := tool(t, "/nonexistent", c.args...)
 		cmd.Dir = dir
 		r := finish(t, cmd)
-		if r.code != c.code {
-			t.Errorf("%q: exit %d\n%s%s", c.args, r.code, r.out, r.errOut)
-		}
-		for _, w := range c.want {
-			if !strings.Contains(r.out+r.errOut, w) {
-				t.Errorf("%q: no %q in\n%s%s", c.args, w, r.out, r.errOut)
-			}
-		}
+		r.check(t, fmt.Sprintf("%q", c.args), c.code, c.want)
 	}
 }
 

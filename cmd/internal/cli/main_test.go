@@ -74,20 +74,26 @@ func (c *offline) try(t *testing.T, dir string, command ...string) {
 	cmd := tool(t, "/nonexistent", append(append([]string{"policy"}, command...), strings.Fields(c.args)...)...)
 	cmd.Dir = dir
 	r := finish(t, cmd)
-	if r.code != c.code {
-		t.Errorf("%s: exit %d\n%s%s", c.args, r.code, r.out, r.errOut)
-	}
-	for _, w := range c.want {
-		if !strings.Contains(r.out+r.errOut, w) {
-			t.Errorf("%s: no %q in\n%s%s", c.args, w, r.out, r.errOut)
-		}
-	}
+	r.check(t, c.args, c.code, c.want)
 }
 
 // result is what a run left.
 type result struct {
 	code        int
 	out, errOut string
+}
+
+// check expects an exit code, and texts in what is printed.
+func (r *result) check(t *testing.T, what string, code int, want []string) {
+	t.Helper()
+	if r.code != code {
+		t.Errorf("%s: exit %d\n%s%s", what, r.code, r.out, r.errOut)
+	}
+	for _, w := range want {
+		if !strings.Contains(r.out+r.errOut, w) {
+			t.Errorf("%s: no %q in\n%s%s", what, w, r.out, r.errOut)
+		}
+	}
 }
 
 func finish(t *testing.T, cmd *exec.Cmd) result {
