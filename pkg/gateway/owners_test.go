@@ -4,6 +4,9 @@ package gateway
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 	"testing"
@@ -45,61 +48,90 @@ func TestConnectionsAreSharedByOwner(t *testing.T) {
 	}
 }
 
-// stuckKeeper answers for owners whose sandboxes have small numbers only when it is let.
+// stuckKeeper answers for sandboxes with small numbers only when it is let.
 type stuckKeeper struct {
 	fakeKeeper
 	stuck chan struct{}
 
-	count sync.Mutex
-	asked int
+	count         sync.Mutex
+	asked, others int
+}
+
+func (k *stuckKeeper) take(id uint32) {
+	k.count.Lock()
+	if id >= 100 {
+		k.others++
+		k.count.Unlock()
+		return
+	}
+	k.asked++
+	k.count.Unlock()
+	<-k.stuck
 }
 
 func (k *stuckKeeper) Resolve(ctx context.Context, id uint32, _ string) (Resolution, error) {
-	if id < 100 {
-		k.count.Lock()
-		k.asked++
-		k.count.Unlock()
-		<-k.stuck
-	}
+	k.take(id)
 	return Resolution{Allowed: true, Addr: netip.MustParseAddr("198.18.1.1")}, ctx.Err()
 }
 
-func (k *stuckKeeper) under() int {
+func (k *stuckKeeper) Leaf(_ context.Context, id uint32, _ string, _ *ecdsa.PublicKey) (leaf, ca []byte, err error) {
+	k.take(id)
+	return nil, nil, errors.New("none is signed here")
+}
+
+func (k *stuckKeeper) Approval(_ context.Context, q ApprovalQuestion) (ApprovalAnswer, error) {
+	k.take(q.Sandbox)
+	return ApprovalAnswer{}, nil
+}
+
+func (k *stuckKeeper) counted() (asked, others int) {
 	k.count.Lock()
 	defer k.count.Unlock()
-	return k.asked
+	return k.asked, k.others
 }
 
 // Questions of one owner's sandboxes do not fill the way to the keeper.
 func TestQuestionsAreSharedByOwner(t *testing.T) {
-	k := &stuckKeeper{stuck: make(chan struct{})}
-	g, err := New(Options{Keeper: k, Inference: stubInference{}})
-	if err != nil {
-		t.Fatal(err)
+	for what, ask := range map[string]func(ctx context.Context, sb *sandbox, name string){
+		"names":        func(ctx context.Context, sb *sandbox, name string) { _, _ = sb.resolve(ctx, name) },
+		"certificates": func(_ context.Context, sb *sandbox, name string) { _, _ = sb.leaves.get(sb, name) },
+		"approvals": func(ctx context.Context, sb *sandbox, name string) {
+			_, _ = sb.askKeeper(ctx, nil, func(ctx context.Context, _ []string) (ApprovalAnswer, error) {
+				return sb.g.opt.Keeper.Approval(ctx, ApprovalQuestion{Sandbox: sb.cfg.ID, Name: name})
+			})
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			k := &stuckKeeper{stuck: make(chan struct{})}
+			g, err := New(Options{Keeper: k, Inference: stubInference{}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			ctx, cancel := context.WithCancel(context.Background())
+			for id := range uint32(8) {
+				sb := newSandbox(g, Sandbox{ID: id, Owner: 1})
+				for i := range 64 {
+					wg.Go(func() { ask(ctx, sb, fmt.Sprintf("x%d.test", i)) })
+				}
+			}
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+				if asked, _ := k.counted(); asked >= ownerAsks {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatal("too few questions are under way")
+				}
+			}
+			ask(ctx, newSandbox(g, Sandbox{ID: 100, Owner: 2}), "x.test")
+			if asked, others := k.counted(); asked != ownerAsks || others != 1 {
+				t.Errorf("%d questions of one owner are under way, %d of another", asked, others)
+			}
+			cancel()
+			close(k.stuck)
+			wg.Wait()
+		})
 	}
-	var wg sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	for id := range uint32(8) {
-		sb := newSandbox(g, Sandbox{ID: id, Owner: 1})
-		for range 64 {
-			wg.Go(func() { _, _ = sb.resolve(ctx, "x.test") })
-		}
-	}
-	for end := time.Now().Add(10 * time.Second); k.under() < ownerAsks; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d questions are under way", k.under())
-		}
-	}
-	if r, err := newSandbox(g, Sandbox{ID: 100, Owner: 2}).resolve(ctx, "x.test"); err != nil || !r.Allowed {
-		t.Errorf("another owner's question: %+v %v", r, err)
-	}
-	if n := k.under(); n != ownerAsks {
-		t.Errorf("%d questions of one owner are under way", n)
-	}
-	cancel()
-	close(k.stuck)
-	wg.Wait()
 }
 
 // Connections of real sandboxes count for their owner, and are given back.
