@@ -30,15 +30,6 @@ const (
 	Released                // a grant was there: go on, once
 )
 
-// Answer is what asking came to. ID is the request that answers, "" when a
-// limit refused it.
-type Answer struct {
-	Outcome Outcome
-	ID      string
-	Reason  string // of a refusal, for the sandbox: it does not tell who
-	Code    string // of a refusal: "approval-denied", "approval-limit"
-}
-
 // Answers is what asking for several calls came to. Nothing is released before all
 // are. IDs has one for each call, in their order: of a release the grant that was
 // used, of waiting the request that waits ("" where only the others wait), of a

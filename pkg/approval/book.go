@@ -247,15 +247,6 @@ func newID() string {
 // now is without the monotonic clock, which no store keeps.
 func (b *Book) now() time.Time { return b.o.Now().UTC().Round(0) }
 
-// Ask asks for one call; see [Book.AskAll].
-func (b *Book) Ask(ctx context.Context, c *Call) (Answer, error) {
-	a, err := b.AskAll(ctx, []*Call{c})
-	if err != nil {
-		return Answer{}, err
-	}
-	return Answer{Outcome: a.Outcome, ID: a.IDs[0], Reason: a.Reason, Code: a.Code}, nil
-}
-
 // AskAll asks for calls of one sandbox that were decided a moment ago, all
 // together; see the function [AskAll]. An error is a refusal.
 func (b *Book) AskAll(ctx context.Context, calls []*Call) (Answers, error) {

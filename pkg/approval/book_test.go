@@ -86,6 +86,21 @@ func (d *desk) verbs() (out []Verb) {
 	return out
 }
 
+// answer is that to one call.
+type answer struct {
+	Outcome          Outcome
+	ID, Reason, Code string
+}
+
+// Ask asks for one call.
+func (d *desk) Ask(ctx context.Context, c *Call) (answer, error) {
+	a, err := d.AskAll(ctx, []*Call{c})
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{a.Outcome, a.IDs[0], a.Reason, a.Code}, nil
+}
+
 func (d *desk) asks(t *testing.T, c Call, want Outcome, id string) {
 	t.Helper()
 	a, err := d.Ask(context.Background(), &c)

@@ -44,18 +44,30 @@ func inbox(t *testing.T) (*backend, *[]*event.Event) {
 	return b, &told
 }
 
+// answer is that to one call.
+type answer struct {
+	Outcome approval.Outcome
+	ID      string
+}
+
+// calls asks for one call.
+func calls(t *testing.T, b *backend, c *approval.Call) answer {
+	t.Helper()
+	a, err := b.d.approvals.AskAll(context.Background(), []*approval.Call{c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{a.Outcome, a.IDs[0]}
+}
+
 // wants asks for a destination as a sandbox of uid 64001 does.
-func wants(t *testing.T, b *backend, target string, demands ...approval.Demand) approval.Answer {
+func wants(t *testing.T, b *backend, target string, demands ...approval.Demand) answer {
 	t.Helper()
 	for i := range demands {
 		demands[i].ExpiresAfter = 15 * time.Minute
 	}
-	a, err := b.d.approvals.Ask(context.Background(), &approval.Call{Sandbox: "00000001", Scope: "org:local/team:default/agent:x/sandbox:00000001", Launcher: 64001, Kind: approval.Egress,
+	return calls(t, b, &approval.Call{Sandbox: "00000001", Scope: "org:local/team:default/agent:x/sandbox:00000001", Launcher: 64001, Kind: approval.Egress,
 		Target: target, Fingerprint: strings.Repeat("a", 64), Demands: demands})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
 }
 
 func aMember(uid, gid uint32, groups ...uint32) *api.Caller {
@@ -114,14 +126,7 @@ func TestTermsOfATool(t *testing.T) {
 			Definition: hashed("b"), Arguments: hashed(request), Listed: true, Args: []approval.Argument{{Path: "max_uses", Kind: "number", Hash: hashed(value), Text: value, Kept: true}, {Path: "token", Kind: "string", Hash: hashed("e")}},
 			Demands: []approval.Demand{{Rule: "eng/ask", Quorum: 1, ExpiresAfter: time.Minute}}}
 	}
-	ask := func(c *approval.Call) approval.Answer {
-		t.Helper()
-		a, err := b.d.approvals.Ask(ctx, c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return a
-	}
+	ask := func(c *approval.Call) answer { t.Helper(); return calls(t, b, c) }
 	one := ask(tool("1", "5"))
 	for _, args := range [][]string{{"max_use=*"}, {"max_uses=6"}, {"token=x"}, {"max_uses"}, {"max_uses=*", "max_uses=5"}} {
 		if _, err := b.Vote(ctx, root, one.ID, &api.VoteRequest{Approve: true, Lasts: api.ApproveSandbox, Args: args}); api.CodeOf(err) != api.CodeBadRequest {

@@ -45,19 +45,15 @@ func author(t *testing.T, uid uint32, in string) *api.Caller {
 }
 
 // asks is the request of the sandbox of asker, as the rules in force have it ask.
-func asks(t *testing.T, b *backend, name string) approval.Answer {
+func asks(t *testing.T, b *backend, name string) answer {
 	t.Helper()
 	who, _ := scope.ParsePrincipal(asker)
 	dec := b.d.library.Snapshot().View(who).Egress(name, 443)
 	if dec.Effect != policy.RequireApproval {
 		t.Fatalf("control: %+v", dec)
 	}
-	a, err := b.d.approvals.Ask(context.Background(), &approval.Call{Sandbox: who.Sandbox, Scope: asker, Launcher: 64001, Kind: approval.Egress, Target: name + ":443/tcp",
+	return calls(t, b, &approval.Call{Sandbox: who.Sandbox, Scope: asker, Launcher: 64001, Kind: approval.Egress, Target: name + ":443/tcp",
 		Fingerprint: hex.EncodeToString(dec.Terms.Fingerprint[:]), Demands: demandsOf(dec.Demands())})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
 }
 
 func TestARuleInEachLayerThatAsks(t *testing.T) {

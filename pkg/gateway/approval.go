@@ -104,7 +104,14 @@ type word struct {
 }
 
 // first is the id of what is one, or the first of several.
-func (w *word) first() string { return strings.Join(w.named()[:min(1, len(w.named()))], "") }
+func (w *word) first() string {
+	for _, id := range w.ids {
+		if id != "" {
+			return id
+		}
+	}
+	return ""
+}
 
 // named are the ids that there are.
 func (w *word) named() []string {

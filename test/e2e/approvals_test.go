@@ -69,7 +69,7 @@ func TestApprovalsAcrossKills(t *testing.T) {
 	n.KillDaemon(t)
 	book(t, n, func(b *approval.Book) {
 		for _, c := range []approval.Call{call(box, "one.test:443/tcp"), call(box, "two.test:443/tcp"), call(box, "three.test:443/tcp"), call(other, "four.test:443/tcp")} {
-			if a, err := b.Ask(context.Background(), &c); err != nil || a.Outcome != approval.Waiting {
+			if a, err := b.AskAll(context.Background(), []*approval.Call{&c}); err != nil || a.Outcome != approval.Waiting {
 				t.Fatalf("%+v %v", a, err)
 			}
 		}

@@ -190,10 +190,10 @@ func askedFor(t *testing.T, n *node.Node, name string, count int) (ids []string)
 	n.KillDaemon(t)
 	book(t, n, func(b *approval.Book) {
 		for i := range count {
-			a, err := b.Ask(t.Context(), &approval.Call{Sandbox: box.ID, Scope: box.Scope, Launcher: box.Owner, Kind: approval.Egress, Target: strconv.Itoa(i) + ".test:443/tcp",
-				Fingerprint: strings.Repeat("f", 64), Demands: []approval.Demand{{Rule: "test/ask", Quorum: 1, ExpiresAfter: time.Hour}}})
+			a, err := b.AskAll(t.Context(), []*approval.Call{{Sandbox: box.ID, Scope: box.Scope, Launcher: box.Owner, Kind: approval.Egress, Target: strconv.Itoa(i) + ".test:443/tcp",
+				Fingerprint: strings.Repeat("f", 64), Demands: []approval.Demand{{Rule: "test/ask", Quorum: 1, ExpiresAfter: time.Hour}}}})
 			need(t, err)
-			ids = append(ids, a.ID)
+			ids = append(ids, a.IDs...)
 		}
 	})
 	n.StartDaemon(t)
