@@ -452,9 +452,7 @@ func sendSnapshot(ctx context.Context, p caller, s *policy.Snapshot) error {
 func (d *Daemon) sendSecrets(ctx context.Context, p caller) error {
 	var names []string
 	for _, pr := range d.library.Snapshot().Providers() {
-		if pr.Secret != "" {
-			names = append(names, pr.Secret)
-		}
+		names = append(names, pr.Secrets()...)
 	}
 	body, problems := d.secrets.Sealed(names)
 	var said []string

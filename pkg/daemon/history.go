@@ -242,7 +242,7 @@ func (d *Daemon) mayRollBack(then, here []store.Document, r *api.RollbackRequest
 // took it, and the store never has one.
 func (d *Daemon) keysMissing(files []string) (notes []string) {
 	for _, it := range d.library.Items() {
-		if p := it.Provider; p != nil && it.Origin == documents.FromAPI && slices.Contains(files, filepath.Base(it.Source)) && p.Secret != "" && !d.secrets.Has(p.Secret) {
+		if p := it.Provider; p != nil && it.Origin == documents.FromAPI && slices.Contains(files, filepath.Base(it.Source)) && len(p.Keys) > 0 && !d.hasKeys(p) {
 			notes = append(notes, fmt.Sprintf("the provider %s is back without its key: give it with `ringfence provider add %s`", p.Name, p.Name))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,12 +31,22 @@ func (b *backend) Providers(context.Context) ([]api.Provider, error) {
 }
 
 func (d *Daemon) describeProvider(p *policy.Provider) api.Provider {
-	v := api.Provider{Name: p.Name, Dialect: p.Dialect, BaseURL: p.BaseURL, Credential: p.Credential, Secret: p.Secret, Source: p.File}
-	v.HasSecret = p.Secret != "" && d.secrets.Has(p.Secret)
+	v := api.Provider{Name: p.Name, Dialect: p.Dialect, BaseURL: p.BaseURL, Credential: p.Credential, Secret: strings.Join(p.Secrets(), ", "), Source: p.File}
+	v.HasSecret = d.hasKeys(p)
 	for _, m := range p.Models {
 		v.Models = append(v.Models, m.Match.String())
 	}
 	return v
+}
+
+// hasKeys says whether every key that a provider names is there.
+func (d *Daemon) hasKeys(p *policy.Provider) bool {
+	for _, s := range p.Secrets() {
+		if !d.secrets.Has(s) {
+			return false
+		}
+	}
+	return len(p.Keys) > 0
 }
 
 // AddProvider stores the key first, so that the document never names a secret
@@ -51,7 +62,7 @@ func (b *backend) AddProvider(ctx context.Context, c *api.Caller, r *api.Provide
 	}
 	if r.Dialect == "" || r.BaseURL == "" {
 		if !ok {
-			return api.Provider{}, api.Errorf(api.CodeBadRequest, "provider %q is not one that Ringfence knows: say --dialect (openai or anthropic) and --base-url", r.Name)
+			return api.Provider{}, api.Errorf(api.CodeBadRequest, "provider %q is not one that Ringfence knows: say --dialect (%s) and --base-url", r.Name, strings.Join(policy.Dialects(), " or "))
 		}
 	}
 	if r.Credential == "" {
@@ -139,7 +150,7 @@ func (b *backend) RemoveProvider(ctx context.Context, c *api.Caller, name string
 	snap := d.library.Snapshot()
 	res.Revision = snap.Revision()
 	for _, left := range snap.Providers() {
-		if left.Secret == name {
+		if slices.Contains(left.Secrets(), name) {
 			res.KeptKey = left.File
 		}
 	}
@@ -153,9 +164,15 @@ func (b *backend) RemoveProvider(ctx context.Context, c *api.Caller, name string
 	if err := d.policy.wait(wctx, res.Revision); err != nil { // the gateway has lost the key with it
 		return res, api.Errorf(api.CodeUnavailable, "%v", err)
 	}
-	res.Note = "calls in the " + p.Provider.Dialect + " dialect are answered by the built-in trial provider from now on"
-	if next, ok := snap.Provider(p.Provider.Dialect); ok {
-		res.Note = "calls in the " + p.Provider.Dialect + " dialect go to the provider " + next.Name + " from now on"
+	var left []string
+	for _, next := range snap.Providers() {
+		if next.Dialect == p.Provider.Dialect {
+			left = append(left, next.Name)
+		}
+	}
+	res.Note = "calls in the " + p.Provider.Dialect + " dialect are answered by the built-in trial provider from now on, where no route says otherwise"
+	if len(left) > 0 {
+		res.Note = "calls in the " + p.Provider.Dialect + " dialect go to " + strings.Join(left, ", ") + " from now on, where no route says otherwise"
 	}
 	return res, nil
 }

@@ -119,6 +119,8 @@ type Event struct {
 	Provider     string
 	Model        string // as asked
 	ModelServed  string // as sent upstream
+	Route        string // "document/id" of the route, with the tier and why
+	Tried        string // who was asked and did not answer, and why
 	Operation    string // "chat", "embeddings", "messages" ...
 	Stream       bool
 	TokensIn     uint64

@@ -80,6 +80,8 @@ func appendInferenceUnmapped(j *jsonBuf, e *Event) {
 	j.str("provider", e.Provider)
 	j.str("model", e.Model)
 	j.str("model_served", e.ModelServed)
+	j.str("route", e.Route)
+	j.str("tried", e.Tried)
 	j.bool("stream", e.Stream)
 	j.num("tokens_cached", e.TokensCached)
 	j.bool("tokens_estimated", e.Estimated)

@@ -216,7 +216,7 @@ type parsedProcess struct {
 type parsedOwn struct {
 	Kind, Verdict, Sandbox, Scope, Activity, Layer, Reason, Remedy string
 	Proto, Method, Upstream, Socket, Path, Actor, Object, Detail   string
-	Provider, Model, Credential, Parents                           string
+	Provider, Model, Credential, Parents, Route, Tried             string
 	Revision, Lost                                                 uint64
 	Failed                                                         bool
 	Decision, Approval, Shadow                                     string
@@ -253,7 +253,7 @@ func ParseOCSF(line []byte) (Event, error) {
 		QueryType: p.Query.Type, RCode: strings.ToUpper(p.RCode), URL: p.HTTPRequest.URL.S,
 		BytesIn: max(p.Traffic.In, own.BytesIn), BytesOut: max(p.Traffic.Out, own.BytesOut),
 		DatagramsIn: p.Traffic.PacketsIn, DatagramsOut: p.Traffic.PacketsOut,
-		Provider: own.Provider, Model: own.Model, ModelServed: own.ModelServed, Stream: own.Stream, TokensCached: own.TokensCached,
+		Provider: own.Provider, Model: own.Model, ModelServed: own.ModelServed, Route: own.Route, Tried: own.Tried, Stream: own.Stream, TokensCached: own.TokensCached,
 		Estimated: own.Estimated, Credential: own.Credential, TokensIn: p.Message.In, TokensOut: p.Message.Out,
 		Operation: p.API.Operation, RequestID: firstOf(p.API.Request.UID, own.Decision, own.Approval), Version: p.App.Version,
 	}

@@ -143,6 +143,8 @@ var fields = []field{
 	number(60, func(e *Event) *uint64 { return &e.DatagramsIn }),
 	number(61, func(e *Event) *uint64 { return &e.DatagramsOut }),
 	text(62, 320, func(e *Event) *string { return &e.Shadow }),
+	text(63, 512, func(e *Event) *string { return &e.Route }),
+	text(64, 2048, func(e *Event) *string { return &e.Tried }),
 }
 
 // maxSeconds is the last second of the year 9999.

@@ -81,6 +81,7 @@ func (x *exchange) approve(v *verdicts) *refusal {
 	}
 	if a.View != nil {
 		x.c.View, x.c.Snapshot, x.c.Transport = a.View, a.Snapshot, a.Transport
+		x.plan(v)
 		x.pick()
 		x.inspect(v)
 	}

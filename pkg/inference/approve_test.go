@@ -25,6 +25,10 @@ func (a asking) Inference(dialect, model string) policy.Decision {
 	return a.view.Inference(dialect, model)
 }
 
+func (a asking) InferenceAt(p *policy.Provider, model string) policy.Decision {
+	return a.Inference(p.Dialect, model)
+}
+
 // askFence is a fence whose people say that.
 func askFence(t *testing.T, o inference.Options, people func(q inference.Question) inference.Approved) (*fence, *[]inference.Question) {
 	f := newFence(t, setup{opt: o})
@@ -93,7 +97,7 @@ func TestWhatIsApprovedIsWhatIsSent(t *testing.T) {
 	f, asked := askFence(t, inference.Options{}, func(q inference.Question) inference.Approved {
 		d := q.Decision
 		d.Effect, d.ReasonCode = policy.Allow, "approved"
-		return inference.Approved{Decision: d, View: now, Snapshot: providers{"openai": {Name: "newer", Dialect: "openai", BaseURL: "https://provider.example/v1", Secret: "openai", Credential: policy.CredentialInject}}, Transport: f.call.Transport}
+		return inference.Approved{Decision: d, View: now, Snapshot: providers{"openai": {Name: "newer", Dialect: "openai", BaseURL: "https://provider.example/v1", Keys: []policy.Key{{Secret: "openai", Weight: 1}}, Weight: 1, Credential: policy.CredentialInject}}, Transport: f.call.Transport}
 	})
 	f.call.View = asking{view{tools: map[string]bool{"web_search": true}}} // allowed before people were asked, and not after
 	if resp, body := f.chat(`{"model":"big","messages":[],"tools":[{"type":"web_search"}]}`); resp.StatusCode != 403 {

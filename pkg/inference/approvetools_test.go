@@ -4,6 +4,7 @@ package inference_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -288,7 +289,9 @@ func TestHeadersAreApprovedToo(t *testing.T) {
 // served is a snapshot whose provider serves one model under an alias.
 type served struct{ p policy.Provider }
 
-func (s served) Provider(string) (*policy.Provider, bool) { return &s.p, true }
+func (s served) Providers() []*policy.Provider { return []*policy.Provider{&s.p} }
+func (s served) Trial(string) bool             { return false }
+func (s served) RouteFor(string) *policy.Route { return nil }
 
 // TestAnotherModelBehindTheAlias: what a model does by itself was approved for that
 // model.
@@ -296,11 +299,8 @@ func TestAnotherModelBehindTheAlias(t *testing.T) {
 	for then, want := range map[string]int{"a-search-preview": 200, "b-search-preview": 403} {
 		var f *fence
 		serves := func(model string) served {
-			p, ok := f.call.Snapshot.Provider(policy.DialectOpenAI)
-			if !ok {
-				t.Fatal("no provider")
-			}
-			s := served{*p}
+			i := slices.IndexFunc(f.call.Snapshot.Providers(), func(p *policy.Provider) bool { return p.Dialect == policy.DialectOpenAI })
+			s := served{*f.call.Snapshot.Providers()[i]}
 			s.p.Models = []policy.ModelEntry{{Match: scope.Exact("alias"), Upstream: model}}
 			return s
 		}

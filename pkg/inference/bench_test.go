@@ -38,7 +38,7 @@ func BenchmarkRedirector(b *testing.B) {
 	rp.Transport = tr
 	rp.FlushInterval = -1
 	red := inference.New(inference.Options{})
-	snap := providers{"openai": {Name: "o", Dialect: "openai", BaseURL: up + "/v1", Secret: "s", Credential: policy.CredentialInject}}
+	snap := providers{"openai": {Name: "o", Dialect: "openai", BaseURL: up + "/v1", Keys: []policy.Key{{Secret: "s", Weight: 1}}, Weight: 1, Credential: policy.CredentialInject}}
 	call := inference.Call{View: view{}, Snapshot: snap, Host: openAIHost, Dialect: "openai",
 		Secrets:   func(string) (string, bool) { return realKey, true },
 		Transport: func(*policy.Provider) http.RoundTripper { return tr },

@@ -36,6 +36,7 @@ type route struct {
 	defaultModel string // judged when the body names none; "" = the model is required
 	stream       bool   // "stream": true is honoured by the provider
 	metered      bool   // the answer's usage is this call's usage
+	binary       bool   // the answer is no JSON document
 	query        []string
 	trial        trialAnswer // nil: the trial provider does not do this
 }

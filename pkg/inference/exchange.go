@@ -27,15 +27,26 @@ type exchange struct {
 	start time.Time
 	rec   *record
 
-	route  *route
-	path   string // raw path, matched
-	query  string // raw query, admitted
-	body   []byte // as the client sent it; nil without one
-	held   int64  // bytes counted in r.buffered
-	tape   tape
-	asked  asked
-	prov   *policy.Provider // nil: the trial provider answers
-	served string           // model name sent upstream
+	route *route
+	path  string // raw path, matched
+	query string // raw query, admitted
+	body  []byte // as the client sent it; nil without one
+	held  int64  // bytes counted in r.buffered
+	tape  tape
+	asked asked
+
+	way     *policy.Route    // of the model; nil: there is none
+	tier    string           // of the way's, that the request is of
+	tierAt  int              // which one that is
+	list    []candidate      // who is asked, in order
+	omitted string           // who is not, and why
+	trial   bool             // the trial provider answers
+	prov    *policy.Provider // who answers, or is asked first
+	served  string           // model name sent to that one
+	tries   []try            // what was asked and did not answer
+	chained bool             // a chain of the way has been asked
+	talk    [16]byte         // the conversation, with talks
+	talks   bool
 }
 
 // asked is what the body asks for, as far as Ringfence looks.
@@ -98,10 +109,8 @@ func (x *exchange) decide() *refusal {
 	if x.c.View == nil || x.c.Snapshot == nil {
 		return denied("no-policy", "no policy is loaded for this sandbox", "Try again when the node's daemon is up")
 	}
-	v := verdicts{model: policy.Decision{Effect: policy.Allow}}
-	if x.route.model {
-		v.model = x.c.View.Inference(x.d.name, x.asked.model)
-	}
+	v := verdicts{}
+	x.plan(&v)
 	x.pick()
 	x.inspect(&v)
 	ref := x.variant()
@@ -114,9 +123,13 @@ func (x *exchange) decide() *refusal {
 	if ref == nil {
 		ref = x.denied(&v, policy.RequireApproval)
 	}
+	if ref == nil {
+		ref = x.settle(&v)
+	}
 	if ref != nil {
 		return ref
 	}
+	x.pick()
 	if x.route.model {
 		x.rec.decided(&v.model)
 		x.rec.ev.ModelServed = x.served
@@ -130,17 +143,19 @@ func (x *exchange) decide() *refusal {
 	return nil
 }
 
-// pick finds who answers, and as which model.
+// pick notes who is asked first, and as which model.
 func (x *exchange) pick() {
-	x.served = x.asked.model
-	p, ok := x.c.Snapshot.Provider(x.d.name)
-	if !ok {
-		x.prov, x.rec.ev.Provider, x.rec.ev.Credential = nil, trialName, "trial"
-		return
-	}
-	x.prov, x.rec.ev.Provider, x.rec.ev.Credential = p, p.Name, ""
-	if p != nil && x.route.model {
-		x.served, _ = p.Model(x.asked.model)
+	x.prov, x.served = nil, x.asked.model
+	switch {
+	case x.trial:
+		x.rec.ev.Provider, x.rec.ev.Credential = trialName, "trial"
+	case len(x.list) > 0:
+		first := slices.IndexFunc(x.list, func(c candidate) bool { return c.decision.Effect == policy.Allow })
+		c := &x.list[max(first, 0)]
+		x.prov, x.rec.ev.Provider = c.prov, c.prov.Name
+		if x.route.model {
+			x.served = c.upstream
+		}
 	}
 }
 

@@ -3,63 +3,42 @@
 package inference
 
 import (
-	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/inference/health"
 )
 
-// credentialPassthrough forwards the agent's own credential.
-const credentialPassthrough = policy.CredentialPassthrough
-
-// answer gets the answer, from the provider or the trial provider, and passes
-// it on.
-func (x *exchange) answer() {
-	ctx, cancel := context.WithCancelCause(x.in.Context())
-	defer cancel(nil)
-	watch := newWatch(x.r.opt.Idle, func() { cancel(errIdle) })
-	defer watch.stop()
-
-	var resp *http.Response
-	var secrets []string
-	var ref *refusal
-	if x.prov == nil {
-		resp, ref = x.trialResponse()
-	} else {
-		resp, secrets, ref = x.roundTrip(ctx)
-	}
+// answerTrial passes on what the trial provider answers.
+func (x *exchange) answerTrial() {
+	resp, ref := x.trialResponse()
 	if ref != nil {
 		x.refuse(ref)
 		return
 	}
-	defer func() { _ = resp.Body.Close() }()
-	x.relay(ctx, resp, secrets, watch)
+	x.relay(&answer{resp: resp, body: resp.Body, sse: x.asked.stream, ctx: x.in.Context(), watch: noWatch, end: func() {}})
 }
-
-var errIdle = errors.New("the provider was silent for too long")
 
 // watch calls a function after a time of silence.
 type watch struct {
-	d    time.Duration
+	d    atomic.Int64
 	t    *time.Timer
 	last atomic.Int64
 	base time.Time
 }
 
 func newWatch(d time.Duration, f func()) *watch {
-	w := &watch{d: d, base: time.Now()}
+	w := &watch{base: time.Now()}
+	w.d.Store(int64(d))
 	w.t = time.AfterFunc(d, func() {
-		idle := time.Since(w.base) - time.Duration(w.last.Load())
-		if idle < w.d {
-			w.t.Reset(w.d - idle)
+		idle, d := time.Since(w.base)-time.Duration(w.last.Load()), time.Duration(w.d.Load())
+		if idle < d {
+			w.t.Reset(d - idle)
 			return
 		}
 		f()
@@ -67,78 +46,20 @@ func newWatch(d time.Duration, f func()) *watch {
 	return w
 }
 
+// noWatch is for answers that are there already.
+var noWatch = &watch{t: time.NewTimer(0)}
+
+// during changes how long a silence may be, from now on.
+func (w *watch) during(d time.Duration) {
+	w.seen()
+	if was := w.d.Swap(int64(d)); time.Duration(was) != d {
+		w.t.Reset(d)
+	}
+}
+
 // seen notes a sign of life: one atomic store, no timer work per chunk.
 func (w *watch) seen() { w.last.Store(int64(time.Since(w.base))) }
 func (w *watch) stop() { w.t.Stop() }
-
-// roundTrip sends the judged request to the provider.
-func (x *exchange) roundTrip(ctx context.Context) (*http.Response, []string, *refusal) {
-	p := x.prov
-	u, err := upstreamURL(x.d, p.BaseURL, x.path, x.query)
-	if err != nil {
-		return nil, nil, x.unusable(err)
-	}
-	body := x.body
-	if x.served != x.asked.model {
-		if x.asked.modelNode == 0 {
-			return nil, nil, invalid(http.StatusBadRequest, "model", "the provider maps the default model and the request names none", "Name the model")
-		}
-		if body, err = x.tape.patch(x.asked.modelNode, x.served); err != nil {
-			return nil, nil, x.unusable(err)
-		}
-	}
-	header := outboundHeaders(x.d, x.in.Header)
-	secrets, ref := x.addCredential(header, p)
-	if ref != nil {
-		return nil, nil, ref
-	}
-	var rd io.Reader
-	if x.route.body {
-		rd = bytes.NewReader(body)
-	}
-	out, err := http.NewRequestWithContext(ctx, x.route.method, u.String(), rd)
-	if err != nil {
-		return nil, nil, x.unusable(errBadBase)
-	}
-	out.Header = header
-	if x.c.Transport == nil {
-		return nil, nil, x.unusable(errors.New("no transport"))
-	}
-	resp, err := x.c.Transport(p).RoundTrip(out)
-	if err != nil {
-		return nil, nil, x.unreachable(ctx, err, secrets)
-	}
-	return x.admit(resp, secrets)
-}
-
-// admit checks an answer's head: no redirects, no upgrades, no encoding that
-// was not asked for.
-func (x *exchange) admit(resp *http.Response, secrets []string) (*http.Response, []string, *refusal) {
-	for _, name := range []string{"X-Request-Id", "Request-Id"} {
-		if v := resp.Header.Get(name); v != "" && x.rec.ev.RequestID == "" && !holdsAny([]string{v}, secrets) {
-			x.rec.ev.RequestID = v
-		}
-	}
-	var why string
-	switch enc := strings.ToLower(resp.Header.Get("Content-Encoding")); {
-	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		why = "the provider answered with a redirect, and the key is sent nowhere but to the configured address"
-	case resp.StatusCode < 200:
-		why = "the provider answered with an upgrade"
-	case enc == "gzip" || enc == "x-gzip":
-		resp.Header.Del("Content-Encoding")
-		resp.Header.Del("Content-Length")
-		resp.Body, resp.ContentLength = &gunzip{src: resp.Body}, -1
-	case enc != "" && enc != "identity":
-		why = "the provider answered in an encoding that was not asked for"
-	}
-	if why != "" {
-		_ = resp.Body.Close()
-		return nil, nil, &refusal{status: http.StatusBadGateway, code: codeUpstream, reason: "upstream-answer", message: why,
-			remedy: "The operator should check the base URL of provider " + quote(x.prov.Name)}
-	}
-	return resp, secrets, nil
-}
 
 // gunzip opens its stream at the first read, so that a slow stream does not
 // hold back the head of the answer.
@@ -160,57 +81,51 @@ func (g *gunzip) Read(b []byte) (int, error) {
 
 func (g *gunzip) Close() error { return g.src.Close() }
 
-func (x *exchange) unusable(err error) *refusal {
-	return &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "provider",
-		message: "provider " + quote(x.prov.Name) + " cannot be used: " + err.Error(), remedy: "The operator should check its document"}
-}
-
-// unreachable words a failed round trip. The error's text may name internal
-// addresses: the agent gets its class, the record the text.
-func (x *exchange) unreachable(ctx context.Context, err error, secrets []string) *refusal {
-	e := &refusal{status: http.StatusBadGateway, code: codeUpstream, reason: "upstream",
-		message: "the provider " + quote(x.prov.Name) + " could not be reached", remedy: "Try again later"}
-	var timeout interface{ Timeout() bool }
-	switch {
-	case x.in.Context().Err() != nil:
-		e.status, e.reason, e.message = statusClientGone, "client-gone", "the client went away"
-	case errors.Is(context.Cause(ctx), errIdle), errors.As(err, &timeout) && timeout.Timeout():
-		e.status, e.reason, e.message = http.StatusGatewayTimeout, "upstream-timeout", "the provider "+quote(x.prov.Name)+" did not answer in time"
-	}
-	x.rec.ev.Detail = scrubText(err.Error(), secrets)
-	return e
-}
-
 // statusClientGone is nginx's code for a client that closed the request; it
 // is seen in events only.
 const statusClientGone = 499
 
 // relay passes an answer on, chunk by chunk as it comes, and reads usage on
 // the side.
-func (x *exchange) relay(ctx context.Context, resp *http.Response, secrets []string, wt *watch) {
-	mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	sse := mt == "text/event-stream"
-	x.rec.ev.Status, x.rec.ev.Stream = uint32(resp.StatusCode), x.asked.stream || sse
+func (x *exchange) relay(a *answer) {
+	resp := a.resp
+	x.rec.ev.Status, x.rec.ev.Stream = uint32(resp.StatusCode), x.asked.stream || a.sse
 	h := x.w.Header()
-	copyAnswerHeaders(h, resp.Header, secrets)
-	var src io.Reader = resp.Body
-	if resp.StatusCode >= 400 && len(secrets) > 0 && !sse {
-		src = errorScrubber(resp.Body)
+	copyAnswerHeaders(h, resp.Header, a.secrets)
+	src := a.body
+	if resp.StatusCode >= 400 && len(a.secrets) > 0 && !a.sse {
+		src = errorScrubber(src)
 	}
-	sc := scrubber{secrets: secrets}
+	sc := scrubber{secrets: a.secrets}
 	var m *meter
 	if x.route.metered && resp.StatusCode < 300 {
-		m = newMeter(sse)
+		m = newMeter(a.sse)
 	}
 	x.w.WriteHeader(resp.StatusCode)
-	err := x.copyBody(src, &sc, m, wt, sse || resp.ContentLength < 0)
+	err := x.copyBody(src, &sc, m, a.watch, a.sse || resp.ContentLength < 0)
 	if m != nil {
 		x.rec.usage = m.total(&x.tape, err != nil)
-		x.rec.usage.estimated = x.rec.usage.estimated || x.prov == nil
+		x.rec.usage.estimated = x.rec.usage.estimated || a.from == nil
+	}
+	outcome, why := health.Succeeded, ""
+	if err != nil {
+		outcome, why = x.outcomeOf(err), "an answer that broke off"
+	}
+	if a.pass != nil {
+		a.pass.Done(outcome, 0, why)
 	}
 	if err != nil {
-		x.broken(ctx, err, sse, secrets)
+		x.broken(a, err)
 	}
+}
+
+// outcomeOf says whether the provider is to blame for an answer that broke off.
+func (x *exchange) outcomeOf(err error) health.Outcome {
+	var gone clientGone
+	if errors.As(err, &gone) || x.in.Context().Err() != nil {
+		return health.Unknown
+	}
+	return health.Failed
 }
 
 // copyBody moves the answer without holding any complete part of it back.
@@ -257,20 +172,19 @@ func (e clientGone) Unwrap() error { return e.err }
 
 // broken ends an answer that broke off. An event stream gets one more event
 // in the dialect's form; anything else is cut, so that the client sees it.
-func (x *exchange) broken(ctx context.Context, err error, sse bool, secrets []string) {
-	var gone clientGone
-	if errors.As(err, &gone) || x.in.Context().Err() != nil {
+func (x *exchange) broken(a *answer, err error) {
+	if x.outcomeOf(err) == health.Unknown {
 		x.rec.ev.ReasonCode, x.rec.ev.Detail = "client-gone", "the client went away; the answer is partial"
 		return
 	}
 	x.rec.ev.Failed, x.rec.ev.Reason = true, "the provider's answer broke off"
-	x.rec.ev.ReasonCode, x.rec.ev.Detail = "upstream-broke-off", "the answer broke off: "+scrubText(err.Error(), secrets)
-	if !sse {
+	x.rec.ev.ReasonCode, x.rec.ev.Detail = "upstream-broke-off", "the answer broke off: "+scrubText(err.Error(), a.secrets)
+	if !a.sse {
 		panic(http.ErrAbortHandler)
 	}
 	text := "the provider's answer broke off"
-	if errors.Is(context.Cause(ctx), errIdle) {
-		text = errIdle.Error()
+	if cause := context.Cause(a.ctx); errors.Is(cause, errIdle) || errors.Is(cause, errTotal) {
+		text = cause.Error()
 	}
 	e := &refusal{status: http.StatusBadGateway, code: codeUpstream, message: text, remedy: "Try again"}
 	_, _ = x.w.Write([]byte("\n\nevent: error\ndata: " + string(x.d.errorBody(e, e.status, e.text())) + "\n\n"))

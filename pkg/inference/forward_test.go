@@ -97,7 +97,7 @@ func TestMappedModelIsTheOnlyChange(t *testing.T) {
 }
 
 func TestPassthroughForwardsTheAgentsOwnCredential(t *testing.T) {
-	f := newFence(t, setup{change: func(p *policy.Provider) { p.Credential, p.Secret = policy.CredentialPassthrough, "" }})
+	f := newFence(t, setup{change: func(p *policy.Provider) { p.Credential, p.Keys = policy.CredentialPassthrough, nil }})
 	in := `{"model":"claude-x","max_tokens":9,"messages":[]}`
 	resp, _ := f.message(in, "X-Api-Key", "", "Authorization", "Bearer agents-own")
 	got := f.double.Last()
@@ -287,8 +287,19 @@ func TestBrokenStreamEndsWithAnErrorEvent(t *testing.T) {
 	}
 }
 
-func TestBrokenDocumentIsCut(t *testing.T) {
+// A document is held until it is whole, so that half of one becomes an error of the
+// dialect. One that is too large to be held is cut, and the client sees that.
+func TestBrokenDocuments(t *testing.T) {
 	f := newFence(t, setup{})
+	f.double.Fail(doubles.Fault{CutAfter: 1})
+	resp, body := f.chat(simple)
+	if resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, `"code":"ringfence_upstream_error"`) {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	if ev := f.event(); ev.ReasonCode != "upstream" || !ev.IsFailure() || !strings.Contains(ev.Reason, "broke off") {
+		t.Errorf("event %+v", ev)
+	}
+	f.double.Text = strings.Repeat("x", 12<<20)
 	f.double.Fail(doubles.Fault{CutAfter: 1})
 	resp, err := f.try("POST", "https://"+openAIHost+"/v1/chat/completions", simple)
 	if err == nil {
@@ -332,7 +343,7 @@ func clientGone(t *testing.T, h2 bool) {
 }
 
 func TestMissingSecretIsSaid(t *testing.T) {
-	f := newFence(t, setup{change: func(p *policy.Provider) { p.Secret = "gone" }})
+	f := newFence(t, setup{change: func(p *policy.Provider) { p.Keys = []policy.Key{{Secret: "gone", Weight: 1}} }})
 	resp, body := f.chat(simple)
 	if resp.StatusCode != 503 || !strings.Contains(body, "ringfence provider add openai --key-env OPENAI_API_KEY") || resp.Header.Get("X-Should-Retry") != "false" {
 		t.Errorf("%d %s", resp.StatusCode, body)

@@ -8,8 +8,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +43,10 @@ func (v view) Inference(_, model string) policy.Decision {
 	return policy.Decision{Effect: policy.Allow, ReasonCode: "builtin", Revision: 3}
 }
 
+func (v view) InferenceAt(p *policy.Provider, model string) policy.Decision {
+	return v.Inference(p.Dialect, model)
+}
+
 func (v view) ProviderTool(tool string) policy.Decision {
 	return policy.Decision{Effect: effectOf(v.tools[tool]), ReasonCode: "no-rule", Revision: 3}
 }
@@ -48,10 +54,16 @@ func (v view) ProviderTool(tool string) policy.Decision {
 // providers is a snapshot.
 type providers map[string]*policy.Provider
 
-func (p providers) Provider(dialect string) (*policy.Provider, bool) {
-	d, ok := p[dialect]
-	return d, ok
+func (p providers) Providers() (out []*policy.Provider) {
+	for _, name := range slices.Sorted(maps.Keys(p)) {
+		out = append(out, p[name])
+	}
+	return out
 }
+
+func (p providers) Trial(dialect string) bool { return p[dialect] == nil }
+
+func (p providers) RouteFor(string) *policy.Route { return nil }
 
 // fence is a Redirector behind a TLS server, as the gateway runs it, in front
 // of a provider double.
@@ -95,7 +107,7 @@ func newFence(t *testing.T, s setup) *fence {
 	snap := providers{}
 	if !s.trial {
 		for _, d := range []string{"openai", "anthropic"} {
-			p := &policy.Provider{Name: d + "-main", Dialect: d, BaseURL: "https://provider.example", Secret: d, Credential: policy.CredentialInject}
+			p := &policy.Provider{Name: d + "-main", Dialect: d, BaseURL: "https://provider.example", Keys: []policy.Key{{Secret: d, Weight: 1}}, Weight: 1, Credential: policy.CredentialInject}
 			if d == "openai" {
 				p.BaseURL += "/v1"
 			}

@@ -78,12 +78,16 @@ func hasPrefixOf(s string, prefixes []string) bool {
 	return false
 }
 
-// addCredential puts the real key, or with passthrough the agent's own
-// credential, on the outbound headers. It returns the secrets that no answer
-// may contain.
-func (x *exchange) addCredential(out http.Header, p *policy.Provider) (secrets []string, ref *refusal) {
+const (
+	credentialInjected    = "injected"
+	credentialPassthrough = policy.CredentialPassthrough // forwards the agent's own credential
+)
+
+// addCredential puts the real key of that name, or with passthrough the agent's own
+// credential, on the outbound headers. It returns which of the two it was, and the
+// secrets that no answer may contain.
+func (x *exchange) addCredential(out http.Header, p *policy.Provider, name string) (kind string, secrets []string, ref *refusal) {
 	if p.Credential == credentialPassthrough {
-		x.rec.ev.Credential = "passthrough"
 		var found bool
 		for _, name := range x.d.credentials {
 			if v := x.in.Header.Values(name); len(v) == 1 && v[0] != "" {
@@ -92,29 +96,28 @@ func (x *exchange) addCredential(out http.Header, p *policy.Provider) (secrets [
 			}
 		}
 		if !found {
-			return nil, &refusal{status: http.StatusUnauthorized, code: codeConfig, reason: "credential",
+			return credentialPassthrough, nil, &refusal{status: http.StatusUnauthorized, code: codeConfig, reason: "credential",
 				message: "provider " + quote(p.Name) + " passes the agent's own credential on, and this request has none",
 				remedy:  "Log the agent in, or set credential: inject on the provider"}
 		}
-		return nil, nil
+		return credentialPassthrough, nil, nil
 	}
-	x.rec.ev.Credential = "injected"
 	for _, name := range x.d.credentials {
 		out.Del(name)
 	}
 	var key string
 	var ok bool
-	if x.c.Secrets != nil && p.Secret != "" {
-		key, ok = x.c.Secrets(p.Secret)
+	if x.c.Secrets != nil && name != "" {
+		key, ok = x.c.Secrets(name)
 	}
 	key = strings.TrimSpace(key)
 	if !ok || key == "" || !headerSafe(key) {
-		return nil, &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "secret",
+		return credentialInjected, nil, &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "secret",
 			message: "the secret that provider " + quote(p.Name) + " names is missing or unusable",
 			remedy:  "The operator can store it with: " + x.d.addCommand(), command: x.d.addCommand()}
 	}
 	x.d.inject(out, key)
-	return []string{key}, nil
+	return credentialInjected, []string{key}, nil
 }
 
 func headerSafe(s string) bool {

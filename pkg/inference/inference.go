@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/inference/health"
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
@@ -41,11 +42,19 @@ type View interface {
 	// ProviderTool decides on something the provider does on its side:
 	// "web_search", "mcp", "image_url" ... Denied unless a rule allows it.
 	ProviderTool(tool string) policy.Decision
+	// InferenceAt decides on a model that a provider would answer.
+	InferenceAt(p *policy.Provider, model string) policy.Decision
 }
 
-// Providers finds the provider of a dialect. *policy.Snapshot is one.
+// Providers are who could answer one principal. *policy.View is one.
 type Providers interface {
-	Provider(dialect string) (*policy.Provider, bool)
+	// Providers are all, by name.
+	Providers() []*policy.Provider
+	// Trial says whether there is none of a dialect, so that the trial provider
+	// answers.
+	Trial(dialect string) bool
+	// RouteFor is the route of a model, nil if it has none.
+	RouteFor(model string) *policy.Route
 }
 
 // Options configure a [Redirector]. The zero value is usable.
@@ -55,16 +64,25 @@ type Options struct {
 	Idle        time.Duration // longest silence of an upstream; 0 = DefaultIdle
 	BodyIdle    time.Duration // longest silence of a client inside its body; 0 = DefaultBodyIdle
 	Version     string        // of the daemon, for events
+
+	// Price is what a request of so many tokens would cost at most, in nano-dollars;
+	// output is 0 where the request does not say. ok is false when nobody knows. nil:
+	// nobody ever does.
+	Price func(p *policy.Provider, model string, input, output uint64) (nano int64, ok bool)
 }
 
-// Redirector answers model calls. It is safe for concurrent use and keeps no
-// state between calls.
+// Redirector answers model calls. It is safe for concurrent use. Between calls it
+// keeps what it has seen of providers and who answered which conversation.
 type Redirector struct {
 	// Immutable after New.
 	opt Options
 
 	buffered atomic.Int64 // request body bytes held now
 	waiting  room         // those of requests that wait for people
+
+	health  *health.Table
+	retries health.Retries
+	talks   conversations
 }
 
 // New returns a Redirector. Zero fields of o take their defaults.
@@ -81,7 +99,7 @@ func New(o Options) *Redirector {
 	if o.BodyIdle <= 0 {
 		o.BodyIdle = DefaultBodyIdle
 	}
-	return &Redirector{opt: o}
+	return &Redirector{opt: o, health: health.New(time.Now)}
 }
 
 // Call is what the gateway knows about one request.

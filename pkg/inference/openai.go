@@ -29,7 +29,7 @@ var openAI = dialect{
 		{method: "POST", path: "/v1/embeddings", op: "embeddings", body: true, model: true, metered: true},
 		{method: "POST", path: "/v1/moderations", op: "moderations", body: true, model: true, defaultModel: "omni-moderation-latest"},
 		{method: "POST", path: "/v1/images/generations", op: "images", body: true, model: true, stream: true, metered: true},
-		{method: "POST", path: "/v1/audio/speech", op: "speech", body: true, model: true, stream: true},
+		{method: "POST", path: "/v1/audio/speech", op: "speech", body: true, model: true, stream: true, binary: true},
 		{method: "POST", path: "/v1/responses/compact", op: "compact", body: true, model: true, metered: true},
 		{method: "POST", path: "/v1/responses/input_tokens", op: "count_tokens", body: true, model: true, trial: trialInputTokens},
 		{method: "GET", path: "/v1/responses/*", op: "response", query: []string{"include", "include[]", "include_obfuscation", "starting_after", "stream"}},

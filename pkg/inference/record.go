@@ -43,6 +43,11 @@ func (r *record) decided(d *policy.Decision) {
 	}
 }
 
+// answeredBy notes who answers.
+func (r *record) answeredBy(c *candidate, credential string) {
+	r.ev.Provider, r.ev.ModelServed, r.ev.Credential = c.prov.Name, c.upstream, credential
+}
+
 // refused notes an answer that Ringfence made itself.
 func (r *record) refused(e *refusal) {
 	if e.decision != nil {

@@ -25,12 +25,13 @@ const (
 // refusal is an answer that Ringfence makes itself instead of the provider.
 type refusal struct {
 	status  int
-	code    string // what the client sees
-	reason  string // reason code of the event: "path", "model", "provider-tool" ...
-	message string // what was refused and why, one sentence without a full stop
-	remedy  string // what the agent or the operator can do
-	param   string // the field at fault, "" if none
-	command string // the one command that would allow it, for the event
+	code    string        // what the client sees
+	reason  string        // reason code of the event: "path", "model", "provider-tool" ...
+	message string        // what was refused and why, one sentence without a full stop
+	remedy  string        // what the agent or the operator can do
+	param   string        // the field at fault, "" if none
+	command string        // the one command that would allow it, for the event
+	wait    time.Duration // when to try again; 0: nothing is said
 
 	decision *policy.Decision
 }
@@ -71,6 +72,9 @@ func (x *exchange) refuse(e *refusal) {
 	}
 	if e.code == codeBusy {
 		h.Set("Retry-After", "1")
+	}
+	if e.wait > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((e.wait+time.Second-1)/time.Second)))
 	}
 	if e.code == codeApproval {
 		h.Set("Retry-After", retryApproval)

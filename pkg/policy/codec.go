@@ -13,7 +13,7 @@ import (
 
 // snapshotMagic begins an encoded snapshot; the last byte is the version of
 // the format, which keeper and gateway of one build share.
-const snapshotMagic = "RFSNAP\x00\x04"
+const snapshotMagic = "RFSNAP\x00\x05"
 
 // MarshalBinary encodes rules and providers, in that order, behind a magic.
 // Profiles are not part of it: the gateway has no use for them. Strings are
@@ -33,6 +33,10 @@ func (s *Snapshot) MarshalBinary() ([]byte, error) {
 	e.num(uint64(len(s.providers)))
 	for i := range s.providers {
 		e.provider(&s.providers[i])
+	}
+	e.num(uint64(len(s.routes)))
+	for i := range s.routes {
+		e.route(&s.routes[i])
 	}
 	out := append([]byte(nil), snapshotMagic...)
 	out = binary.AppendUvarint(out, uint64(len(e.table)))
@@ -68,6 +72,9 @@ func UnmarshalSnapshot(b []byte) (*Snapshot, error) {
 	}
 	for n := d.count(8); n > 0 && d.err == nil; n-- {
 		s.providers = append(s.providers, d.provider())
+	}
+	for n := d.count(8); n > 0 && d.err == nil; n-- {
+		s.routes = append(s.routes, d.route())
 	}
 	if d.err == nil && len(d.b) > 0 {
 		d.fail("bytes behind the end")
@@ -172,21 +179,6 @@ func (e *encoder) rule(r *crule) {
 	e.approval(r.approval)
 	e.duties(r.duties)
 	e.b = append(e.b, r.digest[:]...)
-}
-
-func (e *encoder) provider(p *Provider) {
-	for _, s := range []string{p.Name, p.Dialect, p.BaseURL, p.Secret, p.Credential, p.File} {
-		e.str(s)
-	}
-	e.num(uint64(p.Line))
-	e.selector(p.Scope)
-	e.flag(p.AllowPlaintext)
-	e.num(uint64(len(p.Models)))
-	for _, m := range p.Models {
-		e.pattern(m.Match)
-		e.str(m.Upstream)
-	}
-	e.prefixes(p.ResolvesTo)
 }
 
 type reader struct {
@@ -345,23 +337,4 @@ func (d *reader) rule(s *Snapshot) (r crule) {
 		d.fail("a rule has not exactly one target")
 	}
 	return r
-}
-
-func (d *reader) provider() (p Provider) {
-	for _, s := range []*string{&p.Name, &p.Dialect, &p.BaseURL, &p.Secret, &p.Credential, &p.File} {
-		*s = d.str()
-	}
-	p.Line = int(d.below(1<<31, "a line"))
-	p.Scope = d.selector()
-	p.AllowPlaintext = d.flag()
-	for n := d.count(3); n > 0 && d.err == nil; n-- {
-		m := ModelEntry{Match: d.pattern()}
-		m.Upstream = d.str()
-		p.Models = append(p.Models, m)
-	}
-	p.ResolvesTo = d.prefixes()
-	if !builtDialect(p.Dialect) {
-		d.fail("a provider has no built dialect")
-	}
-	return p
 }

@@ -20,6 +20,7 @@ type Snapshot struct {
 	ofAgent   map[string][]uint32 // groups for one agent, by its name; ascending
 	ofMany    []uint32            // the others; ascending
 	providers []Provider
+	routes    []Route
 	profiles  map[string]*Profile
 	access    []Access
 
@@ -77,7 +78,7 @@ type crule struct {
 
 // Compile joins documents into a snapshot of revision rev. The snapshot is
 // never nil: documents that clash with others are reported, and what they deny
-// stays in force (a second Provider of a dialect is left out). Profiles are
+// stays in force. Profiles are
 // kept for [Snapshot.Profile], and so is who operates what for [Snapshot.Access].
 func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
 	docs = slices.Clone(docs)
@@ -86,7 +87,7 @@ func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
 	})
 	problems := duplicateDocuments(docs)
 	s := newSnapshot(rev)
-	dialects := map[string]*Provider{}
+	names := map[string]*Provider{}
 	for i := range docs {
 		d := &docs[i]
 		switch {
@@ -101,20 +102,17 @@ func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
 		case d.Access != nil:
 			s.access = append(s.access, *d.Access)
 		case d.Provider != nil:
-			if first := dialects[d.Provider.Dialect]; first != nil {
-				problems = append(problems, Problem{File: d.File, Line: d.Line, Col: 1,
-					Msg:  "a second Provider of dialect " + quote(d.Provider.Dialect) + ": " + quote(first.Name) + " in " + first.File + " is used",
-					Hint: "this version routes each dialect to one provider; remove one of them"})
-				continue
+			if names[d.Name] == nil { // a second one has been reported with the duplicates
+				names[d.Name] = d.Provider
+				s.providers = append(s.providers, *d.Provider)
 			}
-			dialects[d.Provider.Dialect] = d.Provider
-			s.providers = append(s.providers, *d.Provider)
 		case d.Policy != nil:
 			for _, rules := range [][]Rule{d.Policy.Egress, d.Policy.Inference, d.Policy.Tools} {
 				for j := range rules {
 					s.add(d, &rules[j])
 				}
 			}
+			s.routes = append(s.routes, d.Policy.Routes...)
 		}
 	}
 	s.build()
@@ -229,6 +227,9 @@ func (s *Snapshot) build() {
 			cmp.Compare(a.ref.File, b.ref.File), cmp.Compare(a.ref.Line, b.ref.Line))
 	})
 	slices.SortFunc(s.providers, func(a, b Provider) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.routes, func(a, b Route) int {
+		return cmp.Or(cmp.Compare(a.Scope.String(), b.Scope.String()), cmp.Compare(a.Doc, b.Doc), cmp.Compare(a.ID, b.ID))
+	})
 	s.views, s.conds = map[scope.Principal]*View{}, nil
 	s.hosts.init(s.providers)
 	for i := range s.rules {
@@ -350,17 +351,6 @@ func (s *Snapshot) Describe(num uint32) (Described, bool) {
 func (s *Snapshot) Profile(name string) (*Profile, bool) {
 	p, ok := s.profiles[name]
 	return p, ok
-}
-
-// Provider is the configured provider of a dialect, whatever its scope; see
-// View.Provider for what a principal may use.
-func (s *Snapshot) Provider(dialect string) (*Provider, bool) {
-	for i := range s.providers {
-		if s.providers[i].Dialect == dialect {
-			return &s.providers[i], true
-		}
-	}
-	return nil, false
 }
 
 // Providers are all configured providers, by name.

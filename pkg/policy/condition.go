@@ -95,6 +95,7 @@ type facts struct {
 	request      bool // method and path are known
 	model        string
 	dialect      string
+	provider     *Provider // who would answer; nil: not known yet
 	server, tool string
 	risk         Risk
 	args         Args
@@ -204,6 +205,14 @@ func (f *facts) Fact(name string) (any, bool) {
 		return f.model, true
 	case "dialect":
 		return f.dialect, true
+	case "provider", "region":
+		if f.provider == nil {
+			return nil, false
+		}
+		if name == "region" {
+			return f.provider.Region, true
+		}
+		return f.provider.Name, true
 	case "server":
 		return f.server, true
 	case "tool":

@@ -55,6 +55,7 @@ type Policy struct {
 	Egress    []Rule
 	Inference []Rule
 	Tools     []Rule
+	Routes    []Route
 }
 
 // Section is the part of a Policy document that a rule stands in.

@@ -75,7 +75,7 @@ type Variable struct {
 // variables of each section, besides those of all.
 var variables = map[Section][]Variable{
 	SectionEgress:    {{"host", StringVariable}, {"port", IntVariable}, {"method", StringVariable}, {"path", StringVariable}},
-	SectionInference: {{"model", StringVariable}, {"dialect", StringVariable}},
+	SectionInference: {{"model", StringVariable}, {"dialect", StringVariable}, {"provider", StringVariable}, {"region", StringVariable}},
 	SectionTools:     {{"server", StringVariable}, {"tool", StringVariable}, {"risk", StringsVariable}, {"args", ObjectVariable}},
 }
 

@@ -54,6 +54,7 @@ var objPolicy = &object{"Policy", "Rules on what agents may reach. Everything th
 	{name: "egress", typ: "list of egress rule", doc: "Network destinations."},
 	{name: "inference", typ: "list of inference rule", doc: "Models. An allow also opens the provider's own hosts."},
 	{name: "tools", typ: "list of tools rule", doc: "Tools."},
+	{name: "routes", typ: "list of route", doc: "Who answers for models."},
 	{name: "guardrails", typ: "list", later: true, doc: "Content checks."},
 	{name: "budgets", typ: "list", later: true, doc: "Spending limits."},
 }}
@@ -101,7 +102,7 @@ var objTools = ruleObject("tools rule",
 	field{name: "risk", typ: "list of strings", doc: "Limits the rule to classes of calls: `read`, `write`, `destructive`, `exfil`, `exec`, `money`, `identity`, `unclassified` (which counts as `destructive`). Of several classes of a call an allow, a waive and a delegation must name all; what restricts needs one."})
 
 var objWhen = &object{"when", "A condition; all that is given must hold. What cannot be decided counts against the agent: a block, an approval and an obligation then match, an allow, a waive and a delegation do not.", []field{
-	{name: "expression", typ: "CEL", doc: "A bool. Variables: `principal.org`, `.team`, `.agent`, `.sandbox` and `now`; for egress `host`, `port`, `method`, `path` (the last two make the connection inspected); for inference `model`, `dialect`; for tools `server`, `tool`, `risk`, `args`. Its cost is bounded; and more than 32 rules with an expression about one host, model or tool for one agent are errors all, which allow nothing."},
+	{name: "expression", typ: "CEL", doc: "A bool. Variables: `principal.org`, `.team`, `.agent`, `.sandbox` and `now`; for egress `host`, `port`, `method`, `path` (the last two make the connection inspected); for inference `model`, `dialect`, and of who would answer `provider` (its name) and `region`; for tools `server`, `tool`, `risk`, `args`. Its cost is bounded; and more than 32 rules with an expression about one host, model or tool for one agent are errors all, which allow nothing."},
 	{name: "windows", typ: "list of window", doc: "Times; one of them must hold."},
 }}
 
@@ -142,7 +143,7 @@ var objHTTP = &object{"http", "A condition on HTTP requests.", []field{
 	{name: "paths", typ: "list of strings", doc: "Paths starting with `/`. `*` is any run of characters within one segment; `/**` at the end is the path and everything below it. Queries are not matched. None given means every path."},
 }}
 
-var objProvider = &object{"Provider", "An upstream of model calls. At most one for each dialect in this version.", []field{
+var objProvider = &object{"Provider", "An upstream of model calls. Who answers a call is a matter of `routes`; without one each provider that agents reach at the host and that has the model, by weight.", []field{
 	{name: "apiVersion", typ: "string", required: true, doc: "`ringfence.dev/v1`."},
 	{name: "kind", typ: "string", required: true, doc: "`Provider`."},
 	{name: "metadata", typ: "metadata", required: true, doc: "Name of the provider."},
@@ -150,22 +151,64 @@ var objProvider = &object{"Provider", "An upstream of model calls. At most one f
 	{name: "dialect", typ: "string", required: true, doc: "`openai` or `anthropic`."},
 	{name: "baseURL", typ: "URL", required: true, doc: "Where calls go. https, unless the host is a loopback address or `allowPlaintext` is true."},
 	{name: "allowPlaintext", typ: "boolean", doc: "Admits an http base URL: prompts and the key then cross the network in the clear."},
-	{name: "secret", typ: "secret name", doc: "Name (never a path) of the key in the secrets directory. Needed unless `credential` is `passthrough`."},
+	{name: "secret", typ: "secret name", doc: "Name (never a path) of the key in the secrets directory. This or `keys` is needed unless `credential` is `passthrough`."},
+	{name: "keys", typ: "list of key", doc: "Several keys, each with its share of the calls. One that the provider refuses is set aside, and the next is used."},
+	{name: "platform", typ: "string", doc: "How it is addressed where that is not the dialect's own way. None is built in this version."},
+	{name: "hosts", typ: "list of strings", doc: "Where agents address it, such as `api.openai.com`, besides the host of its base URL. Absent: the dialect's own host."},
+	{name: "region", typ: "string", doc: "Where it answers, such as `eu`: for conditions on `region`."},
+	{name: "weight", typ: "number", doc: "Its share beside other providers, 1 to 1000; 1 when absent."},
+	{name: "unknownPrice", typ: "string", doc: "What happens with a call whose price is not known: `deny` (default), `estimate`, `flag`."},
+	{name: "timeouts", typ: "timeouts", doc: "Bounds of one attempt."},
 	{name: "credential", typ: "string", doc: "`inject` (default): the secret replaces what the agent sent. `passthrough`: the agent's own credential is forwarded."},
 	{name: "models", typ: "list of model entry", doc: "The configured models; every model when absent."},
 	{name: "resolvesTo", typ: "list of prefixes", doc: "Private address ranges that the base URL's host may resolve to."},
 	{name: "prices", typ: "mapping", later: true, doc: "Prices of models."},
-	{name: "keys", typ: "list", later: true, doc: "Several keys."},
 	{name: "headers", typ: "mapping", later: true, doc: "Extra request headers."},
-	{name: "weight", typ: "number", later: true, doc: "Routing."},
-	{name: "failover", typ: "list", later: true, doc: "Routing."},
 }}
 
 var objModelEntry = &object{"model entry", "One model or prefix of models.", []field{
 	{name: "match", typ: "model", required: true, doc: "Model name as agents use it, or a prefix such as `gpt-*`."},
 	{name: "upstream", typ: "string", doc: "Name to send to the provider; the agent's own when absent."},
+	{name: "context", typ: "number", doc: "Tokens of input and output together. A request that is longer by estimate goes elsewhere."},
+	{name: "maxOutput", typ: "number", doc: "Tokens that it gives at most."},
+	{name: "features", typ: "list of strings", doc: "What it can do: `tools`, `vision`, `structured`, `reasoning`. Where the list is given, requests that need more go elsewhere."},
 	{name: "price", typ: "mapping", later: true, doc: "Price."},
-	{name: "tier", typ: "string", later: true, doc: "Tier routing."},
+}}
+
+var objKey = &object{"key", "One key of a provider.", []field{
+	{name: "secret", typ: "secret name", required: true, doc: "Name (never a path) of the key in the secrets directory."},
+	{name: "weight", typ: "number", doc: "Its share of the calls, 1 to 1000; 1 when absent."},
+}}
+
+var objTimeouts = &object{"timeouts", "Bounds of one attempt at a provider.", []field{
+	{name: "firstByte", typ: "duration", doc: "Until the head of the answer is there."},
+	{name: "idle", typ: "duration", doc: "Between two pieces of it."},
+	{name: "total", typ: "duration", doc: "The whole answer."},
+}}
+
+var objRoute = &object{"route", "Who answers for models. A route opens nothing: each target is decided on by the rules, and one that they refuse is left out. Of several that name a model one that overrides counts, then that of the deepest scope, then the narrowest pattern.", []field{
+	{name: "id", typ: "string", required: true, doc: "Name of the route, unique in its document."},
+	{name: "models", typ: "list of models", required: true, doc: "What agents ask for: a name of your own such as `fast`, or patterns such as `gpt-*`."},
+	{name: "to", typ: "list of route target", doc: "Who answers; those of the lowest priority that work."},
+	{name: "tiers", typ: "list of tier", doc: "Instead of `to`: targets by how hard a request is."},
+	{name: "balance", typ: "string", doc: "Among targets of one priority: `weight` (default), `latency` or `price`."},
+	{name: "sticky", typ: "boolean", doc: "A conversation stays with the provider that began it while that works, which keeps the provider's prompt cache; and it moves to higher tiers only."},
+	{name: "tooLong", typ: "list of route target", doc: "Asked when a target says that the request is too long."},
+	{name: "refused", typ: "list of route target", doc: "Asked when a target refuses the content."},
+	{name: "override", typ: "boolean", doc: "Stands above every other route for these models that is for the same agent."},
+}}
+
+var objTarget = &object{"route target", "One place that could answer.", []field{
+	{name: "provider", typ: "string", doc: "Name of a Provider; when absent every one that agents reach at the host they asked and that has the model."},
+	{name: "model", typ: "string", doc: "The model to ask for there; the one that the agent asked for when absent."},
+	{name: "weight", typ: "number", doc: "Share beside the other targets of its priority, 1 to 1000; 1 when absent."},
+	{name: "priority", typ: "number", doc: "Lower numbers are asked first; 1 when absent."},
+}}
+
+var objTier = &object{"tier", "The targets of requests up to a complexity.", []field{
+	{name: "name", typ: "string", required: true, doc: "Name of the tier, for records."},
+	{name: "below", typ: "score", doc: "The score that its requests are below, such as `0.35`. The last tier has none."},
+	{name: "to", typ: "list of route target", required: true, doc: "Who answers."},
 }}
 
 var objProfile = &object{"Profile", "The walls of a sandbox other than its network policy. What is not named is closed.", []field{
@@ -226,7 +269,8 @@ var objRequire = &object{"require", "Without these the sandbox is refused, unles
 // objects lists every mapping in the order of the reference.
 var objects = []*object{
 	objPolicy, objEgress, objInference, objTools, objHTTP, objWhen, objWindow, objApproval, objRate, objPII, objRedact,
-	objProvider, objModelEntry,
+	objRoute, objTarget, objTier,
+	objProvider, objKey, objModelEntry, objTimeouts,
 	objProfile, objFiles, objEnv, objResources, objSeccomp, objGit, objRequire,
 	objToolServer, objStdio, objHTTPServer, objToolSecret, objToolEntry,
 	objAccess, objBinding,

@@ -149,6 +149,13 @@ func (x *hostIndex) init(configured []Provider) {
 		}
 		enter(ProviderHost{Host: HostPattern{HostExact, name}, Port: port, Dialect: p.Dialect, Provider: p.Name})
 	}
+	for i := range configured {
+		for _, name := range configured[i].Hosts {
+			if h := x.provider(name); h == nil || !h.Supported() {
+				enter(ProviderHost{Host: HostPattern{HostExact, name}, Port: 443, Dialect: configured[i].Dialect, Provider: configured[i].Name})
+			}
+		}
+	}
 }
 
 func (x *hostIndex) add(h HostPattern, e entry) {

@@ -110,8 +110,10 @@ func (l *linter) asked(views [2]*View, q Question, t *target) *Counterexample {
 	v := views[0]
 	d := v.Ask(&q)
 	if d.ReasonCode == CodeBuiltin {
-		if p, ok := v.Provider(q.Dialect); ok && l.builtin[p.Name] == "" {
-			l.builtin[p.Name] = fmt.Sprintf("%s for %s", &q, v.p)
+		for _, to := range v.reach(q.Dialect, q.Model) {
+			if l.builtin[to.p.Name] == "" {
+				l.builtin[to.p.Name] = fmt.Sprintf("%s for %s", &q, v.p)
+			}
 		}
 	}
 	open := l.open(t.rules[0])

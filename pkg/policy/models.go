@@ -10,19 +10,19 @@ import (
 )
 
 // builtin is the builtin layer's word on a model: it allows one that is configured,
-// or any where there is no provider and the trial provider answers.
+// which is one that a provider of the dialect has or that a route names, or any
+// where there is no provider and the trial provider answers.
 func (v *View) builtin(dialect, model string) int32 {
-	p := v.prov[dialect]
-	if p == nil {
+	if v.Trial(dialect) || v.RouteFor(model) != nil {
 		return builtinRule
 	}
-	if _, ok := p.Model(model); !ok {
-		return noRule
+	for _, p := range v.provs {
+		if _, ok := p.Model(model); ok && p.Dialect == dialect {
+			return builtinRule
+		}
 	}
-	return builtinRule
+	return noRule
 }
-
-func builtDialect(d string) bool { return d == DialectOpenAI || d == DialectAnthropic }
 
 // Inference decides a call of a model.
 func (v *View) Inference(dialect, model string) Decision {
@@ -33,6 +33,19 @@ func (v *View) Inference(dialect, model string) Decision {
 	f := v.modelFacts(dialect, model)
 	m := v.judge(v.s.models.match(buf[:0], v, model), &f)
 	return v.verdict(m, v.builtin(dialect, model))
+}
+
+// InferenceAt decides a call of a model that a provider would answer. Unlike with
+// Inference, conditions can look at the provider.
+func (v *View) InferenceAt(p *Provider, model string) Decision {
+	if p == nil || !builtDialect(p.Dialect) {
+		return v.s.refuse(CodeDialect, reasonDialect)
+	}
+	var buf [32]hit
+	f := v.modelFacts(p.Dialect, model)
+	f.provider = p
+	m := v.judge(v.s.models.match(buf[:0], v, model), &f)
+	return v.verdict(m, v.builtin(p.Dialect, model))
 }
 
 func (v *View) modelFacts(dialect, model string) facts {
@@ -50,12 +63,15 @@ func (v *View) ProviderTool(tool string) Decision {
 // each prefix followed by a byte that no pattern holds, so the answer is exact.
 func (v *View) openDialects() map[string]Decision {
 	out := map[string]Decision{}
-	for _, dialect := range []string{DialectOpenAI, DialectAnthropic} {
+	for _, dialect := range Dialects() {
 		patterns := []scope.Pattern{scope.Any}
-		if p := v.prov[dialect]; p != nil {
+		for _, p := range v.provs {
 			for _, e := range p.Models {
 				patterns = append(patterns, e.Match)
 			}
+		}
+		for _, r := range v.routes {
+			patterns = append(patterns, r.Models...)
 		}
 		for _, i := range v.s.models.all {
 			if r := &v.s.rules[i]; v.bits[r.group>>6]&(1<<(r.group&63)) != 0 {

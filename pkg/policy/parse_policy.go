@@ -31,8 +31,9 @@ func (d *decoder) policy(m fieldMap, doc *Document) *Policy {
 	p.Egress = section("egress", SectionEgress, objEgress)
 	p.Inference = section("inference", SectionInference, objInference)
 	p.Tools = section("tools", SectionTools, objTools)
-	if len(d.problems) == 0 && len(p.Egress)+len(p.Inference)+len(p.Tools) == 0 {
-		d.fail(m.node, "add egress, inference or tools rules", "the document has no rules")
+	p.Routes = d.routes(m, doc)
+	if len(d.problems) == 0 && len(p.Egress)+len(p.Inference)+len(p.Tools)+len(p.Routes) == 0 {
+		d.fail(m.node, "add egress, inference or tools rules, or routes", "the document has no rules")
 	}
 	return p
 }

@@ -6,25 +6,16 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
 
 func (d *decoder) provider(m fieldMap, doc *Document) *Provider {
-	p := &Provider{Name: doc.Name, Scope: doc.Scope, Credential: CredentialInject, File: doc.File, Line: doc.Line}
-	if n := m.get("dialect"); n != nil {
-		if s, ok := d.str(n, "dialect"); ok {
-			switch s {
-			case DialectOpenAI, DialectAnthropic:
-				p.Dialect = s
-			case "gemini", "google", "vertex", "bedrock", "azure", "azure-openai", "cohere", "mistral", "ollama":
-				d.fail(n, "built are: openai, anthropic", "dialect %q is not built in this version", s)
-			default:
-				d.fail(n, didYouMean(s, []string{DialectOpenAI, DialectAnthropic}), "unknown dialect %s", quote(s))
-			}
-		}
-	}
+	p := &Provider{Name: doc.Name, Scope: doc.Scope, Credential: CredentialInject, Weight: 1, File: doc.File, Line: doc.Line}
+	d.providerDialect(m, p)
 	p.AllowPlaintext = d.boolean(m.get("allowPlaintext"), "allowPlaintext")
 	if n := m.get("baseURL"); n != nil {
 		if s, ok := d.str(n, "baseURL"); ok {
@@ -43,7 +34,8 @@ func (d *decoder) provider(m fieldMap, doc *Document) *Provider {
 			p.Credential = s
 		}
 	}
-	d.providerSecret(m, p)
+	d.providerKeys(m, p)
+	d.providerRouting(m, p)
 	d.list(m.get("models"), "models", func(n *yaml.Node) { d.modelEntry(n, p) })
 	if n := m.get("models"); n != nil && n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
 		d.fail(n, "leave it out to configure every model", "models is an empty list")
@@ -54,21 +46,106 @@ func (d *decoder) provider(m fieldMap, doc *Document) *Provider {
 	return p
 }
 
-func (d *decoder) providerSecret(m fieldMap, p *Provider) {
-	n := m.get("secret")
-	if n == nil {
+// providerDialect reads how the provider speaks and how it is addressed.
+func (d *decoder) providerDialect(m fieldMap, p *Provider) {
+	if n := m.get("dialect"); n != nil {
+		if s, ok := d.str(n, "dialect"); ok {
+			switch {
+			case builtDialect(s):
+				p.Dialect = s
+			case slices.Contains(otherDialects, s):
+				d.fail(n, "built are: "+strings.Join(Dialects(), ", "), "dialect %q is not built in this version", s)
+			default:
+				d.fail(n, didYouMean(s, Dialects()), "unknown dialect %s", quote(s))
+			}
+		}
+	}
+	if n := m.get("platform"); n != nil {
+		if s, ok := d.str(n, "platform"); ok {
+			d.fail(n, "leave it out for the dialect's own API and for what is compatible with it", "platform %s is not built in this version", quote(s))
+		}
+	}
+}
+
+// otherDialects are words that people try.
+var otherDialects = []string{"gemini", "google", "vertex", "bedrock", "azure", "azure-openai", "cohere", "mistral", "ollama"}
+
+// providerRouting reads what routes look at.
+func (d *decoder) providerRouting(m fieldMap, p *Provider) {
+	p.Hosts = d.strs(m.get("hosts"), "hosts", documentHost)
+	for _, h := range p.Hosts {
+		if e, ok := providerHostNamed(HostPattern{HostExact, h}); ok && e.Dialect != "" && p.Dialect != "" && e.Dialect != p.Dialect {
+			d.fail(m.key["hosts"], "", "agents speak the dialect %s at %s, and this provider %s", e.Dialect, h, p.Dialect)
+		}
+	}
+	p.Region = d.name(m.get("region"), "region")
+	if n := m.get("weight"); n != nil {
+		p.Weight = uint32(d.number(n, "weight", 1, maxWeight))
+	}
+	if n := m.get("unknownPrice"); n != nil {
+		p.UnknownPrice = UnknownPrice(d.word(n, "unknownPrice", unknownPrices))
+	}
+	if n := m.get("timeouts"); n != nil {
+		d.sub(n, objTimeouts, func(m fieldMap) {
+			for name, dst := range map[string]*time.Duration{"firstByte": &p.Timeouts.FirstByte, "idle": &p.Timeouts.Idle, "total": &p.Timeouts.Total} {
+				if n := m.get(name); n != nil {
+					*dst = d.duration(n, name, 100*time.Millisecond, 24*time.Hour)
+				}
+			}
+		})
+	}
+}
+
+// maxKeys bounds the keys of a provider.
+const maxKeys = 64
+
+// providerKeys reads "secret", or "keys" where there are several.
+func (d *decoder) providerKeys(m fieldMap, p *Provider) {
+	one, many := m.get("secret"), m.get("keys")
+	switch {
+	case one == nil && many == nil:
 		if p.Credential == CredentialInject {
 			d.fail(m.node, "add secret: NAME, or credential: passthrough", `Provider needs the field "secret"`)
 		}
+	case one != nil && many != nil:
+		d.fail(m.key["keys"], "put it among the keys", `a provider has "secret" or "keys", not both`)
+	case p.Credential == CredentialPassthrough:
+		for _, k := range []string{"secret", "keys"} {
+			if m.key[k] != nil {
+				d.fail(m.key[k], "remove one of them", "with credential: passthrough no secret is used")
+			}
+		}
+	case one != nil:
+		if s, ok := d.str(one, "secret"); ok {
+			p.Keys = []Key{{Secret: d.secretName(one, s), Weight: 1}}
+		}
+	default:
+		d.keys(many, p)
+	}
+}
+
+func (d *decoder) keys(n *yaml.Node, p *Provider) {
+	if n.Kind == yaml.SequenceNode && (len(n.Content) == 0 || len(n.Content) > maxKeys) {
+		d.fail(n, "", "keys has %d entries; it needs 1 to %d", len(n.Content), maxKeys)
 		return
 	}
-	if p.Credential == CredentialPassthrough {
-		d.fail(m.key["secret"], "remove one of them", "with credential: passthrough no secret is used")
-		return
-	}
-	if s, ok := d.str(n, "secret"); ok {
-		p.Secret = d.secretName(n, s)
-	}
+	d.list(n, "keys", func(n *yaml.Node) {
+		m, ok := d.mapping(n, objKey)
+		if !ok {
+			return
+		}
+		k := Key{Weight: 1}
+		if s, ok := d.str(m.get("secret"), "secret"); ok {
+			k.Secret = d.secretName(m.get("secret"), s)
+		}
+		if w := m.get("weight"); w != nil {
+			k.Weight = uint32(d.number(w, "weight", 1, maxWeight))
+		}
+		if k.Secret != "" && slices.Contains(p.Secrets(), k.Secret) {
+			d.fail(n, "", "secret %s is listed twice", quote(k.Secret))
+		}
+		p.Keys = append(p.Keys, k)
+	})
 }
 
 // secretName reads the name of a secret.
@@ -121,6 +198,7 @@ func (d *decoder) modelEntry(n *yaml.Node, p *Provider) {
 			e.Upstream = s
 		}
 	}
+	d.modelFacts(m, &e)
 	for _, o := range p.Models {
 		if o.Match == e.Match {
 			d.fail(n, "", "model %s is listed twice", quote(match))
@@ -128,6 +206,32 @@ func (d *decoder) modelEntry(n *yaml.Node, p *Provider) {
 		}
 	}
 	p.Models = append(p.Models, e)
+}
+
+// modelFacts reads what a model can do.
+func (d *decoder) modelFacts(m fieldMap, e *ModelEntry) {
+	const most = 1 << 30
+	if n := m.get("context"); n != nil {
+		e.Context = uint32(d.number(n, "context", 1, most))
+	}
+	if n := m.get("maxOutput"); n != nil {
+		e.MaxOutput = uint32(d.number(n, "maxOutput", 1, most))
+	}
+	n := m.get("features")
+	if n == nil {
+		return
+	}
+	e.Declared = true
+	d.list(n, "features", func(n *yaml.Node) {
+		if s, ok := d.str(n, "feature"); ok {
+			i := slices.Index(featureNames, s)
+			if i < 0 {
+				d.fail(n, didYouMean(s, featureNames), "unknown feature %s", quote(s))
+				return
+			}
+			e.Features |= 1 << i
+		}
+	})
 }
 
 // parseURL checks the URL of a field and gives its canonical form, without a

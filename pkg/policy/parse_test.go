@@ -289,7 +289,7 @@ func TestDocumentsThatClash(t *testing.T) {
 	provider := func(name, dialect string) string {
 		return strings.Replace(providerHead, "{name: p}", "{name: "+name+"}", 1) + "dialect: " + dialect + "\nbaseURL: https://llm.example\nsecret: k\n"
 	}
-	text := provider("b", "openai") + "---\n" + provider("a", "openai") + "---\n" + provider("c", "anthropic") + "---\n" +
+	text := provider("b", "openai") + "---\n" + strings.Replace(provider("b", "openai"), "llm.example", "other.example", 1) + "---\n" + provider("c", "anthropic") + "---\n" +
 		egressDoc("{id: a, deny: x.org}") + "---\n" + egressDoc("{id: b, deny: y.org}") + "---\n" +
 		strings.Replace(egressDoc("{id: a, allow: 'llm.example:443'}"), "{name: p}", "{name: q}", 1)
 	docs, problems := Parse("f", []byte(text))
@@ -297,13 +297,13 @@ func TestDocumentsThatClash(t *testing.T) {
 		t.Fatal(Problems(problems))
 	}
 	s, problems := Compile(3, docs)
-	for _, want := range []string{`a second Provider of dialect "openai": "a"`, `a Policy named "p" for the same scope exists already`, `"llm.example" is the host of a Provider`} {
+	for _, want := range []string{`a Provider named "b" for the same scope exists already`, `a Policy named "p" for the same scope exists already`, `"llm.example" is the host of a Provider`} {
 		if !strings.Contains(Problems(problems).Error(), want) {
 			t.Errorf("missing %s in\n%v", want, Problems(problems))
 		}
 	}
-	if p, ok := s.Provider(DialectOpenAI); !ok || p.Name != "a" {
-		t.Errorf("provider %+v", p)
+	if p := s.Providers(); len(p) != 2 || p[0].Name != "b" || p[0].BaseURL != "https://llm.example" {
+		t.Errorf("providers %+v", p)
 	}
 	v := s.View(scope.Principal{Org: "acme", Team: "t", Agent: "a"})
 	for _, host := range []string{"x.org", "y.org"} {

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -133,18 +134,49 @@ func (p *prover) resolvedTo(views [2]*View, q Question, a netip.Addr, _ *target)
 
 // elsewhere says in one sentence where else an allowed call of a model goes.
 func elsewhere(views [2]*View, q *Question, n *Decision) string {
-	to, configured := views[0].Provider(q.Dialect)
-	if n.Effect == Block || !configured {
-		return "" // the trial provider answers, and nothing leaves
+	if n.Effect == Block {
+		return ""
 	}
-	was, configured := views[1].Provider(q.Dialect)
-	if !configured {
-		return fmt.Sprintf("the call goes to %s and has been answered on the node before", to.BaseURL)
-	}
-	if d := to.differs(was, q.Model); d != "" {
-		return fmt.Sprintf("the provider %s has another %s than before", to.Name, d)
+	was := views[1].reach(q.Dialect, q.Model)
+	for _, to := range views[0].reach(q.Dialect, q.Model) {
+		i := slices.IndexFunc(was, func(r reached) bool { return r.p.Name == to.p.Name && r.model == to.model })
+		switch {
+		case len(was) == 0:
+			return fmt.Sprintf("the call goes to %s and has been answered on the node before", to.p.BaseURL)
+		case i < 0:
+			return fmt.Sprintf("the call can go to %s as %s, where it did not go before", to.p.Name, to.model)
+		}
+		if d := to.p.differs(was[i].p, to.model); d != "" {
+			return fmt.Sprintf("the provider %s has another %s than before", to.p.Name, d)
+		}
 	}
 	return ""
+}
+
+// reached is one provider that could answer a call, as a model.
+type reached struct {
+	p     *Provider
+	model string
+}
+
+// reach is everybody who could answer a call of a model, whatever the host: by the
+// route of the model, or as providers of the dialect that have it.
+func (v *View) reach(dialect, model string) (out []reached) {
+	targets := []RouteTarget{{}}
+	route := v.RouteFor(model)
+	if route != nil {
+		targets = route.Targets()
+	}
+	for _, t := range targets {
+		as := cmp.Or(t.Model, model)
+		for _, p := range v.provs {
+			_, has := p.Model(as)
+			if has && (t.Provider == p.Name || t.Provider == "" && p.Dialect == dialect) {
+				out = append(out, reached{p, as})
+			}
+		}
+	}
+	return out
 }
 
 // differs names what of a provider is not the same, for a model.
@@ -154,7 +186,7 @@ func (p *Provider) differs(q *Provider, model string) string {
 	switch {
 	case p.BaseURL != q.BaseURL:
 		return "base URL"
-	case p.Secret != q.Secret || p.Credential != q.Credential:
+	case !slices.Equal(p.Secrets(), q.Secrets()) || p.Credential != q.Credential:
 		return "credential"
 	case a != b:
 		return "model upstream"

@@ -48,7 +48,7 @@ func ModelQuestion(model, dialect string) (Question, error) {
 		dialect = DialectOpenAI
 	}
 	if !builtDialect(dialect) {
-		return Question{}, fmt.Errorf("unknown dialect %s; %s", quote(dialect), didYouMean(dialect, []string{DialectOpenAI, DialectAnthropic}))
+		return Question{}, fmt.Errorf("unknown dialect %s; %s", quote(dialect), didYouMean(dialect, Dialects()))
 	}
 	if model == "" {
 		return Question{}, fmt.Errorf("no model is named")

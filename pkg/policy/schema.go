@@ -92,6 +92,7 @@ func (o *object) schema() (map[string]any, error) {
 var typeSchemas = map[string]func() map[string]any{
 	"boolean": func() map[string]any { return map[string]any{"type": "boolean"} },
 	"number":  func() map[string]any { return map[string]any{"type": "integer"} },
+	"score":   func() map[string]any { return map[string]any{"type": "number"} },
 	"role":    func() map[string]any { return map[string]any{"enum": roleNames()} },
 	"size":    func() map[string]any { return map[string]any{"type": []string{"string", "integer"}} },
 }

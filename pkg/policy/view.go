@@ -17,9 +17,10 @@ import (
 type View struct {
 	s      *Snapshot
 	p      scope.Principal
-	groups []uint32 // groups of rules that are for the principal, ascending
-	bits   []uint64 // the same as a bit set
-	prov   map[string]*Provider
+	groups []uint32                   // groups of rules that are for the principal, ascending
+	bits   []uint64                   // the same as a bit set
+	provs  []*Provider                // those that the principal may use, by name
+	routes []*Route                   // those that are for it
 	opens  func() map[string]Decision // could any model of the dialect be allowed
 	now    time.Time                  // see At
 	clock  func() time.Time           // see Live
@@ -35,7 +36,7 @@ func (s *Snapshot) View(p scope.Principal) *View {
 	if v := s.views[p]; v != nil {
 		return v
 	}
-	v := &View{s: s, p: p, bits: make([]uint64, (len(s.groups)+63)/64), prov: map[string]*Provider{}, known: &termsCache{}}
+	v := &View{s: s, p: p, bits: make([]uint64, (len(s.groups)+63)/64), known: &termsCache{}}
 	for _, some := range [][]uint32{s.ofMany, s.ofAgent[p.Agent]} {
 		for _, i := range some {
 			if s.groups[i].Matches(p, "", "") {
@@ -47,7 +48,12 @@ func (s *Snapshot) View(p scope.Principal) *View {
 	slices.Sort(v.groups)
 	for i := range s.providers {
 		if q := &s.providers[i]; q.Scope.Matches(p, "", "") {
-			v.prov[q.Dialect] = q
+			v.provs = append(v.provs, q)
+		}
+	}
+	for i := range s.routes {
+		if r := &s.routes[i]; r.Scope.Matches(p, "", "") {
+			v.routes = append(v.routes, r)
 		}
 	}
 	v.opens = sync.OnceValue(v.openDialects)
@@ -428,9 +434,9 @@ type PortDecision struct {
 
 // ProviderRoute is how a provider's host is answered.
 type ProviderRoute struct {
-	Host     string
-	Dialect  string
-	Provider *Provider // nil: the built-in trial provider answers
+	Host      string
+	Dialect   string
+	Providers []*Provider // who answers without a route; see View.Trial where there are none
 }
 
 // Name decides whether a name resolves: whether any of its ports could be
@@ -508,8 +514,7 @@ func (v *View) providerName(nd *NameDecision, h *ProviderHost) {
 		nd.Decision = v.s.refuse(CodeProviderUnsupported, reasonUnsupported)
 		return
 	}
-	p := v.prov[h.Dialect]
-	nd.Provider = &ProviderRoute{Host: nd.Name, Dialect: h.Dialect, Provider: p}
+	nd.Provider = &ProviderRoute{Host: nd.Name, Dialect: h.Dialect, Providers: v.ProvidersAt(nd.Name, h.Dialect)}
 	nd.Decision = v.opens()[h.Dialect]
 	if nd.Decision.Effect != Block {
 		nd.Resolves = true
@@ -531,9 +536,22 @@ func (v *View) ProviderHost(host string) (ProviderHost, bool) {
 	return *h, true
 }
 
-// Provider is the configured provider of a dialect that the principal may use;
-// without one the trial provider answers.
-func (v *View) Provider(dialect string) (*Provider, bool) {
-	p, ok := v.prov[dialect]
-	return p, ok
+// Providers are those that the principal may use, by name. They must not be
+// changed.
+func (v *View) Providers() []*Provider { return v.provs }
+
+// ProvidersAt are those of them that agents reach at a canonical host, by name.
+func (v *View) ProvidersAt(host, dialect string) (out []*Provider) {
+	for _, p := range v.provs {
+		if p.Dialect == dialect && p.At(host) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Trial says whether the built-in trial provider answers calls of a dialect: the
+// principal has no provider of it.
+func (v *View) Trial(dialect string) bool {
+	return !slices.ContainsFunc(v.provs, func(p *Provider) bool { return p.Dialect == dialect })
 }

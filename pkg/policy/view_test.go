@@ -190,17 +190,17 @@ func TestAddrDenied(t *testing.T) {
 
 func TestProviderScopes(t *testing.T) {
 	v := viewOf(t, providerHead+"scope: org:other\ndialect: openai\nbaseURL: https://api.openai.com\nsecret: k\nmodels: [{match: gpt-4}]\n")
-	if _, ok := v.Provider(DialectOpenAI); ok {
+	if len(v.Providers()) > 0 || !v.Trial(DialectOpenAI) {
 		t.Error("a provider of another organisation is used")
 	}
 	if !v.Inference(DialectOpenAI, "anything").Allowed() {
 		t.Error("without a provider of its own the trial provider answers")
 	}
 	other := v.Snapshot().View(scope.Principal{Org: "other", Team: "t", Agent: "a"})
-	if p, ok := other.Provider(DialectOpenAI); !ok || p.Secret != "k" || other.Inference(DialectOpenAI, "anything").Allowed() {
+	if p := other.ProvidersAt("api.openai.com", DialectOpenAI); len(p) != 1 || p[0].Keys[0].Secret != "k" || other.Trial(DialectOpenAI) || other.Inference(DialectOpenAI, "anything").Allowed() {
 		t.Error("the provider's own principal does not get it")
 	}
-	if nd := other.Name("API.openai.com."); !nd.Resolves || nd.Provider.Provider == nil || nd.Provider.Host != "api.openai.com" || !nd.Ports[0].HTTP {
+	if nd := other.Name("API.openai.com."); !nd.Resolves || len(nd.Provider.Providers) != 1 || nd.Provider.Host != "api.openai.com" || !nd.Ports[0].HTTP {
 		t.Errorf("%+v", nd)
 	}
 }

@@ -297,7 +297,7 @@ func (w *walk) models() error {
 
 func (w *walk) model(model string, who scope.Principal, t *target) error {
 	views, us := w.views(who), w.conditions(t)
-	for _, dialect := range []string{DialectOpenAI, DialectAnthropic} {
+	for _, dialect := range Dialects() {
 		q := Question{Section: SectionInference, Dialect: dialect, Model: model}
 		if found, err := w.pose(who, us, func() *Counterexample { return w.question(views, q, t) }); found || err != nil {
 			return err

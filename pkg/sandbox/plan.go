@@ -186,7 +186,8 @@ func environment(r *Request, view *policy.View) []string {
 	}
 	for k, v := range r.Profile.Env.Set {
 		if d := keyVariables[k]; d != "" && v == placeholder {
-			if p, ok := view.Provider(d); ok && p.Credential == policy.CredentialPassthrough {
+			forwards := func(p *policy.Provider) bool { return p.Dialect == d && p.Credential == policy.CredentialPassthrough }
+			if slices.ContainsFunc(view.Providers(), forwards) {
 				continue
 			}
 		}

@@ -141,16 +141,23 @@ func (w *world) Inference(_, model string) policy.Decision {
 
 func (w *world) ProviderTool(string) policy.Decision { return policy.Decision{} }
 
-func (w *world) Provider(dialect string) (*policy.Provider, bool) {
-	if w.trial.Load() {
-		return nil, false
-	}
-	base := "http://provider.internal"
-	if dialect == "openai" {
-		base += "/v1"
-	}
-	return &policy.Provider{Name: dialect, Dialect: dialect, BaseURL: base, Secret: "key", Credential: policy.CredentialInject}, true
+func (w *world) InferenceAt(p *policy.Provider, model string) policy.Decision {
+	return w.Inference(p.Dialect, model)
 }
+
+func (w *world) Providers() (out []*policy.Provider) {
+	if w.trial.Load() {
+		return nil
+	}
+	for dialect, base := range map[string]string{"openai": "http://provider.internal/v1", "anthropic": "http://provider.internal"} {
+		out = append(out, &policy.Provider{Name: dialect, Dialect: dialect, BaseURL: base, Weight: 1, Keys: []policy.Key{{Secret: "key", Weight: 1}}, Credential: policy.CredentialInject})
+	}
+	return out
+}
+
+func (w *world) Trial(string) bool { return w.trial.Load() }
+
+func (w *world) RouteFor(string) *policy.Route { return nil }
 
 // run runs a client in the namespace.
 func (w *world) run(t *testing.T, p clients.Program, model, mode string) clients.Result {

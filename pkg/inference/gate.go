@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inference
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/ringfence/ringfence/pkg/policy"
+)
+
+// need is what a request needs of a model, as far as documents say what one has.
+type need struct {
+	features policy.Features
+	input    uint64 // tokens, estimated
+	output   uint64 // tokens that it asks for, 0 = as many as there are
+}
+
+// outputKeys are the members in which dialects say how many tokens may come out.
+var outputKeys = []string{"max_tokens", "max_completion_tokens", "max_output_tokens"}
+
+// schemaKeys are those in which they say what the answer has to look like.
+var schemaKeys = []string{"response_format", "output_config", "text"}
+
+// needs reads them from the body.
+func (x *exchange) needs() (n need) {
+	t := &x.tape
+	bounded := func(c candidate) bool {
+		e := c.prov.Entry(c.model)
+		return e != nil && (e.Declared || e.Context != 0 || e.MaxOutput != 0)
+	}
+	if !x.route.model || len(t.nodes) == 0 || !slices.ContainsFunc(x.list, bounded) {
+		return n
+	}
+	n.input = requestTokens(t)
+	n.output = t.outputAsked()
+	if i, ok := t.member(0, "tools"); ok && t.hasChildren(i) {
+		n.features |= policy.FeatureTools
+	}
+	for _, k := range schemaKeys {
+		if i, ok := t.member(0, k); ok && t.namesSchema(i) {
+			n.features |= policy.FeatureStructured
+		}
+	}
+	if t.hasImage() {
+		n.features |= policy.FeatureVision
+	}
+	return n
+}
+
+// outputAsked is how many tokens of output the request asks for; 0 where it does
+// not say.
+func (t *tape) outputAsked() (n uint64) {
+	for _, k := range outputKeys {
+		if i, ok := t.member(0, k); ok {
+			n = max(n, t.count(i))
+		}
+	}
+	return n
+}
+
+// unmet says what of it a candidate does not have, for people; "" if nothing.
+func (n *need) unmet(c *candidate) string {
+	e := c.prov.Entry(c.model)
+	switch {
+	case e == nil:
+		return ""
+	case e.Declared && n.features&^e.Features != 0:
+		return "it has no " + (n.features &^ e.Features).Names()[0]
+	case e.Context != 0 && n.input+n.output > uint64(e.Context):
+		return "the request is about " + strconv.FormatUint(n.input+n.output, 10) + " tokens long, and its context is " + strconv.FormatUint(uint64(e.Context), 10)
+	case e.MaxOutput != 0 && n.output > uint64(e.MaxOutput):
+		return "the request asks for " + strconv.FormatUint(n.output, 10) + " tokens of output, and it gives at most " + strconv.FormatUint(uint64(e.MaxOutput), 10)
+	}
+	return ""
+}
+
+// count is a number that is a whole one, 0 for anything else.
+func (t *tape) count(i uint32) uint64 {
+	n := &t.nodes[i]
+	v, err := strconv.ParseUint(string(t.src[n.start:n.end]), 10, 40)
+	if err != nil {
+		return 0
+	}
+	return v
+}
+
+func (t *tape) hasChildren(i uint32) (has bool) {
+	t.children(i, func(uint32) bool { has = true; return false })
+	return has
+}
+
+// namesSchema says whether an output format asks for a JSON schema, in it or in its
+// "format".
+func (t *tape) namesSchema(i uint32) bool {
+	for _, k := range []string{"json_schema", "schema"} {
+		if _, ok := t.member(i, k); ok {
+			return true
+		}
+	}
+	if f, ok := t.member(i, "format"); ok {
+		return t.namesSchema(f)
+	}
+	return false
+}
+
+// imageTypes are the values of "type" of parts that a model has to see.
+var imageTypes = [][]byte{[]byte(`"image_url"`), []byte(`"input_image"`), []byte(`"image"`)}
+
+// hasImage says whether a part of the request is an image.
+func (t *tape) hasImage() bool {
+	for i := range t.nodes {
+		n := &t.nodes[i]
+		if n.kind != kindString || string(t.src[n.keyStart:n.keyEnd]) != "type" {
+			continue
+		}
+		for _, w := range imageTypes {
+			if string(t.src[n.start:n.end]) == string(w) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+
+	"github.com/ringfence/ringfence/pkg/scope"
+)
+
+// Route says who answers for models that agents ask for. It opens nothing: each
+// target is decided on by the rules, and one that they refuse is left out.
+type Route struct {
+	ID       string
+	Models   []scope.Pattern // what agents ask for: a name of the operator's own, or a pattern of models
+	To       []RouteTarget   // empty only with Tiers
+	Tiers    []Tier          // by how hard a request is; ascending, the last has no bound
+	Balance  Balance
+	Sticky   bool          // a conversation stays where it is, and goes up in tiers only
+	TooLong  []RouteTarget // asked when a target says that the request is too long for it
+	Refused  []RouteTarget // asked when a target says that it does not answer such content
+	Override bool          // stands above the other routes of its scope
+
+	Doc   string
+	Scope scope.Selector
+	File  string
+	Line  int
+}
+
+// RouteTarget is one place that could answer.
+type RouteTarget struct {
+	Provider string // name of a Provider; "" = each that agents reach at the host they asked and that has the model
+	Model    string // "" = the one that was asked for
+	Weight   uint32 // share beside the others of its priority, 1 or more; times the provider's
+	Priority uint32 // lower is asked first; 1 where nothing is said
+}
+
+// Tier is the targets of requests up to a complexity.
+type Tier struct {
+	Name  string
+	Below uint32 // in thousandths of the score; 0 = no bound
+	To    []RouteTarget
+}
+
+// Balance chooses among targets of one priority. The zero value is by weight.
+type Balance uint8
+
+// Ways to choose.
+const (
+	BalanceWeight  Balance = iota // by lot, in proportion to weights
+	BalanceLatency                // the better of two drawn by lot, by latency and load
+	BalancePrice                  // the cheapest for the request
+)
+
+var balances = []string{"weight", "latency", "price"}
+
+// String is the word of documents.
+func (b Balance) String() string {
+	if int(b) < len(balances) {
+		return balances[b]
+	}
+	return balances[BalanceWeight]
+}
+
+// RouteFor is the route of a model for the view's principal: of those that name the
+// model, one that overrides, then the one of the deepest scope, then the one whose
+// pattern is narrowest, then by name. nil: there is none, and the providers that
+// have the model answer.
+func (v *View) RouteFor(model string) *Route {
+	var best *Route
+	var by scope.Pattern
+	for _, r := range v.routes {
+		for _, p := range r.Models {
+			if p.Matches(model) && (best == nil || r.before(p, best, by)) {
+				best, by = r, p
+			}
+		}
+	}
+	return best
+}
+
+// before says whether a route, by a pattern, stands above another by its pattern.
+func (r *Route) before(p scope.Pattern, o *Route, by scope.Pattern) bool {
+	if r.Override != o.Override {
+		return r.Override
+	}
+	if c := cmp.Compare(r.Scope.Level(), o.Scope.Level()); c != 0 {
+		return c > 0
+	}
+	if p != by {
+		return by.Contains(p)
+	}
+	return cmp.Or(cmp.Compare(r.Doc, o.Doc), cmp.Compare(r.ID, o.ID)) < 0
+}
+
+// Targets are all targets that a route names, of whatever kind.
+func (r *Route) Targets() []RouteTarget {
+	var out []RouteTarget
+	out = append(out, r.To...)
+	for i := range r.Tiers {
+		out = append(out, r.Tiers[i].To...)
+	}
+	out = append(out, r.TooLong...)
+	return append(out, r.Refused...)
+}
