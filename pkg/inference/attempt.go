@@ -33,12 +33,15 @@ type answer struct {
 
 // attempt sends the request to one candidate with one of its keys, and passes its
 // answer on. It returns a failure when nothing has been passed on.
-func (x *exchange) attempt(c *candidate, key string, pass *health.Pass) *failure {
-	a, f, o := x.open(c, key, pass)
+func (x *exchange) attempt(c *candidate, key string, pass *health.Pass, paid *receipts, most uint64) *failure {
+	answered := false
+	defer func() { paid.done(x.spent(answered)) }()
+	a, f, o := x.open(c, key, pass, paid, most)
 	if f != nil {
 		pass.Done(o, f.wait, f.why)
 		return f
 	}
+	answered = true
 	defer a.end()
 	x.prov, x.served = c.prov, c.upstream
 	x.rec.answeredBy(c, a.credential)
@@ -52,7 +55,7 @@ func (x *exchange) attempt(c *candidate, key string, pass *health.Pass) *failure
 
 // open sends the request and looks as far into the answer as has to be seen before
 // any of it is passed on. What it returns with a failure is closed.
-func (x *exchange) open(c *candidate, key string, pass *health.Pass) (a *answer, f *failure, o health.Outcome) {
+func (x *exchange) open(c *candidate, key string, pass *health.Pass, paid *receipts, most uint64) (a *answer, f *failure, o health.Outcome) {
 	a = x.begin(c, pass)
 	end := a.end
 	defer func() {
@@ -60,10 +63,12 @@ func (x *exchange) open(c *candidate, key string, pass *health.Pass) (a *answer,
 			end()
 		}
 	}()
-	out, ref := x.outbound(a, key)
+	out, ref := x.outbound(a, key, most)
 	if ref != nil {
 		return nil, &failure{fault: faultHere, why: ref.reason, ref: ref}, health.Unknown
 	}
+	x.paid.leave()
+	paid.leave()
 	resp, err := x.c.Transport(c.prov).RoundTrip(out)
 	if err != nil {
 		f, o = x.unreachable(a, err)
@@ -124,23 +129,17 @@ func (x *exchange) bounds(p *policy.Provider) policy.Timeouts {
 }
 
 // outbound makes the request to a provider.
-func (x *exchange) outbound(a *answer, key string) (*http.Request, *refusal) {
+func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, *refusal) {
 	c := a.from
 	u, err := upstreamURL(x.d, c.prov.BaseURL, x.path, x.query)
 	if err != nil {
 		return nil, x.unusable(c.prov, err)
 	}
-	body := x.body
-	if c.upstream != x.asked.model {
-		if x.asked.modelNode == 0 {
-			return nil, invalid(http.StatusBadRequest, "model", "the provider maps the default model and the request names none", "Name the model")
-		}
-		if body, err = x.tape.patch(x.asked.modelNode, c.upstream); err != nil {
-			return nil, x.unusable(c.prov, err)
-		}
+	body, ref := x.changed(c, most)
+	if ref != nil {
+		return nil, ref
 	}
 	header := outboundHeaders(x.d, x.in.Header)
-	var ref *refusal
 	if a.credential, a.secrets, ref = x.addCredential(header, c.prov, key); ref != nil {
 		return nil, ref
 	}
@@ -157,6 +156,25 @@ func (x *exchange) outbound(a *answer, key string) (*http.Request, *refusal) {
 	}
 	out.Header = header
 	return out, nil
+}
+
+// changed is the body as it is sent: the model's name where the provider has
+// another, and the bound of the output where a toll says so. All other bytes stay.
+func (x *exchange) changed(c *candidate, most uint64) ([]byte, *refusal) {
+	if !x.route.model {
+		return x.body, nil
+	}
+	var edits []edit
+	if c.upstream != x.asked.model {
+		if x.asked.modelNode == 0 {
+			return nil, invalid(http.StatusBadRequest, "model", "the provider maps the default model and the request names none", "Name the model")
+		}
+		edits = append(edits, x.tape.replace(x.asked.modelNode, mustJSON(c.upstream)))
+	}
+	if most > 0 && x.route.output != "" {
+		edits = append(edits, x.tape.bound(x.route.output, most)...)
+	}
+	return x.tape.edited(edits), nil
 }
 
 // requestID notes the upstream's own.

@@ -37,6 +37,7 @@ type route struct {
 	stream       bool   // "stream": true is honoured by the provider
 	metered      bool   // the answer's usage is this call's usage
 	binary       bool   // the answer is no JSON document
+	output       string // member that bounds the tokens of output; "" = there is none
 	query        []string
 	trial        trialAnswer // nil: the trial provider does not do this
 }

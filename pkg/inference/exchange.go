@@ -45,6 +45,9 @@ type exchange struct {
 	served  string           // model name sent to that one
 	tries   []try            // what was asked and did not answer
 	chained bool             // a chain of the way has been asked
+	verdict policy.Decision  // on the model
+	paid    receipts         // for the request as a whole
+	most    uint64           // tokens of output that this lets come; 0 = as asked
 	talk    [16]byte         // the conversation, with talks
 	talks   bool
 }
@@ -130,6 +133,7 @@ func (x *exchange) decide() *refusal {
 		return ref
 	}
 	x.pick()
+	x.verdict = v.model
 	if x.route.model {
 		x.rec.decided(&v.model)
 		x.rec.ev.ModelServed = x.served

@@ -41,12 +41,19 @@ type failure struct {
 // answer gets an answer, from one of the candidates or the trial provider, and
 // passes it on. When nobody answers the client gets the first one's error.
 func (x *exchange) answer() {
+	var ref *refusal
+	if x.paid, x.most, ref = x.pay(nil); ref != nil {
+		x.refuse(ref)
+		return
+	}
+	answered := true
+	defer func() { x.paid.done(x.spent(answered)) }()
 	if x.trial {
 		x.answerTrial()
 		return
 	}
 	first := x.ask(x.list, nil)
-	if first == nil {
+	if answered = first == nil; answered {
 		return
 	}
 	x.rec.ev.Tried = x.tried()
@@ -145,7 +152,13 @@ func (x *exchange) askOne(c *candidate, extra bool) (worst *failure) {
 		if !extra {
 			x.r.retries.First(c.prov.Name)
 		}
-		f := x.attempt(c, key, pass)
+		paid, most, ref := x.pay(c)
+		if ref != nil {
+			pass.Done(health.Unknown, 0, "")
+			x.tries = append(x.tries, try{c.name(), ref.message})
+			return keep(worst, overToll(ref))
+		}
+		f := x.attempt(c, key, pass, &paid, least(x.most, most))
 		if f == nil {
 			return nil
 		}
@@ -159,6 +172,14 @@ func (x *exchange) askOne(c *candidate, extra bool) (worst *failure) {
 		worst = &failure{fault: faultFinal, why: "the client went away", ref: x.gone()}
 	}
 	return worst
+}
+
+// least is the smaller of two bounds, 0 being none.
+func least(a, b uint64) uint64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // keep is the failure of a candidate that counts: the first that was an answer.

@@ -65,6 +65,9 @@ type Options struct {
 	BodyIdle    time.Duration // longest silence of a client inside its body; 0 = DefaultBodyIdle
 	Version     string        // of the daemon, for events
 
+	// Tolls are asked in this order before a request is sent.
+	Tolls []Toll
+
 	// Price is what a request of so many tokens would cost at most, in nano-dollars;
 	// output is 0 where the request does not say. ok is false when nobody knows. nil:
 	// nobody ever does.

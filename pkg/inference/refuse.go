@@ -33,6 +33,8 @@ type refusal struct {
 	command string        // the one command that would allow it, for the event
 	wait    time.Duration // when to try again; 0: nothing is said
 
+	header http.Header // for the answer
+
 	decision *policy.Decision
 }
 
@@ -72,6 +74,9 @@ func (x *exchange) refuse(e *refusal) {
 	}
 	if e.code == codeBusy {
 		h.Set("Retry-After", "1")
+	}
+	for name, v := range e.header {
+		h[name] = v
 	}
 	if e.wait > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((e.wait+time.Second-1)/time.Second)))

@@ -500,20 +500,3 @@ func unescape(quoted []byte) string {
 	}
 	return s
 }
-
-// patch returns src with the value of node i replaced by the JSON string s;
-// every other byte is kept. src is not changed.
-func (t *tape) patch(i uint32, s string) ([]byte, error) {
-	var val bytes.Buffer
-	enc := json.NewEncoder(&val)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(s); err != nil {
-		return nil, fmt.Errorf("encode %q: %w", s, err)
-	}
-	lit := bytes.TrimRight(val.Bytes(), "\n")
-	n := &t.nodes[i]
-	out := make([]byte, 0, len(t.src)+len(lit))
-	out = append(out, t.src[:n.start]...)
-	out = append(out, lit...)
-	return append(out, t.src[n.end:]...), nil
-}

@@ -36,7 +36,7 @@ func FuzzScanAndPatch(f *testing.F) {
 		if !ok {
 			return
 		}
-		out, err := tp.patch(i, name)
+		out, err := tp.edited([]edit{tp.replace(i, mustJSON(name))}), error(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
