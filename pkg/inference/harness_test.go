@@ -143,6 +143,28 @@ func newFence(t *testing.T, s setup) *fence {
 	return f
 }
 
+// serveDouble serves a double under a name, and gives the way to it.
+func serveDouble(t *testing.T, h http.Handler, name string) http.RoundTripper {
+	t.Helper()
+	ca, err := doubles.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	up, err := ca.Serve(nil, h, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}, ForceAttemptHTTP2: true,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, up.Addr.String())
+		}}
+	t.Cleanup(func() {
+		tr.CloseIdleConnections()
+		_ = up.Close()
+	})
+	return tr
+}
+
 // handler hands requests to a Redirector as the gateway does.
 func (f *fence) handler(o inference.Options) http.Handler {
 	red := inference.New(o)

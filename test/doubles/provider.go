@@ -125,7 +125,9 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("X-Request-Id", "req_double")
 	w.Header().Set("Request-Id", "req_double")
 	if f.Status != 0 {
-		w.Header().Set("Content-Type", "application/json")
+		if w.Header().Get("Content-Type") == "" {
+			w.Header().Set("Content-Type", "application/json")
+		}
 		w.WriteHeader(f.Status)
 		_, _ = io.WriteString(w, f.Body)
 		return
