@@ -23,6 +23,7 @@ package complexity
 import (
 	"bytes"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -184,6 +185,27 @@ var marked = []string{
 	"为什么", "证明", "分析", "设计", "步骤",
 }
 
+// mark is an entry of the list.
+type mark struct {
+	text string
+	open bool // a beginning of words
+	han  bool // stands without spaces around it
+}
+
+// byFirst are the entries by their first byte, in both cases.
+var byFirst = func() (t [256][]mark) {
+	for _, m := range marked {
+		text, open := strings.CutSuffix(m, "*")
+		r, _ := utf8.DecodeRuneInString(text)
+		e := mark{text, open, unicode.Is(unicode.Han, r)}
+		t[text[0]] = append(t[text[0]], e)
+		if up := text[0] &^ 0x20; text[0] >= 'a' && text[0] <= 'z' {
+			t[up] = append(t[up], e)
+		}
+	}
+	return t
+}()
+
 // markers counts the words of the list that are in the text, each once.
 func markers(text []byte) int {
 	var seen [8]string
@@ -191,7 +213,7 @@ func markers(text []byte) int {
 	for len(text) > 0 && n < len(seen) {
 		word, rest := nextWord(text)
 		text = rest
-		if m := markOf(word); m != "" && !contains(seen[:n], m) {
+		if m := markOf(word); m != "" && !slices.Contains(seen[:n], m) {
 			seen[n] = m
 			n++
 		}
@@ -199,47 +221,34 @@ func markers(text []byte) int {
 	return n
 }
 
-func contains(list []string, s string) bool {
-	for _, o := range list {
-		if o == s {
-			return true
-		}
-	}
-	return false
-}
-
-// markOf is the entry of the list that a word is; "" if none.
+// markOf is the entry of the list that a word is, or, where words are not apart,
+// one that is in it; "" if there is none.
 func markOf(word []byte) string {
-	for _, m := range marked {
-		begin, open := strings.CutSuffix(m, "*")
-		if len(word) < len(begin) || !open && !ideographic(m) && len(word) != len(begin) {
-			continue
-		}
-		if ideographic(m) {
-			if bytes.Contains(word, []byte(m)) {
-				return m
+	for i := 0; i < len(word); i++ {
+		for _, m := range byFirst[word[i]] {
+			if m.han && bytes.HasPrefix(word[i:], []byte(m.text)) {
+				return m.text
 			}
-			continue
+			if i == 0 && !m.han && len(word) >= len(m.text) && (m.open || len(word) == len(m.text)) && bytes.EqualFold(word[:len(m.text)], []byte(m.text)) {
+				return m.text
+			}
 		}
-		if bytes.EqualFold(word[:len(begin)], []byte(begin)) {
-			return m
+		if word[i] < utf8.RuneSelf {
+			break // Latin words are found at their beginning
 		}
 	}
 	return ""
-}
-
-// ideographic: such words stand without spaces between them.
-func ideographic(s string) bool {
-	r, _ := utf8.DecodeRuneInString(s)
-	return unicode.Is(unicode.Han, r)
 }
 
 // nextWord cuts the next run of letters and hyphens off.
 func nextWord(text []byte) (word, rest []byte) {
 	start := -1
 	for i := 0; i < len(text); {
-		r, n := utf8.DecodeRune(text[i:])
-		letter := unicode.IsLetter(r) || r == '-' && start >= 0
+		n, letter := 1, text[i]|0x20 >= 'a' && text[i]|0x20 <= 'z' || text[i] == '-' && start >= 0
+		if text[i] >= utf8.RuneSelf {
+			r, size := utf8.DecodeRune(text[i:])
+			n, letter = size, unicode.IsLetter(r)
+		}
 		switch {
 		case letter && start < 0:
 			start = i
