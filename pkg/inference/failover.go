@@ -117,9 +117,7 @@ func (x *exchange) chain(f, first *failure) *failure {
 func (x *exchange) chainList(targets []policy.RouteTarget) []candidate {
 	before := x.list
 	x.list = nil
-	for i := range targets {
-		x.expand(&targets[i])
-	}
+	x.expand(targets)
 	for i := range x.list {
 		x.decideAt(&x.list[i])
 	}

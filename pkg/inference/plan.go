@@ -39,12 +39,10 @@ func (x *exchange) plan(v *verdicts) {
 	if x.route.model {
 		x.way = x.c.Snapshot.RouteFor(x.asked.model)
 	}
-	targets := []policy.RouteTarget{{Weight: 1, Priority: 1}}
 	if x.way != nil {
-		targets = x.targets()
-	}
-	for i := range targets {
-		x.expand(&targets[i])
+		x.expand(x.targets())
+	} else {
+		x.expand(policy.TargetsOf(nil))
 	}
 	if len(x.list) == 0 && x.way == nil && x.c.Snapshot.Trial(x.d.name) {
 		x.trial = true
@@ -77,27 +75,14 @@ func (x *exchange) decideAt(c *candidate) {
 	}
 }
 
-// expand adds the candidates of one target.
-func (x *exchange) expand(t *policy.RouteTarget) {
-	model := cmp.Or(t.Model, x.asked.model)
-	for _, p := range x.c.Snapshot.Providers() {
-		here := p.Dialect == x.d.name && p.At(x.c.Host)
-		switch {
-		case t.Provider != "" && t.Provider != p.Name:
-			continue
-		case t.Provider == "" && !here && (t.Model == "" || p.Dialect == x.d.name || p.Entry(model) == nil):
-			continue // a model alone names providers of other dialects only where they list it
+// expand adds the candidates that targets lead to.
+func (x *exchange) expand(targets []policy.RouteTarget) {
+	for _, r := range policy.Expand(x.c.Snapshot.Providers(), x.c.Host, x.d.name, x.asked.model, targets) {
+		c := candidate{prov: r.Provider, model: r.Model, upstream: r.Upstream, share: r.Share, priority: r.Priority}
+		if !x.route.model {
+			c.model, c.upstream = "", ""
 		}
-		c := candidate{prov: p, share: t.Weight * p.Weight, priority: t.Priority}
-		if x.route.model {
-			upstream, has := p.Model(model)
-			if !has && t.Provider == "" && x.way != nil {
-				continue
-			}
-			c.model, c.upstream = model, upstream
-		}
-		same := func(o candidate) bool { return o.prov == p && o.model == c.model }
-		if len(x.list) < maxCandidates && !slices.ContainsFunc(x.list, same) {
+		if len(x.list) < maxCandidates {
 			x.list = append(x.list, c)
 		}
 	}

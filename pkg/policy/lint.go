@@ -110,9 +110,9 @@ func (l *linter) asked(views [2]*View, q Question, t *target) *Counterexample {
 	v := views[0]
 	d := v.Ask(&q)
 	if d.ReasonCode == CodeBuiltin {
-		for _, to := range v.reach(q.Dialect, q.Model) {
-			if l.builtin[to.p.Name] == "" {
-				l.builtin[to.p.Name] = fmt.Sprintf("%s for %s", &q, v.p)
+		for _, to := range v.ReachOf("", q.Dialect, q.Model) {
+			if l.builtin[to.Provider.Name] == "" {
+				l.builtin[to.Provider.Name] = fmt.Sprintf("%s for %s", &q, v.p)
 			}
 		}
 	}

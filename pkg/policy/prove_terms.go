@@ -3,7 +3,6 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -137,46 +136,20 @@ func elsewhere(views [2]*View, q *Question, n *Decision) string {
 	if n.Effect == Block {
 		return ""
 	}
-	was := views[1].reach(q.Dialect, q.Model)
-	for _, to := range views[0].reach(q.Dialect, q.Model) {
-		i := slices.IndexFunc(was, func(r reached) bool { return r.p.Name == to.p.Name && r.model == to.model })
+	was := views[1].ReachOf("", q.Dialect, q.Model)
+	for _, to := range views[0].ReachOf("", q.Dialect, q.Model) {
+		i := slices.IndexFunc(was, func(r Reach) bool { return r.Provider.Name == to.Provider.Name && r.Model == to.Model })
 		switch {
 		case len(was) == 0:
-			return fmt.Sprintf("the call goes to %s and has been answered on the node before", to.p.BaseURL)
+			return fmt.Sprintf("the call goes to %s and has been answered on the node before", to.Provider.BaseURL)
 		case i < 0:
-			return fmt.Sprintf("the call can go to %s as %s, where it did not go before", to.p.Name, to.model)
+			return fmt.Sprintf("the call can go to %s as %s, where it did not go before", to.Provider.Name, to.Model)
 		}
-		if d := to.p.differs(was[i].p, to.model); d != "" {
-			return fmt.Sprintf("the provider %s has another %s than before", to.p.Name, d)
+		if d := to.Provider.differs(was[i].Provider, to.Model); d != "" {
+			return fmt.Sprintf("the provider %s has another %s than before", to.Provider.Name, d)
 		}
 	}
 	return ""
-}
-
-// reached is one provider that could answer a call, as a model.
-type reached struct {
-	p     *Provider
-	model string
-}
-
-// reach is everybody who could answer a call of a model, whatever the host: by the
-// route of the model, or as providers of the dialect that have it.
-func (v *View) reach(dialect, model string) (out []reached) {
-	targets := []RouteTarget{{}}
-	route := v.RouteFor(model)
-	if route != nil {
-		targets = route.Targets()
-	}
-	for _, t := range targets {
-		as := cmp.Or(t.Model, model)
-		for _, p := range v.provs {
-			_, has := p.Model(as)
-			if has && (t.Provider == p.Name || t.Provider == "" && p.Dialect == dialect) {
-				out = append(out, reached{p, as})
-			}
-		}
-	}
-	return out
 }
 
 // differs names what of a provider is not the same, for a model.

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"cmp"
+	"slices"
 
 	"github.com/ringfence/ringfence/pkg/scope"
 )
@@ -102,4 +103,69 @@ func (r *Route) Targets() []RouteTarget {
 	}
 	out = append(out, r.TooLong...)
 	return append(out, r.Refused...)
+}
+
+// Reach is one place that a target of a route leads to.
+type Reach struct {
+	Provider *Provider
+	Model    string // as rules name it
+	Upstream string // as the provider names it
+	Share    uint32 // weight of target and provider together
+	Priority uint32
+	Has      bool // the provider has the model, by its document
+}
+
+// Expand tells where targets lead for a model that was asked for, each place once.
+// A target that names no provider leads to those of the dialect that agents reach
+// at the host and that have the model, or, when none has it, to all of them there;
+// and, where it names a model, to providers of other dialects that list it. Host ""
+// stands for any.
+func Expand(providers []*Provider, host, dialect, asked string, targets []RouteTarget) (out []Reach) {
+	for _, t := range targets {
+		model := cmp.Or(t.Model, asked)
+		here := func(p *Provider) bool { return p.Dialect == dialect && (host == "" || p.At(host)) }
+		someHas := slices.ContainsFunc(providers, func(p *Provider) bool { _, has := p.Model(model); return has && here(p) })
+		for _, p := range providers {
+			upstream, has := p.Model(model)
+			listed := t.Model != "" && p.Dialect != dialect && p.Entry(model) != nil
+			switch {
+			case t.Provider != "" && t.Provider != p.Name:
+				continue
+			case t.Provider == "" && !listed && !(here(p) && has == someHas):
+				continue
+			case slices.ContainsFunc(out, func(r Reach) bool { return r.Provider == p && r.Model == model }):
+				continue
+			}
+			out = append(out, Reach{Provider: p, Model: model, Upstream: upstream, Share: t.Weight * p.Weight, Priority: t.Priority, Has: has})
+		}
+	}
+	return out
+}
+
+// anyTarget is where a model without a route goes.
+var anyTarget = []RouteTarget{{Weight: 1, Priority: 1}}
+
+// TargetsOf are those of a route; of none the providers that have the model.
+func TargetsOf(r *Route) []RouteTarget {
+	if r == nil {
+		return anyTarget
+	}
+	return r.Targets()
+}
+
+// ReachOf is everybody who could answer a call of a model, by its route.
+func (v *View) ReachOf(host, dialect, model string) []Reach {
+	return Expand(v.provs, host, dialect, model, TargetsOf(v.RouteFor(model)))
+}
+
+// DecideAt decides a call of a model that a place would answer: on what was asked
+// for and on what it becomes there the stricter one stands.
+func (v *View) DecideAt(r *Reach, asked string) Decision {
+	d := v.InferenceAt(r.Provider, asked)
+	if r.Model != asked {
+		if as := v.InferenceAt(r.Provider, r.Model); as.Effect < d.Effect {
+			return as
+		}
+	}
+	return d
 }
