@@ -23,6 +23,7 @@ type Question struct {
 
 	Dialect string // inference
 	Model   string
+	at      *Provider // who would answer; set while it is explained
 
 	Server string // tools: "" is the model provider, server:provider
 	Tool   string
@@ -79,8 +80,9 @@ func (v *View) Explain(q Question) Explanation {
 	case SectionEgress:
 		m, silent = v.explainEgress(q, &e), v.silent(q.proto())
 	case SectionInference:
-		e.Decision = v.Inference(q.Dialect, q.Model)
+		e.Decision, q.at = v.Answered(q.Dialect, q.Model)
 		f := v.modelFacts(q.Dialect, q.Model)
+		f.provider = q.at
 		m = v.judge(v.s.models.match(nil, v, q.Model), &f)
 		if builtDialect(q.Dialect) {
 			silent = v.builtin(q.Dialect, q.Model)

@@ -69,7 +69,8 @@ func ToolQuestion(name string) (Question, error) {
 func (v *View) Ask(q *Question) Decision {
 	switch q.Section {
 	case SectionInference:
-		return v.Inference(q.Dialect, q.Model)
+		d, _ := v.Answered(q.Dialect, q.Model)
+		return d
 	case SectionTools:
 		c := q.call()
 		return v.Tool(&c)

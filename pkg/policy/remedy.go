@@ -37,10 +37,12 @@ func (v *View) remedy(q Question) string {
 	case SectionEgress:
 		return v.remedyEgress(q)
 	case SectionInference:
-		if d := v.Inference(q.Dialect, q.Model); !builtDialect(q.Dialect) || d.Allowed() {
+		d, at := v.Answered(q.Dialect, q.Model)
+		if !builtDialect(q.Dialect) || d.Allowed() {
 			return ""
 		}
 		f := v.modelFacts(q.Dialect, q.Model)
+		f.provider = at
 		m := v.judge(v.s.models.match(nil, v, q.Model), &f)
 		hyp := crule{section: SectionInference, name: scope.Exact(q.Model)}
 		s, _ := v.try(m, hyp, v.builtin(q.Dialect, q.Model), fmt.Sprintf("add to a Policy document: inference: [{id: ID, allow: %q}]", q.Model))

@@ -169,3 +169,29 @@ func (v *View) DecideAt(r *Reach, asked string) Decision {
 	}
 	return d
 }
+
+// Answered decides a call of a model as whoever would answer it makes it: the
+// loosest decision about those that its targets lead to from the dialect's own host,
+// and who that is. nil: nobody but the trial provider, if anybody.
+func (v *View) Answered(dialect, model string) (best Decision, at *Provider) {
+	for _, r := range v.ReachOf(mainHost(dialect), dialect, model) {
+		if d := v.DecideAt(&r, model); at == nil || d.Effect > best.Effect {
+			best, at = d, r.Provider
+		}
+	}
+	if at == nil {
+		best = v.Inference(dialect, model)
+	}
+	return best, at
+}
+
+// WouldAnswer is who could answer a call of a model that an agent of the view makes
+// at a dialect's own host, each with the decision about it.
+func (v *View) WouldAnswer(dialect, model string) (r *Route, places []Reach, decisions []Decision) {
+	r = v.RouteFor(model)
+	places = v.ReachOf(mainHost(dialect), dialect, model)
+	for i := range places {
+		decisions = append(decisions, v.DecideAt(&places[i], model))
+	}
+	return r, places, decisions
+}

@@ -41,13 +41,15 @@ type agents struct {
 	n        *node.Node
 	ws       string
 	double   *doubles.Provider
+	spare    *doubles.Provider // at https://spare.test; no provider until a test adds it
 	upstream *swap
 	openAI   string // base URLs
 }
 
 func newAgents(t *testing.T) *agents {
-	a := &agents{w: newWorld(t), double: doubles.NewProvider(), upstream: &swap{}}
+	a := &agents{w: newWorld(t), double: doubles.NewProvider(), spare: doubles.NewProvider(), upstream: &swap{}}
 	a.upstream.set(a.double)
+	a.w.site(t, "spare.test", a.spare)
 	a.w.site(t, "llm.test", a.upstream)
 	var ln net.Listener
 	var err error

@@ -304,9 +304,14 @@ func (a *app) whatIf(ctx context.Context, as string, f *askFlags, words []string
 	}
 	x := view.Explain(q)
 	if a.json() {
-		return show.JSON(a.out, explained(p, &x))
+		r := explained(p, &x)
+		r.answering = answers(view, &q)
+		return show.JSON(a.out, r)
 	}
-	return a.printWhatIf(p, &x)
+	if err := a.printWhatIf(p, &x); err != nil {
+		return err
+	}
+	return a.printAnswers(answers(view, &q))
 }
 
 // learns says whether the principal is a sandbox that runs and learns.
@@ -321,10 +326,11 @@ func (a *app) learns(ctx context.Context, p scope.Principal) bool {
 // whatIfResult is the answer of explain --as with -o json.
 type whatIfResult struct {
 	verdictRow
-	Revision uint64         `json:"revision,omitempty"` // 0: of files
-	Nearest  string         `json:"nearest,omitempty"`  // the rule that came closest to allowing it
-	Remedy   string         `json:"remedy,omitempty"`
-	Rules    []judgedByRule `json:"rules"` // all that speak of the target, the winner first
+	Revision   uint64         `json:"revision,omitempty"` // 0: of files
+	Nearest    string         `json:"nearest,omitempty"`  // the rule that came closest to allowing it
+	Remedy     string         `json:"remedy,omitempty"`
+	Rules      []judgedByRule `json:"rules"` // all that speak of the target, the winner first
+	*answering                // of models
 }
 
 type judgedByRule struct {

@@ -24,6 +24,14 @@ func TestAskFiles(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "pay.yaml"), []byte(pay), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	const routes = "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: routes}\nscope: org:acme\nroutes:\n" +
+		"  - {id: fast, models: [fast], to: [{provider: eu, model: gpt-5-mini, weight: 3}, {provider: us, model: gpt-5-mini, priority: 2}]}\n" +
+		"inference:\n  - {id: eu, deny: \"*\", mandatory: true, reason: \"no model calls in the US\", when: {expression: 'region == \"us\"'}}\n" +
+		"---\napiVersion: ringfence.dev/v1\nkind: Provider\nmetadata: {name: eu}\ndialect: openai\nbaseURL: https://eu.example\nsecret: k\nregion: eu\n" +
+		"---\napiVersion: ringfence.dev/v1\nkind: Provider\nmetadata: {name: us}\ndialect: openai\nbaseURL: https://us.example\nsecret: k\nregion: us\n"
+	if err := os.WriteFile(filepath.Join(dir, "routes.yaml"), []byte(routes), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		code int
@@ -43,6 +51,11 @@ func TestAskFiles(t *testing.T) {
 		{[]string{"explain", "--policy", "pay.yaml", "--as", "org:acme/team:t/agent:a", "tool", "bank/pay", "--risk", "mony"}, exitUsage, []string{`did you mean "money"?`}},
 		{[]string{"explain", "--policy", "pay.yaml", "--as", "org:acme/team:t/agent:a", "tool", "bank/pay", "--args", "5"}, exitUsage, []string{"--args is not a JSON object"}},
 		{[]string{"explain", "--policy", "pay.yaml", "--as", "org:acme/team:t/agent:a", "tool", "bank/pay", "--at", "noon"}, exitUsage, []string{"is no time"}},
+		{[]string{"explain", "--policy", "routes.yaml", "--as", "org:acme/team:t/agent:a", "model", "fast"}, exitOK,
+			[]string{"verdict   allow", "route     routes/fast (routes.yaml:6)", "eu           gpt-5-mini  eu      -     1         3       allow", "us           gpt-5-mini  us      -     2         1       block    no model calls in the US"}},
+		{[]string{"explain", "--policy", "routes.yaml", "--as", "org:acme/team:t/agent:a", "-o", "json", "model", "fast"}, exitOK,
+			[]string{`"route": "routes/fast (routes.yaml:6)"`, `"provider": "eu"`, `"model": "gpt-5-mini"`}},
+		{[]string{"explain", "--policy", "eng.yaml", "--as", "org:acme/team:t/agent:a", "model", "gpt-5"}, exitOK, []string{"by the built-in trial provider"}},
 		{[]string{"explain", "--as", "org:acme", "egress", "db.example:443"}, exitUsage, []string{"--as: "}},
 		{[]string{"explain", "--policy", "eng.yaml", "1042"}, exitUsage, []string{"--policy goes with --as"}},
 		{[]string{"explain", "--as", "org:acme/team:t/agent:a", "1042"}, exitUsage, nil},
