@@ -95,6 +95,7 @@ var routes = []route{
 	{"GET", "/v1/approvals/drafts", needMember, 0, (*Server).listDrafts, false},
 	{"POST", "/v1/approvals/drafts/{draft}/rule", needAuthor, MaxBody, (*Server).lastDraft, false},
 
+	{"GET", "/v1/inference", needNode, 0, (*Server).inferenceStatus, false},
 	{"GET", "/v1/providers", needNode, 0, (*Server).listProviders, false},
 	{"POST", "/v1/providers", needNode, MaxBody, (*Server).addProvider, false},
 	{"DELETE", "/v1/providers/{name}", needNode, 0, (*Server).removeProvider, false},

@@ -283,6 +283,7 @@ func TestEveryRouteByEveryPeer(t *testing.T) {
 		{attempt{"drafts", "GET", "/v1/approvals/drafts", "", false}, 200, 200},
 		{attempt{"rule of a draft", "POST", "/v1/approvals/drafts/draft-all/rule", `{}`, false}, 200, 403},
 		{attempt{"deny for a time", "POST", "/v1/approvals/a-" + boxMember + "/vote", `{"lasts":"once"}`, false}, 400, 400},
+		{attempt{"inference", "GET", "/v1/inference", "", false}, 200, 403},
 		{attempt{"providers", "GET", "/v1/providers", "", false}, 200, 403},
 		{attempt{"provider add", "POST", "/v1/providers", `{"name":"p","key":"sk-1"}`, false}, 200, 403},
 		{attempt{"provider remove", "DELETE", "/v1/providers/p", "", false}, 200, 403},

@@ -61,6 +61,8 @@ type Backend interface {
 	// TakeBack removes what Allow gave for one destination.
 	TakeBack(ctx context.Context, c *Caller, r *AllowRequest) (TakenBack, error)
 	Providers(ctx context.Context) ([]Provider, error)
+	// Inference tells how those are that answer model calls.
+	Inference(ctx context.Context) (InferenceStatus, error)
 	AddProvider(ctx context.Context, c *Caller, r *ProviderRequest) (Provider, error)
 	// RemoveProvider removes what AddProvider wrote.
 	RemoveProvider(ctx context.Context, c *Caller, name string) (ProviderRemoved, error)

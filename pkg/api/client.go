@@ -164,6 +164,11 @@ func (c *Client) Providers(ctx context.Context) ([]Provider, error) {
 	return call1[[]Provider](ctx, c, "GET", "/v1/providers", nil)
 }
 
+// Inference tells how those are that answer model calls.
+func (c *Client) Inference(ctx context.Context) (InferenceStatus, error) {
+	return call1[InferenceStatus](ctx, c, "GET", "/v1/inference", nil)
+}
+
 // AddProvider configures one.
 func (c *Client) AddProvider(ctx context.Context, r ProviderRequest) (Provider, error) {
 	return call1[Provider](ctx, c, "POST", "/v1/providers", r)

@@ -197,6 +197,8 @@ func (f *fake) RemoveProvider(_ context.Context, _ *Caller, name string) (Provid
 
 func (f *fake) Providers(context.Context) ([]Provider, error) { return nil, nil }
 
+func (f *fake) Inference(context.Context) (InferenceStatus, error) { return InferenceStatus{}, nil }
+
 func (f *fake) AddProvider(_ context.Context, _ *Caller, r *ProviderRequest) (Provider, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -215,6 +215,14 @@ func (s *Server) listProviders(w http.ResponseWriter, r *call) error {
 	return answer(w, list, err)
 }
 
+func (s *Server) inferenceStatus(w http.ResponseWriter, r *call) error {
+	st, err := s.o.Backend.Inference(r.Context())
+	if st.Places == nil {
+		st.Places = []InferencePlace{}
+	}
+	return answer(w, st, err)
+}
+
 func (s *Server) addProvider(w http.ResponseWriter, r *call) error {
 	var req ProviderRequest
 	if err := s.readJSON(r, &req); err != nil {

@@ -299,6 +299,25 @@ type Provider struct {
 	Source     string   `json:"source,omitempty"` // file or "api"
 }
 
+// InferenceStatus answers GET /v1/inference.
+type InferenceStatus struct {
+	// Places are who was asked lately: those that are set aside first, then the
+	// others, as many as one message of the gateway holds.
+	Places []InferencePlace `json:"places"`
+}
+
+// InferencePlace is a provider, a model, and a key.
+type InferencePlace struct {
+	Provider string   `json:"provider"`
+	Model    string   `json:"model,omitempty"` // "" is all models of a key that is refused
+	Key      string   `json:"key,omitempty"`   // name of its secret; "" where the agent's own is used
+	State    string   `json:"state"`           // "closed": it is asked; "open": it is set aside; "half-open": it is probed
+	ProbedIn Duration `json:"probedIn,omitempty"`
+	Latency  Duration `json:"latency,omitempty"` // to the head of an answer, smoothed
+	Running  uint32   `json:"running"`
+	Why      string   `json:"why,omitempty"`
+}
+
 // ProviderRequest is the body of POST /v1/providers. Empty fields take the
 // default of the provider of that name.
 type ProviderRequest struct {

@@ -38,6 +38,7 @@ var orders = map[wire.Type]order{
 	wire.TypeNode:          (*process).onNode,
 	wire.TypeRevisions:     (*process).onRevisions,
 	wire.TypeConnections:   (*process).onConnections,
+	wire.TypePlaces:        (*process).onPlaces,
 }
 
 var errUnconfigured = errors.New("not configured yet")

@@ -132,6 +132,7 @@ type process struct {
 	version    string
 	link       *link
 	gw         *gateway.Gateway // set before configured is closed
+	inference  *inference.Redirector
 	resolver   *upstream.HostResolver
 	is         wire.ConfigReply
 	registry   *prometheus.Registry
@@ -171,8 +172,9 @@ func (p *process) configure(f *os.File) error {
 		return err
 	}
 	p.registry = prometheus.NewRegistry()
+	p.inference = inference.New(inference.Options{Version: p.version})
 	gw, err := gateway.New(gateway.Options{
-		Keeper: p.link, Inference: inference.New(inference.Options{Version: p.version}), Resolver: p.resolver,
+		Keeper: p.link, Inference: p.inference, Resolver: p.resolver,
 		RootCAs: roots, Logger: p.log, Registerer: p.registry,
 	})
 	if err != nil {

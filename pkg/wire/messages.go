@@ -30,6 +30,7 @@ const (
 	TypeConnections   Type = 16 // empty -> Connections that are open; since version 2
 	TypeApproval      Type = 17 // ApprovalRequest -> ApprovalReply
 	TypeModelApproval Type = 18 // ModelApprovalRequest -> ApprovalReply
+	TypePlaces        Type = 24 // empty -> Places; see EncodePlaces
 	TypeWebhook       Type = 19 // Webhook -> WebhookReply; keeper and sender of webhooks alone
 )
 

@@ -127,6 +127,7 @@ func outsider(t *testing.T, m *peer, id string) {
 		{"GET", "/v1/events", []string{"events", "--sandbox", "alices"}},
 		{"POST", "/v1/allow", []string{"allow", "x.test:443", "--sandbox", "alices"}},
 		{"POST", "/v1/allow", []string{"allow", "x.test:443", "--scope", "org:local", "--always"}},
+		{"GET", "/v1/inference", []string{"inference", "status"}},
 		{"GET", "/v1/providers", []string{"provider", "list"}},
 		{"GET", "/v1/audit/verify", []string{"audit", "verify"}},
 	} {

@@ -189,6 +189,7 @@ func calls() []call {
 		{"POST /v1/approvals/{approval}/vote", "/v1/approvals/APPROVAL/vote", `{"approve":true}`, 404, 200, "approved", true},
 		{"POST /v1/approvals/{approval}/vote", "/v1/approvals/APPROVAL/vote", `{}`, 404, 409, "", true},
 		{"POST /v1/approvals/{approval}/rule", "/v1/approvals/APPROVAL/rule", `{"apply":true}`, 404, 200, "revision", true},
+		{"GET /v1/inference", "", "", 403, rootOnly, "", false},
 		{"GET /v1/providers", "", "", 403, rootOnly, "", false},
 		{"POST /v1/providers", "", `{"name":"anthropic","credential":"passthrough"}`, 403, rootOnly, "", false},
 		{"DELETE /v1/providers/{name}", "/v1/providers/anthropic", "", 403, rootOnly, "", false},

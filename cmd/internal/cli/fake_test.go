@@ -322,6 +322,13 @@ func (n *fakeNode) RemoveProvider(_ context.Context, _ *api.Caller, name string)
 	return api.ProviderRemoved{Name: name, Document: "/state/provider-" + name + ".yaml", KeptKey: "/etc/x.yaml", Revision: 6, Note: "the trial provider answers"}, nil
 }
 
+func (n *fakeNode) Inference(context.Context) (api.InferenceStatus, error) {
+	return api.InferenceStatus{Places: []api.InferencePlace{
+		{Provider: "eu", Model: "gpt-*", Key: "eu-1", State: "open", ProbedIn: api.Duration(4 * time.Second), Why: "503"},
+		{Provider: "us", Model: "*", Key: "us-1", State: "closed", Latency: api.Duration(120 * time.Millisecond), Running: 2},
+	}}, nil
+}
+
 func (n *fakeNode) Providers(context.Context) ([]api.Provider, error) {
 	return []api.Provider{{Name: "openai", Dialect: "openai", BaseURL: "https://api.openai.com/v1", Credential: "inject", HasSecret: true, Models: []string{"gpt-*"}}}, nil
 }

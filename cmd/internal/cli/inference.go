@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/scope"
@@ -20,14 +22,54 @@ import (
 func (a *app) inferenceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inference",
-		Short: "Switch models, and stop model calls, while agents run",
+		Short: "See how providers are; switch models and stop model calls while agents run",
 		Args:  args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("name what to do: ringfence inference set|unset|stop|start")
+			return usagef("name what to do: ringfence inference status|set|unset|stop|start")
 		},
 	}
-	cmd.AddCommand(a.inferenceSetCommand(), a.inferenceUnsetCommand(), a.inferenceStopCommand(), a.inferenceStartCommand())
+	cmd.AddCommand(a.inferenceStatusCommand(), a.inferenceSetCommand(), a.inferenceUnsetCommand(), a.inferenceStopCommand(), a.inferenceStartCommand())
 	return cmd
+}
+
+func (a *app) inferenceStatusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how those are that answer model calls: health, breakers, latency",
+		Long: "Show each provider, model and key that was asked lately: whether it is asked (closed), set\n" +
+			"aside after failures (open) or probed (half-open), why, how long its answers take to begin,\n" +
+			"and how many run. Those that are set aside stand first. Needs root, or admin of org:*.",
+		Example: "  ringfence inference status",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			st, err := a.client().Inference(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				return show.JSON(a.out, st)
+			}
+			if len(st.Places) == 0 {
+				_, err := fmt.Fprintln(a.out, "no provider has been asked since the gateway started")
+				return err
+			}
+			rows := make([][]string, len(st.Places))
+			for i, p := range st.Places {
+				rows[i] = []string{p.Provider, p.Model, p.Key, p.State, span(p.ProbedIn), span(p.Latency), strconv.Itoa(int(p.Running)), p.Why}
+			}
+			return show.Table(a.out, []string{"PROVIDER", "MODEL", "KEY", "STATE", "PROBED IN", "LATENCY", "RUNNING", "WHY"}, rows)
+		},
+	}
+	a.outputFlag(cmd, "table", "json")
+	return cmd
+}
+
+// span is a duration for people; "" for none.
+func span(d api.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return time.Duration(d).Round(time.Millisecond).String()
 }
 
 // switchFlags are common to the commands that write one document for a scope.

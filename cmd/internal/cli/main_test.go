@@ -274,6 +274,8 @@ func TestOutputs(t *testing.T) {
 		{"explain-found.txt", []string{"explain", "found"}, ""},
 		{"provider-list.json", []string{"provider", "list", "-o", "json"}, ""},
 		{"provider-list.txt", []string{"provider", "list"}, ""},
+		{"inference-status.txt", []string{"inference", "status"}, ""},
+		{"inference-status.json", []string{"inference", "status", "-o", "json"}, ""},
 		{"provider-add.json", []string{"provider", "add", "openai", "--key-stdin", "-o", "json"}, "sk-very-secret\n"},
 		{"provider-remove.json", []string{"provider", "remove", "openai", "-o", "json"}, ""},
 		{"provider-remove.txt", []string{"provider", "remove", "openai"}, ""},
