@@ -18,6 +18,7 @@ func (t *Translated) toCompletion(w *writer, root val) error {
 	}
 	var u usage
 	u.anthropic(root.get("usage"))
+	u.known(&t.notes)
 	w.open('{')
 	t.stamp(w, root.get("id"), "chat.completion")
 	w.key("choices")
@@ -176,6 +177,7 @@ func (t *Translated) toMessage(w *writer, root val) error {
 	}
 	var u usage
 	u.openAI(root.get("usage"), &t.notes)
+	u.known(&t.notes)
 	u.tier = tier(root.get("service_tier"), tiersOfOpenAI, "service_tier", &t.notes)
 	w.open('{')
 	if id := root.get("id"); id.there() {

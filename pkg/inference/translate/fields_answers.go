@@ -82,7 +82,7 @@ var anthropicEvents = newTable("Stream: Anthropic events to OpenAI chunks", Anth
 	{Path: "<message_delta>.delta", Kinds: Object, Do: Transformed, Why: "the chunk with finish_reason", Need: true},
 	{Path: "<message_delta>.usage", Kinds: Object, Do: Transformed, To: "usage", Why: "a chunk of its own at the end, if the client asked for it"},
 	{Path: "<message_stop>", Kinds: Object, Do: Transformed, Why: "[DONE]"},
-	{Path: "<ping>", Kinds: Object, Do: Ignored, Why: "OpenAI's streams have none", Extension: extKnown},
+	{Path: "<ping>", Kinds: Object, Do: Transformed, Why: "nothing is sent for it: OpenAI's streams have none", Extension: extKnown},
 	{Path: "<error>.error", Kinds: Object, Do: Transformed, To: "error", Why: "as an error answer; the stream ends with it", Opaque: true, Need: true, Extension: extKnown},
 	{Path: "<error>.request_id", Kinds: String, Do: Ignored, Why: whyStamp, Extension: extKnown},
 }, under("<message_start>.message", anthropicMessage),
@@ -158,7 +158,7 @@ var openAIAnswer = newTable("Answer: OpenAI chat completion to Anthropic message
 
 var openAIChunks = newTable("Stream: OpenAI chunks to Anthropic events", OpenAIChat, AnthropicMessages, openAIStamp, []Row{
 	{Path: "obfuscation", Kinds: String, Do: Ignored, Why: "padding"},
-	{Path: "service_tier", Kinds: String, Do: Ignored, Why: "Anthropic tells it where the stream starts, OpenAI not before it ends"},
+	{Path: "service_tier", Kinds: String, Do: Transformed, To: "message.usage.service_tier", Why: "of the first chunk, as in an answer"},
 	{Path: "choices[].delta", Kinds: Object, Do: Transformed, To: "content_block_start, content_block_delta, content_block_stop", Why: "a block for each of its fields; the next begins where the one before ends"},
 	{Path: "choices[].delta.tool_calls[].index", Kinds: Integer, Do: Transformed, To: "index", Why: "Anthropic counts all blocks; calls that come in turns are an error"},
 	{Path: "choices[].delta.tool_calls[].function.arguments", Kinds: String | Object, Do: Carried, To: "partial_json", Opaque: true},

@@ -14,6 +14,7 @@ type Stream struct {
 	t     *Translated
 	table *Table
 	d     document
+	check checker
 	sse   splitter
 	to    streamer
 	done  bool
@@ -40,7 +41,7 @@ func (e *streamError) Error() string { return "the provider ended its stream: " 
 
 // Stream begins the translation of the provider's stream to a call.
 func (t *Translated) Stream() *Stream {
-	s := &Stream{t: t}
+	s := &Stream{t: t, check: checker{notes: &t.notes}}
 	if t.to == AnthropicMessages {
 		s.table, s.to = anthropicEvents, &chunks{t: t}
 	} else {
@@ -73,11 +74,11 @@ func (s *Stream) Feed(dst []byte, name string, data []byte) ([]byte, error) {
 	if name == "error" && s.t.to == OpenAIChat {
 		return s.fail(dst, inStream(s.t.to, root))
 	}
-	c := checker{notes: &s.t.notes}
 	if root.kind() != kindObject {
 		return s.fail(dst, &Malformed{"", "an event is no JSON object"})
 	}
-	if err := c.field(root, s.table.root); err != nil {
+	s.check.path = s.check.path[:0]
+	if err := s.check.field(root, s.table.root); err != nil {
 		return s.fail(dst, malformed(err))
 	}
 	w := writer{b: dst}

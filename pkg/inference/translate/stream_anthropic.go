@@ -33,7 +33,7 @@ func (e *events) event(w *writer, root val) error {
 			continue
 		}
 		if !e.started {
-			e.start(w, root.get("id"))
+			e.start(w, root)
 		}
 		if err := e.delta(w, choice.get("delta")); err != nil {
 			return err
@@ -45,8 +45,9 @@ func (e *events) event(w *writer, root val) error {
 	return nil
 }
 
-func (e *events) start(w *writer, id val) {
+func (e *events) start(w *writer, root val) {
 	e.started = true
+	id := root.get("id")
 	e.head(w, "message_start")
 	w.lit(`"message":{`)
 	if id.there() {
@@ -58,8 +59,8 @@ func (e *events) start(w *writer, id val) {
 	w.lit(`"type":"message","role":"assistant"`)
 	w.field("model", e.t.Model)
 	w.lit(`"content":[],"stop_reason":null,"stop_sequence":null,"stop_details":null,"usage":`)
-	var none usage
-	none.writeAnthropic(w)
+	first := usage{tier: tier(root.get("service_tier"), tiersOfOpenAI, "service_tier", &e.t.notes)}
+	first.writeAnthropic(w)
 	w.close('}')
 	e.tail(w)
 }
@@ -229,6 +230,7 @@ func (e *events) end(w *writer) bool {
 		return false
 	}
 	e.shut(w)
+	e.u.known(&e.t.notes)
 	e.head(w, "message_delta")
 	w.lit(`"delta":{`)
 	w.field("stop_reason", stopReason(e.finish, e.calls > 0, e.refused, &e.t.notes))

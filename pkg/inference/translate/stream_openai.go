@@ -292,6 +292,7 @@ func (c *chunks) end(w *writer) bool {
 		return false
 	}
 	if c.t.includeUsage {
+		c.u.known(&c.t.notes)
 		w.b = append(w.b, c.begin...)
 		w.b = append(w.b, `,"choices":[],"usage":`...)
 		c.u.writeOpenAI(w)

@@ -3,7 +3,6 @@
 package translate
 
 import (
-	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -202,20 +201,33 @@ func (r *Row) neutral(v val) bool {
 	for rest := r.Unless; rest != ""; {
 		var one string
 		one, rest, _ = strings.Cut(rest, " ")
-		if string(v.raw()) == one {
+		if sameJSON(v.raw(), one) {
 			return true
 		}
-		if v.kind() == kindNumber {
-			f, _ := v.float()
+		if f, ok := v.float(); ok {
 			if n, err := strconv.ParseFloat(one, 64); err == nil && n == f {
 				return true
 			}
 		}
-		if v.kind() == kindString && len(one) > 1 && one[0] == '"' && bytes.Equal(v.text(), []byte(one[1:len(one)-1])) {
-			return true
-		}
 	}
-	return (v.kind() == kindArray || v.kind() == kindObject) && v.empty() && strings.Contains(r.Unless, string(v.raw()[0]))
+	return false
+}
+
+// sameJSON says whether a is b but for blanks between its parts.
+func sameJSON(a []byte, b string) bool {
+	inside := false
+	for i := 0; i < len(a); i++ {
+		switch c := a[i]; {
+		case !inside && (c == ' ' || c == '\t' || c == '\n' || c == '\r'):
+			continue
+		case b == "" || c != b[0]:
+			return false
+		case c == '"':
+			inside = !inside
+		}
+		b = b[1:]
+	}
+	return b == ""
 }
 
 // has says whether the value is of one of the types.

@@ -7,7 +7,7 @@ package translate
 type usage struct {
 	fresh, read, written int64
 	output, reasoning    int64
-	hasReasoning         bool
+	hasReasoning, told   bool
 	tier                 string // in the client's words
 }
 
@@ -16,8 +16,16 @@ func count(v val) int64 {
 	return max(n, 0)
 }
 
-// anthropic takes over what u tells; a stream tells some counts again.
+// known notes that the client gets zeros where the provider told nothing.
+func (u *usage) known(notes *notes) {
+	if !u.told {
+		notes.add("usage", "the provider told none: the client gets zeros")
+	}
+}
+
+// anthropic takes over what v tells; a stream tells some counts again.
 func (u *usage) anthropic(v val) {
+	u.told = u.told || v.there()
 	for _, f := range [...]struct {
 		name string
 		to   *int64
@@ -36,6 +44,7 @@ func (u *usage) anthropic(v val) {
 
 // openAI takes over what v tells. Its prompt includes what is cached.
 func (u *usage) openAI(v val, notes *notes) {
+	u.told = v.there()
 	prompt, details := count(v.get("prompt_tokens")), v.get("prompt_tokens_details")
 	u.read, u.written = count(details.get("cached_tokens")), count(details.get("cache_write_tokens"))
 	u.output = count(v.get("completion_tokens"))

@@ -41,8 +41,12 @@ func (v val) key() []byte {
 	return unescape(nil, raw)
 }
 
-// text is the value of a string, without a copy where it has no escapes.
+// text is the value of a string, without a copy where it has no escapes, and
+// nothing of what is no string.
 func (v val) text() []byte {
+	if v.kind() != kindString {
+		return nil
+	}
 	n := v.node()
 	raw := v.d.src[n.start+1 : n.end-1]
 	if !n.escaped {
@@ -54,6 +58,9 @@ func (v val) text() []byte {
 // inner is a string as written, without its quotes; parts of it can be put
 // between quotes of another document.
 func (v val) inner() []byte {
+	if v.kind() != kindString {
+		return nil
+	}
 	n := v.node()
 	return v.d.src[n.start+1 : n.end-1]
 }
@@ -63,14 +70,15 @@ func (v val) is(s string) bool { return v.kind() == kindString && string(v.text(
 
 func (v val) truth() bool { return v.kind() == kindBool && v.raw()[0] == 't' }
 
-// empty says whether a string, array or object holds nothing.
+// empty says whether a string, array or object holds nothing, or is absent.
 func (v val) empty() bool {
-	switch n := v.node(); n.kind {
-	case kindString:
-		return n.end-n.start == 2
-	default:
-		return n.next == uint32(v.i)+1
+	switch {
+	case v.d == nil:
+		return true
+	case v.kind() == kindString:
+		return len(v.inner()) == 0
 	}
+	return v.node().next == uint32(v.i)+1
 }
 
 // integer is the value of a number that is one.
