@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/inference/health"
+	"github.com/ringfence/ringfence/pkg/inference/translate"
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
@@ -24,7 +25,10 @@ type answer struct {
 	resp       *http.Response
 	body       io.Reader // all of it, what was read ahead included
 	sse        bool
-	secrets    []string // that it must not hold
+	whole      []byte       // the document, where it is held whole
+	tapped     []byte       // what the provider sent, where body is a translation of it
+	back       *translating // likewise, of a stream
+	secrets    []string     // that it must not hold
 	ctx        context.Context
 	watch      *watch
 	pass       *health.Pass // nil where nobody's health is counted
@@ -49,6 +53,9 @@ func (x *exchange) attempt(c *candidate, key string, pass *health.Pass, paid *re
 		x.rec.ev.Tried = x.tried()
 	}
 	x.stayed(c)
+	if c.cross != nil {
+		x.rec.ev.Detail = c.cross.notes()
+	}
 	x.relay(a)
 	return nil
 }
@@ -91,6 +98,11 @@ func (x *exchange) open(c *candidate, key string, pass *health.Pass, paid *recei
 	if f, o = x.lookAhead(a); f != nil {
 		return nil, f, o
 	}
+	if c.cross != nil {
+		if f, o = x.back(a); f != nil {
+			return nil, f, o
+		}
+	}
 	return a, nil, health.Succeeded
 }
 
@@ -131,7 +143,11 @@ func (x *exchange) bounds(p *policy.Provider) policy.Timeouts {
 // outbound makes the request to a provider.
 func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, *refusal) {
 	c := a.from
-	u, err := upstreamURL(x.d, c.prov.BaseURL, x.path, x.query)
+	d, path, query := x.d, x.path, x.query
+	if c.cross != nil {
+		d, path, query = c.cross.dialect, c.cross.route.path, ""
+	}
+	u, err := upstreamURL(d, c.prov.BaseURL, path, query)
 	if err != nil {
 		return nil, x.unusable(c.prov, err)
 	}
@@ -140,7 +156,10 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 		return nil, ref
 	}
 	header := outboundHeaders(x.d, x.in.Header)
-	if a.credential, a.secrets, ref = x.addCredential(header, c.prov, key); ref != nil {
+	if c.cross != nil {
+		header = c.cross.header(x.in.Header)
+	}
+	if a.credential, a.secrets, ref = x.addCredential(d, header, c.prov, key); ref != nil {
 		return nil, ref
 	}
 	var rd io.Reader
@@ -163,6 +182,13 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 func (x *exchange) changed(c *candidate, most uint64) ([]byte, *refusal) {
 	if !x.route.model {
 		return x.body, nil
+	}
+	if c.cross != nil {
+		body, err := c.cross.body(most)
+		if err != nil {
+			return nil, x.unusable(c.prov, err)
+		}
+		return body, nil
 	}
 	var edits []edit
 	if c.upstream != x.asked.model {
@@ -245,6 +271,11 @@ func (x *exchange) errorAnswer(a *answer) (*failure, health.Outcome) {
 	f := &failure{why: statusText(status), wait: health.RetryAfter(a.resp.Header, time.Now())}
 	var o health.Outcome
 	f.fault, o = x.faultOf(status, body, a.credential == credentialInjected)
+	if w := a.from.cross; w != nil {
+		status, body = translate.Error(w.to, w.from, status, body)
+		a.resp.StatusCode, err = status, nil
+		a.resp.Header.Set("Content-Type", "application/json")
+	}
 	if err != nil || len(body) > maxError || !jsonType(a.resp.Header) || !validJSON(body) {
 		f.ref = &refusal{status: status, code: codeUpstream, reason: "upstream-answer", wait: f.wait,
 			message: "the provider " + quote(a.from.prov.Name) + " answered " + statusText(status) + " " + http.StatusText(status), remedy: "Try again later"}

@@ -19,8 +19,9 @@ type dialect struct {
 	baseHasVersion bool
 	routes         []route
 	closed         []closedPath
-	headers        []string // request headers forwarded besides the common ones, lower case
-	credentials    []string // headers that carry the caller's credential, lower case
+	version        map[string]string // headers of a request that was translated into it
+	headers        []string          // request headers forwarded besides the common ones, lower case
+	credentials    []string          // headers that carry the caller's credential, lower case
 	inject         func(h http.Header, key string)
 	errorBody      func(e *refusal, status int, text string) []byte
 	rules          *toolRules
