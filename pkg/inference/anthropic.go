@@ -15,7 +15,6 @@ var anthropic = dialect{
 	credentials: []string{"authorization", "x-api-key"},
 	inject:      func(h http.Header, key string) { h.Set("X-Api-Key", key) },
 	errorBody:   anthropicError,
-	rateHeaders: anthropicRateHeaders,
 	rules:       &anthropicRules,
 	routes: []route{
 		{method: "POST", path: "/v1/messages", op: "messages", output: "max_tokens", body: true, model: true, stream: true, metered: true,

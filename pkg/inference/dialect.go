@@ -5,7 +5,6 @@ package inference
 import (
 	"net/http"
 	"strings"
-	"time"
 )
 
 // dialects is the registration table: a new dialect is a new file and one
@@ -25,7 +24,6 @@ type dialect struct {
 	credentials    []string          // headers that carry the caller's credential, lower case
 	inject         func(h http.Header, key string)
 	errorBody      func(e *refusal, status int, text string) []byte
-	rateHeaders    func(h http.Header, r *rateRefusal, now time.Time) // of a refusal by a rate, besides Retry-After
 	rules          *toolRules
 }
 

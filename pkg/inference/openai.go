@@ -21,7 +21,6 @@ var openAI = dialect{
 	credentials:    []string{"authorization", "openai-organization", "openai-project", "chatgpt-account-id"},
 	inject:         func(h http.Header, key string) { h.Set("Authorization", "Bearer "+key) },
 	errorBody:      openAIError,
-	rateHeaders:    openAIRateHeaders,
 	rules:          &openAIRules,
 	routes: []route{
 		{method: "POST", path: "/v1/chat/completions", op: "chat", output: "max_completion_tokens", body: true, model: true, stream: true, metered: true, trial: trialChat},
@@ -93,10 +92,6 @@ func openAIError(e *refusal, status int, text string) []byte {
 		kind = "permission_error"
 	case status == http.StatusUnauthorized:
 		kind = "authentication_error"
-	case e.rate != nil && e.rate.tokens:
-		kind = "tokens"
-	case e.rate != nil:
-		kind = "requests"
 	case status >= 500:
 		kind = "server_error"
 	}

@@ -20,11 +20,7 @@ const (
 	codeUpstream = "ringfence_upstream_error"  // the provider could not be reached or broke off
 	codeBusy     = "ringfence_busy"            // the gateway is out of room; try again
 	codeApproval = "ringfence_approval"        // a person has to approve it; try again
-	codeRate     = "rate_limit_exceeded"       // a rate has no room; the providers' own code, which clients know
 )
-
-// reasonRate is the reason code of a call that a rate refused.
-const reasonRate = "rate-limit"
 
 // refusal is an answer that Ringfence makes itself instead of the provider.
 type refusal struct {
@@ -40,7 +36,6 @@ type refusal struct {
 	header http.Header // for the answer
 
 	decision *policy.Decision
-	rate     *rateRefusal // of a rate without room
 }
 
 // text is the message for the agent.
@@ -74,12 +69,8 @@ func (x *exchange) refuse(e *refusal) {
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Ringfence-Code", e.code)
-	if e.code != codeUpstream && e.code != codeBusy && e.code != codeApproval && (e.rate == nil || e.rate.wait == 0) {
+	if e.code != codeUpstream && e.code != codeBusy && e.code != codeApproval {
 		h.Set("X-Should-Retry", "false") // the official SDKs honour it
-	}
-	if e.rate != nil {
-		e.rate.setRetry(h)
-		x.d.rateHeaders(h, e.rate, time.Now())
 	}
 	if e.code == codeBusy {
 		h.Set("Retry-After", "1")
