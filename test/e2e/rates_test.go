@@ -63,6 +63,9 @@ func TestARateOfModels(t *testing.T) {
 				e.ReasonCode == "rate-requests" && e.Rule == "eng/slow" && strings.Contains(e.Reason, "2 in 1h0m0s per agent")
 		})
 	}
+	if n := a.n.Metrics(t)[`ringfence_inference_limited_total{reason="requests"}`]; n != 2 {
+		t.Errorf("%v calls are counted as refused by a rate", n)
+	}
 
 	apply("other", "  - {id: small, deny: \"small-*\"}\n")
 	if r := sandboxed(t, a.n, a.ws, "default", chat("m-1", "again")); !strings.Contains(r.Stdout, "status=429") {
@@ -89,5 +92,42 @@ func TestARateOfModels(t *testing.T) {
 	doc := put(t, a.ws, "egress.yaml", "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: eg}\nscope: org:local\negress:\n  - {id: a, allow: \"x.org:443\", rate: {requests: 2/m}}\n")
 	if r := a.n.CLI(t, "policy", "apply", doc); r.Code == 0 || !strings.Contains(r.Stderr, "is not enforced by this version") {
 		t.Errorf("a rate of an egress rule: %d %s", r.Code, r.Stderr)
+	}
+}
+
+// TestSDKsWaitForARate: the official libraries, as they are, take our refusal for
+// their provider's, wait as long as it says and try again.
+func TestSDKsWaitForARate(t *testing.T) {
+	a := newAgents(t)
+	doc := put(t, a.ws, "slow.yaml", "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: eng}\nscope: org:local\ninference:\n  - {id: slow, model: \"*\", action: rate-limit, rate: {requests: 6/m}}\n")
+	if r := a.n.CLI(t, "policy", "apply", doc, "--wait"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	for name, mode := range map[string]string{"openai-go": "chat", "anthropic-go": "messages-stream"} {
+		t.Run(name, func(t *testing.T) {
+			p := a.clientProgram(t, name)
+			refused := false
+			for range 3 { // a slow machine may let ten seconds pass before it asks
+				if r := sandboxed(t, a.n, a.ws, "default", strings.Repeat(chat("m-1", "hi"), 7)); !strings.Contains(r.Stdout, "status=429") {
+					continue
+				}
+				seq := a.sequence(t)
+				if r := a.call(t, p, mode); !r.OK || r.Text != a.double.Text {
+					t.Fatalf("the client says %+v", r)
+				}
+				a.n.WaitEvent(t, "the answer", func(e *event.Event) bool {
+					return e.Sequence > seq && e.Model == "some-model-1" && e.Verdict == event.Allowed
+				})
+				for _, e := range a.n.Events(t) {
+					refused = refused || e.Sequence > seq && e.Model == "some-model-1" && e.ReasonCode == "rate-requests" && e.Status == 429
+				}
+				if refused {
+					break
+				}
+			}
+			if !refused {
+				t.Error("the client was never refused: this shows nothing")
+			}
+		})
 	}
 }
