@@ -36,6 +36,7 @@ type counters struct {
 	http     *prometheus.CounterVec // verdict, status
 	bytes    *prometheus.CounterVec // direction
 	calls    *prometheus.CounterVec // provider, verdict, status
+	limited  *prometheus.CounterVec // reason
 	tokens   *prometheus.CounterVec // provider, type
 	duration *prometheus.CounterVec // provider
 }
@@ -63,6 +64,7 @@ func newCounters(reg prometheus.Registerer, k Keeper) (*counters, error) {
 		http:          vec("ringfence_http_requests_total", "", "verdict", "status"),
 		bytes:         vec("ringfence_gateway_bytes_total", "Bytes of finished connections and requests; in is towards the sandbox.", "direction"),
 		calls:         vec("ringfence_inference_requests_total", "", "provider", "verdict", "status"),
+		limited:       vec("ringfence_inference_limited_total", "", "reason"),
 		tokens:        vec("ringfence_inference_tokens_total", "", "provider", "type"),
 		duration:      vec("ringfence_inference_duration_seconds_total", "", "provider"),
 	}
@@ -72,7 +74,7 @@ func newCounters(reg prometheus.Registerer, k Keeper) (*counters, error) {
 	}
 	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringfence_gateway_events_pending", Help: "Places taken in the gateway's event buffer."},
 		func() float64 { return m.pending() })
-	for _, c := range []prometheus.Collector{m.active, m.accepted, m.unrecorded, m.shadow, m.egress, m.dns, m.http, m.bytes, m.calls, m.tokens, m.duration,
+	for _, c := range []prometheus.Collector{m.active, m.accepted, m.unrecorded, m.shadow, m.egress, m.dns, m.http, m.bytes, m.calls, m.limited, m.tokens, m.duration,
 		m.associations, m.datagrams, m.datagramsLost,
 		pending, &keeperCollector{keeper: k}} {
 		if err := reg.Register(c); err != nil {
@@ -98,6 +100,9 @@ func (m *counters) observe(ev *event.Event) {
 		m.http.WithLabelValues(v, statusClass(ev.Status)).Inc()
 	case event.KindInference:
 		m.calls.WithLabelValues(ev.Provider, v, statusClass(ev.Status)).Inc()
+		if what, limited := strings.CutPrefix(ev.ReasonCode, "rate-"); limited {
+			m.limited.WithLabelValues(what).Inc()
+		}
 		m.tokens.WithLabelValues(ev.Provider, "input").Add(float64(ev.TokensIn))
 		m.tokens.WithLabelValues(ev.Provider, "output").Add(float64(ev.TokensOut))
 		m.tokens.WithLabelValues(ev.Provider, "cached").Add(float64(ev.TokensCached))

@@ -28,7 +28,9 @@ import (
 	"github.com/ringfence/ringfence/pkg/gateway/upstream"
 	"github.com/ringfence/ringfence/pkg/harden"
 	"github.com/ringfence/ringfence/pkg/inference"
+	"github.com/ringfence/ringfence/pkg/inference/rates"
 	"github.com/ringfence/ringfence/pkg/keeper"
+	"github.com/ringfence/ringfence/pkg/limit"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
@@ -172,7 +174,7 @@ func (p *process) configure(f *os.File) error {
 		return err
 	}
 	p.registry = prometheus.NewRegistry()
-	p.inference = inference.New(inference.Options{Version: p.version})
+	p.inference = inference.New(inference.Options{Version: p.version, Tolls: []inference.Toll{rates.New(limit.Options{})}})
 	gw, err := gateway.New(gateway.Options{
 		Keeper: p.link, Inference: p.inference, Resolver: p.resolver,
 		RootCAs: roots, Logger: p.log, Registerer: p.registry,

@@ -92,6 +92,10 @@ func openAIError(e *refusal, status int, text string) []byte {
 		kind = "permission_error"
 	case status == http.StatusUnauthorized:
 		kind = "authentication_error"
+	case e.code == CodeLimited && e.reason == ReasonTokens:
+		kind = "tokens"
+	case e.code == CodeLimited:
+		kind = "requests"
 	case status >= 500:
 		kind = "server_error"
 	}

@@ -30,17 +30,25 @@ type Use struct {
 	Model          string           // model that rules name, of the candidate; Asked before there is one
 	Upstream       string           // its name at the provider
 	Provider       *policy.Provider // nil for Request
-	Decision       policy.Decision  // with its obligations in Terms
+	Decision       policy.Decision  // with its obligations in Terms; of Attempt: on the candidate
+	Verdict        policy.Decision  // that Request had as its Decision
+	Trial          bool             // the trial provider answers: there will be no Attempt
 	View           View
 	Input          uint64 // tokens, estimated
 	Output         uint64 // tokens that the client lets come out at most; 0 = it does not say
 	MaxOutput      uint64 // that the model gives, by its document; 0 = not said
+
+	// Wait makes room for the request to wait with its body; ok is false where there
+	// is none. done gives it back. nil: it must not wait.
+	Wait func() (done func(), ok bool)
 }
 
 // Grant is what a toll gives. The zero value asks nothing further.
 type Grant struct {
 	Receipt   Receipt // nil: nothing is to be told
 	MaxOutput uint64  // tokens that may come out; the request is changed to say so. 0 = as asked
+	Shadow    string  // what a rule in shadow mode would have done, as [policy.Decision.WouldBe] says it
+	Note      string  // for the event's detail
 }
 
 // Receipt is told how it went on. Sent comes at most once and before Done, Done
@@ -85,8 +93,16 @@ const (
 	CodeBudget  = "ringfence_budget_exceeded" // a budget has no room
 )
 
+// ReasonTokens is the reason code of a limit on tokens: OpenAI's errors tell those
+// from limits on requests.
+const ReasonTokens = "rate-tokens"
+
 func (r *Refusal) refusal() *refusal {
-	return &refusal{status: r.Status, code: r.Code, reason: r.Reason, message: r.Message, remedy: r.Remedy, command: r.Command, wait: r.Wait, header: r.Header}
+	ref := &refusal{status: r.Status, code: r.Code, reason: r.Reason, message: r.Message, remedy: r.Remedy, command: r.Command, wait: r.Wait, header: r.Header}
+	if r.Rule != (policy.RuleRef{}) {
+		ref.decision = &policy.Decision{Rule: r.Rule, ReasonCode: r.Reason}
+	}
+	return ref
 }
 
 // receipts are those of one request or attempt.
@@ -109,7 +125,16 @@ func (x *exchange) pay(c *candidate) (paid receipts, most uint64, ref *refusal) 
 		g, no := ask(x.in.Context(), u)
 		if no != nil {
 			paid.done(Spent{})
+			if x.in.Context().Err() != nil {
+				return receipts{}, 0, x.gone()
+			}
 			return receipts{}, 0, no.refusal()
+		}
+		if x.rec.ev.Shadow == "" {
+			x.rec.ev.Shadow = g.Shadow
+		}
+		if g.Note != "" {
+			x.rec.ev.Detail = g.Note
 		}
 		if g.Receipt != nil {
 			paid.list = append(paid.list, g.Receipt)
@@ -124,7 +149,7 @@ func (x *exchange) pay(c *candidate) (paid receipts, most uint64, ref *refusal) 
 // use describes the request, or what a candidate would make of it.
 func (x *exchange) use(c *candidate) *Use {
 	u := &Use{Sandbox: x.c.Sandbox, Scope: x.c.Scope, Dialect: x.d.name, Operation: x.route.op, Asked: x.asked.model, Model: x.asked.model, View: x.c.View,
-		Decision: x.verdict}
+		Decision: x.verdict, Verdict: x.verdict, Trial: x.trial, Wait: x.waitRoom}
 	if x.route.model {
 		u.Input, u.Output = requestTokens(&x.tape), x.tape.outputAsked()
 	}
@@ -135,6 +160,16 @@ func (x *exchange) use(c *candidate) *Use {
 		}
 	}
 	return u
+}
+
+// waitRoom makes room for the request to wait with its body, as one that waits for
+// people has it.
+func (x *exchange) waitRoom() (done func(), ok bool) {
+	held := x.held
+	if !x.r.waiting.take(x.c.Sandbox, held, x.r.opt.MaxBuffered) {
+		return nil, false
+	}
+	return func() { x.r.waiting.give(x.c.Sandbox, held) }, true
 }
 
 // leave tells that the request leaves.

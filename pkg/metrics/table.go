@@ -44,6 +44,7 @@ var table = sorted([]Metric{
 	{"ringfence_gateway_restarts_total", "Times the keeper had to start the gateway again.", CounterType, nil},
 	{"ringfence_http_requests_total", "Inspected HTTP requests, by verdict and status class.", CounterType, []string{"verdict", "status"}},
 	{"ringfence_inference_duration_seconds_total", "Time spent on model calls, by provider.", CounterType, []string{"provider"}},
+	{"ringfence_inference_limited_total", "Model calls that a rate refused, by what there was no room in.", CounterType, []string{"reason"}},
 	{"ringfence_inference_requests_total", "Model calls, by provider, verdict and status class.", CounterType, []string{"provider", "verdict", "status"}},
 	{"ringfence_inference_tokens_total", "Tokens of model calls, by provider and type.", CounterType, []string{"provider", "type"}},
 	{"ringfence_kernel_table_entries", "Entries in the kernel's tables, by table.", GaugeType, []string{"table"}},

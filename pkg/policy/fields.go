@@ -122,10 +122,11 @@ var objApproval = &object{"approval", "How people decide. Every rule that demand
 }}
 
 var objRate = &object{"rate", "A limit.", []field{
-	{name: "requests", typ: "amount", doc: "Such as `60/m`: a number for `s`, `m`, `h` or `d`."},
-	{name: "tokens", typ: "amount", doc: "Tokens of models, such as `200k/m`."},
-	{name: "per", typ: "list of strings", doc: "What is counted apart: `org`, `team`, `agent`, `sandbox`, `server`, `tool`, `model`. All together when absent."},
-	{name: "queue", typ: "duration", doc: "How long a call waits for room; it is rejected at once when absent."},
+	{name: "requests", typ: "amount", doc: "Such as `60/m`: a number for `s`, `m`, `h` or `d`. So many pass at once after a rest, and so many in that time after it, evenly."},
+	{name: "tokens", typ: "amount", doc: "Tokens of models, such as `200k/m`: of what goes in and comes out. A call is held back by what goes in, estimated; what it used more is a debt that later calls wait for."},
+	{name: "concurrency", typ: "number", doc: "Calls that run at a time."},
+	{name: "per", typ: "list of strings", doc: "What is counted apart: `org`, `team`, `agent`, `sandbox`; for models `model` and `provider`, for tools `server` and `tool`. An agent is one of its team, and a team one of its organisation: agents of one name in two teams are two. All together when absent."},
+	{name: "queue", typ: "duration", doc: "How long a call waits for room, of all rules without room the shortest; it is rejected at once when absent."},
 }}
 
 var objPII = &object{"pii", "What happens to personal data: `block`, `require-approval`, `redact`, `mask`, `hash`, `tokenise` or `log`.", []field{
