@@ -75,8 +75,7 @@ func (x *exchange) finish() {
 	ev := &x.rec.ev
 	ev.End = time.Now().UTC()
 	ev.Duration = time.Since(x.start)
-	u := x.rec.usage
-	ev.TokensIn, ev.TokensOut, ev.TokensCached, ev.Estimated = u.in, u.out, u.cached, u.estimated
+	x.rec.usage.fill(ev)
 	x.releaseBody()
 	if x.c.Record != nil {
 		x.c.Record(*ev)
