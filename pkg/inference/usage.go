@@ -7,7 +7,6 @@ import (
 
 	"github.com/tidwall/gjson"
 
-	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/price"
 )
 
@@ -213,10 +212,4 @@ func take(from *uint64, n uint64) uint64 {
 	n = min(n, *from)
 	*from -= n
 	return n
-}
-
-// fill puts the usage into a record. TokensIn is all of the prompt, whatever of it a
-// cache held, TokensOut all of the answer.
-func (u *usage) fill(ev *event.Event) {
-	ev.TokensIn, ev.TokensOut, ev.TokensCached, ev.Estimated = u.PromptTokens(), u.AnswerTokens(), u.Usage[price.CachedInput], u.estimated
 }

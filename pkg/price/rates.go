@@ -161,3 +161,39 @@ func (m *Model) settle() {
 		below = t
 	}
 }
+
+// Bound is the most that a call can cost whose prompt has so many tokens and whose
+// answer has at most so many: each token at the dearest price that a token of its
+// side can have, and the fee for the call. Searches that the provider may do are not
+// in it. ok is false when that is out of range, or nothing is known of one side.
+func (m *Model) Bound(prompt, answer uint64) (nano int64, ok bool) {
+	r := &m.Rates
+	if t := m.tier(prompt); t != nil {
+		r = &t.Rates
+	}
+	in, inKnown := r.dearest(Input, ImageInput)
+	out, outKnown := r.dearest(Output, ImageOutput)
+	if prompt > 0 && !inKnown || answer > 0 && !outKnown {
+		return 0, false
+	}
+	bound := Model{}
+	bound.Rates.Set(Input, in)
+	bound.Rates.Set(Output, out)
+	u := Usage{Input: prompt, Output: answer}
+	if fee, has := r.Get(Request); has {
+		bound.Rates.Set(Request, fee)
+		u[Request] = 1
+	}
+	c, err := bound.Cost(&u)
+	return c.Nano, err == nil
+}
+
+// dearest is the highest price of the units from one to another.
+func (r *Rates) dearest(from, to Unit) (v Rate, known bool) {
+	for u := from; u <= to; u++ {
+		if x, found, _ := r.find(u); found {
+			v, known = max(v, x), true
+		}
+	}
+	return v, known
+}
