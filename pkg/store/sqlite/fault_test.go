@@ -32,9 +32,13 @@ var faultSteps = []struct {
 	}},
 	{"a removal", func(s *Store) error { return addErr(s, 7, strings.Repeat("two", 7000), "") }},
 	{"denied", func(s *Store) error { return putErr(s, approvalOf("d", "b2", "denied", 2)) }},
+	{"costs", func(s *Store) error { return addCosts(s, 0, 9, costOn("2026-11-30", "a", "m", 5)) }},
 	{"granted", func(s *Store) error { return putErr(s, approvalOf("e", "b3", "approved", 1)) }},
 	{"the log into the file, again", checkpoint},
 	{"the grant is used", func(s *Store) error { return putErr(s, approvalOf("e", "b3", "consumed", 2)) }},
+	{"more costs", func(s *Store) error {
+		return addCosts(s, 9, 12, costOn("2026-11-30", "a", "m", 5), costOn("2026-12-01", "a", "m", 5))
+	}},
 	{"the last revision", func(s *Store) error { return addErr(s, 9, "", "three") }},
 }
 
@@ -75,7 +79,13 @@ func holds(s *Store) (string, error) {
 	for _, a := range asked {
 		fmt.Fprintf(&b, "approval %s %s v%d\n", a.ID, a.State, a.Version)
 	}
-	return b.String(), errors.Join(err, herr, aerr)
+	spent, serr := s.Costs(ctx, store.CostQuery{})
+	for _, c := range spent {
+		fmt.Fprintf(&b, "%s %d calls for %d\n", c.Day, c.Calls, c.Nano)
+	}
+	at, cerr := s.CostCursor(ctx)
+	fmt.Fprintf(&b, "summed up to %d\n", at.Sequence)
+	return b.String(), errors.Join(err, herr, aerr, serr, cerr)
 }
 
 // held is what a store must have after each step; the first is before all.
