@@ -4,6 +4,8 @@ package inference
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 
 	"github.com/tidwall/gjson"
 )
@@ -13,28 +15,6 @@ import (
 // client did not ask, Ringfence does, and takes the one chunk that comes of it out of
 // the answer. The other chunks then have "usage": null, which is passed on: they are
 // not rewritten.
-
-// edit replaces the bytes of a body from one offset up to another.
-type edit struct {
-	from, to uint32
-	text     string
-}
-
-// apply returns src with the edits made, which are in ascending order and do not
-// overlap. Every other byte is kept; src is not changed.
-func apply(src []byte, edits ...edit) []byte {
-	n := len(src)
-	for _, e := range edits {
-		n += len(e.text)
-	}
-	out := make([]byte, 0, n)
-	var at uint32
-	for _, e := range edits {
-		out = append(append(out, src[at:e.from]...), e.text...)
-		at = e.to
-	}
-	return append(out, src[at:]...)
-}
 
 // askForUsage is the edit that makes a streaming request ask for usage; ok is false
 // where it asks already, or where stream_options is of a form that is the
@@ -47,7 +27,7 @@ func askForUsage(t *tape) (e edit, ok bool) {
 	}
 	n := &t.nodes[opts]
 	if n.kind == kindNull {
-		return edit{n.start, n.end, "{" + want + "}"}, true
+		return t.replace(opts, []byte("{"+want+"}")), true
 	}
 	if n.kind != kindObject {
 		return edit{}, false
@@ -57,18 +37,39 @@ func askForUsage(t *tape) (e edit, ok bool) {
 		return t.insert(opts, want), true
 	}
 	if v := &t.nodes[inc]; v.kind == kindFalse || v.kind == kindNull {
-		return edit{v.start, v.end, "true"}, true
+		return t.replace(inc, []byte("true")), true
 	}
 	return edit{}, false
 }
 
 // insert puts a member in front of those of an object.
 func (t *tape) insert(obj uint32, member string) edit {
-	n := &t.nodes[obj]
-	if n.next > obj+1 {
+	if t.hasChildren(obj) {
 		member += ","
 	}
-	return edit{n.start + 1, n.start + 1, member}
+	at := t.nodes[obj].start + 1
+	return edit{at, at, []byte(member)}
+}
+
+// unaskedHosts report usage in each stream without being asked, and refuse a request
+// that asks (Mistral: 422 extra_forbidden, openai/openai-agents-python#442).
+var unaskedHosts = []string{"api.mistral.ai"}
+
+// asksForUsage says whether a candidate is asked for usage that the client did not
+// ask for, and how.
+func (x *exchange) asksForUsage(c *candidate) (edit, bool) {
+	if !x.route.unasked || !x.asked.stream || x.asked.includeUsage || slices.Contains(unaskedHosts, hostOf(c.prov.BaseURL)) {
+		return edit{}, false
+	}
+	return askForUsage(&x.tape)
+}
+
+// hostOf is the host of a base URL, without its port.
+func hostOf(base string) string {
+	_, host, _ := strings.Cut(base, "://")
+	host, _, _ = strings.Cut(host, "/")
+	host, _, _ = strings.Cut(host, ":")
+	return host
 }
 
 // maxHeld bounds an event that is held back to be looked at. A chunk with usage and

@@ -32,7 +32,7 @@ func TestUsageIsAskedForByteExact(t *testing.T) {
 		e, ok := askForUsage(&tp)
 		got := ""
 		if ok {
-			got = string(apply(tp.src, e))
+			got = string(tp.edited([]edit{e}))
 			if !json.Valid([]byte(got)) {
 				t.Errorf("%s: no JSON: %s", c.name, got)
 			}
@@ -40,12 +40,6 @@ func TestUsageIsAskedForByteExact(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s: %s", c.name, got)
 		}
-	}
-}
-
-func TestEditsTogether(t *testing.T) {
-	if s := string(apply([]byte("0123456789"), edit{0, 1, "a"}, edit{3, 3, "bb"}, edit{8, 10, ""})); s != "a12bb34567" {
-		t.Error(s)
 	}
 }
 
@@ -142,8 +136,7 @@ func TestTotalOfACall(t *testing.T) {
 		{"pictures and text by tokens", opImages, `{"data":[{}],"usage":{"input_tokens":5,"output_tokens":60,"total_tokens":65,"output_tokens_details":{"image_tokens":50,"text_tokens":10}}}`, false, false, units(one, 1, uIn, 5, uImage, 1, uImageOut, 50, uOut, 10), false},
 		{"pictures without usage", opImages, `{"data":[{"url":"x"},{"url":"y"}]}`, false, false, units(one, 1, uIn, in, uImage, 2), true},
 	} {
-		m := newMeter(c.sse)
-		m.op = c.op
+		m := newMeter(c.sse, c.op)
 		m.feed([]byte(c.body))
 		if u := m.total(&req, c.broken); u.Usage != c.want || u.estimated != c.estimated {
 			t.Errorf("%s: %v %v, want %v %v", c.name, u.Usage, u.estimated, c.want, c.estimated)

@@ -16,6 +16,9 @@ import (
 type record struct {
 	ev    event.Event
 	usage usage
+
+	cost      int64 // nano-dollars
+	costKnown bool
 }
 
 func newRecord(c *Call, req *http.Request, start time.Time) *record {

@@ -24,8 +24,8 @@ type meter struct {
 	op   string // of the route
 }
 
-func newMeter(sse bool) *meter {
-	m := &meter{}
+func newMeter(sse bool, op string) *meter {
+	m := &meter{op: op}
 	m.json.reset()
 	if sse {
 		m.sse = &sseReader{data: m.json.feed, end: m.json.reset}

@@ -81,7 +81,7 @@ func (m *meter) read() price.Usage {
 func TestUsageIsReadHoweverItIsCut(t *testing.T) {
 	for _, c := range usageStreams {
 		for size := 1; size <= len(c.body); size++ {
-			m := newMeter(c.sse)
+			m := newMeter(c.sse, "chat")
 			for b := c.body; b != ""; {
 				n := min(size, len(b))
 				m.feed([]byte(b[:n]))
@@ -96,7 +96,7 @@ func TestUsageIsReadHoweverItIsCut(t *testing.T) {
 }
 
 func TestUsageMemoryIsBounded(t *testing.T) {
-	m := newMeter(true)
+	m := newMeter(true, "chat")
 	m.feed([]byte("data: {\"usage\":{\"x\":\"" + strings.Repeat("a", 1<<20) + "\"},\"" + strings.Repeat("k", 1<<20) + "\":" + strings.Repeat("[", 1<<16) + "\n\n" + strings.Repeat("f", 1<<20)))
 	if cap(m.json.catch) > 4*maxUsage || cap(m.json.key) > 4*maxKey || cap(m.json.value) > 4*maxKey || cap(m.sse.field) > 64 {
 		t.Errorf("held %d, %d, %d bytes", cap(m.json.catch), cap(m.json.key), cap(m.sse.field))
@@ -112,7 +112,7 @@ func FuzzUsageReader(f *testing.F) {
 		f.Add([]byte(c.body), uint8(3), c.sse)
 	}
 	f.Fuzz(func(t *testing.T, body []byte, size uint8, sse bool) {
-		whole, cut := newMeter(sse), newMeter(sse)
+		whole, cut := newMeter(sse, "chat"), newMeter(sse, "chat")
 		whole.feed(body)
 		for b := body; len(b) > 0; {
 			n := min(int(size)+1, len(b))
