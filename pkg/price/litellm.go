@@ -3,7 +3,6 @@
 package price
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -30,9 +29,6 @@ var liteLLMFields = map[string]Unit{
 	"output_cost_per_image":                     Image,
 	"input_cost_per_request":                    Request,
 }
-
-// liteLLMTier is the end of a field that holds from a size of the prompt on.
-var liteLLMTier = regexp.MustCompile(`^(.*)_above_([0-9]{1,6})k_tokens$`)
 
 // liteLLMOther are the ends of fields with prices of another way of calling, which
 // never hold for a plain call.
@@ -116,13 +112,10 @@ func liteLLMUnit(field string, entry map[string]any, m *Model, tiers map[uint64]
 	if u, ok := liteLLMFields[field]; ok {
 		return &m.Rates, u, true
 	}
-	part := liteLLMTier.FindStringSubmatch(field)
-	if part == nil {
-		return nil, 0, false
-	}
-	u, ok := liteLLMFields[part[1]]
-	n, err := strconv.ParseUint(part[2], 10, 32)
-	if !ok || err != nil || n == 0 {
+	base, over, ok := cutTier(field)
+	u, known := liteLLMFields[base]
+	n, err := strconv.ParseUint(over, 10, 20)
+	if !ok || !known || err != nil || n == 0 {
 		return nil, 0, false
 	}
 	n *= 1000
@@ -130,6 +123,17 @@ func liteLLMUnit(field string, entry map[string]any, m *Model, tiers map[uint64]
 		tiers[n] = &Rates{}
 	}
 	return tiers[n], u, true
+}
+
+// cutTier takes "_above_200k_tokens" from the end of a field, which then holds from
+// that size of the prompt on.
+func cutTier(field string) (base, over string, ok bool) {
+	rest, ok := strings.CutSuffix(field, "k_tokens")
+	i := strings.LastIndex(rest, "_above_")
+	if !ok || i < 0 {
+		return "", "", false
+	}
+	return rest[:i], rest[i+len("_above_"):], true
 }
 
 func isOther(field string) bool {

@@ -15,5 +15,6 @@ type Store interface {
 	Revisions
 	Approvals
 	Costs
+	Prices
 	Close() error
 }

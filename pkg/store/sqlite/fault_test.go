@@ -36,9 +36,13 @@ var faultSteps = []struct {
 	{"granted", func(s *Store) error { return putErr(s, approvalOf("e", "b3", "approved", 1)) }},
 	{"the log into the file, again", checkpoint},
 	{"the grant is used", func(s *Store) error { return putErr(s, approvalOf("e", "b3", "consumed", 2)) }},
+	{"prices", func(s *Store) error {
+		return s.PutPrices(context.Background(), store.PriceTable{Version: "v", Text: "t"})
+	}},
 	{"more costs", func(s *Store) error {
 		return addCosts(s, 9, 12, costOn("2026-11-30", "a", "m", 5), costOn("2026-12-01", "a", "m", 5))
 	}},
+	{"no prices", func(s *Store) error { return s.DeletePrices(context.Background(), "v") }},
 	{"the last revision", func(s *Store) error { return addErr(s, 9, "", "three") }},
 }
 
@@ -84,8 +88,12 @@ func holds(s *Store) (string, error) {
 		fmt.Fprintf(&b, "%s %d calls for %d\n", c.Day, c.Calls, c.Nano)
 	}
 	at, cerr := s.CostCursor(ctx)
+	tables, perr := s.Prices(ctx)
+	for _, p := range tables {
+		fmt.Fprintf(&b, "prices %s\n", p.Version)
+	}
 	fmt.Fprintf(&b, "summed up to %d\n", at.Sequence)
-	return b.String(), errors.Join(err, herr, aerr, serr, cerr)
+	return b.String(), errors.Join(err, herr, aerr, serr, cerr, perr)
 }
 
 // held is what a store must have after each step; the first is before all.
