@@ -136,7 +136,7 @@ func (a *app) costExportCommand() *cobra.Command {
 		Short: "Write every row of the ledger of costs",
 		Long: "Write every row of the ledger: one for each day, organisation, team, agent, provider and\n" +
 			"model, with all units. In CSV a text that a spreadsheet would take for a formula has a '\n" +
-			"in front: agents choose names of models.\n\n" + costNote,
+			"in front: agents choose names of models. A cost of which nothing is known is empty.\n\n" + costNote,
 		Example: "  ringfence cost export --since 30d > costs.csv\n  ringfence cost export -o json | jq '.rows[]'",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -171,8 +171,11 @@ func (a *app) printCosts(res api.Costs) error {
 		for _, k := range res.By {
 			rows[i] = append(rows[i], *r.Key(k))
 		}
-		cost := price.USD(int64(min(r.CostNanoUSD, 1<<63-1)))
-		if r.Estimated > 0 {
+		cost := dollars(r)
+		switch {
+		case cost == "":
+			cost = "unknown"
+		case r.Estimated > 0:
 			cost = "~" + cost
 		}
 		rows[i] = append(rows[i], number(r.Calls), number(r.TokensIn), number(r.Cached), number(r.TokensOut), cost, number(r.Unpriced))
@@ -189,6 +192,15 @@ func (a *app) printCosts(res api.Costs) error {
 	return nil
 }
 
+// dollars is the cost of a row, exactly; "" where nothing of it is known, which is
+// not the same as nothing.
+func dollars(r *api.CostRow) string {
+	if r.CostNanoUSD == 0 && r.Unpriced > 0 {
+		return ""
+	}
+	return price.USD(int64(min(r.CostNanoUSD, 1<<63-1)))
+}
+
 func number(v uint64) string { return strconv.FormatUint(v, 10) }
 
 // costCSV writes every number, and the cost in dollars and exactly.
@@ -202,7 +214,7 @@ func (a *app) costCSV(res api.Costs) error {
 		for _, k := range res.By {
 			cells = append(cells, plainCell(*r.Key(k)))
 		}
-		cells = append(cells, number(r.Calls), number(r.Failed), number(r.Estimated), number(r.Unpriced), price.USD(int64(min(r.CostNanoUSD, 1<<63-1))))
+		cells = append(cells, number(r.Calls), number(r.Failed), number(r.Estimated), number(r.Unpriced), dollars(r))
 		for _, v := range []uint64{r.TokensIn, r.Cached, r.CacheWrite5m, r.CacheWrite1h, r.TokensOut, r.Reasoning, r.AudioIn, r.AudioOut, r.ImageIn, r.ImageOut, r.Images, r.WebSearches} {
 			cells = append(cells, number(v))
 		}
