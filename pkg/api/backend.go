@@ -85,6 +85,7 @@ type Backend interface {
 
 	ApprovalBackend
 	LastingBackend
+	CostBackend
 
 	Doctor(ctx context.Context) (DoctorReport, error)
 	VerifyAudit(ctx context.Context) (AuditReport, error)

@@ -24,6 +24,7 @@ var narrowed = map[string]string{
 	"PUT /v1/policy":                         "Policy: policy-author of its scope; Access: admin of its scope; others: admin of org:*",
 	"DELETE /v1/policy/{name}":               "likewise",
 	"GET /v1/policy/use":                     "rules that apply to a scope where the caller is a viewer; their counts where it sees the rule's whole scope",
+	"GET /v1/costs":                          "calls in scopes where the caller is a viewer; of all: viewer of org:*, or no Access document is in force",
 	"GET /v1/policy/enforced":                "waits for the sandboxes that the caller sees",
 	"GET /v1/approvals":                      "of the caller's own sandboxes, of scopes where it is a viewer, and where a rule names it",
 	"GET /v1/approvals/watch":                "likewise",

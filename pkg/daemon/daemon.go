@@ -54,6 +54,7 @@ type Daemon struct {
 	library   *documents.Library
 	secrets   *Secrets
 	approvals *approval.Book
+	prices    priceBook
 	drafts    approval.Drafts
 
 	self       event.Node
@@ -225,6 +226,7 @@ func (d *Daemon) openDocuments() (err error) {
 	if d.store, err = openStore(d.cfg.StateDir, d.version, d.logger); err != nil {
 		return err
 	}
+	d.prices.open(d.store, d.logger)
 	d.library, err = documents.Open(documents.Options{
 		Dir: d.cfg.PolicyDir, StateDir: filepath.Join(d.cfg.StateDir, documentsDir), Store: d.store, Logger: d.logger, OnChange: func(c documents.Change) { d.policy.put(c); d.people.turn() },
 	})
@@ -414,6 +416,9 @@ func (d *Daemon) feed(ctx context.Context, p *wire.Peer) error {
 		return err
 	}
 	if err := d.sendSecrets(ctx, p); err != nil {
+		return err
+	}
+	if err := d.prices.send(ctx, p); err != nil {
 		return err
 	}
 	snap := d.library.Snapshot()

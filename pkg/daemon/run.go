@@ -60,6 +60,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	wg.Go(func() { d.watchNode(work) })
 	wg.Go(func() { d.attest(work) })
 	wg.Go(func() { d.attestNode(work) })
+	wg.Go(func() { d.sumUpCosts(work) })
 	d.sendWebhooks(work, &wg)
 	restoreAudit := d.readDenials(work, &wg)
 	defer restoreAudit()

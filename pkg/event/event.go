@@ -126,9 +126,26 @@ type Event struct {
 	TokensIn     uint64
 	TokensOut    uint64
 	TokensCached uint64
-	Estimated    bool   // token figures were estimated, not reported
-	Credential   string // "injected", "passthrough", "trial"
-	RequestID    string // upstream's request id; KindApproval: the approval's
+	Estimated    bool // token figures were estimated, not reported
+
+	// Of TokensIn and TokensOut, as far as the provider said.
+	TokensCacheWrite5m uint64 // put in a cache for a short time
+	TokensCacheWrite1h uint64 // for a long one
+	TokensReasoning    uint64
+	TokensAudioIn      uint64
+	TokensAudioOut     uint64
+	TokensImageIn      uint64
+	TokensImageOut     uint64
+	Images             uint64 // pictures made
+	WebSearches        uint64 // by the provider
+
+	Cost         uint64 // nano-dollars; it says something only where Price does
+	Price        string // a Price constant; "": nothing was priced
+	PriceVersion string // of the table that the price is from
+	PriceModel   string // "PROVIDER/MODEL" of its entry
+
+	Credential string // "injected", "passthrough", "trial"
+	RequestID  string // upstream's request id; KindApproval: the approval's
 
 	// Node, operator, policy.
 	Actor   string // who acted: "uid=1000(alice)", "system"

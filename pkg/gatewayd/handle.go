@@ -29,6 +29,7 @@ var orders = map[wire.Type]order{
 	wire.TypeConfig:        (*process).onConfig,
 	wire.TypeSnapshot:      (*process).onSnapshot,
 	wire.TypeSecrets:       (*process).onSecrets,
+	wire.TypePrices:        (*process).onPrices,
 	wire.TypeNames:         (*process).onNames,
 	wire.TypeSandboxAdd:    (*process).onSandboxAdd,
 	wire.TypeSandboxRemove: (*process).onSandboxRemove,

@@ -142,6 +142,7 @@ type process struct {
 	drain      chan struct{}
 	pending    pendingNames
 	listeners  kept
+	prices     prices
 }
 
 // configure builds the data path on the first configuration; a restarted
@@ -174,7 +175,7 @@ func (p *process) configure(f *os.File) error {
 		return err
 	}
 	p.registry = prometheus.NewRegistry()
-	p.inference = inference.New(inference.Options{Version: p.version, Tolls: []inference.Toll{rates.New(limit.Options{})}})
+	p.inference = inference.New(inference.Options{Version: p.version, Tolls: []inference.Toll{rates.New(limit.Options{})}, Prices: p.prices.book.Load, Price: p.prices.most})
 	gw, err := gateway.New(gateway.Options{
 		Keeper: p.link, Inference: p.inference, Resolver: p.resolver,
 		RootCAs: roots, Logger: p.log, Registerer: p.registry,

@@ -28,6 +28,7 @@ type answer struct {
 	whole      []byte       // the document, where it is held whole
 	tapped     []byte       // what the provider sent, where body is a translation of it
 	back       *translating // likewise, of a stream
+	hide       bool         // its chunk with usage was not asked for by the client
 	secrets    []string     // that it must not hold
 	ctx        context.Context
 	watch      *watch
@@ -151,7 +152,7 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 	if err != nil {
 		return nil, x.unusable(c.prov, err)
 	}
-	body, ref := x.changed(c, most)
+	body, ref := x.changed(a, most)
 	if ref != nil {
 		return nil, ref
 	}
@@ -178,11 +179,13 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 }
 
 // changed is the body as it is sent: the model's name where the provider has
-// another, and the bound of the output where a toll says so. All other bytes stay.
-func (x *exchange) changed(c *candidate, most uint64) ([]byte, *refusal) {
+// another, the bound of the output where a toll says so, and the wish for usage. All
+// other bytes stay.
+func (x *exchange) changed(a *answer, most uint64) ([]byte, *refusal) {
 	if !x.route.model {
 		return x.body, nil
 	}
+	c := a.from
 	if c.cross != nil {
 		body, err := c.cross.body(most)
 		if err != nil {
@@ -199,6 +202,10 @@ func (x *exchange) changed(c *candidate, most uint64) ([]byte, *refusal) {
 	}
 	if most > 0 && x.route.output != "" {
 		edits = append(edits, x.tape.bound(x.route.output, most)...)
+	}
+	var ask edit
+	if ask, a.hide = x.asksForUsage(c); a.hide {
+		edits = append(edits, ask)
 	}
 	return x.tape.edited(edits), nil
 }

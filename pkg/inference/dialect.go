@@ -37,6 +37,7 @@ type route struct {
 	defaultModel string // judged when the body names none; "" = the model is required
 	stream       bool   // "stream": true is honoured by the provider
 	metered      bool   // the answer's usage is this call's usage
+	unasked      bool   // a stream tells its usage only when it is asked: see includeusage.go
 	binary       bool   // the answer is no JSON document
 	output       string // member that bounds the tokens of output; "" = there is none
 	query        []string

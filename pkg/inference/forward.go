@@ -99,13 +99,16 @@ func (x *exchange) relay(a *answer) {
 	sc := scrubber{secrets: a.secrets}
 	var m *meter
 	if x.route.metered && resp.StatusCode < 300 {
-		m = newMeter(a.sse)
+		m = newMeter(a.sse, x.route.op)
+	}
+	var hide *usageHider
+	if a.hide && a.sse {
+		hide = &usageHider{}
 	}
 	x.w.WriteHeader(resp.StatusCode)
-	err := x.copyBody(src, &sc, a.tap(m), a.watch, a.sse || resp.ContentLength < 0)
-	if m != nil {
-		x.rec.usage = m.total(&x.tape, err != nil || a.back != nil && a.back.failed != nil)
-		x.rec.usage.estimated = x.rec.usage.estimated || a.from == nil
+	err := x.copyBody(src, &sc, a.tap(m), hide, a.watch, a.sse || resp.ContentLength < 0)
+	if resp.StatusCode < 300 {
+		x.settled(a, m, err != nil || a.back != nil && a.back.failed != nil)
 	}
 	outcome, why := health.Succeeded, ""
 	if a.back != nil && a.back.failed != nil {
@@ -149,7 +152,7 @@ func (x *exchange) outcomeOf(err error) health.Outcome {
 }
 
 // copyBody moves the answer without holding any complete part of it back.
-func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, wt *watch, flush bool) error {
+func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, hide *usageHider, wt *watch, flush bool) error {
 	bp := bufPool.Get().(*[]byte)
 	defer bufPool.Put(bp)
 	buf := *bp
@@ -158,12 +161,17 @@ func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, wt *watch, fl
 	if flush {
 		flusher.Flush()
 	}
+	var kept []byte
 	for {
 		n, err := src.Read(buf)
 		wt.seen()
 		out := sc.next(buf[:n], err != nil)
 		if m != nil {
 			m.feed(out)
+		}
+		if hide != nil {
+			kept = hide.next(kept[:0], out, err != nil)
+			out = kept
 		}
 		if len(out) > 0 {
 			k, werr := x.w.Write(out)

@@ -25,6 +25,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/inference/health"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/price"
 )
 
 // Defaults of [Options].
@@ -67,6 +68,9 @@ type Options struct {
 
 	// Tolls are asked in this order before a request is sent.
 	Tolls []Toll
+
+	// Prices are those in force; nil, or a nil book: none is known.
+	Prices func() *price.Book
 
 	// Price is what a request of so many tokens would cost at most, in nano-dollars;
 	// output is 0 where the request does not say. ok is false when nobody knows. nil:

@@ -220,7 +220,7 @@ func announces(data []byte) bool {
 	if len(list) != 1 {
 		return len(list) == 0 && !gjson.GetBytes(data, "usage").IsObject()
 	}
-	if list[0].Get("finish_reason").Str != "" {
+	if list[0].Get("finish_reason").Str != "" || list[0].Get("text").Str != "" { // text: of completions
 		return false
 	}
 	only := true

@@ -23,9 +23,9 @@ var openAI = dialect{
 	errorBody:      openAIError,
 	rules:          &openAIRules,
 	routes: []route{
-		{method: "POST", path: "/v1/chat/completions", op: "chat", output: "max_completion_tokens", body: true, model: true, stream: true, metered: true, trial: trialChat},
+		{method: "POST", path: "/v1/chat/completions", op: "chat", output: "max_completion_tokens", body: true, model: true, stream: true, metered: true, unasked: true, trial: trialChat},
 		{method: "POST", path: "/v1/responses", op: "responses", output: "max_output_tokens", body: true, model: true, stream: true, metered: true, trial: trialResponses},
-		{method: "POST", path: "/v1/completions", op: "completions", output: "max_tokens", body: true, model: true, stream: true, metered: true},
+		{method: "POST", path: "/v1/completions", op: "completions", output: "max_tokens", body: true, model: true, stream: true, metered: true, unasked: true},
 		{method: "POST", path: "/v1/embeddings", op: "embeddings", body: true, model: true, metered: true},
 		{method: "POST", path: "/v1/moderations", op: "moderations", body: true, model: true, defaultModel: "omni-moderation-latest"},
 		{method: "POST", path: "/v1/images/generations", op: "images", body: true, model: true, stream: true, metered: true},

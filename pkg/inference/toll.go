@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/price"
 )
 
 // Toll takes what a request uses before it is sent: room under a limit, money of a
@@ -68,10 +69,14 @@ type Spent struct {
 	Upstream string
 }
 
-// Usage is what an answer used, in tokens.
+// Usage is what an answer used.
 type Usage struct {
-	Input, Output, Cached uint64 // Cached is a part of Input
-	Estimated             bool   // nobody reported it
+	Input, Output, Cached uint64      // tokens; Cached is a part of Input
+	Units                 price.Usage // the same and more, in units that do not overlap
+	Estimated             bool        // nobody reported it, or not all of it
+
+	Cost      int64 // nano-dollars
+	CostKnown bool  // Cost says something: it is the provider's price, or an estimate where its document says so
 }
 
 // Refusal is a toll's no.
@@ -197,7 +202,8 @@ func (x *exchange) spent(answered bool) Spent {
 	s := Spent{Answered: answered, Provider: x.prov, Upstream: x.served}
 	if answered {
 		u := x.rec.usage
-		s.Usage = Usage{Input: u.in, Output: u.out, Cached: u.cached, Estimated: u.estimated}
+		s.Usage = Usage{Input: u.PromptTokens(), Output: u.AnswerTokens(), Cached: u.Usage[price.CachedInput], Units: u.Usage, Estimated: u.estimated,
+			Cost: x.rec.cost, CostKnown: x.rec.costKnown}
 	}
 	return s
 }

@@ -32,6 +32,7 @@ const (
 	TypeModelApproval Type = 18 // ModelApprovalRequest -> ApprovalReply
 	TypePlaces        Type = 24 // empty -> Places; see EncodePlaces
 	TypeWebhook       Type = 19 // Webhook -> WebhookReply; keeper and sender of webhooks alone
+	TypePrices        Type = 25 // descriptor of a sealed price book -> empty, when in use
 )
 
 // Bounds of strings in bytes, and of lists.

@@ -23,6 +23,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/price"
 )
 
 var created = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -327,6 +328,33 @@ func (n *fakeNode) Inference(context.Context) (api.InferenceStatus, error) {
 		{Provider: "eu", Model: "gpt-*", Key: "eu-1", State: "open", ProbedIn: api.Duration(4 * time.Second), Why: "503"},
 		{Provider: "us", Model: "*", Key: "us-1", State: "closed", Latency: api.Duration(120 * time.Millisecond), Running: 2},
 	}}, nil
+}
+
+func (n *fakeNode) Costs(context.Context, api.CostQuery) (api.Costs, error) {
+	return api.Costs{SummedUpTo: 120, Missed: 3, Rows: []api.CostRow{
+		{Day: "2026-11-29", Org: "acme", Team: "pay", Agent: "bot", Provider: "openai", Model: "gpt-x", Calls: 3, CostNanoUSD: 1_234_567, TokensIn: 300, Cached: 100, TokensOut: 30},
+		{Day: "2026-11-30", Org: "acme", Team: "hr", Agent: "bot", Provider: "openai", Model: "=cmd()", Calls: 2, Unpriced: 2, Estimated: 1, TokensIn: 5, TokensOut: 7},
+		{Day: "2026-11-30", Org: "acme", Team: "pay", Agent: "bot", Provider: "anthropic", Model: "claude-x", Calls: 1, CostNanoUSD: 2_000_000_000, TokensIn: 9000, TokensOut: 40, CacheWrite1h: 8000},
+	}}, nil
+}
+
+func (n *fakeNode) Prices(context.Context) (api.Prices, error) {
+	return api.Prices{Tables: []api.PriceTable{{Version: "2026-11", Effective: created, Source: "ours\x1b[2J", Models: 2, Added: created, Author: "uid=0(root)"}}}, nil
+}
+
+func (n *fakeNode) AddPrices(_ context.Context, _ *api.Caller, r *api.PricesRequest) (api.PriceTable, error) {
+	t, err := price.Parse(r.File, []byte(r.Text))
+	if err != nil {
+		return api.PriceTable{}, api.Errorf(api.CodeBadRequest, "%v", err)
+	}
+	return api.PriceTable{Version: t.Version, Effective: t.Effective, Source: t.Source, Models: len(t.Models)}, nil
+}
+
+func (n *fakeNode) RemovePrices(_ context.Context, _ *api.Caller, version string) error {
+	if version != "2026-11" {
+		return api.Errorf(api.CodeNotFound, "there is no price table %q", version)
+	}
+	return nil
 }
 
 func (n *fakeNode) Providers(context.Context) ([]api.Provider, error) {

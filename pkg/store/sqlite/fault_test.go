@@ -32,9 +32,17 @@ var faultSteps = []struct {
 	}},
 	{"a removal", func(s *Store) error { return addErr(s, 7, strings.Repeat("two", 7000), "") }},
 	{"denied", func(s *Store) error { return putErr(s, approvalOf("d", "b2", "denied", 2)) }},
+	{"costs", func(s *Store) error { return addCosts(s, 0, 9, costOn("2026-11-30", "a", "m", 5)) }},
 	{"granted", func(s *Store) error { return putErr(s, approvalOf("e", "b3", "approved", 1)) }},
 	{"the log into the file, again", checkpoint},
 	{"the grant is used", func(s *Store) error { return putErr(s, approvalOf("e", "b3", "consumed", 2)) }},
+	{"prices", func(s *Store) error {
+		return s.PutPrices(context.Background(), store.PriceTable{Version: "v", Text: "t"})
+	}},
+	{"more costs", func(s *Store) error {
+		return addCosts(s, 9, 12, costOn("2026-11-30", "a", "m", 5), costOn("2026-12-01", "a", "m", 5))
+	}},
+	{"no prices", func(s *Store) error { return s.DeletePrices(context.Background(), "v") }},
 	{"the last revision", func(s *Store) error { return addErr(s, 9, "", "three") }},
 }
 
@@ -75,7 +83,17 @@ func holds(s *Store) (string, error) {
 	for _, a := range asked {
 		fmt.Fprintf(&b, "approval %s %s v%d\n", a.ID, a.State, a.Version)
 	}
-	return b.String(), errors.Join(err, herr, aerr)
+	spent, serr := s.Costs(ctx, store.CostQuery{})
+	for _, c := range spent {
+		fmt.Fprintf(&b, "%s %d calls for %d\n", c.Day, c.Calls, c.Nano)
+	}
+	at, cerr := s.CostCursor(ctx)
+	tables, perr := s.Prices(ctx)
+	for _, p := range tables {
+		fmt.Fprintf(&b, "prices %s\n", p.Version)
+	}
+	fmt.Fprintf(&b, "summed up to %d\n", at.Sequence)
+	return b.String(), errors.Join(err, herr, aerr, serr, cerr, perr)
 }
 
 // held is what a store must have after each step; the first is before all.
