@@ -20,6 +20,7 @@ import (
 var knownProviders = map[string]struct{ dialect, baseURL string }{
 	"openai":    {policy.DialectOpenAI, "https://api.openai.com"},
 	"anthropic": {policy.DialectAnthropic, "https://api.anthropic.com"},
+	"gemini":    {policy.DialectGemini, "https://generativelanguage.googleapis.com"},
 }
 
 func (b *backend) Providers(context.Context) ([]api.Provider, error) {

@@ -131,7 +131,11 @@ func (x *exchange) bounds(p *policy.Provider) policy.Timeouts {
 // outbound makes the request to a provider.
 func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, *refusal) {
 	c := a.from
-	u, err := upstreamURL(x.d, c.prov.BaseURL, x.path, x.query)
+	path, err := x.pathTo(c)
+	if err != nil {
+		return nil, x.unusable(c.prov, err)
+	}
+	u, err := upstreamURL(x.d, c.prov.BaseURL, path, x.query)
 	if err != nil {
 		return nil, x.unusable(c.prov, err)
 	}
@@ -165,13 +169,19 @@ func (x *exchange) changed(c *candidate, most uint64) ([]byte, *refusal) {
 		return x.body, nil
 	}
 	var edits []edit
-	if c.upstream != x.asked.model {
+	if c.upstream != x.asked.model && x.route.pathModel {
+		edits = x.modelEdits(c.upstream)
+	} else if c.upstream != x.asked.model {
 		if x.asked.modelNode == 0 {
 			return nil, invalid(http.StatusBadRequest, "model", "the provider maps the default model and the request names none", "Name the model")
 		}
 		edits = append(edits, x.tape.replace(x.asked.modelNode, mustJSON(c.upstream)))
 	}
-	if most > 0 && x.route.output != "" {
+	switch {
+	case most == 0 || x.route.output == "":
+	case x.route.output == geminiOutput:
+		edits = append(edits, x.tape.boundGemini(most)...)
+	default:
 		edits = append(edits, x.tape.bound(x.route.output, most)...)
 	}
 	return x.tape.edited(edits), nil

@@ -95,6 +95,12 @@ func (x *exchange) addCredential(out http.Header, p *policy.Provider, name strin
 				found = true
 			}
 		}
+		if _, query, _ := strings.Cut(target(x.in), "?"); !found {
+			if key := callersKey(x.d, query); key != "" && headerSafe(key) {
+				out.Set(x.d.queryKeyHeader, key)
+				found = true
+			}
+		}
 		if !found {
 			return credentialPassthrough, nil, &refusal{status: http.StatusUnauthorized, code: codeConfig, reason: "credential",
 				message: "provider " + quote(p.Name) + " passes the agent's own credential on, and this request has none",

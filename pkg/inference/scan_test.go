@@ -32,6 +32,7 @@ func FuzzScanAndPatch(f *testing.F) {
 		}
 		inspect(&tp, &openAIRules, func(*walker) {})
 		inspect(&tp, &anthropicRules, func(*walker) {})
+		inspect(&tp, &geminiRules, func(*walker) {})
 		i, ok := tp.member(0, "model")
 		if !ok {
 			return

@@ -148,7 +148,7 @@ var objProvider = &object{"Provider", "An upstream of model calls. Who answers a
 	{name: "kind", typ: "string", required: true, doc: "`Provider`."},
 	{name: "metadata", typ: "metadata", required: true, doc: "Name of the provider."},
 	{name: "scope", typ: "selector", doc: "Who may use it; everybody when absent."},
-	{name: "dialect", typ: "string", required: true, doc: "`openai` or `anthropic`."},
+	{name: "dialect", typ: "string", required: true, doc: "`openai`, `anthropic` or `gemini`."},
 	{name: "baseURL", typ: "URL", required: true, doc: "Where calls go. https, unless the host is a loopback address or `allowPlaintext` is true."},
 	{name: "allowPlaintext", typ: "boolean", doc: "Admits an http base URL: prompts and the key then cross the network in the clear."},
 	{name: "secret", typ: "secret name", doc: "Name (never a path) of the key in the secrets directory. This or `keys` is needed unless `credential` is `passthrough`."},

@@ -164,7 +164,7 @@ func providerHint(h ProviderHost) string {
 	if h.Supported() {
 		return "write an inference: rule that names the models, such as allow: \"*\""
 	}
-	return "its dialect is not built in this version; configure a Provider with an openai or anthropic dialect instead"
+	return "its dialect is not built in this version; configure a Provider with a dialect that is"
 }
 
 func (d *decoder) addressTarget(n *yaml.Node, s string, r *Rule) {

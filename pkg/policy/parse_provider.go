@@ -68,7 +68,7 @@ func (d *decoder) providerDialect(m fieldMap, p *Provider) {
 }
 
 // otherDialects are words that people try.
-var otherDialects = []string{"gemini", "google", "vertex", "bedrock", "azure", "azure-openai", "cohere", "mistral", "ollama"}
+var otherDialects = []string{"google", "vertex", "bedrock", "azure", "azure-openai", "cohere", "mistral", "ollama"}
 
 // providerRouting reads what routes look at.
 func (d *decoder) providerRouting(m fieldMap, p *Provider) {

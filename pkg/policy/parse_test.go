@@ -143,7 +143,7 @@ func TestEveryMistakeHasItsPlace(t *testing.T) {
 		{"guardrails", head + "guardrails: []\negress: [{id: a, deny: x.org}]\n", `is not enforced`},
 
 		// Providers.
-		{"dialect", providerHead + "dialect: gemini\nbaseURL: https://x.org\nsecret: k\n", `f:4:10: dialect "gemini" is not built in this version`},
+		{"dialect", providerHead + "dialect: cohere\nbaseURL: https://x.org\nsecret: k\n", `f:4:10: dialect "cohere" is not built in this version`},
 		{"dialect misspelt", providerHead + "dialect: openia\nbaseURL: https://x.org\nsecret: k\n", `did you mean "openai"?`},
 		{"plaintext", providerHead + "dialect: openai\nbaseURL: http://x.org\nsecret: k\n", `f:5:10: baseURL "http://x.org" would send prompts and the key in the clear`},
 		{"query in URL", providerHead + "dialect: openai\nbaseURL: 'https://x.org/?a=b'\nsecret: k\n", `must not have a query`},

@@ -7,7 +7,7 @@ package policy
 type ProviderHost struct {
 	Host     HostPattern
 	Port     uint16 // where it listens
-	Dialect  string // DialectOpenAI, DialectAnthropic, "" = not built in this version
+	Dialect  string // one of Dialects, "" = not built in this version
 	Provider string // name for people
 }
 
@@ -33,7 +33,7 @@ var knownProviders = [][3]string{
 	{"models.inference.ai.azure.com", "", "GitHub Models"},
 	{"models.github.ai", "", "GitHub Models"},
 	{"**.githubcopilot.com", "", "GitHub Copilot"},
-	{"generativelanguage.googleapis.com", "", "Google Gemini"},
+	{"generativelanguage.googleapis.com", DialectGemini, "Google Gemini"},
 	{"aiplatform.googleapis.com", "", "Google Vertex AI"},
 	{"cloudcode-pa.googleapis.com", "", "Google Gemini Code Assist"},
 	{"api.mistral.ai", "", "Mistral"},

@@ -37,7 +37,7 @@ type Fault struct {
 	NoUsage  bool          // leave usage out
 }
 
-// Provider is an LLM provider with the OpenAI and the Anthropic shapes. It is
+// Provider is an LLM provider with the shapes of OpenAI, Anthropic and Gemini. It is
 // an http.Handler; serve it with [Serve] or [CA.Serve].
 type Provider struct {
 	Text string // what it answers; set before serving
@@ -156,12 +156,19 @@ func (p *Provider) answer(w http.ResponseWriter, req *http.Request, rec Received
 			return
 		}
 	}
+	path, query, _ := strings.Cut(rec.Target, "?")
+	model, verb := geminiCall(path)
+	if verb != "" {
+		in.Model, in.Stream = model, verb == "streamGenerateContent" && strings.Contains("&"+query+"&", "&alt=sse&")
+	}
 	a := answer{text: p.Text, model: in.Model, stream: in.Stream, usage: !f.NoUsage, reqUsage: in.StreamOptions.IncludeUsage}
 	if f.Reflect {
-		a.text += " key=" + rec.Header.Get("Authorization") + rec.Header.Get("X-Api-Key")
+		a.text += " key=" + rec.Header.Get("Authorization") + rec.Header.Get("X-Api-Key") + rec.Header.Get("X-Goog-Api-Key")
 	}
-	path, _, _ := strings.Cut(rec.Target, "?")
 	shape, ok := shapes[rec.Method+" "+path]
+	if verb != "" {
+		shape, ok = geminiShapes[rec.Method+" "+verb]
+	}
 	if !ok {
 		shape = modelShape
 		if !strings.HasPrefix(path, "/v1/models/") && !strings.HasPrefix(path, "/v1/responses/") {
