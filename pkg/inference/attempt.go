@@ -10,6 +10,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -27,8 +28,9 @@ type answer struct {
 	secrets    []string // that it must not hold
 	ctx        context.Context
 	watch      *watch
-	pass       *health.Pass // nil where nobody's health is counted
-	end        func()       // lets go of everything; to be called once
+	pass       *health.Pass         // nil where nobody's health is counted
+	end        func()               // lets go of everything; to be called once
+	turn       func(*http.Response) // makes a platform's answer the dialect's own; nil: it is
 }
 
 // attempt sends the request to one candidate with one of its keys, and passes its
@@ -77,8 +79,12 @@ func (x *exchange) open(c *candidate, key string, pass *health.Pass, paid *recei
 	a.resp, a.body = resp, resp.Body
 	pass.Head()
 	a.watch.during(x.bounds(c.prov).Idle)
+	why := admit(resp)
+	if why == "" && a.turn != nil {
+		a.turn(resp)
+	}
 	x.requestID(a)
-	switch why := admit(resp); {
+	switch {
 	case why != "":
 		return nil, &failure{fault: faultHere, why: why, ref: &refusal{status: http.StatusBadGateway, code: codeUpstream, reason: "upstream-answer",
 			message: "the provider " + quote(c.prov.Name) + " answered with " + why,
@@ -131,6 +137,9 @@ func (x *exchange) bounds(p *policy.Provider) policy.Timeouts {
 // outbound makes the request to a provider.
 func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, *refusal) {
 	c := a.from
+	if c.prov.Platform != "" {
+		return x.onPlatform(a, key, most)
+	}
 	path, err := x.pathTo(c)
 	if err != nil {
 		return nil, x.unusable(c.prov, err)
@@ -147,16 +156,21 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 	if a.credential, a.secrets, ref = x.addCredential(header, c.prov, key); ref != nil {
 		return nil, ref
 	}
+	return x.request(a, u, body, header)
+}
+
+// request is the one to send, without what a platform adds to it.
+func (x *exchange) request(a *answer, u *url.URL, body []byte, header http.Header) (*http.Request, *refusal) {
 	var rd io.Reader
 	if x.route.body {
 		rd = bytes.NewReader(body)
 	}
 	out, err := http.NewRequestWithContext(a.ctx, x.route.method, u.String(), rd)
 	if err != nil {
-		return nil, x.unusable(c.prov, errBadBase)
+		return nil, x.unusable(a.from.prov, errBadBase)
 	}
 	if x.c.Transport == nil {
-		return nil, x.unusable(c.prov, errors.New("no transport"))
+		return nil, x.unusable(a.from.prov, errors.New("no transport"))
 	}
 	out.Header = header
 	return out, nil

@@ -98,6 +98,20 @@ func (g *googleTokens) token(ctx context.Context, key string, rt http.RoundTripp
 	}
 }
 
+// forget drops the token of a key: it was refused before its time.
+func (g *googleTokens) forget(key string) {
+	id := sha256.Sum256([]byte(key))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if t := g.held[id]; t != nil {
+		select {
+		case <-t.done:
+			delete(g.held, id)
+		default: // a new one is on its way
+		}
+	}
+}
+
 // over says whether a token that is there is not good any more.
 func (t *googleToken) over(now time.Time) bool {
 	select {

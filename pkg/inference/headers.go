@@ -111,19 +111,30 @@ func (x *exchange) addCredential(out http.Header, p *policy.Provider, name strin
 	for _, name := range x.d.credentials {
 		out.Del(name)
 	}
-	var key string
-	var ok bool
-	if x.c.Secrets != nil && name != "" {
-		key, ok = x.c.Secrets(name)
-	}
-	key = strings.TrimSpace(key)
-	if !ok || key == "" || !headerSafe(key) {
-		return credentialInjected, nil, &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "secret",
-			message: "the secret that provider " + quote(p.Name) + " names is missing or unusable",
-			remedy:  "The operator can store it with: " + x.d.addCommand(), command: x.d.addCommand()}
+	key := x.secret(name)
+	if key == "" || !headerSafe(key) {
+		return credentialInjected, nil, x.noSecret(p)
 	}
 	x.d.inject(out, key)
 	return credentialInjected, []string{key}, nil
+}
+
+// secret is a secret's text, "" if there is none of that name.
+func (x *exchange) secret(name string) string {
+	if x.c.Secrets == nil || name == "" {
+		return ""
+	}
+	key, ok := x.c.Secrets(name)
+	if !ok {
+		return ""
+	}
+	return strings.TrimSpace(key)
+}
+
+func (x *exchange) noSecret(p *policy.Provider) *refusal {
+	return &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "secret",
+		message: "the secret that provider " + quote(p.Name) + " names is missing or unusable",
+		remedy:  "The operator can store it with: " + x.d.addCommand(), command: x.d.addCommand()}
 }
 
 func headerSafe(s string) bool {

@@ -4,10 +4,13 @@ package inference
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
 	"time"
+
+	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 // platforms is the registration table of other ways to address a model than its
@@ -46,8 +49,10 @@ type outbound struct {
 	query string // as admitted
 	key   string // the secret's text
 
-	now   func() time.Time
-	token func(ctx context.Context, key string) (string, error) // an access token for a Google service account
+	now func() time.Time
+
+	token  func(ctx context.Context, key string) (string, error) // an access token for a Google service account
+	forget func(key string)                                      // one that was refused
 }
 
 func platformByName(name string) *platform {
@@ -79,6 +84,86 @@ func (o *outbound) url() (*url.URL, error) {
 	}
 	out.Path, out.RawPath, out.RawQuery = plain, escaped, o.query
 	return &out, nil
+}
+
+// onPlatform makes the request to a provider that is addressed by a platform.
+func (x *exchange) onPlatform(a *answer, key string, most uint64) (*http.Request, *refusal) {
+	prov := a.from.prov
+	p := platformByName(prov.Platform)
+	if p == nil || !slices.Contains(p.dialects, x.d.name) {
+		return nil, x.unusable(prov, errors.New("the platform "+quote(prov.Platform)+" is not built in this version for the dialect "+x.d.name))
+	}
+	o, ref := x.outboundOf(a, most)
+	if ref != nil {
+		return nil, ref
+	}
+	if ref = p.address(o); ref != nil {
+		return nil, ref
+	}
+	a.credential = credentialInjected
+	if o.key = x.secret(key); o.key == "" {
+		return nil, x.noSecret(prov)
+	}
+	u, err := o.url()
+	if err != nil {
+		return nil, x.unusable(prov, err)
+	}
+	req, ref := x.request(a, u, o.body, o.head)
+	if ref != nil {
+		return nil, ref
+	}
+	o.token = func(ctx context.Context, key string) (string, error) {
+		return x.r.tokens.token(ctx, key, x.c.Transport(&policy.Provider{Name: prov.Name + " tokens", BaseURL: googleTokenURL}))
+	}
+	o.forget = x.r.tokens.forget
+	if a.secrets, err = p.authorize(a.ctx, o, req); err != nil {
+		return nil, x.unauthorized(prov, err)
+	}
+	req.Header.Set("Accept-Encoding", "identity") // after what may have been signed
+	if p.answer != nil {
+		a.turn = func(resp *http.Response) { p.answer(o, resp) }
+	}
+	return req, nil
+}
+
+// outboundOf describes the judged request for a platform.
+func (x *exchange) outboundOf(a *answer, most uint64) (*outbound, *refusal) {
+	prov := a.from.prov
+	o := &outbound{d: x.d, route: x.route, stream: x.asked.stream, model: a.from.upstream, region: prov.Region, path: x.path, query: x.query,
+		tape: &x.tape, head: outboundHeaders(x.d, x.in.Header), now: time.Now}
+	for _, name := range x.d.credentials {
+		o.head.Del(name)
+	}
+	o.head.Del("Accept-Encoding")
+	var err error
+	if o.base, err = url.Parse(prov.BaseURL); err != nil {
+		return nil, x.unusable(prov, errBadBase)
+	}
+	var ref *refusal
+	if o.body, ref = x.changed(a.from, most); ref != nil {
+		return nil, ref
+	}
+	if x.route.body && (most > 0 || o.model != x.asked.model) { // the edits are in there, and what follows keeps them
+		t, err := parse(o.body, nil, nil)
+		if err != nil {
+			return nil, x.unusable(prov, err)
+		}
+		o.tape = &t
+	}
+	return o, nil
+}
+
+// unauthorized is the refusal where a platform's credential could not be had. The
+// error's text may name what the agent must not read: the record has it.
+func (x *exchange) unauthorized(p *policy.Provider, err error) *refusal {
+	x.rec.ev.Detail = scrubText(err.Error(), nil)
+	if errors.Is(err, errBadKey) || errors.Is(err, errNoRegion) {
+		ref := x.unusable(p, err)
+		ref.remedy = "The operator should check its document and its secret"
+		return ref
+	}
+	return &refusal{status: http.StatusBadGateway, code: codeUpstream, reason: "upstream-credential",
+		message: "the provider " + quote(p.Name) + " has no access to its platform now", remedy: "Try again later"}
 }
 
 // lacks is the refusal of an operation that a platform does not have.

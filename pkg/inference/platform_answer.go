@@ -24,7 +24,7 @@ func (o *outbound) ownError(resp *http.Response, code string) {
 	head, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
 	src := resp.Body
 	if err != nil || !gjson.ValidBytes(head) {
-		resp.Body = readCloser{io.MultiReader(bytes.NewReader(head), rest(src, err)), src}
+		resp.Body = readCloser{io.MultiReader(bytes.NewReader(head), after(src, err)), src}
 		return
 	}
 	doc := gjson.ParseBytes(head)
@@ -49,7 +49,7 @@ func (o *outbound) ownError(resp *http.Response, code string) {
 	resp.Body = readCloser{bytes.NewReader(head), src}
 }
 
-func rest(src io.Reader, err error) io.Reader {
+func after(src io.Reader, err error) io.Reader {
 	if err != nil {
 		return failing{err}
 	}

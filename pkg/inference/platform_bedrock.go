@@ -69,6 +69,9 @@ func (o *outbound) noOwnMembers() *refusal {
 
 // topMember is the node of a top-level member, 0 if there is none.
 func (o *outbound) topMember(name string) uint32 {
+	if len(o.tape.nodes) == 0 {
+		return 0
+	}
 	i, _ := o.tape.member(0, name)
 	return i
 }

@@ -94,6 +94,9 @@ func authorizeVertex(ctx context.Context, o *outbound, req *http.Request) ([]str
 }
 
 func answerVertex(o *outbound, resp *http.Response) {
+	if resp.StatusCode == http.StatusUnauthorized {
+		o.forget(o.key)
+	}
 	if resp.StatusCode >= 400 {
 		o.ownError(resp, "")
 	}
