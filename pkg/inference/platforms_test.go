@@ -5,6 +5,7 @@ package inference_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -133,7 +134,7 @@ func TestBedrockFailures(t *testing.T) {
 	f.event()
 	// An error in front of the first event is one before anything was passed on.
 	f.double.Fail(doubles.Fault{Status: 200, Header: http.Header{}, Body: "no frames"})
-	if resp, body = f.message(claudeStream); resp.StatusCode != 502 && resp.StatusCode != 200 {
+	if resp, body = f.message(claudeStream); resp.StatusCode != 502 || !strings.Contains(body, `"type":"api_error"`) {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 	f.event()
@@ -252,5 +253,18 @@ func TestPlatformKeysThatAreNone(t *testing.T) {
 		if len(f.double.Received()) != 0 {
 			t.Errorf("%s: sent", c.platform)
 		}
+	}
+}
+
+// TestPlatformsAreThoseOfDocuments: one list says what documents may hold, the other
+// what is done.
+func TestPlatformsAreThoseOfDocuments(t *testing.T) {
+	for _, d := range policy.Dialects() {
+		if here, there := inference.Platforms(d), policy.PlatformsOf(d); !slices.Equal(here, there) {
+			t.Errorf("%s: %v here, %v in documents", d, here, there)
+		}
+	}
+	if !slices.Equal(inference.Dialects(), policy.Dialects()) {
+		t.Errorf("%v, %v", inference.Dialects(), policy.Dialects())
 	}
 }

@@ -153,7 +153,7 @@ var objProvider = &object{"Provider", "An upstream of model calls. Who answers a
 	{name: "allowPlaintext", typ: "boolean", doc: "Admits an http base URL: prompts and the key then cross the network in the clear."},
 	{name: "secret", typ: "secret name", doc: "Name (never a path) of the key in the secrets directory. This or `keys` is needed unless `credential` is `passthrough`."},
 	{name: "keys", typ: "list of key", doc: "Several keys, each with its share of the calls. One that the provider refuses is set aside, and the next is used."},
-	{name: "platform", typ: "string", doc: "How it is addressed where that is not the dialect's own way. None is built in this version."},
+	{name: "platform", typ: "string", doc: "How it is addressed where that is not the dialect's own way: `azure` (openai), `bedrock` (anthropic), `vertex` (anthropic, gemini). Agents see nothing of it. See below."},
 	{name: "hosts", typ: "list of strings", doc: "Where agents address it, such as `api.openai.com`, besides the host of its base URL. Absent: the dialect's own host."},
 	{name: "region", typ: "string", doc: "Where it answers, such as `eu`: for conditions on `region`."},
 	{name: "weight", typ: "number", doc: "Its share beside other providers, 1 to 1000; 1 when absent."},

@@ -31,6 +31,7 @@ func Reference(kind string) string {
 	case KindPolicy:
 		writeUnenforced(&b)
 	case KindProvider:
+		writePlatforms(&b)
 		writeProviderHosts(&b)
 	}
 	if kind == KindAccess {
@@ -90,6 +91,13 @@ func (o *object) write(b *strings.Builder) {
 	}
 	if len(later) > 0 {
 		fmt.Fprintf(b, "\nNot enforced by this version, and therefore errors: %s.\n", strings.Join(later, ", "))
+	}
+}
+
+func writePlatforms(b *strings.Builder) {
+	b.WriteString("\n## Platforms\n\nAgents speak the dialect to its own host and see nothing of these.\n\n| platform | dialects | base URL | secret |\n|---|---|---|---|\n")
+	for _, p := range platforms {
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", p.name, strings.Join(p.dialects, ", "), p.base, p.key)
 	}
 }
 
