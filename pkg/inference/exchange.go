@@ -81,7 +81,7 @@ func (x *exchange) judge() *refusal {
 	if x.in.Header.Get("Upgrade") != "" || x.in.Method == http.MethodConnect {
 		return denied("upgrade", "WebSocket and other upgrades are not offered on a provider's host", "Use the HTTP form of the API")
 	}
-	raw := target(x.in)
+	raw := x.ownTarget(target(x.in))
 	rt, query, ref := matchTarget(x.d, x.in.Method, raw)
 	if ref != nil {
 		return ref

@@ -112,8 +112,12 @@ var otherDialects = []string{"google", "vertex", "bedrock", "azure", "azure-open
 func (d *decoder) providerRouting(m fieldMap, p *Provider) {
 	p.Hosts = d.strs(m.get("hosts"), "hosts", documentHost)
 	for _, h := range p.Hosts {
-		if e, ok := providerHostNamed(HostPattern{HostExact, h}); ok && e.Dialect != "" && p.Dialect != "" && e.Dialect != p.Dialect {
-			d.fail(m.key["hosts"], "", "agents speak the dialect %s at %s, and this provider %s", e.Dialect, h, p.Dialect)
+		there := speaks(h)
+		if e, ok := providerHostNamed(HostPattern{HostExact, h}); ok && e.Dialect != "" {
+			there = e.Dialect
+		}
+		if there != "" && p.Dialect != "" && there != p.Dialect {
+			d.fail(m.key["hosts"], "", "agents speak the dialect %s at %s, and this provider %s", there, h, p.Dialect)
 		}
 	}
 	p.Region = d.name(m.get("region"), "region")

@@ -9,10 +9,20 @@ type ProviderHost struct {
 	Port     uint16 // where it listens
 	Dialect  string // one of Dialects, "" = not built in this version
 	Provider string // name for people
+
+	reason string // of the refusal where it is not answered; "" = the common one
 }
 
 // Supported reports whether calls to the host are answered.
 func (h ProviderHost) Supported() bool { return h.Dialect != "" }
+
+// unsupported is why calls to the host are not answered.
+func (h ProviderHost) unsupported() string {
+	if h.reason != "" {
+		return h.reason
+	}
+	return reasonUnsupported
+}
 
 // Name is the host as text, a pattern for some.
 func (h ProviderHost) Name() string { return h.Host.String() }

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -114,7 +115,7 @@ func writeProviderHosts(b *strings.Builder) {
 
 func writeProviderRow(b *strings.Builder, host, provider, dialect string) {
 	if dialect == "" {
-		dialect = "not built in this version"
+		dialect = cmp.Or(familyNote(host), "not built in this version")
 	}
 	fmt.Fprintf(b, "| `%s` | %s | %s |\n", host, provider, dialect)
 }
