@@ -237,3 +237,26 @@ func TestGeminiOtherOperations(t *testing.T) {
 		}
 	}
 }
+
+// TestGeminiKeyThatIsRefused: Google says so under status 400.
+func TestGeminiKeyThatIsRefused(t *testing.T) {
+	f := newFence(t, setup{change: func(p *policy.Provider) {
+		p.Keys = []policy.Key{{Secret: "one", Weight: 1}, {Secret: "two", Weight: 1}}
+	}})
+	f.call.Secrets = func(name string) (string, bool) { return realKey + "-" + name, true }
+	f.double.Fail(doubles.Fault{Status: 400, Body: `{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID","domain":"googleapis.com"}]}}`})
+	resp, body := f.ask("POST", generate, `{"contents":[]}`)
+	all := f.double.Received()
+	if resp.StatusCode != 200 || len(all) != 2 || all[0].Header.Get("X-Goog-Api-Key") == all[1].Header.Get("X-Goog-Api-Key") {
+		t.Fatalf("%d %s, %d requests", resp.StatusCode, body, len(all))
+	}
+	if ev := f.event(); !strings.Contains(ev.Tried, "400") {
+		t.Errorf("event %+v", ev)
+	}
+	// Control: another 400 is the agent's own.
+	f.double.Reset()
+	f.double.Fail(doubles.Fault{Status: 400, Body: `{"error":{"code":400,"message":"Unknown name","status":"INVALID_ARGUMENT"}}`})
+	if resp, _ := f.ask("POST", generate, `{"contents":[]}`); resp.StatusCode != 400 || len(f.double.Received()) != 1 {
+		t.Errorf("%d, %d requests", resp.StatusCode, len(f.double.Received()))
+	}
+}

@@ -131,9 +131,6 @@ func (x *exchange) outboundOf(a *answer, most uint64) (*outbound, *refusal) {
 	prov := a.from.prov
 	o := &outbound{d: x.d, route: x.route, stream: x.asked.stream, model: a.from.upstream, region: prov.Region, path: x.path, query: x.query,
 		tape: &x.tape, head: outboundHeaders(x.d, x.in.Header), now: time.Now}
-	for _, name := range x.d.credentials {
-		o.head.Del(name)
-	}
 	o.head.Del("Accept-Encoding")
 	var err error
 	if o.base, err = url.Parse(prov.BaseURL); err != nil {

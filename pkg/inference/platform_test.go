@@ -429,14 +429,17 @@ func TestGoogleTokens(t *testing.T) {
 	}
 	forward(tokenRetry)
 	want("ya29.token-2", 4)
+	// One that was refused before its time is not used again.
+	tokens.forget(g.Key)
+	want("ya29.token-3", 5)
 	// A client that goes away takes nobody's token with it.
 	forward(time.Hour)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got, err := tokens.token(gone, g.Key, rt); err == nil && got != "ya29.token-3" {
+	if got, err := tokens.token(gone, g.Key, rt); err == nil && got != "ya29.token-4" {
 		t.Errorf("%q %v", got, err)
 	}
-	want("ya29.token-3", 5)
+	want("ya29.token-4", 6)
 }
 
 func TestGoogleKeysThatAreNone(t *testing.T) {

@@ -52,7 +52,7 @@ func (f *fence) answered(resp *http.Response, body string, stream bool, secret s
 	if resp.StatusCode != 200 || !strings.Contains(body, text) || strings.Contains(body, secret) || stream != strings.HasPrefix(ct, "text/event-stream") || resp.Header.Get("X-Amzn-Requestid") != "" {
 		f.t.Errorf("%d %s %s", resp.StatusCode, ct, body)
 	}
-	if got := f.double.Last(); holds(got, placeholder) != "" || got.Header.Get("X-Api-Key")+got.Header.Get("X-Goog-Api-Key")+got.Header.Get("Anthropic-Version") != "" {
+	if got := f.double.Last(); holds(got, placeholder) != "" || got.Header.Get("X-Api-Key")+got.Header.Get("X-Goog-Api-Key")+got.Header.Get("Anthropic-Version") != "" || got.Header.Get("Accept-Encoding") != "identity" {
 		f.t.Errorf("received %+v", got)
 	}
 	if ev := f.event(); ev.Model != "m" || ev.Status != 200 || ev.Credential != "injected" || ev.TokensOut == 0 || ev.Stream != stream {
