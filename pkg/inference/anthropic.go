@@ -8,7 +8,8 @@ import "net/http"
 // library v1.84. Message batches are not offered: their results are fetched
 // from stored objects of the account.
 var anthropic = dialect{
-	name: "anthropic",
+	name:    "anthropic",
+	version: map[string]string{"Anthropic-Version": "2023-06-01"},
 	headers: []string{"anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access",
 		"x-app", "x-claude-code-session-id"},
 	credentials: []string{"authorization", "x-api-key"},

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/inference/health"
+	"github.com/ringfence/ringfence/pkg/inference/translate"
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
@@ -25,7 +26,10 @@ type answer struct {
 	resp       *http.Response
 	body       io.Reader // all of it, what was read ahead included
 	sse        bool
-	secrets    []string // that it must not hold
+	whole      []byte       // the document, where it is held whole
+	tapped     []byte       // what the provider sent, where body is a translation of it
+	back       *translating // likewise, of a stream
+	secrets    []string     // that it must not hold
 	ctx        context.Context
 	watch      *watch
 	pass       *health.Pass         // nil where nobody's health is counted
@@ -51,6 +55,9 @@ func (x *exchange) attempt(c *candidate, key string, pass *health.Pass, paid *re
 		x.rec.ev.Tried = x.tried()
 	}
 	x.stayed(c)
+	if c.cross != nil {
+		x.rec.ev.Detail = c.cross.notes()
+	}
 	x.relay(a)
 	return nil
 }
@@ -97,6 +104,11 @@ func (x *exchange) open(c *candidate, key string, pass *health.Pass, paid *recei
 	if f, o = x.lookAhead(a); f != nil {
 		return nil, f, o
 	}
+	if c.cross != nil {
+		if f, o = x.back(a); f != nil {
+			return nil, f, o
+		}
+	}
 	return a, nil, health.Succeeded
 }
 
@@ -137,23 +149,32 @@ func (x *exchange) bounds(p *policy.Provider) policy.Timeouts {
 // outbound makes the request to a provider.
 func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, *refusal) {
 	c := a.from
-	if c.prov.Platform != "" {
-		return x.onPlatform(a, key, most)
-	}
-	path, err := x.pathTo(c)
-	if err != nil {
-		return nil, x.unusable(c.prov, err)
-	}
-	u, err := upstreamURL(x.d, c.prov.BaseURL, path, x.query)
-	if err != nil {
-		return nil, x.unusable(c.prov, err)
+	d, route, path, query := x.d, x.route, x.path, x.query
+	if c.cross != nil {
+		d, route, path, query = c.cross.dialect, c.cross.route, c.cross.route.path, ""
 	}
 	body, ref := x.changed(c, most)
 	if ref != nil {
 		return nil, ref
 	}
 	header := outboundHeaders(x.d, x.in.Header)
-	if a.credential, a.secrets, ref = x.addCredential(header, c.prov, key); ref != nil {
+	if c.cross != nil {
+		header = c.cross.header(x.in.Header)
+	}
+	if c.prov.Platform != "" {
+		return x.onPlatform(a, key, &outbound{d: d, route: route, path: path, query: query, body: body, head: header})
+	}
+	if c.cross == nil {
+		var err error
+		if path, err = x.pathTo(c); err != nil {
+			return nil, x.unusable(c.prov, err)
+		}
+	}
+	u, err := upstreamURL(d, c.prov.BaseURL, path, query)
+	if err != nil {
+		return nil, x.unusable(c.prov, err)
+	}
+	if a.credential, a.secrets, ref = x.addCredential(d, header, c.prov, key); ref != nil {
 		return nil, ref
 	}
 	return x.request(a, u, body, header)
@@ -181,6 +202,13 @@ func (x *exchange) request(a *answer, u *url.URL, body []byte, header http.Heade
 func (x *exchange) changed(c *candidate, most uint64) ([]byte, *refusal) {
 	if !x.route.model {
 		return x.body, nil
+	}
+	if c.cross != nil {
+		body, err := c.cross.body(most)
+		if err != nil {
+			return nil, x.unusable(c.prov, err)
+		}
+		return body, nil
 	}
 	var edits []edit
 	if c.upstream != x.asked.model && x.route.pathModel {
@@ -269,6 +297,11 @@ func (x *exchange) errorAnswer(a *answer) (*failure, health.Outcome) {
 	f := &failure{why: statusText(status), wait: health.RetryAfter(a.resp.Header, time.Now())}
 	var o health.Outcome
 	f.fault, o = x.faultOf(status, body, a.credential == credentialInjected)
+	if w := a.from.cross; w != nil {
+		status, body = translate.Error(w.to, w.from, status, body)
+		a.resp.StatusCode, err = status, nil
+		a.resp.Header.Set("Content-Type", "application/json")
+	}
 	if err != nil || len(body) > maxError || !jsonType(a.resp.Header) || !validJSON(body) {
 		f.ref = &refusal{status: status, code: codeUpstream, reason: "upstream-answer", wait: f.wait,
 			message: "the provider " + quote(a.from.prov.Name) + " answered " + statusText(status) + " " + http.StatusText(status), remedy: "Try again later"}

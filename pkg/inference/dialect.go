@@ -19,8 +19,9 @@ type dialect struct {
 	baseHasVersion bool
 	routes         []route
 	closed         []closedPath
-	headers        []string // request headers forwarded besides the common ones, lower case
-	credentials    []string // headers that carry the caller's credential, lower case
+	version        map[string]string // headers of a request that was translated into it
+	headers        []string          // request headers forwarded besides the common ones, lower case
+	credentials    []string          // headers that carry the caller's credential, lower case
 	// queryKeys are query parameters that carry the caller's credential, which is
 	// the same as the header queryKeyHeader (lower case). They are never forwarded.
 	queryKeys      []string

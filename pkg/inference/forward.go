@@ -102,12 +102,17 @@ func (x *exchange) relay(a *answer) {
 		m = newMeter(a.sse)
 	}
 	x.w.WriteHeader(resp.StatusCode)
-	err := x.copyBody(src, &sc, m, a.watch, a.sse || resp.ContentLength < 0)
+	err := x.copyBody(src, &sc, a.tap(m), a.watch, a.sse || resp.ContentLength < 0)
 	if m != nil {
-		x.rec.usage = m.total(&x.tape, err != nil)
+		x.rec.usage = m.total(&x.tape, err != nil || a.back != nil && a.back.failed != nil)
 		x.rec.usage.estimated = x.rec.usage.estimated || a.from == nil
 	}
 	outcome, why := health.Succeeded, ""
+	if a.back != nil && a.back.failed != nil {
+		outcome, why = health.Failed, "a stream that broke off"
+		x.rec.ev.Failed, x.rec.ev.Reason, x.rec.ev.ReasonCode = true, "the provider's answer broke off", "upstream-broke-off"
+		x.rec.ev.Detail = scrubText(a.back.failed.Error(), a.secrets)
+	}
 	if err != nil {
 		outcome, why = x.outcomeOf(err), "an answer that broke off"
 	}
@@ -117,6 +122,21 @@ func (x *exchange) relay(a *answer) {
 	if err != nil {
 		x.broken(a, err)
 	}
+}
+
+// tap has the meter read what the provider sent where the client gets a
+// translation, and gives the meter for what the client gets.
+func (a *answer) tap(m *meter) *meter {
+	switch {
+	case m == nil:
+	case a.back != nil:
+		a.back.tap = m.feed
+		return nil
+	case a.tapped != nil:
+		m.feed(a.tapped)
+		return nil
+	}
+	return m
 }
 
 // outcomeOf says whether the provider is to blame for an answer that broke off.

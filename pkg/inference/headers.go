@@ -86,10 +86,10 @@ const (
 // addCredential puts the real key of that name, or with passthrough the agent's own
 // credential, on the outbound headers. It returns which of the two it was, and the
 // secrets that no answer may contain.
-func (x *exchange) addCredential(out http.Header, p *policy.Provider, name string) (kind string, secrets []string, ref *refusal) {
+func (x *exchange) addCredential(d *dialect, out http.Header, p *policy.Provider, name string) (kind string, secrets []string, ref *refusal) {
 	if p.Credential == credentialPassthrough {
 		var found bool
-		for _, name := range x.d.credentials {
+		for _, name := range d.credentials {
 			if v := x.in.Header.Values(name); len(v) == 1 && v[0] != "" {
 				out[http.CanonicalHeaderKey(name)] = v
 				found = true
@@ -108,14 +108,14 @@ func (x *exchange) addCredential(out http.Header, p *policy.Provider, name strin
 		}
 		return credentialPassthrough, nil, nil
 	}
-	for _, name := range x.d.credentials {
+	for _, name := range d.credentials {
 		out.Del(name)
 	}
 	key := x.secret(name)
 	if key == "" || !headerSafe(key) {
-		return credentialInjected, nil, x.noSecret(p)
+		return credentialInjected, nil, noSecret(d, p)
 	}
-	x.d.inject(out, key)
+	d.inject(out, key)
 	return credentialInjected, []string{key}, nil
 }
 
@@ -131,10 +131,10 @@ func (x *exchange) secret(name string) string {
 	return strings.TrimSpace(key)
 }
 
-func (x *exchange) noSecret(p *policy.Provider) *refusal {
+func noSecret(d *dialect, p *policy.Provider) *refusal {
 	return &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "secret",
 		message: "the secret that provider " + quote(p.Name) + " names is missing or unusable",
-		remedy:  "The operator can store it with: " + x.d.addCommand(), command: x.d.addCommand()}
+		remedy:  "The operator can store it with: " + d.addCommand(), command: d.addCommand()}
 }
 
 func headerSafe(s string) bool {

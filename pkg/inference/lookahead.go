@@ -81,7 +81,7 @@ func (x *exchange) judgeDocument(a *answer, doc []byte) (*failure, health.Outcom
 	if f, o := x.inBand(a, doc); f != nil {
 		return f, o
 	}
-	a.body = bytes.NewReader(doc)
+	a.body, a.whole = bytes.NewReader(doc), doc
 	a.resp.ContentLength = int64(len(doc))
 	return nil, health.Succeeded
 }

@@ -18,6 +18,7 @@ type candidate struct {
 	upstream        string // as the provider names it
 	share, priority uint32
 	decision        policy.Decision // the stricter one on what was asked and on model
+	cross           *crossing       // how it is asked where its dialect is another
 	out             string          // why it is not asked, for people; "" = it may be
 }
 
@@ -107,7 +108,7 @@ func (x *exchange) settle(v *verdicts) *refusal {
 			c.out = "people approved tools of another model"
 		}
 		if c.out == "" && c.prov.Dialect != x.d.name {
-			c.out = "it speaks the dialect " + c.prov.Dialect
+			c.out = x.cross(c)
 		}
 		if c.out == "" {
 			c.out = x.searches(c)

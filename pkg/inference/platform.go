@@ -43,7 +43,7 @@ type outbound struct {
 	base *url.URL    // the provider's base URL
 	path string      // in the dialect's form; address makes it the rest of the platform's, escaped
 	body []byte      // with the provider's name of the model; nil without one
-	tape *tape       // of the body as the agent sent it
+	tape *tape       // of that body; empty without one
 	head http.Header // of outboundHeaders, without a credential
 
 	query string // as admitted
@@ -86,23 +86,23 @@ func (o *outbound) url() (*url.URL, error) {
 	return &out, nil
 }
 
-// onPlatform makes the request to a provider that is addressed by a platform.
-func (x *exchange) onPlatform(a *answer, key string, most uint64) (*http.Request, *refusal) {
+// onPlatform makes the request to a provider that is addressed by a platform. o has what
+// would be sent without one.
+func (x *exchange) onPlatform(a *answer, key string, o *outbound) (*http.Request, *refusal) {
 	prov := a.from.prov
 	p := platformByName(prov.Platform)
-	if p == nil || !slices.Contains(p.dialects, x.d.name) {
-		return nil, x.unusable(prov, errors.New("the platform "+quote(prov.Platform)+" is not built in this version for the dialect "+x.d.name))
+	if p == nil || !slices.Contains(p.dialects, o.d.name) {
+		return nil, x.unusable(prov, errors.New("the platform "+quote(prov.Platform)+" is not built in this version for the dialect "+o.d.name))
 	}
-	o, ref := x.outboundOf(a, most)
-	if ref != nil {
-		return nil, ref
+	if err := x.complete(o, a.from); err != nil {
+		return nil, x.unusable(prov, err)
 	}
-	if ref = p.address(o); ref != nil {
+	if ref := p.address(o); ref != nil {
 		return nil, ref
 	}
 	a.credential = credentialInjected
 	if o.key = x.secret(key); o.key == "" {
-		return nil, x.noSecret(prov)
+		return nil, noSecret(o.d, prov)
 	}
 	u, err := o.url()
 	if err != nil {
@@ -112,10 +112,6 @@ func (x *exchange) onPlatform(a *answer, key string, most uint64) (*http.Request
 	if ref != nil {
 		return nil, ref
 	}
-	o.token = func(ctx context.Context, key string) (string, error) {
-		return x.r.tokens.token(ctx, key, x.c.Transport(&policy.Provider{Name: prov.Name + " tokens", BaseURL: googleTokenURL}))
-	}
-	o.forget = x.r.tokens.forget
 	if a.secrets, err = p.authorize(a.ctx, o, req); err != nil {
 		return nil, x.unauthorized(prov, err)
 	}
@@ -126,28 +122,26 @@ func (x *exchange) onPlatform(a *answer, key string, most uint64) (*http.Request
 	return req, nil
 }
 
-// outboundOf describes the judged request for a platform.
-func (x *exchange) outboundOf(a *answer, most uint64) (*outbound, *refusal) {
-	prov := a.from.prov
-	o := &outbound{d: x.d, route: x.route, stream: x.asked.stream, model: a.from.upstream, region: prov.Region, path: x.path, query: x.query,
-		tape: &x.tape, head: outboundHeaders(x.d, x.in.Header), now: time.Now}
+// complete adds to o what only a platform needs to know.
+func (x *exchange) complete(o *outbound, c *candidate) (err error) {
+	o.stream, o.model, o.region, o.now = x.asked.stream, c.upstream, c.prov.Region, time.Now
 	o.head.Del("Accept-Encoding")
-	var err error
-	if o.base, err = url.Parse(prov.BaseURL); err != nil {
-		return nil, x.unusable(prov, errBadBase)
+	if o.base, err = url.Parse(c.prov.BaseURL); err != nil {
+		return errBadBase
 	}
-	var ref *refusal
-	if o.body, ref = x.changed(a.from, most); ref != nil {
-		return nil, ref
-	}
-	if x.route.body && (most > 0 || o.model != x.asked.model) { // the edits are in there, and what follows keeps them
+	o.tape = &tape{}
+	if o.route.body { // it may have been changed or translated since it was judged
 		t, err := parse(o.body, nil, nil)
 		if err != nil {
-			return nil, x.unusable(prov, err)
+			return err
 		}
 		o.tape = &t
 	}
-	return o, nil
+	o.token = func(ctx context.Context, key string) (string, error) {
+		return x.r.tokens.token(ctx, key, x.c.Transport(&policy.Provider{Name: c.prov.Name + " tokens", BaseURL: googleTokenURL}))
+	}
+	o.forget = x.r.tokens.forget
+	return nil
 }
 
 // unauthorized is the refusal where a platform's credential could not be had. The
