@@ -10,6 +10,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -32,8 +33,9 @@ type answer struct {
 	secrets    []string     // that it must not hold
 	ctx        context.Context
 	watch      *watch
-	pass       *health.Pass // nil where nobody's health is counted
-	end        func()       // lets go of everything; to be called once
+	pass       *health.Pass         // nil where nobody's health is counted
+	end        func()               // lets go of everything; to be called once
+	turn       func(*http.Response) // makes a platform's answer the dialect's own; nil: it is
 }
 
 // attempt sends the request to one candidate with one of its keys, and passes its
@@ -85,8 +87,12 @@ func (x *exchange) open(c *candidate, key string, pass *health.Pass, paid *recei
 	a.resp, a.body = resp, resp.Body
 	pass.Head()
 	a.watch.during(x.bounds(c.prov).Idle)
+	why := admit(resp)
+	if why == "" && a.turn != nil {
+		a.turn(resp)
+	}
 	x.requestID(a)
-	switch why := admit(resp); {
+	switch {
 	case why != "":
 		return nil, &failure{fault: faultHere, why: why, ref: &refusal{status: http.StatusBadGateway, code: codeUpstream, reason: "upstream-answer",
 			message: "the provider " + quote(c.prov.Name) + " answered with " + why,
@@ -144,13 +150,9 @@ func (x *exchange) bounds(p *policy.Provider) policy.Timeouts {
 // outbound makes the request to a provider.
 func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, *refusal) {
 	c := a.from
-	d, path, query := x.d, x.path, x.query
+	d, route, path, query := x.d, x.route, x.path, x.query
 	if c.cross != nil {
-		d, path, query = c.cross.dialect, c.cross.route.path, ""
-	}
-	u, err := upstreamURL(d, c.prov.BaseURL, path, query)
-	if err != nil {
-		return nil, x.unusable(c.prov, err)
+		d, route, path, query = c.cross.dialect, c.cross.route, c.cross.route.path, ""
 	}
 	body, ref := x.changed(a, most)
 	if ref != nil {
@@ -160,19 +162,37 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 	if c.cross != nil {
 		header = c.cross.header(x.in.Header)
 	}
+	if c.prov.Platform != "" {
+		return x.onPlatform(a, key, &outbound{d: d, route: route, path: path, query: query, body: body, head: header})
+	}
+	if c.cross == nil {
+		var err error
+		if path, err = x.pathTo(c); err != nil {
+			return nil, x.unusable(c.prov, err)
+		}
+	}
+	u, err := upstreamURL(d, c.prov.BaseURL, path, query)
+	if err != nil {
+		return nil, x.unusable(c.prov, err)
+	}
 	if a.credential, a.secrets, ref = x.addCredential(d, header, c.prov, key); ref != nil {
 		return nil, ref
 	}
+	return x.request(a, u, body, header)
+}
+
+// request is the one to send, without what a platform adds to it.
+func (x *exchange) request(a *answer, u *url.URL, body []byte, header http.Header) (*http.Request, *refusal) {
 	var rd io.Reader
 	if x.route.body {
 		rd = bytes.NewReader(body)
 	}
 	out, err := http.NewRequestWithContext(a.ctx, x.route.method, u.String(), rd)
 	if err != nil {
-		return nil, x.unusable(c.prov, errBadBase)
+		return nil, x.unusable(a.from.prov, errBadBase)
 	}
 	if x.c.Transport == nil {
-		return nil, x.unusable(c.prov, errors.New("no transport"))
+		return nil, x.unusable(a.from.prov, errors.New("no transport"))
 	}
 	out.Header = header
 	return out, nil
@@ -194,13 +214,19 @@ func (x *exchange) changed(a *answer, most uint64) ([]byte, *refusal) {
 		return body, nil
 	}
 	var edits []edit
-	if c.upstream != x.asked.model {
+	if c.upstream != x.asked.model && x.route.pathModel {
+		edits = x.modelEdits(c.upstream)
+	} else if c.upstream != x.asked.model {
 		if x.asked.modelNode == 0 {
 			return nil, invalid(http.StatusBadRequest, "model", "the provider maps the default model and the request names none", "Name the model")
 		}
 		edits = append(edits, x.tape.replace(x.asked.modelNode, mustJSON(c.upstream)))
 	}
-	if most > 0 && x.route.output != "" {
+	switch {
+	case most == 0 || x.route.output == "":
+	case x.route.output == geminiOutput:
+		edits = append(edits, x.tape.boundGemini(most)...)
+	default:
 		edits = append(edits, x.tape.bound(x.route.output, most)...)
 	}
 	var ask edit

@@ -270,6 +270,8 @@ func (x *exchange) faultOf(status int, body []byte, injected bool) (f fault, o h
 			return faultContent, health.Unknown
 		}
 		return faultKey, health.KeyRefused
+	case status == http.StatusBadRequest && injected && holdsWord(body, keyWords):
+		return faultKey, health.KeyRefused
 	case status == http.StatusTooManyRequests && injected:
 		return faultLimit, health.Limited
 	case status == http.StatusNotFound && x.route.model && injected, status == http.StatusRequestTimeout, status >= 500:

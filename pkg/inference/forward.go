@@ -215,5 +215,10 @@ func (x *exchange) broken(a *answer, err error) {
 		text = cause.Error()
 	}
 	e := &refusal{status: http.StatusBadGateway, code: codeUpstream, message: text, remedy: "Try again"}
-	_, _ = x.w.Write([]byte("\n\nevent: error\ndata: " + string(x.d.errorBody(e, e.status, e.text())) + "\n\n"))
+	body := x.d.errorBody(e, e.status, e.text())
+	if x.d.streamError != nil {
+		_, _ = x.w.Write(x.d.streamError(body))
+		return
+	}
+	_, _ = x.w.Write([]byte("\n\nevent: error\ndata: " + string(body) + "\n\n"))
 }

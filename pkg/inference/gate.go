@@ -34,6 +34,10 @@ func (x *exchange) needs() (n need) {
 	}
 	n.input = requestTokens(t)
 	n.output = t.outputAsked()
+	if x.d.name == geminiName {
+		n.features = t.geminiFeatures()
+		return n
+	}
 	if i, ok := t.member(0, "tools"); ok && t.hasChildren(i) {
 		n.features |= policy.FeatureTools
 	}
@@ -55,6 +59,9 @@ func (t *tape) outputAsked() (n uint64) {
 		if i, ok := t.member(0, k); ok {
 			n = max(n, t.count(i))
 		}
+	}
+	if i := t.geminiConfig("maxoutputtokens"); i != 0 {
+		n = max(n, t.count(i))
 	}
 	return n
 }

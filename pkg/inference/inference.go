@@ -90,6 +90,7 @@ type Redirector struct {
 	health  *health.Table
 	retries health.Retries
 	talks   conversations
+	tokens  *googleTokens
 }
 
 // New returns a Redirector. Zero fields of o take their defaults.
@@ -106,7 +107,7 @@ func New(o Options) *Redirector {
 	if o.BodyIdle <= 0 {
 		o.BodyIdle = DefaultBodyIdle
 	}
-	return &Redirector{opt: o, health: health.New(time.Now)}
+	return &Redirector{opt: o, health: health.New(time.Now), tokens: newGoogleTokens(time.Now)}
 }
 
 // Call is what the gateway knows about one request.

@@ -72,6 +72,9 @@ var openAIRules = toolRules{
 	},
 	fields: []rule{
 		{"web_search_options", "web_search"}, {"search_parameters", "web_search"}, {"enable_search", "web_search"},
+		{"search_settings", "web_search"}, {"compound_custom", "web_search"}, // Groq
+		{"provider", "provider_routing"}, {"route", "provider_routing"}, // OpenRouter: who answers behind it
+		{"deferred", "background"}, {"enable_code_interpreter", "code_interpreter"}, // xAI, Alibaba
 		{"background", "background"}, {"conversation", "conversation"}, {"prompt", "prompt"},
 		{"mcp_servers", "mcp"}, {"plugins", "plugins"}, {"container", "code_interpreter"},
 		{"webhook", "webhook"},
@@ -79,6 +82,7 @@ var openAIRules = toolRules{
 	never: []string{
 		"models", "fallbacks", "fallback_models", "api_key", "api_base", "base_url", "api_version",
 		"extra_body", "extra_headers", "custom_llm_provider",
+		"provideroptions", // Vercel: who answers behind it
 	},
 	opaque:   []string{"parameters", "schema", "arguments", "output_schema", "logit_bias"},
 	listings: []string{"mcp_list_tools"},

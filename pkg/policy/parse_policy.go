@@ -164,7 +164,10 @@ func providerHint(h ProviderHost) string {
 	if h.Supported() {
 		return "write an inference: rule that names the models, such as allow: \"*\""
 	}
-	return "its dialect is not built in this version; configure a Provider with an openai or anthropic dialect instead"
+	if h.reason != "" {
+		return "configure a Provider with hosts: [" + h.Name() + "], then write an inference: rule that names the models"
+	}
+	return "its dialect is not built in this version; configure a Provider with a dialect that is"
 }
 
 func (d *decoder) addressTarget(n *yaml.Node, s string, r *Rule) {
