@@ -14,5 +14,6 @@ package store
 type Store interface {
 	Revisions
 	Approvals
+	Budgets
 	Close() error
 }
