@@ -61,13 +61,10 @@ type BudgetGiven struct {
 	Reason  string
 }
 
-// BudgetJournal offers a gateway the memory in which it keeps what is under way,
-// a descriptor; it answers with the one that it uses, and its descriptor. Reset:
-// it has to take this one.
-type BudgetJournal struct {
-	Holder int64
-	Reset  bool
-}
+// BudgetJournal with a descriptor gives a gateway memory in which it keeps what is
+// under way from now on, and its number; without one it asks. The answer is the
+// number that it has, 0 for none, and a descriptor of its memory.
+type BudgetJournal struct{ Holder int64 }
 
 // Bounds of one exchange, and of the accounts that one call counts in.
 const (
@@ -190,13 +187,12 @@ func (m *BudgetReply) Decode(b []byte) error {
 func (m BudgetJournal) Encode() []byte {
 	var e Encoder
 	e.I64(m.Holder)
-	e.Bool(m.Reset)
 	return e.B
 }
 
 // Decode reads it.
 func (m *BudgetJournal) Decode(b []byte) error {
 	d := NewDecoder(b)
-	*m = BudgetJournal{Holder: d.I64(), Reset: d.Bool()}
+	*m = BudgetJournal{Holder: d.I64()}
 	return d.End()
 }

@@ -33,7 +33,7 @@ const (
 	TypePlaces        Type = 24 // empty -> Places; see EncodePlaces
 	TypeWebhook       Type = 19 // Webhook -> WebhookReply; keeper and sender of webhooks alone
 	TypeBudgets       Type = 20 // BudgetExchange -> BudgetReply
-	TypeBudgetJournal Type = 21 // BudgetJournal + its memory -> BudgetJournal + the memory that is used
+	TypeBudgetJournal Type = 21 // BudgetJournal, perhaps + its memory -> BudgetJournal + the memory that is used
 )
 
 // Bounds of strings in bytes, and of lists.
