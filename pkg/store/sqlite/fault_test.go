@@ -35,6 +35,9 @@ var faultSteps = []struct {
 	{"granted", func(s *Store) error { return putErr(s, approvalOf("e", "b3", "approved", 1)) }},
 	{"the log into the file, again", checkpoint},
 	{"the grant is used", func(s *Store) error { return putErr(s, approvalOf("e", "b3", "consumed", 2)) }},
+	{"an account and a lease", func(s *Store) error { return budgetErr(s, leaseChange()) }},
+	{"spent", func(s *Store) error { return budgetErr(s, spentChange()) }},
+	{"given back", func(s *Store) error { return budgetErr(s, backChange()) }},
 	{"the last revision", func(s *Store) error { return addErr(s, 9, "", "three") }},
 }
 
@@ -66,6 +69,7 @@ func holds(s *Store) (string, error) {
 	docs, err := s.Documents(ctx, 0)
 	history, herr := s.History(ctx, store.RevisionQuery{})
 	asked, aerr := s.Approvals(ctx, store.ApprovalQuery{})
+	money, merr := s.BudgetState(ctx)
 	for _, d := range docs {
 		fmt.Fprintf(&b, "%s: %d bytes of %.5q since %d\n", d.Name, len(d.Text), d.Text, d.Since)
 	}
@@ -75,7 +79,8 @@ func holds(s *Store) (string, error) {
 	for _, a := range asked {
 		fmt.Fprintf(&b, "approval %s %s v%d\n", a.ID, a.State, a.Version)
 	}
-	return b.String(), errors.Join(err, herr, aerr)
+	fmt.Fprintf(&b, "budgets %+v\n", money)
+	return b.String(), errors.Join(err, herr, aerr, merr)
 }
 
 // held is what a store must have after each step; the first is before all.
