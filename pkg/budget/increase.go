@@ -28,6 +28,9 @@ type Raise struct {
 // MaxRaise bounds how long an increase lasts.
 const MaxRaise = 31 * 24 * time.Hour
 
+// ErrRaise says that an increase is out of bounds.
+var ErrRaise = fmt.Errorf("an increase is of more than nothing and at most %s, for a minute to %d days", policy.FormatUSD(MaxAmount), MaxRaise/(24*time.Hour))
+
 // ErrNoBudget says that no budget of that name is in force.
 var ErrNoBudget = errors.New("no such budget is in force")
 
@@ -37,7 +40,7 @@ func (l *Ledger) Increase(ctx context.Context, r Raise) (until time.Time, err er
 		return until, fmt.Errorf("%s/%s of %s: %w", r.Document, r.Budget, r.Scope, ErrNoBudget)
 	}
 	if r.Amount <= 0 || r.Amount > MaxAmount || r.For < time.Minute || r.For > MaxRaise {
-		return until, fmt.Errorf("an increase is of more than nothing and less than %s, for a minute to %d days", policy.FormatUSD(MaxAmount), MaxRaise/(24*time.Hour))
+		return until, ErrRaise
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

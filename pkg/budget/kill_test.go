@@ -180,7 +180,9 @@ func runGateway() error {
 		go func() {
 			r := rand.New(rand.NewPCG(uint64(i), uint64(os.Getpid())))
 			for {
-				call(t, l, r, fmt.Sprint("m", i%3), func(what string, amount int64) { _, _ = os.Stdout.WriteString(fmt.Sprintf("%s %d %d\n", what, i, amount)) })
+				call(t, l, r, fmt.Sprint("m", i%3), func(what string, amount int64) {
+					_, _ = os.Stdout.WriteString(fmt.Sprintf("%s %d %d\n", what, i, amount))
+				})
 			}
 		}()
 	}

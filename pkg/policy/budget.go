@@ -40,6 +40,8 @@ type Budget struct {
 type BudgetAction struct {
 	At uint8
 	Do BudgetDeed
+
+	Line, Col int
 }
 
 // BudgetDeed is ordered by strictness. The zero value is only recorded.

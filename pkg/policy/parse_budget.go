@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -133,7 +132,7 @@ func (d *decoder) budgetAlerts(m fieldMap, b *Budget) {
 		if !ok {
 			return
 		}
-		a := BudgetAction{At: uint8(d.number(f.get("at"), "at", 1, 100))}
+		a := BudgetAction{Line: d.line + c.Line, Col: c.Column, At: uint8(d.number(f.get("at"), "at", 1, 100))}
 		if s, ok := d.str(f.get("action"), "action"); ok {
 			i := slices.Index(budgetDeeds, s)
 			if i < 0 {
@@ -151,11 +150,14 @@ func (d *decoder) budgetAlerts(m fieldMap, b *Budget) {
 	slices.SortFunc(b.OnAlert, func(x, y BudgetAction) int { return cmp.Compare(x.At, y.At) })
 }
 
-// unenforcedBudgets tells of budgets: nothing in this version asks them before a
-// call.
+// unenforcedBudgets tells of actions of budgets that nothing in this version does.
 func unenforcedBudgets(d *Document) (out []Problem) {
 	for _, b := range d.Policy.Budgets {
-		out = append(out, Problem{File: d.File, Line: b.Line, Col: b.Col, Msg: strings.TrimSpace("budget "+quote(b.ID)) + " " + notEnforced + ": no call is held to it"})
+		for _, a := range b.OnAlert {
+			if a.Do == BudgetDowngrade || a.Do == BudgetApproval {
+				out = append(out, Problem{File: d.File, Line: a.Line, Col: a.Col, Msg: "action " + quote(a.Do.String()) + " of a budget " + notEnforced, Hint: "use notify or block"})
+			}
+		}
 	}
 	return out
 }
