@@ -153,7 +153,7 @@ func (t *turn) ask(q *wire.BudgetAsked, p *scope.Principal) (g wire.BudgetGiven,
 		return g, err
 	}
 	limit, sum := t.l.limit(b, a.Who, t.now), a.since(s.start)
-	g = wire.BudgetGiven{Limit: limit, Left: sum.room(limit), Others: sum.amount, Bucket: s.bucket.UnixNano(), Until: s.until.UnixNano(), Reset: a.frees(&b.Window, s).UnixNano()}
+	g = wire.BudgetGiven{Limit: limit, Left: sum.room(limit), Others: sum.amount, Until: s.until.UnixNano(), Reset: a.frees(&b.Window, s).UnixNano()}
 	if n == nil { // nothing was given, and nothing has to be kept of it
 		if fresh {
 			t.forget(a)

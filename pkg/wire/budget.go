@@ -54,7 +54,6 @@ type BudgetGiven struct {
 	Others  int64 // spent in the window, without this lease
 	Left    int64 // of the account, that nobody holds
 	Limit   int64 // with what it was increased by
-	Bucket  int64 // what is spent of it counts from here on
 	Until   int64 // no new call after it: the next window, or step of it, has begun
 	Reset   int64 // when the account may have more room
 	Expires int64 // no new call after it without asking again
@@ -151,7 +150,7 @@ func (m *BudgetExchange) Decode(b []byte) error {
 }
 
 func (g *BudgetGiven) numbers() []*int64 {
-	return []*int64{&g.Lease, &g.Granted, &g.Others, &g.Left, &g.Limit, &g.Bucket, &g.Until, &g.Reset, &g.Expires}
+	return []*int64{&g.Lease, &g.Granted, &g.Others, &g.Left, &g.Limit, &g.Until, &g.Reset, &g.Expires}
 }
 
 // Encode writes the reply.

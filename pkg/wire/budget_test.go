@@ -35,7 +35,7 @@ func TestBudgetRoundTrip(t *testing.T) {
 			t.Error("with something behind it was read")
 		}
 	}
-	want := BudgetReply{Applied: 4, Given: []BudgetGiven{{Lease: 1, Granted: 2, Others: 3, Left: 4, Limit: 5, Bucket: 6, Until: 7, Reset: 8, Expires: 9, Reason: "r"}, {Lease: -1}}}
+	want := BudgetReply{Applied: 4, Given: []BudgetGiven{{Lease: 1, Granted: 2, Others: 3, Left: 4, Limit: 5, Until: 7, Reset: 8, Expires: 9, Reason: "r"}, {Lease: -1}}}
 	b, err := want.Encode()
 	var got BudgetReply
 	if err == nil {
