@@ -96,6 +96,9 @@ var routes = []route{
 	{"POST", "/v1/approvals/drafts/{draft}/rule", needAuthor, MaxBody, (*Server).lastDraft, false},
 
 	{"GET", "/v1/inference", needNode, 0, (*Server).inferenceStatus, false},
+	{"GET", "/v1/budgets", needMember, 0, (*Server).listBudgets, false},
+	{"POST", "/v1/budgets/increase", needMember, MaxBody, (*Server).increaseBudget, false},
+
 	{"GET", "/v1/providers", needNode, 0, (*Server).listProviders, false},
 	{"POST", "/v1/providers", needNode, MaxBody, (*Server).addProvider, false},
 	{"DELETE", "/v1/providers/{name}", needNode, 0, (*Server).removeProvider, false},

@@ -84,6 +84,7 @@ type Backend interface {
 	PolicyHistory
 
 	ApprovalBackend
+	BudgetBackend
 	LastingBackend
 	CostBackend
 

@@ -195,6 +195,19 @@ func (f *fake) RemoveProvider(_ context.Context, _ *Caller, name string) (Provid
 	return ProviderRemoved{Name: name}, nil
 }
 
+func (f *fake) Budgets(context.Context) ([]Budget, error) {
+	return []Budget{
+		{Name: "eng/month", Scope: "org:local/team:default", Who: "org:local/team:default", Limit: 9},
+		{Name: "eng/each", Scope: "org:local/team:default", Who: "org:local/team:default/agent:a", Limit: 9},
+		{Name: "all/day", Scope: "org:local", Who: "org:local", Limit: 9},
+		{Name: "all/day", Scope: "org:other", Who: "org:other", Limit: 9},
+	}, nil
+}
+
+func (f *fake) IncreaseBudget(_ context.Context, _ *Caller, r *BudgetIncrease) (BudgetIncreased, error) {
+	return BudgetIncreased{Name: r.Name, Scope: r.Scope}, nil
+}
+
 func (f *fake) Providers(context.Context) ([]Provider, error) { return nil, nil }
 
 func (f *fake) Inference(context.Context) (InferenceStatus, error) { return InferenceStatus{}, nil }

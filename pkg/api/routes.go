@@ -33,6 +33,8 @@ var narrowed = map[string]string{
 	"POST /v1/approvals/{approval}/rule":     "likewise, and policy-author of the scope of every rule that asks",
 	"GET /v1/approvals/drafts":               "denials of the caller's own sandboxes, and of scopes where it is a viewer",
 	"POST /v1/approvals/drafts/{draft}/rule": "likewise, and policy-author of the draft's scope",
+	"GET /v1/budgets":                        "accounts of scopes where the caller is a viewer or launcher",
+	"POST /v1/budgets/increase":              "approver of the whole scope of the budget's document",
 	"GET /v1/sandboxes/{id}":                 "the caller's own, or viewer of its scope",
 	"GET /v1/sandboxes/{id}/log":             "the caller's own, or viewer of its scope",
 }

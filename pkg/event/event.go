@@ -32,6 +32,7 @@ const (
 	KindKernelDenial      // a non-address denial of a cgroup hook (socket family, unix socket, backstop): 4001 Refuse
 	KindTamper            // a wall that no longer stands, something outside of the fence, hostile input on a private channel: Detection Finding 2004
 	KindApproval          // a request that people decide was made, decided, or used: Entity Management 3004
+	KindBudget            // a budget passed a percentage, a call cost more than its cap, a gateway left money behind: Detection Finding 2004
 )
 
 // Verdict is what was decided. The zero value is a denial.

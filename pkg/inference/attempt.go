@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -41,10 +43,15 @@ type answer struct {
 // attempt sends the request to one candidate with one of its keys, and passes its
 // answer on. It returns a failure when nothing has been passed on.
 func (x *exchange) attempt(c *candidate, key string, pass *health.Pass, paid *receipts, most uint64) *failure {
-	answered := false
-	defer func() { paid.done(x.spent(answered)) }()
+	answered, free := false, false
+	defer func() {
+		s := x.spent(answered)
+		s.Free = free
+		paid.done(s)
+	}()
 	a, f, o := x.open(c, key, pass, paid, most)
 	if f != nil {
+		free = f.free
 		pass.Done(o, f.wait, f.why)
 		return f
 	}
@@ -94,7 +101,7 @@ func (x *exchange) open(c *candidate, key string, pass *health.Pass, paid *recei
 	x.requestID(a)
 	switch {
 	case why != "":
-		return nil, &failure{fault: faultHere, why: why, ref: &refusal{status: http.StatusBadGateway, code: codeUpstream, reason: "upstream-answer",
+		return nil, &failure{fault: faultHere, why: why, free: resp.StatusCode < 200 || resp.StatusCode >= 300, ref: &refusal{status: http.StatusBadGateway, code: codeUpstream, reason: "upstream-answer",
 			message: "the provider " + quote(c.prov.Name) + " answered with " + why,
 			remedy:  "The operator should check the base URL of provider " + quote(c.prov.Name)}}, health.Failed
 	case resp.StatusCode >= 300:
@@ -276,7 +283,7 @@ func (x *exchange) unreachable(a *answer, err error) (*failure, health.Outcome) 
 	name := quote(a.from.prov.Name)
 	e := &refusal{status: http.StatusBadGateway, code: codeUpstream, reason: "upstream",
 		message: "the provider " + name + " could not be reached", remedy: "Try again later"}
-	f := &failure{fault: faultHere, why: "not reached", ref: e}
+	f := &failure{fault: faultHere, why: "not reached", ref: e, free: a.resp == nil && neverSent(err)}
 	var timeout interface{ Timeout() bool }
 	cause := context.Cause(a.ctx)
 	switch {
@@ -293,6 +300,16 @@ func (x *exchange) unreachable(a *answer, err error) (*failure, health.Outcome) 
 	return f, health.Failed
 }
 
+// neverSent says whether a round trip failed before a connection stood that a request
+// goes over. What is not known for sure may have been sent.
+func neverSent(err error) bool {
+	var op *net.OpError
+	var dns *net.DNSError
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &dns) || errors.As(err, &cert) || errors.As(err, &record)
+}
+
 // errorAnswer keeps a provider's error whole: the client gets it if nobody else
 // answers. What is no JSON, or broke off, is told in words of our own.
 func (x *exchange) errorAnswer(a *answer) (*failure, health.Outcome) {
@@ -301,7 +318,7 @@ func (x *exchange) errorAnswer(a *answer) (*failure, health.Outcome) {
 	if x.in.Context().Err() != nil {
 		return x.unreachable(a, x.in.Context().Err())
 	}
-	f := &failure{why: statusText(status), wait: health.RetryAfter(a.resp.Header, time.Now())}
+	f := &failure{why: statusText(status), free: true, wait: health.RetryAfter(a.resp.Header, time.Now())}
 	var o health.Outcome
 	f.fault, o = x.faultOf(status, body, a.credential == credentialInjected)
 	if w := a.from.cross; w != nil {

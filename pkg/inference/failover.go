@@ -33,6 +33,7 @@ type failure struct {
 	fault fault
 	why   string // for people, short: "503", "no answer in time"
 	wait  time.Duration
+	free  bool // see Spent.Free
 
 	resp *answer  // the provider's error, whole; nil: ref
 	ref  *refusal // ours

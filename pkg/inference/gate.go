@@ -66,6 +66,27 @@ func (t *tape) outputAsked() (n uint64) {
 	return n
 }
 
+// choices is how many answers the request asks for at once, each with as many tokens
+// as it lets come out: OpenAI's "n" and "best_of", one for each of several prompts.
+func (t *tape) choices() uint64 {
+	n := uint64(1)
+	for _, k := range []string{"n", "best_of"} {
+		if i, ok := t.member(0, k); ok {
+			n = max(n, t.count(i))
+		}
+	}
+	prompts := uint64(0)
+	if i, ok := t.member(0, "prompt"); ok && t.nodes[i].kind == kindArray {
+		t.children(i, func(c uint32) bool {
+			if k := t.nodes[c].kind; k == kindString || k == kindArray {
+				prompts++
+			}
+			return true
+		})
+	}
+	return n * max(1, prompts)
+}
+
 // unmet says what of it a candidate does not have, for people; "" if nothing.
 func (n *need) unmet(c *candidate) string {
 	e := c.prov.Entry(c.model)

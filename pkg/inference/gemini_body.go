@@ -73,20 +73,11 @@ func (t *tape) boundGemini(n uint64) []edit {
 	case at != 0:
 		return []edit{t.replace(at, value)}
 	case config == 0:
-		return []edit{t.insert(0, append(append([]byte(`"generationConfig":{`), member...), '}'))}
+		return []edit{t.insert(0, `"generationConfig":{`+string(member)+`}`)}
 	case t.nodes[config].kind != kindObject:
 		return []edit{t.replace(config, append(append([]byte{'{'}, member...), '}'))}
 	}
-	return []edit{t.insert(config, member)}
-}
-
-// insert puts a member in front of those of an object.
-func (t *tape) insert(obj uint32, member []byte) edit {
-	if t.hasChildren(obj) {
-		member = append(member, ',')
-	}
-	at := t.nodes[obj].start + 1
-	return edit{at, at, member}
+	return []edit{t.insert(config, string(member))}
 }
 
 // geminiFeatures are what a request of the dialect needs of a model.

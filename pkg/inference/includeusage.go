@@ -42,15 +42,6 @@ func askForUsage(t *tape) (e edit, ok bool) {
 	return edit{}, false
 }
 
-// insert puts a member in front of those of an object.
-func (t *tape) insert(obj uint32, member string) edit {
-	if t.hasChildren(obj) {
-		member += ","
-	}
-	at := t.nodes[obj].start + 1
-	return edit{at, at, []byte(member)}
-}
-
 // unaskedHosts report usage in each stream without being asked, and refuse a request
 // that asks (Mistral: 422 extra_forbidden, openai/openai-agents-python#442).
 var unaskedHosts = []string{"api.mistral.ai"}

@@ -95,6 +95,7 @@ func (x *exchange) inBand(a *answer, doc []byte) (*failure, health.Outcome) {
 		return nil, health.Succeeded
 	}
 	f := x.notAnAnswer(a, "an error: "+quote(scrubText(e.Get("message").String(), a.secrets)))
+	f.free = true
 	switch body := []byte(e.Raw); {
 	case tooLong(http.StatusBadRequest, body):
 		f.fault = faultLong

@@ -36,7 +36,9 @@ type Use struct {
 	Trial          bool             // the trial provider answers: there will be no Attempt
 	View           View
 	Input          uint64 // tokens, estimated
-	Output         uint64 // tokens that the client lets come out at most; 0 = it does not say
+	Output         uint64 // tokens that the client lets come out at most, for each choice; 0 = it does not say
+	Choices        uint64 // answers that it asks for at once, at least 1
+	Bounded        bool   // its output can be bounded
 	MaxOutput      uint64 // that the model gives, by its document; 0 = not said
 
 	// Wait makes room for the request to wait with its body; ok is false where there
@@ -64,6 +66,7 @@ type Receipt interface {
 type Spent struct {
 	Sent     bool // it left
 	Answered bool // an answer came: usage says what it was
+	Free     bool // it was not reached, or answered with an error: providers bill neither
 	Usage    Usage
 	Provider *policy.Provider // who answered; nil: nobody, or the trial provider
 	Upstream string
@@ -96,6 +99,7 @@ type Refusal struct {
 const (
 	CodeLimited = "rate_limit_exceeded"       // as OpenAI has it
 	CodeBudget  = "ringfence_budget_exceeded" // a budget has no room
+	CodeBusy    = codeBusy                    // nobody knows now; try again
 )
 
 // ReasonTokens is the reason code of a limit on tokens: OpenAI's errors tell those
@@ -156,7 +160,7 @@ func (x *exchange) use(c *candidate) *Use {
 	u := &Use{Sandbox: x.c.Sandbox, Scope: x.c.Scope, Dialect: x.d.name, Operation: x.route.op, Asked: x.asked.model, Model: x.asked.model, View: x.c.View,
 		Decision: x.verdict, Verdict: x.verdict, Trial: x.trial, Wait: x.waitRoom}
 	if x.route.model {
-		u.Input, u.Output = requestTokens(&x.tape), x.tape.outputAsked()
+		u.Input, u.Output, u.Choices, u.Bounded = requestTokens(&x.tape), x.tape.outputAsked(), x.tape.choices(), x.route.output != ""
 	}
 	if c != nil {
 		u.Provider, u.Model, u.Upstream, u.Decision = c.prov, c.model, c.upstream, c.decision

@@ -56,7 +56,7 @@ var objPolicy = &object{"Policy", "Rules on what agents may reach. Everything th
 	{name: "tools", typ: "list of tools rule", doc: "Tools."},
 	{name: "routes", typ: "list of route", doc: "Who answers for models."},
 	{name: "guardrails", typ: "list", later: true, doc: "Content checks."},
-	{name: "budgets", typ: "list", later: true, doc: "Spending limits."},
+	{name: "budgets", typ: "list of budget", doc: "Spending limits."},
 }}
 
 // ruleFields are shared by the rules of every section.
@@ -269,7 +269,7 @@ var objRequire = &object{"require", "Without these the sandbox is refused, unles
 
 // objects lists every mapping in the order of the reference.
 var objects = []*object{
-	objPolicy, objEgress, objInference, objTools, objHTTP, objWhen, objWindow, objApproval, objRate, objPII, objRedact,
+	objPolicy, objEgress, objInference, objTools, objHTTP, objWhen, objWindow, objApproval, objRate, objPII, objRedact, objBudget, objBudgetAction,
 	objRoute, objTarget, objTier,
 	objProvider, objKey, objModelEntry, objTimeouts,
 	objProfile, objFiles, objEnv, objResources, objSeccomp, objGit, objRequire,

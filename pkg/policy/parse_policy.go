@@ -32,8 +32,9 @@ func (d *decoder) policy(m fieldMap, doc *Document) *Policy {
 	p.Inference = section("inference", SectionInference, objInference)
 	p.Tools = section("tools", SectionTools, objTools)
 	p.Routes = d.routes(m, doc)
-	if len(d.problems) == 0 && len(p.Egress)+len(p.Inference)+len(p.Tools)+len(p.Routes) == 0 {
-		d.fail(m.node, "add egress, inference or tools rules, or routes", "the document has no rules")
+	p.Budgets = d.budgets(m.get("budgets"), doc, ids)
+	if len(d.problems) == 0 && len(p.Egress)+len(p.Inference)+len(p.Tools)+len(p.Routes)+len(p.Budgets) == 0 {
+		d.fail(m.node, "add egress, inference or tools rules, routes or budgets", "the document has no rules")
 	}
 	return p
 }

@@ -34,7 +34,7 @@ func TestEveryMistakeHasItsPlace(t *testing.T) {
 		{"no name", strings.Replace(egressDoc("{id: a, deny: x.org}"), "{name: p}", "{}", 1), `f:3:11: metadata needs the field "name"`},
 		{"bad name", strings.Replace(egressDoc("{id: a, deny: x.org}"), "{name: p}", "{name: ../p}", 1), `f:3:18: metadata.name "../p" is not a valid name`},
 		{"unknown top field", head + "egres:\n  - {id: a, deny: x.org}\n", `f:5:1: unknown field "egres" in Policy (did you mean "egress"?)`},
-		{"field of a later version", head + "budgets: []\negress: [{id: a, deny: x.org}]\n", `f:5:1: field "budgets" in Policy is not enforced by this version`},
+		{"field of a later version", head + "guardrails: []\negress: [{id: a, deny: x.org}]\n", `f:5:1: field "guardrails" in Policy is not enforced by this version`},
 		{"repeated key", head + "egress: [{id: a, deny: x.org}]\nscope: org:b\n", `f:6:1: field "scope" is given twice, first in line 4`},
 		{"no rules", head, "f:1:1: the document has no rules"},
 		{"alias", head + "egress: &e\n  - {id: a, deny: x.org}\ninference: *e\n", `f:5:9: anchor "&e": anchors are not supported`},

@@ -47,6 +47,7 @@ func writeUnenforced(b *strings.Builder) {
 	for _, row := range unenforced {
 		fmt.Fprintf(b, "- %s\n", row.what)
 	}
+	fmt.Fprintf(b, "- `action: %s` and `action: %s` in `onAlert` of budgets\n", BudgetDowngrade, BudgetApproval)
 }
 
 // within is the document of a kind and what may stand in it.

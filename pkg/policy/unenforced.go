@@ -51,6 +51,7 @@ func Unenforced(d *Document) (out []Problem) {
 	if d.Policy == nil {
 		return nil
 	}
+	out = unenforcedBudgets(d)
 	for _, rules := range [][]Rule{d.Policy.Egress, d.Policy.Inference, d.Policy.Tools} {
 		for i := range rules {
 			r := &rules[i]

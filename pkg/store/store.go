@@ -16,5 +16,6 @@ type Store interface {
 	Approvals
 	Costs
 	Prices
+	Budgets
 	Close() error
 }

@@ -65,7 +65,7 @@ func policyFor(name, scope, host string) string {
 func newTenant(t *testing.T, n *node.Node, uid uint32, team string) *tenant {
 	t.Helper()
 	x := &tenant{peer: newPeer(t, n, uid, groupGID), scope: "org:acme/team:" + team, box: team + "-box", doc: team + "-web"}
-	ask := "  - {id: " + x.doc + "-ask, to: \"ask-by-" + team + ".test:443\", action: require-approval}\n"
+	ask := "  - {id: " + x.doc + "-ask, to: \"ask-by-" + team + ".test:443\", action: require-approval}\n" + "budgets:\n  - {id: money, limit: 5 USD, window: day}\n"
 	status, text := x.ask(t, request("PUT", "/v1/policy", documents(policyFor(x.doc, x.scope, team+".test")+ask)))
 	if status != http.StatusOK {
 		t.Fatalf("control: its own policy: %d %s", status, text)
@@ -199,6 +199,8 @@ func calls() []call {
 		{"GET /v1/prices", "", "", 200, 200, "", false},
 		{"PUT /v1/prices", "", `{"file":"p.yaml","text":""}`, 403, rootOnly, "", false},
 		{"DELETE /v1/prices/{version}", "/v1/prices/99999", "", 403, rootOnly, "", false},
+		{"GET /v1/budgets", "", "", 200, 200, "DOC/money", false},
+		{"POST /v1/budgets/increase", "", `{"name":"DOC/money","amount":1000,"for":"1h"}`, 404, 200, "SCOPE", false},
 		{"GET /v1/providers", "", "", 403, rootOnly, "", false},
 		{"POST /v1/providers", "", `{"name":"anthropic","credential":"passthrough"}`, 403, rootOnly, "", false},
 		{"DELETE /v1/providers/{name}", "/v1/providers/anthropic", "", 403, rootOnly, "", false},

@@ -372,6 +372,17 @@ func (n *fakeNode) CheckPolicy(context.Context, []api.Document) (api.CheckResult
 	return api.CheckResult{OK: true}, nil
 }
 
+func (n *fakeNode) Budgets(context.Context) ([]api.Budget, error) {
+	return []api.Budget{
+		{Name: "eng/month", Scope: "org:local", Who: "org:local/team:default/agent:npm", Hard: true, Window: "month", From: created, Until: created.AddDate(0, 1, 0), Limit: 550e9, Increased: 50e9, Spent: 410_500_000_000, Leased: 2e9, Left: 137_500_000_000, Alert: 80},
+		{Name: "eng/big", Scope: "org:local", Who: "org:local", Model: "evil\x1b[2J", Window: "24h0m0s", From: created, Until: created.Add(time.Hour), Limit: 1e9, Left: 1e9},
+	}, nil
+}
+
+func (n *fakeNode) IncreaseBudget(_ context.Context, _ *api.Caller, r *api.BudgetIncrease) (api.BudgetIncreased, error) {
+	return api.BudgetIncreased{Name: r.Name, Scope: r.Scope, Until: created.Add(time.Duration(r.For))}, nil
+}
+
 func (n *fakeNode) PolicyUse(context.Context) (api.PolicyUse, error) {
 	return api.PolicyUse{Revision: 7, Sandboxes: 2, KernelBytes: 4096 << 10, NameBytes: 80, AddressBytes: 72, Documents: []api.PolicyDocument{{Kind: "Policy", Name: "eng", Scope: "org:local", File: "eng.yaml"}, {Kind: "Provider", Name: "anthropic", File: "Provider/anthropic"}}, Rules: []api.RuleUse{
 		{Rule: "builtin/models", Scope: "builtin", Section: "inference", Effect: "allow", Target: "models of the configured providers", GatewayHits: 3},

@@ -43,6 +43,9 @@ var faultSteps = []struct {
 		return addCosts(s, 9, 12, costOn("2026-11-30", "a", "m", 5), costOn("2026-12-01", "a", "m", 5))
 	}},
 	{"no prices", func(s *Store) error { return s.DeletePrices(context.Background(), "v") }},
+	{"an account and a lease", func(s *Store) error { return budgetErr(s, leaseChange()) }},
+	{"spent", func(s *Store) error { return budgetErr(s, spentChange()) }},
+	{"given back", func(s *Store) error { return budgetErr(s, backChange()) }},
 	{"the last revision", func(s *Store) error { return addErr(s, 9, "", "three") }},
 }
 
@@ -74,6 +77,7 @@ func holds(s *Store) (string, error) {
 	docs, err := s.Documents(ctx, 0)
 	history, herr := s.History(ctx, store.RevisionQuery{})
 	asked, aerr := s.Approvals(ctx, store.ApprovalQuery{})
+	money, merr := s.BudgetState(ctx)
 	for _, d := range docs {
 		fmt.Fprintf(&b, "%s: %d bytes of %.5q since %d\n", d.Name, len(d.Text), d.Text, d.Since)
 	}
@@ -93,7 +97,8 @@ func holds(s *Store) (string, error) {
 		fmt.Fprintf(&b, "prices %s\n", p.Version)
 	}
 	fmt.Fprintf(&b, "summed up to %d\n", at.Sequence)
-	return b.String(), errors.Join(err, herr, aerr, serr, cerr, perr)
+	fmt.Fprintf(&b, "budgets %+v\n", money)
+	return b.String(), errors.Join(err, herr, aerr, serr, cerr, perr, merr)
 }
 
 // held is what a store must have after each step; the first is before all.
