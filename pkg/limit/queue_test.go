@@ -235,7 +235,7 @@ func TestOnesOwnLimitHoldsNobodyElse(t *testing.T) {
 // TestManyWait: whatever comes, goes and gives up, the rates hold, nobody is
 // forgotten and nothing stays.
 func TestManyWait(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(15) {
 		inBubble(t, Options{Queue: 40, OwnerQueue: 20}, func(t *testing.T, l *lineup) {
 			rng := rand.New(rand.NewPCG(seed, 4))
 			s := sums{n: 20, per: int64(10 * time.Second)}
