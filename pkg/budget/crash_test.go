@@ -14,6 +14,8 @@ import (
 	"github.com/ringfence/ringfence/pkg/policy"
 )
 
+var runsFlag = flag.Int("budget.runs", 60, "how many seeds the property test tries")
+
 var seedFlag = flag.Uint64("budget.seed", 0, "replays the property test of this seed alone")
 
 // under is a call under way, as the world outside knows it.
@@ -205,10 +207,7 @@ func (s *sim) check() {
 // settled is what calls cost, which is at most the limit and what providers reported
 // beyond declared caps, each of which is told; and nothing stays reserved.
 func TestBudgetsHoldWhateverHappens(t *testing.T) {
-	first, runs := uint64(time.Now().UnixNano()), 300
-	if testing.Short() {
-		runs = 50
-	}
+	first, runs := uint64(time.Now().UnixNano()), *runsFlag
 	if *seedFlag != 0 {
 		first, runs = *seedFlag, 1
 	}
@@ -244,14 +243,14 @@ func TestAFaultAtEveryOperationLosesNothing(t *testing.T) {
 			}
 			return works
 		}
-		for range 250 {
+		for range 120 {
 			s.one()
 		}
 		s.check()
 		return s
 	}
 	ops := run(-1, works).disk.ops
-	if ops < 50 {
+	if ops < 30 {
 		t.Fatalf("the run has %d operations", ops)
 	}
 	for _, f := range []fault{fails, diesUndo, diesDone, liesAbout} {

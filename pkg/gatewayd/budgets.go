@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/budget"
-	"github.com/ringfence/ringfence/pkg/inference"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
@@ -34,21 +33,6 @@ func newMoney(l *link, price bound, did cost) *money {
 	m.till = budget.NewTill(l, time.Now)
 	m.toll = &toll{till: m.till, number: m.number, bound: price, cost: did, now: time.Now, counts: map[uint32]counts{}}
 	return m
-}
-
-// costByBound takes what a usage costs at most for what it costs, where prices of
-// units are not known apart.
-func costByBound(price bound) cost {
-	if price == nil {
-		return nil
-	}
-	return func(s *inference.Spent) (int64, bool, bool) {
-		if s.Provider == nil {
-			return 0, true, false
-		}
-		n, ok := price(s.Provider, s.Upstream, s.Usage.Input, s.Usage.Output)
-		return n, s.Usage.Estimated, ok
-	}
 }
 
 func (m *money) number(sandbox string) (uint32, bool) {

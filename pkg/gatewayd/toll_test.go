@@ -52,6 +52,12 @@ func testPrice(_ *policy.Provider, model string, in, out uint64) (int64, bool) {
 	return int64(in + 10*out), model != "dear"
 }
 
+// testCost is the price of what was used.
+func testCost(s *inference.Spent) (int64, bool, bool) {
+	n, ok := testPrice(s.Provider, s.Upstream, s.Usage.Input, s.Usage.Output)
+	return n, s.Usage.Estimated, ok
+}
+
 func newShop(t *testing.T, budgets ...string) *shop {
 	t.Helper()
 	docs := "apiVersion: ringfence.dev/v1\nkind: Provider\nmetadata: {name: p}\ndialect: openai\nbaseURL: https://p.example/v1\nsecret: k\n---\n" +
@@ -76,7 +82,7 @@ func newShop(t *testing.T, budgets ...string) *shop {
 	}
 	m := &money{boxes: map[string]uint32{}}
 	m.till = budget.NewTill(s, time.Now)
-	m.toll = &toll{till: m.till, number: m.number, bound: testPrice, cost: costByBound(testPrice), now: time.Now, counts: map[uint32]counts{}}
+	m.toll = &toll{till: m.till, number: m.number, bound: testPrice, cost: testCost, now: time.Now, counts: map[uint32]counts{}}
 	m.add("box", 7)
 	s.till = m.till
 	id, err := s.ledger.NewHolder(context.Background())
