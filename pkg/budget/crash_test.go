@@ -36,7 +36,6 @@ type sim struct {
 	excess  map[accountName]int64
 	raised  map[string]int64
 	told    int // settlements above what was reserved
-	unknown bool
 }
 
 // count adds to every account that counts a call.

@@ -98,7 +98,6 @@ type purseKey struct {
 type purse struct {
 	key     purseKey
 	sandbox uint32 // one that may ask for it
-	model   string
 	limited terms
 	lease   *held // nil: none, or none any more
 	former  *held // the last one that was ended
