@@ -295,6 +295,27 @@ func TestFailureIsToldOnceAndItsEnd(t *testing.T) {
 	}
 }
 
+func TestAnErrorOfWhatLandedAllTheSameHoldsNothingUp(t *testing.T) {
+	l, s := newMemLog("c"), newMemStore()
+	first := true
+	s.fault = func() fault {
+		if first {
+			first = false
+			return unsure
+		}
+		return fine
+	}
+	stop := run(s, l, nil)
+	l.add(line(t, call("a", "m", 1, noon)))
+	s.upTo(t, 1)
+	l.add(line(t, call("a", "m", 2, noon)))
+	s.upTo(t, 2)
+	stop()
+	if sum(s.rows) != 3 {
+		t.Error(sum(s.rows))
+	}
+}
+
 func TestManyRowsWaitForRoom(t *testing.T) {
 	l, s := newMemLog("c"), newMemStore()
 	for i := range 3*maxRows + 5 {

@@ -44,7 +44,7 @@ var usageStreams = []struct {
 	{"usage null", `{"usage":null,"choices":[]}`, false, units(), false},
 	{"usage in text", `{"choices":[{"message":{"content":"{\"usage\":{\"prompt_tokens\":5}}"}}]}`, false, units(), false},
 	{"usage of a tool", `{"output":[{"usage":{"input_tokens":5}}]}`, false, units(), false},
-	{"usage of an element", `["usage",{"prompt_tokens":5},{"a":{"usage":{"prompt_tokens":5}}}]`, false, units(), false},
+	{"usage of an element", `["usage",{"usage":1},{"prompt_tokens":5},{"a":{"usage":{"prompt_tokens":5}}}]`, false, units(), false},
 	{"Anthropic document", `{"type":"message","usage":{"input_tokens":6,"cache_creation_input_tokens":2,"cache_read_input_tokens":3,"output_tokens":7}}`,
 		false, units(uIn, 6, uShort, 2, uCached, 3, uOut, 7), true},
 	{"Anthropic caches of both kinds", `{"type":"message","usage":{"input_tokens":6,"cache_creation_input_tokens":12,"cache_read_input_tokens":0,"cache_creation":{"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":10},"output_tokens":70,"output_tokens_details":{"thinking_tokens":50},"server_tool_use":{"web_search_requests":2,"web_fetch_requests":1}}}`,
