@@ -268,3 +268,37 @@ func TestPlatformsAreThoseOfDocuments(t *testing.T) {
 		t.Errorf("%v, %v", inference.Dialects(), policy.Dialects())
 	}
 }
+
+// TestPlatformsOfTheOtherDialect: what a platform gets and gives is translated like what
+// the dialect's own API does.
+func TestPlatformsOfTheOtherDialect(t *testing.T) {
+	p := newPlaces(t, setup{change: func(p *policy.Provider) {
+		if p.Name == "aws" {
+			p.Dialect, p.Platform, p.BaseURL, p.Region = "anthropic", "bedrock", "https://aws.example", "eu-west-1"
+		}
+	}}, "aws")
+	r := p.route()
+	r.To[0].Model = "eu.anthropic.claude-x-v1:0"
+	p.call.Secrets = func(string) (string, bool) { return awsID + ":" + awsSecret, true }
+	p.of["aws"].Check = doubles.AWSKey{ID: awsID, Secret: awsSecret, Region: "eu-west-1", Service: "bedrock"}.Verify
+	resp, body := p.chat(`{"model":"fast","messages":[{"role":"user","content":"hi"}]}`)
+	if resp.StatusCode != 200 || !strings.Contains(body, `"object":"chat.completion"`) || !strings.Contains(body, "from aws") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	if got := p.of["aws"].Last(); got.Target != "/model/eu.anthropic.claude-x-v1%3A0/invoke" || !strings.HasPrefix(string(got.Body), `{"anthropic_version":"bedrock-2023-05-31",`) ||
+		strings.Contains(string(got.Body), `"model"`) || strings.Contains(string(got.Body), `"stream"`) {
+		t.Errorf("%s %s", got.Target, got.Body)
+	}
+	p.event()
+	resp, body = p.chat(`{"model":"fast","stream":true,"messages":[{"role":"user","content":"hi"}]}`)
+	if resp.StatusCode != 200 || !strings.Contains(body, `"object":"chat.completion.chunk"`) || !strings.HasSuffix(body, "data: [DONE]\n\n") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	p.event()
+	// Amazon's error becomes Anthropic's, and that the client's.
+	p.of["aws"].Fail(doubles.Fault{Status: 400, Body: `{"message":"Malformed input"}`, Header: http.Header{"X-Amzn-Errortype": {"ValidationException"}}})
+	resp, body = p.chat(`{"model":"fast","messages":[{"role":"user","content":"hi"}]}`)
+	if resp.StatusCode != 400 || !strings.Contains(body, "Malformed input") || !strings.HasPrefix(body, `{"error":{`) || strings.Contains(body, `"type":"error"`) {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}
