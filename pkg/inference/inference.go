@@ -12,8 +12,9 @@
 // would fetch are a way out around the fence: they are refused unless policy
 // on server:provider allows them.
 //
-// A dialect is one file with one table (openai.go, anthropic.go) and one line
-// in dialect.go.
+// A dialect is one file with one table (openai.go, anthropic.go, gemini.go) and one
+// line in dialect.go. A platform, another way to a dialect's models than its own API,
+// is one file and one line in platform.go.
 package inference
 
 import (
@@ -128,7 +129,7 @@ type Call struct {
 	Record func(event.Event)
 
 	Host    string // the provider host the sandbox asked for
-	Dialect string // its dialect: "openai", "anthropic"
+	Dialect string // its dialect: one of Dialects
 	Sandbox string // sandbox id, for the event
 	Scope   string // canonical principal, for the event
 }

@@ -58,10 +58,10 @@ func (t *tape) respelled(as func(camel string) string) []byte {
 	done := uint32(0)
 	for i := range t.nodes {
 		n := &t.nodes[i]
-		name := string(t.canonical(nil, uint32(i)))
-		m := geminiMembers[name]
+		name := t.canonical(nil, uint32(i))
+		m := geminiMembers[string(name)]
 		if m == nil {
-			m = geminiTools[name]
+			m = geminiTools[string(name)]
 		}
 		if n.keyStart == 0 || m == nil || strings.ContainsAny(string(t.src[n.keyStart:n.keyEnd]), "\\") {
 			continue

@@ -71,7 +71,7 @@ func (g *Google) Fail(n int) {
 func (g *Google) Verify(r Received) error {
 	all := g.Tokens()
 	if len(all) == 0 || r.Header.Get("Authorization") != "Bearer "+all[len(all)-1] {
-		return fmt.Errorf("Authorization is %q", r.Header.Get("Authorization"))
+		return fmt.Errorf("the header Authorization is %q", r.Header.Get("Authorization"))
 	}
 	return nil
 }
