@@ -199,7 +199,7 @@ func TestGeminiTrial(t *testing.T) {
 	}{
 		{"generate", "POST", generate, `{"contents":[]}`, 200, []string{"No model was called", "GEMINI_API_KEY", `"modelVersion":"m"`, `"candidatesTokenCount":`, `"finishReason":"STOP"`}},
 		{"stream", "POST", geminiPath("m", "streamGenerateContent") + "?alt=sse", `{"contents":[]}`, 200, []string{"data: {", " model", `"finishReason":"STOP"`}},
-		{"count", "POST", geminiPath("m", "countTokens"), `{"contents":[{"parts":[{"text":"12345678"}]}]}`, 200, []string{`"totalTokens":2`}},
+		{"count", "POST", geminiPath("m", "countTokens"), `{"contents":[{"parts":[{"text":"12345678"}]}]}`, 200, []string{`"totalTokens":6`}},
 		{"models", "GET", base, "", 200, []string{`"name":"models/ringfence-trial"`}},
 		{"model", "GET", base + "/gemini-x", "", 200, []string{`"name":"models/gemini-x"`}},
 		{"embedding", "POST", geminiPath("m", "embedContent"), `{"content":{}}`, 501, []string{"UNIMPLEMENTED", "ringfence provider add gemini --key-env GEMINI_API_KEY"}},
