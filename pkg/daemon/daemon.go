@@ -221,7 +221,7 @@ func (d *Daemon) openFence() (err error) {
 }
 
 func (d *Daemon) openDocuments() (err error) {
-	if d.secrets, err = OpenSecrets(filepath.Join(d.cfg.StateDir, "secrets")); err != nil {
+	if d.secrets, err = OpenSecrets(filepath.Join(d.cfg.StateDir, "secrets"), os.Getenv(CredentialsEnv)); err != nil {
 		return err
 	}
 	if d.store, err = openStore(d.cfg.StateDir, d.version, d.logger); err != nil {

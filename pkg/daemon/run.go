@@ -70,6 +70,11 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 			d.logger.Error("the policy directory is not watched; changes there need a restart", "error", err)
 		}
 	})
+	wg.Go(func() {
+		if err := d.watchKeys(work); err != nil {
+			d.logger.Error("the directory of secrets is not watched; a key that changes there needs a restart", "error", err)
+		}
+	})
 	err := d.serve(ctx)
 	d.sandboxes.Close()
 	stop := d.removes(stopSandboxes())

@@ -18,20 +18,25 @@ import (
 )
 
 // Secrets are the provider keys of the node: files of mode 0600 in one
-// directory. Documents name them; nobody else's path is ever opened.
-type Secrets struct{ dir string }
+// directory, and behind them the credentials that systemd gave the service
+// (systemd.exec(5), LoadCredential). Documents name them; nobody else's path is ever
+// opened.
+type Secrets struct{ dir, credentials string }
 
 // MaxSecret bounds one secret in bytes.
 const MaxSecret = 16 << 10
 
 var secretName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$`)
 
-// OpenSecrets makes the directory.
-func OpenSecrets(dir string) (*Secrets, error) {
+// CredentialsEnv is where systemd says which directory it has put credentials into.
+const CredentialsEnv = "CREDENTIALS_DIRECTORY"
+
+// OpenSecrets makes the directory. credentials is that of systemd, "" for none.
+func OpenSecrets(dir, credentials string) (*Secrets, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("secrets: %w", err)
 	}
-	return &Secrets{dir: dir}, os.Chmod(dir, 0o700)
+	return &Secrets{dir: dir, credentials: credentials}, os.Chmod(dir, 0o700)
 }
 
 // Put stores a secret durably.
@@ -118,12 +123,21 @@ func (s *Secrets) Has(name string) bool {
 	return err == nil
 }
 
-// read refuses links and files that others can read.
+// read finds a secret in the directory, else among the credentials.
 func (s *Secrets) read(name string) (string, error) {
 	if !secretName.MatchString(name) {
 		return "", fmt.Errorf("secret name %q", name)
 	}
-	f, err := os.OpenFile(filepath.Join(s.dir, name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	key, err := readSecret(filepath.Join(s.dir, name))
+	if errors.Is(err, fs.ErrNotExist) && s.credentials != "" {
+		return readSecret(filepath.Join(s.credentials, name))
+	}
+	return key, err
+}
+
+// readSecret refuses links and files that others can read.
+func readSecret(path string) (string, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", err
 	}

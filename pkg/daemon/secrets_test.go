@@ -20,7 +20,7 @@ func TestSecretsAreStoredForRootAlone(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil { // too open already
 		t.Fatal(err)
 	}
-	s, err := OpenSecrets(dir)
+	s, err := OpenSecrets(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestSecretsAreStoredForRootAlone(t *testing.T) {
 
 func TestRemovedSecretsAreGone(t *testing.T) {
 	dir := t.TempDir()
-	s, err := OpenSecrets(dir)
+	s, err := OpenSecrets(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestRemovedSecretsAreGone(t *testing.T) {
 
 func TestSecretsThatAreNotStored(t *testing.T) {
 	dir := t.TempDir()
-	s, err := OpenSecrets(dir)
+	s, err := OpenSecrets(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestSecretsThatAreNotStored(t *testing.T) {
 
 func TestSecretsThatAreNotUsed(t *testing.T) {
 	dir, elsewhere := t.TempDir(), t.TempDir()
-	s, err := OpenSecrets(dir)
+	s, err := OpenSecrets(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestSecretsThatAreNotUsed(t *testing.T) {
 // TestSecretsThatAreJSONAreOneLine: the key of a service account is given out in many.
 func TestSecretsThatAreJSONAreOneLine(t *testing.T) {
 	dir := t.TempDir()
-	s, err := OpenSecrets(dir)
+	s, err := OpenSecrets(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,5 +186,35 @@ func TestSecretsThatAreJSONAreOneLine(t *testing.T) {
 		if err := s.Put("bad", []byte(bad)); err == nil {
 			t.Errorf("%q is stored", bad)
 		}
+	}
+}
+
+// What systemd gave counts where the directory has nothing of that name, under the
+// same conditions.
+func TestCredentialsOfSystemd(t *testing.T) {
+	dir, cred := t.TempDir(), t.TempDir()
+	s, err := OpenSecrets(dir, cred)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, key string, mode os.FileMode) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(cred, name), []byte(key), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one", "of-systemd\n", 0o400)
+	write("open", "of-systemd", 0o444)
+	write("both", "of-systemd", 0o400)
+	if err := s.Put("both", []byte("of-the-directory")); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"one": "of-systemd", "both": "of-the-directory", "open": "", "none": ""} {
+		if got, err := s.read(name); got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if err := s.Remove("one"); err != nil || !s.Has("one") {
+		t.Errorf("what is systemd's was removed: %v", err)
 	}
 }

@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -76,4 +78,34 @@ func TestModelCallsAreRouted(t *testing.T) {
 	if out := call(); !strings.Contains(out, "from the first") {
 		t.Errorf("after the start: %s", out)
 	}
+}
+
+// A key is rotated by replacing its file: the next call has the new one, and nothing
+// was restarted.
+func TestAKeyIsRotatedInPlace(t *testing.T) {
+	a := newAgents(t)
+	call := func() string {
+		t.Helper()
+		r := sandboxed(t, a.n, a.ws, "default", chat("m", "hi"))
+		if !strings.Contains(r.Stdout, "status=200") {
+			t.Fatal(r.Stdout, r.Stderr)
+		}
+		return a.double.Last().Header.Get("Authorization")
+	}
+	if got := call(); got != "Bearer "+openAIKey {
+		t.Fatalf("control: %q", got)
+	}
+	gateway, _ := a.n.Gateway(t)
+	file := filepath.Join(a.n.StateDir, "secrets", "openai")
+	need(t, os.WriteFile(file+".new", []byte("sk-the-next-key-0002\n"), 0o600))
+	need(t, os.Rename(file+".new", file))
+	eventually(t, "the new key is used", func() bool { return call() == "Bearer sk-the-next-key-0002" })
+	if now, ok := a.n.Gateway(t); !ok || now != gateway {
+		t.Error("the gateway was restarted")
+	}
+	need(t, os.Chmod(file, 0o644))
+	eventually(t, "a key that others may read is not used", func() bool {
+		r := sandboxed(t, a.n, a.ws, "default", chat("m", "hi"))
+		return strings.Contains(r.Stdout, "status=503") && strings.Contains(r.Stdout, "missing or unusable")
+	})
 }
