@@ -174,8 +174,28 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 		return nil, x.unusable(c.prov, errors.New("no transport"))
 	}
 	out.Header = header
+	boundReplays(out)
 	return out, nil
 }
+
+// boundReplays lets the transport send a request again, on another connection, at
+// most twice. It does so where a connection was closed before the request was taken:
+// one that had been idle, or one that the provider says to go away from. A provider
+// that says so on each connection would hold the call for a minute otherwise.
+func boundReplays(req *http.Request) {
+	again, left := req.GetBody, 2
+	if again == nil {
+		return
+	}
+	req.GetBody = func() (io.ReadCloser, error) {
+		if left--; left < 0 {
+			return nil, errReplays
+		}
+		return again()
+	}
+}
+
+var errReplays = errors.New("the provider closes each connection before it takes the request")
 
 // changed is the body as it is sent: the model's name where the provider has
 // another, and the bound of the output where a toll says so. All other bytes stay.
@@ -268,7 +288,7 @@ func (x *exchange) errorAnswer(a *answer) (*failure, health.Outcome) {
 	if x.in.Context().Err() != nil {
 		return x.unreachable(a, x.in.Context().Err())
 	}
-	f := &failure{why: statusText(status), wait: health.RetryAfter(a.resp.Header, time.Now())}
+	f := &failure{why: statusText(status), wait: health.RetryAfter(a.resp.Header, x.r.opt.Clock())}
 	var o health.Outcome
 	f.fault, o = x.faultOf(status, body, a.credential == credentialInjected)
 	if w := a.from.cross; w != nil {

@@ -31,14 +31,15 @@ type dialect struct {
 // for one identifier of unreserved characters.
 type route struct {
 	method, path string
-	op           string // operation name in events
-	body         bool   // a JSON object is required; without it a body is refused
-	model        bool   // body names the model, and policy decides on it
-	defaultModel string // judged when the body names none; "" = the model is required
-	stream       bool   // "stream": true is honoured by the provider
-	metered      bool   // the answer's usage is this call's usage
-	binary       bool   // the answer is no JSON document
-	output       string // member that bounds the tokens of output; "" = there is none
+	op           string   // operation name in events
+	body         bool     // a JSON object is required; without it a body is refused
+	model        bool     // body names the model, and policy decides on it
+	defaultModel string   // judged when the body names none; "" = the model is required
+	stream       bool     // "stream": true is honoured by the provider
+	metered      bool     // the answer's usage is this call's usage
+	binary       bool     // the answer is no JSON document
+	ends         []string // what the events hold that end a stream, one of them; nil: it is not known
+	output       string   // member that bounds the tokens of output; "" = there is none
 	query        []string
 	trial        trialAnswer // nil: the trial provider does not do this
 }

@@ -101,27 +101,46 @@ func (x *exchange) relay(a *answer) {
 	if x.route.metered && resp.StatusCode < 300 {
 		m = newMeter(a.sse)
 	}
+	var events *wholeEvents
+	if a.sse && a.back == nil { // a translation is made of whole events
+		events = &wholeEvents{ends: x.route.ends}
+		h.Del("Content-Length") // an error may have to follow
+	}
 	x.w.WriteHeader(resp.StatusCode)
-	err := x.copyBody(src, &sc, a.tap(m), a.watch, a.sse || resp.ContentLength < 0)
+	err := x.copyBody(src, &sc, a.tap(m), a.watch, events, a.sse || resp.ContentLength < 0)
+	bad := x.endedBadly(a, events, err)
 	if m != nil {
-		x.rec.usage = m.total(&x.tape, err != nil || a.back != nil && a.back.failed != nil)
+		x.rec.usage = m.total(&x.tape, bad != "")
 		x.rec.usage.estimated = x.rec.usage.estimated || a.from == nil
 	}
-	outcome, why := health.Succeeded, ""
-	if a.back != nil && a.back.failed != nil {
-		outcome, why = health.Failed, "a stream that broke off"
-		x.rec.ev.Failed, x.rec.ev.Reason, x.rec.ev.ReasonCode = true, "the provider's answer broke off", "upstream-broke-off"
-		x.rec.ev.Detail = scrubText(a.back.failed.Error(), a.secrets)
-	}
-	if err != nil {
-		outcome, why = x.outcomeOf(err), "an answer that broke off"
-	}
 	if a.pass != nil {
-		a.pass.Done(outcome, 0, why)
+		outcome := health.Succeeded
+		if bad != "" {
+			outcome = x.outcomeOf(err)
+		}
+		a.pass.Done(outcome, 0, bad)
 	}
 	if err != nil {
-		x.broken(a, err)
+		x.broken(a, err, events != nil && events.open)
 	}
+}
+
+// endedBadly says why an answer is not a whole one, and notes it where the client has
+// been told already; "" when it is.
+func (x *exchange) endedBadly(a *answer, events *wholeEvents, err error) string {
+	ev := &x.rec.ev
+	switch {
+	case err != nil:
+		return "an answer that broke off"
+	case a.back != nil && a.back.failed != nil:
+		ev.Failed, ev.Reason, ev.ReasonCode = true, "the provider's answer broke off", "upstream-broke-off"
+		ev.Detail = scrubText(a.back.failed.Error(), a.secrets)
+		return "a stream that broke off"
+	case events != nil && events.failed:
+		ev.Failed, ev.Reason, ev.ReasonCode = true, "the provider ended the stream with an error", "upstream-error"
+		return "an error in its stream"
+	}
+	return ""
 }
 
 // tap has the meter read what the provider sent where the client gets a
@@ -148,8 +167,9 @@ func (x *exchange) outcomeOf(err error) health.Outcome {
 	return health.Failed
 }
 
-// copyBody moves the answer without holding any complete part of it back.
-func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, wt *watch, flush bool) error {
+// copyBody moves the answer without holding any complete part of it back. events is
+// nil where it is no event stream.
+func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, wt *watch, events *wholeEvents, flush bool) error {
 	bp := bufPool.Get().(*[]byte)
 	defer bufPool.Put(bp)
 	buf := *bp
@@ -164,6 +184,9 @@ func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, wt *watch, fl
 		out := sc.next(buf[:n], err != nil)
 		if m != nil {
 			m.feed(out)
+		}
+		if events != nil {
+			out, err = events.pass(out, err)
 		}
 		if len(out) > 0 {
 			k, werr := x.w.Write(out)
@@ -190,9 +213,10 @@ type clientGone struct{ err error }
 func (e clientGone) Error() string { return e.err.Error() }
 func (e clientGone) Unwrap() error { return e.err }
 
-// broken ends an answer that broke off. An event stream gets one more event
-// in the dialect's form; anything else is cut, so that the client sees it.
-func (x *exchange) broken(a *answer, err error) {
+// broken ends an answer that broke off. An event stream gets one more event in the
+// dialect's form; anything else is cut, so that the client sees it. inside: part of
+// an event has been passed on.
+func (x *exchange) broken(a *answer, err error, inside bool) {
 	if x.outcomeOf(err) == health.Unknown {
 		x.rec.ev.ReasonCode, x.rec.ev.Detail = "client-gone", "the client went away; the answer is partial"
 		return
@@ -207,5 +231,9 @@ func (x *exchange) broken(a *answer, err error) {
 		text = cause.Error()
 	}
 	e := &refusal{status: http.StatusBadGateway, code: codeUpstream, message: text, remedy: "Try again"}
-	_, _ = x.w.Write([]byte("\n\nevent: error\ndata: " + string(x.d.errorBody(e, e.status, e.text())) + "\n\n"))
+	begin := ""
+	if inside {
+		begin = "\n\n"
+	}
+	_, _ = x.w.Write([]byte(begin + "event: error\ndata: " + string(x.d.errorBody(e, e.status, e.text())) + "\n\n"))
 }

@@ -73,8 +73,8 @@ func (r *record) refused(e *refusal) {
 // finish completes the event and hands it over, once.
 func (x *exchange) finish() {
 	ev := &x.rec.ev
-	ev.End = time.Now().UTC()
-	ev.Duration = time.Since(x.start)
+	ev.Duration = time.Since(x.begun)
+	ev.End = ev.Time.Add(ev.Duration) // also where the clock has been set
 	u := x.rec.usage
 	ev.TokensIn, ev.TokensOut, ev.TokensCached, ev.Estimated = u.in, u.out, u.cached, u.estimated
 	x.releaseBody()
