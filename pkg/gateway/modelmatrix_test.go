@@ -97,7 +97,7 @@ func newFaultMatrix(tb testing.TB) *faultMatrix {
 	}
 	for _, h2 := range []bool{false, true} {
 		c := m.r.client(m.r.keeper.ca.pool(), h2)
-		c.Timeout = env.Wait(4 * time.Second)
+		c.Timeout = env.Wait(30 * time.Second)
 		m.client[h2] = c
 	}
 	return m
