@@ -162,20 +162,17 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 	if a.credential, a.secrets, ref = x.addCredential(d, header, c.prov, key); ref != nil {
 		return nil, ref
 	}
-	var rd io.Reader
-	if x.route.body {
-		rd = bytes.NewReader(body)
-	}
-	out, err := http.NewRequestWithContext(a.ctx, x.route.method, u.String(), rd)
-	if err != nil {
-		return nil, x.unusable(c.prov, errBadBase)
-	}
 	if x.c.Transport == nil {
 		return nil, x.unusable(c.prov, errors.New("no transport"))
 	}
-	out.Header = header
-	boundReplays(out)
-	return out, nil
+	out := &http.Request{Method: x.route.method, URL: u, Host: strings.TrimSuffix(u.Host, ":"), Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	if x.route.body {
+		out.ContentLength = int64(len(body))
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		out.Body, _ = out.GetBody()
+		boundReplays(out)
+	}
+	return out.WithContext(a.ctx), nil
 }
 
 // boundReplays lets the transport send a request again, on another connection, at
@@ -184,9 +181,6 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 // that says so on each connection would hold the call for a minute otherwise.
 func boundReplays(req *http.Request) {
 	again, left := req.GetBody, 2
-	if again == nil {
-		return
-	}
 	req.GetBody = func() (io.ReadCloser, error) {
 		if left--; left < 0 {
 			return nil, errReplays

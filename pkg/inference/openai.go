@@ -62,7 +62,7 @@ var openAI = dialect{
 // chatEnds and responsesEnds end streams: the documents name the reason why the
 // model stopped, and "[DONE]", which not every server sends.
 var (
-	chatEnds      = []string{"data: [DONE]", `"finish_reason":"`, "data:[DONE]", `"finish_reason": "`}
+	chatEnds      = []string{"data: [DONE]", `finish_reason":"`, `finish_reason": "`, "data:[DONE]"}
 	responsesEnds = []string{`"type":"response.completed"`, `"type":"response.incomplete"`, `"type":"response.failed"`, `"type":"response.cancelled"`,
 		`"type": "response.completed"`, `"type": "response.incomplete"`, `"type": "response.failed"`}
 )
