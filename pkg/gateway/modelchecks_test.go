@@ -140,7 +140,7 @@ func (c cell) checkTolls(t *testing.T, book *tollbook, want end, other bool) {
 		switch {
 		case n.what != list[i]:
 			t.Errorf("grant %d is of %s, want %s", i, n.what, list[i])
-		case n.done != 1 || n.sent > 1 || n.late:
+		case n.done != 1 || n.sent != 1 || n.late:
 			t.Errorf("%s: sent %d times, done %d times, sent after done %v", n.what, n.sent, n.done, n.late)
 		case n.spent.Sent != (n.sent == 1):
 			t.Errorf("%s: it left %v, and Sent was told %d times", n.what, n.spent.Sent, n.sent)

@@ -237,13 +237,12 @@ type tollbook struct {
 }
 
 type tollNote struct {
-	book     *tollbook
-	what     string // "request", or the provider
-	sent     int
-	done     int
-	late     bool // Sent after Done
-	spent    inference.Spent
-	provider string
+	book  *tollbook
+	what  string // "request", or the provider
+	sent  int
+	done  int
+	late  bool // Sent after Done
+	spent inference.Spent
 }
 
 func (b *tollbook) grant(what string) inference.Grant {

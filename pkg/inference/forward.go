@@ -170,8 +170,12 @@ func (x *exchange) outcomeOf(err error) health.Outcome {
 // copyBody moves the answer without holding any complete part of it back. events is
 // nil where it is no event stream.
 func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, wt *watch, events *wholeEvents, flush bool) error {
-	bp := bufPool.Get().(*[]byte)
-	defer bufPool.Put(bp)
+	pool := &bufPool
+	if events != nil {
+		pool = &eventPool
+	}
+	bp := pool.Get().(*[]byte)
+	defer pool.Put(bp)
 	buf := *bp
 	flusher, _ := x.w.(http.Flusher)
 	flush = flush && flusher != nil

@@ -143,9 +143,13 @@ func newModelBed(b *testing.B) *modelBed {
 	m.ways["direct"] = modelWay{"direct", m.outside, m.llmTLS, nil}
 	m.ways["gateway"] = modelWay{"gateway", m.inside, "", []int{m.gateway(b)}}
 	cert, key := m.leafFiles(b, "api.openai.com")
-	listen := freeAddr(b)
-	workers := runNginx(b, fmt.Sprintf(modelNginx, m.behind["h1"], listen, cert, key, m.roots, realKey), 1)
-	m.ways["nginx"] = modelWay{"nginx", m.outside, listen, workers}
+	if _, ok := nginxPath(); ok {
+		listen := freeAddr(b)
+		workers := runNginx(b, fmt.Sprintf(modelNginx, m.behind["h1"], listen, cert, key, m.roots, realKey), 1)
+		m.ways["nginx"] = modelWay{"nginx", m.outside, listen, workers}
+	} else {
+		b.Log("without nginx, which is not installed (make deps-bench)")
+	}
 	for _, name := range []string{"h1", "h2"} {
 		addr, pid := m.startPeer(b, "proxy", "127.0.0.1:0", "https://"+m.behind[name], cert, key, m.roots)
 		m.ways["proxy-"+name] = modelWay{"proxy", m.outside, addr, []int{pid}}
@@ -193,6 +197,16 @@ func (m *modelBed) serveBehind(b *testing.B, protos []string) string {
 	go func() { _ = srv.ServeTLS(ln, "", "") }()
 	b.Cleanup(func() { _ = srv.Close() })
 	return ln.Addr().String()
+}
+
+// through are the ways of these names, without nginx where there is none.
+func (m *modelBed) through(names ...string) (ways []modelWay) {
+	for _, name := range names {
+		if w, ok := m.ways[name]; ok {
+			ways = append(ways, w)
+		}
+	}
+	return ways
 }
 
 const chatURL = "https://api.openai.com/v1/chat/completions"
@@ -250,12 +264,12 @@ func model(body, proto string) string {
 // bare takes CPU and throughput with many connections.
 func (m *modelBed) bare(b *testing.B, proto, body string, n, conns int) {
 	r := rounds{}
-	ways := []modelWay{m.ways["gateway"], m.ways["proxy-"+proto]}
+	names := []string{"gateway", "proxy-" + proto}
 	if proto == "h1" {
-		ways = append(ways, m.ways["nginx"])
+		names = append(names, "nginx")
 	}
 	round := func() {
-		for _, w := range ways {
+		for _, w := range m.through(names...) {
 			cpu, got := m.call(b, w, job.Job{Kind: job.Ask, Body: model(body, proto), N: n, Conns: conns})
 			r.add(w.name+"-cpu-µs", cpu)
 			r.add(w.name+"-per-s", got.PerSec)
@@ -274,8 +288,7 @@ func (m *modelBed) bare(b *testing.B, proto, body string, n, conns int) {
 func (m *modelBed) paced(b *testing.B) {
 	r := rounds{}
 	round := func() {
-		for _, name := range []string{"direct", "gateway", "proxy-h1", "nginx"} {
-			w := m.ways[name]
+		for _, w := range m.through("direct", "gateway", "proxy-h1", "nginx") {
 			_, got := m.call(b, w, job.Job{Kind: job.Paced, Body: model(askBody, "h1"), N: few(400), Conns: 16, Rate: 200})
 			r.add(w.name+"-p50-µs", got.P50)
 			r.add(w.name+"-p99-µs", got.P99)
@@ -296,8 +309,7 @@ func (m *modelBed) paced(b *testing.B) {
 func (m *modelBed) handshakes(b *testing.B) {
 	r := rounds{}
 	round := func() {
-		for _, name := range []string{"gateway", "proxy-h1", "nginx"} {
-			w := m.ways[name]
+		for _, w := range m.through("gateway", "proxy-h1", "nginx") {
 			j := job.Job{Kind: job.Connect, Body: model(askBody, "h1"), N: few(200), Conns: 4}
 			fresh, _ := m.call(b, w, j)
 			j.Kind = job.Ask

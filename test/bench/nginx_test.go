@@ -79,14 +79,22 @@ func (t *testbed) startNginx(b *testing.B) *nginx {
 	return n
 }
 
+// nginxPath is where nginx is; ok is false where it is not installed.
+func nginxPath() (path string, ok bool) {
+	path, err := exec.LookPath("nginx")
+	if err != nil {
+		path = "/usr/sbin/nginx"
+		err = exec.Command(path, "-v").Run()
+	}
+	return path, err == nil
+}
+
 // runNginx runs nginx until the benchmark ends, and gives its workers.
 func runNginx(b *testing.B, conf string, most int) (workers []int) {
 	b.Helper()
-	path, err := exec.LookPath("nginx")
-	if err != nil {
-		if path = "/usr/sbin/nginx"; exec.Command(path, "-v").Run() != nil {
-			b.Skip("nginx is not installed (make deps-bench)")
-		}
+	path, ok := nginxPath()
+	if !ok {
+		b.Skip("nginx is not installed (make deps-bench)")
 	}
 	dir := b.TempDir()
 	need(b, os.Chmod(dir, 0o755)) // the workers are another user
