@@ -96,9 +96,16 @@ var routes = []route{
 	{"POST", "/v1/approvals/drafts/{draft}/rule", needAuthor, MaxBody, (*Server).lastDraft, false},
 
 	{"GET", "/v1/inference", needNode, 0, (*Server).inferenceStatus, false},
+	{"GET", "/v1/budgets", needMember, 0, (*Server).listBudgets, false},
+	{"POST", "/v1/budgets/increase", needMember, MaxBody, (*Server).increaseBudget, false},
+
 	{"GET", "/v1/providers", needNode, 0, (*Server).listProviders, false},
 	{"POST", "/v1/providers", needNode, MaxBody, (*Server).addProvider, false},
 	{"DELETE", "/v1/providers/{name}", needNode, 0, (*Server).removeProvider, false},
+	{"GET", "/v1/costs", needMember, 0, (*Server).costs, false},
+	{"GET", "/v1/prices", needMember, 0, (*Server).listPrices, false},
+	{"PUT", "/v1/prices", needNode, MaxPricesBody, (*Server).addPrices, false},
+	{"DELETE", "/v1/prices/{version}", needNode, 0, (*Server).removePrices, false},
 	{"GET", "/v1/audit/verify", needNode, 0, (*Server).verifyAudit, false},
 }
 

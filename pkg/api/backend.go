@@ -84,7 +84,9 @@ type Backend interface {
 	PolicyHistory
 
 	ApprovalBackend
+	BudgetBackend
 	LastingBackend
+	CostBackend
 
 	Doctor(ctx context.Context) (DoctorReport, error)
 	VerifyAudit(ctx context.Context) (AuditReport, error)

@@ -195,6 +195,19 @@ func (f *fake) RemoveProvider(_ context.Context, _ *Caller, name string) (Provid
 	return ProviderRemoved{Name: name}, nil
 }
 
+func (f *fake) Budgets(context.Context) ([]Budget, error) {
+	return []Budget{
+		{Name: "eng/month", Scope: "org:local/team:default", Who: "org:local/team:default", Limit: 9},
+		{Name: "eng/each", Scope: "org:local/team:default", Who: "org:local/team:default/agent:a", Limit: 9},
+		{Name: "all/day", Scope: "org:local", Who: "org:local", Limit: 9},
+		{Name: "all/day", Scope: "org:other", Who: "org:other", Limit: 9},
+	}, nil
+}
+
+func (f *fake) IncreaseBudget(_ context.Context, _ *Caller, r *BudgetIncrease) (BudgetIncreased, error) {
+	return BudgetIncreased{Name: r.Name, Scope: r.Scope}, nil
+}
+
 func (f *fake) Providers(context.Context) ([]Provider, error) { return nil, nil }
 
 func (f *fake) Inference(context.Context) (InferenceStatus, error) { return InferenceStatus{}, nil }
@@ -252,6 +265,29 @@ func (f *fake) PolicyDiff(_ context.Context, from, to uint64) (PolicyDiff, error
 func (f *fake) RollbackPolicy(_ context.Context, c *Caller, r *RollbackRequest) (PolicyChange, error) {
 	f.note("rollback uid=%d %+v", c.UID, *r)
 	return PolicyChange{Revision: 10}, nil
+}
+
+func (f *fake) Costs(_ context.Context, q CostQuery) (Costs, error) {
+	f.note("costs %+v", q)
+	row := func(day, org, team, agent, model string, nano uint64) CostRow {
+		return CostRow{Day: day, Org: org, Team: team, Agent: agent, Provider: "p", Model: model, Calls: 1, CostNanoUSD: nano, TokensIn: 2 * nano}
+	}
+	return Costs{SummedUpTo: 9, Missed: 2, Rows: []CostRow{row("2026-11-29", "acme", "x", "web", "m", 1), row("2026-11-30", "acme", "x", "web", "m", 2),
+		row("2026-11-30", "acme", "x", "other", "n", 4), row("2026-11-30", "acme", "y", "web", "m", 8), row("2026-11-30", "local", "default", "true", "m", 16), row("2026-11-30", "", "", "", "m", 32)}}, nil
+}
+
+func (f *fake) Prices(context.Context) (Prices, error) {
+	return Prices{Tables: []PriceTable{{Version: "v"}}}, nil
+}
+
+func (f *fake) AddPrices(_ context.Context, c *Caller, r *PricesRequest) (PriceTable, error) {
+	f.note("prices uid=%d %s", c.UID, r.Text)
+	return PriceTable{Version: "v"}, nil
+}
+
+func (f *fake) RemovePrices(_ context.Context, c *Caller, version string) error {
+	f.note("no prices uid=%d %s", c.UID, version)
+	return nil
 }
 
 func (f *fake) Doctor(context.Context) (DoctorReport, error) {

@@ -24,6 +24,7 @@ var narrowed = map[string]string{
 	"PUT /v1/policy":                         "Policy: policy-author of its scope; Access: admin of its scope; others: admin of org:*",
 	"DELETE /v1/policy/{name}":               "likewise",
 	"GET /v1/policy/use":                     "rules that apply to a scope where the caller is a viewer; their counts where it sees the rule's whole scope",
+	"GET /v1/costs":                          "calls in scopes where the caller is a viewer; of all: viewer of org:*, or no Access document is in force",
 	"GET /v1/policy/enforced":                "waits for the sandboxes that the caller sees",
 	"GET /v1/approvals":                      "of the caller's own sandboxes, of scopes where it is a viewer, and where a rule names it",
 	"GET /v1/approvals/watch":                "likewise",
@@ -32,6 +33,8 @@ var narrowed = map[string]string{
 	"POST /v1/approvals/{approval}/rule":     "likewise, and policy-author of the scope of every rule that asks",
 	"GET /v1/approvals/drafts":               "denials of the caller's own sandboxes, and of scopes where it is a viewer",
 	"POST /v1/approvals/drafts/{draft}/rule": "likewise, and policy-author of the draft's scope",
+	"GET /v1/budgets":                        "accounts of scopes where the caller is a viewer or launcher",
+	"POST /v1/budgets/increase":              "approver of the whole scope of the budget's document",
 	"GET /v1/sandboxes/{id}":                 "the caller's own, or viewer of its scope",
 	"GET /v1/sandboxes/{id}/log":             "the caller's own, or viewer of its scope",
 }

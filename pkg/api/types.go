@@ -291,6 +291,7 @@ type GivenRule struct {
 type Provider struct {
 	Name       string   `json:"name"`
 	Dialect    string   `json:"dialect"`
+	Platform   string   `json:"platform,omitempty"` // how it is addressed; "" = as the dialect's own API
 	BaseURL    string   `json:"baseURL"`
 	Credential string   `json:"credential"` // "inject", "passthrough"
 	Secret     string   `json:"secret,omitempty"`
@@ -323,6 +324,7 @@ type InferencePlace struct {
 type ProviderRequest struct {
 	Name       string   `json:"name"`
 	Dialect    string   `json:"dialect,omitempty"`
+	Platform   string   `json:"platform,omitempty"`
 	BaseURL    string   `json:"baseURL,omitempty"`
 	Credential string   `json:"credential,omitempty"`
 	Models     []string `json:"models,omitempty"`

@@ -54,6 +54,7 @@ type Daemon struct {
 	library   *documents.Library
 	secrets   *Secrets
 	approvals *approval.Book
+	prices    priceBook
 	drafts    approval.Drafts
 
 	self       event.Node
@@ -67,6 +68,7 @@ type Daemon struct {
 	foreign    *foreignNetworks
 	initFile   *os.File
 	filter     *os.File
+	budgets    *budgets
 	policy     *policyFeed
 	people     *people
 	ender      *ender
@@ -123,7 +125,7 @@ func New(cfg Config, version string, logger *slog.Logger) (*Daemon, error) {
 	d := &Daemon{cfg: cfg, version: version, logger: logger, started: time.Now(), operators: groupID(cfg.Group),
 		grants: map[string]*time.Timer{}, used: map[string]bool{}, policy: newPolicyFeed(), ender: newEnder(), taken: make(chan struct{}), settled: make(chan struct{})}
 	d.people = newPeople(func() *policy.Snapshot { return d.library.Snapshot() })
-	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.openApprovals, d.openWebhook, d.inherit, d.openGateway} {
+	for _, step := range []func() error{d.openRun, d.openLog, d.openFence, d.openDocuments, d.openSandboxes, d.openApprovals, d.openBudgets, d.openWebhook, d.inherit, d.openGateway} {
 		if err := step(); err != nil {
 			d.close()
 			return nil, err
@@ -225,6 +227,7 @@ func (d *Daemon) openDocuments() (err error) {
 	if d.store, err = openStore(d.cfg.StateDir, d.version, d.logger); err != nil {
 		return err
 	}
+	d.prices.open(d.store, d.logger)
 	d.library, err = documents.Open(documents.Options{
 		Dir: d.cfg.PolicyDir, StateDir: filepath.Join(d.cfg.StateDir, documentsDir), Store: d.store, Logger: d.logger, OnChange: func(c documents.Change) { d.policy.put(c); d.people.turn() },
 	})
@@ -281,7 +284,8 @@ func (d *Daemon) openGateway() (err error) {
 		return err
 	}
 	d.clients = d.newClients()
-	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Clients: d.clients.name, Approval: d.egressApproval, ModelApproval: d.modelApproval, Now: time.Now, TakenOver: d.taken}
+	desk := &keeper.Desk{Registry: d.sandboxes, Log: d.log, Counters: d.counters, Seen: d.gatewaySaid, Clients: d.clients.name, Approval: d.egressApproval, ModelApproval: d.modelApproval, Budgets: d.budgets.ledger.Exchange, Now: time.Now, TakenOver: d.taken}
+	d.budgets.living = desk.Living
 	d.gateway = keeper.NewGateway(keeper.GatewayOptions{
 		Binary: ownBinary, Dir: dir, CgroupFD: d.gwCgroup, UID: d.cfg.Gateway.UID, GID: d.cfg.Gateway.GID, Outlive: d.cfg.Gateway.Outlive,
 		Filter: d.filter, Metrics: func() (*os.File, error) { return listenMetrics(d.cfg.Metrics) }, Config: conf, Handler: desk.Handle, Takeover: d.takeOver, Feed: d.feed, Ready: d.gatewayReady, Logger: d.logger, Changed: d.daemonEvent,
@@ -416,6 +420,9 @@ func (d *Daemon) feed(ctx context.Context, p *wire.Peer) error {
 	if err := d.sendSecrets(ctx, p); err != nil {
 		return err
 	}
+	if err := d.prices.send(ctx, p); err != nil {
+		return err
+	}
 	snap := d.library.Snapshot()
 	if err := sendSnapshot(ctx, p, snap); err != nil {
 		return err
@@ -423,6 +430,9 @@ func (d *Daemon) feed(ctx context.Context, p *wire.Peer) error {
 	d.mu.Lock()
 	d.fed = snap.Revision()
 	d.mu.Unlock()
+	if err := d.feedBudgets(ctx, p); err != nil {
+		return err
+	}
 	if err := d.takeOver(ctx, p); err != nil {
 		return err
 	}

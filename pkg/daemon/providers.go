@@ -20,6 +20,7 @@ import (
 var knownProviders = map[string]struct{ dialect, baseURL string }{
 	"openai":    {policy.DialectOpenAI, "https://api.openai.com"},
 	"anthropic": {policy.DialectAnthropic, "https://api.anthropic.com"},
+	"gemini":    {policy.DialectGemini, "https://generativelanguage.googleapis.com"},
 }
 
 func (b *backend) Providers(context.Context) ([]api.Provider, error) {
@@ -31,7 +32,7 @@ func (b *backend) Providers(context.Context) ([]api.Provider, error) {
 }
 
 func (d *Daemon) describeProvider(p *policy.Provider) api.Provider {
-	v := api.Provider{Name: p.Name, Dialect: p.Dialect, BaseURL: p.BaseURL, Credential: p.Credential, Secret: strings.Join(p.Secrets(), ", "), Source: p.File}
+	v := api.Provider{Name: p.Name, Dialect: p.Dialect, Platform: p.Platform, BaseURL: p.BaseURL, Credential: p.Credential, Secret: strings.Join(p.Secrets(), ", "), Source: p.File}
 	v.HasSecret = d.hasKeys(p)
 	for _, m := range p.Models {
 		v.Models = append(v.Models, m.Match.String())
@@ -220,6 +221,9 @@ func providerText(r *api.ProviderRequest) string {
 		policy.APIVersion, policy.KindProvider, strconv.Quote(r.Name), strconv.Quote(r.Dialect), strconv.Quote(r.BaseURL), strconv.Quote(r.Credential))
 	if r.Credential == policy.CredentialInject {
 		fmt.Fprintf(&b, "secret: %s\n", strconv.Quote(r.Name))
+	}
+	if r.Platform != "" {
+		fmt.Fprintf(&b, "platform: %s\n", strconv.Quote(r.Platform))
 	}
 	if len(r.Models) > 0 {
 		b.WriteString("models:\n")

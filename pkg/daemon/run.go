@@ -55,11 +55,13 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	d.sayRefusals()
 	d.sayDestroy()
 	wg.Go(func() { d.repeats.run(work) })
+	wg.Go(func() { d.sweepBudgets(work) })
 	wg.Go(func() { d.enforce(work) })
 	wg.Go(func() { d.endRevoked(work) })
 	wg.Go(func() { d.watchNode(work) })
 	wg.Go(func() { d.attest(work) })
 	wg.Go(func() { d.attestNode(work) })
+	wg.Go(func() { d.sumUpCosts(work) })
 	d.sendWebhooks(work, &wg)
 	restoreAudit := d.readDenials(work, &wg)
 	defer restoreAudit()
@@ -84,6 +86,7 @@ func (d *Daemon) Run(ctx context.Context, stopSandboxes func() bool) error {
 	<-gwDone
 	if stop {
 		d.gateway.Kill()
+		d.endBudgets()
 	}
 	time.Sleep(20 * time.Millisecond) // last records of the kernel's rings
 	cancel()
@@ -279,6 +282,9 @@ func (d *Daemon) close() {
 		if err := d.store.Close(); err != nil {
 			d.logger.Error("close the store", "error", err)
 		}
+	}
+	if d.budgets != nil {
+		d.budgets.close()
 	}
 	for _, f := range []*os.File{d.initFile, d.filter, d.gwCgroup, d.runLock} {
 		if f != nil {

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,6 +42,7 @@ func (s *Secrets) Put(name string, value []byte) error {
 	if len(value) == 0 || len(value) > MaxSecret {
 		return fmt.Errorf("secret %s: %d bytes (1 to %d)", name, len(value), MaxSecret)
 	}
+	value = compact(value)
 	if err := oneLine(string(value)); err != nil {
 		return fmt.Errorf("secret %s: %w", name, err)
 	}
@@ -89,6 +91,16 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// compact is a JSON object in one line, as the key of a service account is not when
+// it is given out. Anything else stays as it is.
+func compact(value []byte) []byte {
+	var out bytes.Buffer
+	if text := bytes.TrimSpace(value); len(text) > 0 && text[0] == '{' && json.Compact(&out, text) == nil {
+		return out.Bytes()
+	}
+	return value
+}
+
 // oneLine refuses what cannot stand in a request header. The error never holds
 // the value.
 func oneLine(key string) error {
@@ -129,7 +141,7 @@ func (s *Secrets) read(name string) (string, error) {
 	if err != nil || n > MaxSecret {
 		return "", fmt.Errorf("empty, unreadable or larger than %d bytes", MaxSecret)
 	}
-	key := strings.TrimRight(string(b[:n]), "\r\n")
+	key := strings.TrimRight(string(compact(b[:n])), "\r\n")
 	if key == "" {
 		return "", errors.New("empty")
 	}

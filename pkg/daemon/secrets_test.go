@@ -162,3 +162,29 @@ func TestSecretsThatAreNotUsed(t *testing.T) {
 		t.Errorf("printing the store prints a value: %s", text)
 	}
 }
+
+// TestSecretsThatAreJSONAreOneLine: the key of a service account is given out in many.
+func TestSecretsThatAreJSONAreOneLine(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenSecrets(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const many, one = "{\n  \"type\": \"service_account\",\n  \"private_key\": \"-----BEGIN\\nx y\\n\"\n}\n", `{"type":"service_account","private_key":"-----BEGIN\nx y\n"}`
+	if err := s.Put("vertex", []byte(many)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "by-hand"), []byte(many), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	body, problems := s.Sealed([]string{"vertex", "by-hand"})
+	var got map[string]string
+	if err := json.Unmarshal(body, &got); err != nil || got["vertex"] != one || got["by-hand"] != one || len(problems) > 0 {
+		t.Errorf("%s, %v", body, problems)
+	}
+	for _, bad := range []string{"{\n\"a\":1", "[\n1]", "{\"a\":\n\"\u00e9\"}"} {
+		if err := s.Put("bad", []byte(bad)); err == nil {
+			t.Errorf("%q is stored", bad)
+		}
+	}
+}

@@ -26,7 +26,7 @@ func (e *Event) Target() string {
 	case KindHTTP:
 		return words(e.Method, firstOf(e.URL, e.destination()), statusWord(e.Status))
 	case KindInference:
-		return words(firstOf(e.Provider, e.DstName), e.Operation, firstOf(e.Model, e.URL), statusWord(e.Status), e.tokens())
+		return words(firstOf(e.Provider, e.DstName), e.Operation, firstOf(e.Model, e.URL), statusWord(e.Status), e.tokens(), e.spent())
 	case KindExec:
 		return firstOf(e.Args, e.Exe, e.Comm, "program")
 	case KindExit:

@@ -32,6 +32,7 @@ const (
 	KindKernelDenial      // a non-address denial of a cgroup hook (socket family, unix socket, backstop): 4001 Refuse
 	KindTamper            // a wall that no longer stands, something outside of the fence, hostile input on a private channel: Detection Finding 2004
 	KindApproval          // a request that people decide was made, decided, or used: Entity Management 3004
+	KindBudget            // a budget passed a percentage, a call cost more than its cap, a gateway left money behind: Detection Finding 2004
 )
 
 // Verdict is what was decided. The zero value is a denial.
@@ -126,9 +127,26 @@ type Event struct {
 	TokensIn     uint64
 	TokensOut    uint64
 	TokensCached uint64
-	Estimated    bool   // token figures were estimated, not reported
-	Credential   string // "injected", "passthrough", "trial"
-	RequestID    string // upstream's request id; KindApproval: the approval's
+	Estimated    bool // token figures were estimated, not reported
+
+	// Of TokensIn and TokensOut, as far as the provider said.
+	TokensCacheWrite5m uint64 // put in a cache for a short time
+	TokensCacheWrite1h uint64 // for a long one
+	TokensReasoning    uint64
+	TokensAudioIn      uint64
+	TokensAudioOut     uint64
+	TokensImageIn      uint64
+	TokensImageOut     uint64
+	Images             uint64 // pictures made
+	WebSearches        uint64 // by the provider
+
+	Cost         uint64 // nano-dollars; it says something only where Price does
+	Price        string // a Price constant; "": nothing was priced
+	PriceVersion string // of the table that the price is from
+	PriceModel   string // "PROVIDER/MODEL" of its entry
+
+	Credential string // "injected", "passthrough", "trial"
+	RequestID  string // upstream's request id; KindApproval: the approval's
 
 	// Node, operator, policy.
 	Actor   string // who acted: "uid=1000(alice)", "system"

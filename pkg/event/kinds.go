@@ -72,6 +72,7 @@ func registered() []kindSpec {
 		KindPolicy:    {name: "policy", short: "rule", class: &classEntity, decides: true, severity: lowIfDenied, activity: policyActivity, body: policyBody},
 		KindApproval:  {name: "approval", short: "appr", class: &classEntity, decides: true, severity: lowIfDenied, activity: approvalActivity, body: approvalBody},
 		KindWorkspace: {name: "workspace", short: "work", class: &classFinding, decides: true, severity: always(SeverityMedium), activity: fixed(1, "Create"), body: findingBody},
+		KindBudget:    {name: "budget", short: "cost", class: &classFinding, decides: true, severity: always(SeverityLow), activity: fixed(1, "Create"), body: findingBody},
 		KindTamper:    {name: "tamper", short: "tampr", class: &classFinding, decides: true, severity: always(SeverityHigh), activity: fixed(1, "Create"), body: findingBody},
 	}
 }

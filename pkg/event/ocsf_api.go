@@ -85,6 +85,7 @@ func appendInferenceUnmapped(j *jsonBuf, e *Event) {
 	j.bool("stream", e.Stream)
 	j.num("tokens_cached", e.TokensCached)
 	j.bool("tokens_estimated", e.Estimated)
+	appendSpend(j, e)
 	j.str("credential", e.Credential)
 	j.num("bytes_in", e.BytesIn)
 	j.num("bytes_out", e.BytesOut)

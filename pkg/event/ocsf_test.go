@@ -34,6 +34,8 @@ func full(k event.Kind) event.Event {
 		TokensOut: 50, TokensCached: 25, Estimated: true, Credential: "injected", RequestID: "req_1", Actor: "uid=1000(alice)",
 		Object: "engineering", Detail: "detail", Lost: 9, Version: "0.0.1", ID: "0123456789abcdef-7", Sequence: 7, Truncated: true,
 		Logged: at.Add(time.Millisecond), Failed: true,
+		TokensCacheWrite5m: 11, TokensCacheWrite1h: 12, TokensReasoning: 13, TokensAudioIn: 14, TokensAudioOut: 15, TokensImageIn: 16, TokensImageOut: 17,
+		Images: 18, WebSearches: 19, Cost: 1234567, Price: event.PriceKnown, PriceVersion: "2026-11", PriceModel: "openai/gpt-5",
 	}
 }
 

@@ -226,6 +226,7 @@ type parsedOwn struct {
 	Estimated                                                      bool   `json:"tokens_estimated"`
 	BytesIn                                                        uint64 `json:"bytes_in"`
 	BytesOut                                                       uint64 `json:"bytes_out"`
+	parsedSpend
 }
 
 // ParseOCSF reads a record made by AppendOCSF back into an event. Times come
@@ -257,6 +258,7 @@ func ParseOCSF(line []byte) (Event, error) {
 		Estimated: own.Estimated, Credential: own.Credential, TokensIn: p.Message.In, TokensOut: p.Message.Out,
 		Operation: p.API.Operation, RequestID: firstOf(p.API.Request.UID, own.Decision, own.Approval), Version: p.App.Version,
 	}
+	own.parsedSpend.give(&e)
 	if p.Connection.DirectionID == 4 {
 		e.Direction = "local"
 	}

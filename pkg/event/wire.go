@@ -145,6 +145,19 @@ var fields = []field{
 	text(62, 320, func(e *Event) *string { return &e.Shadow }),
 	text(63, 512, func(e *Event) *string { return &e.Route }),
 	text(64, 2048, func(e *Event) *string { return &e.Tried }),
+	number(65, func(e *Event) *uint64 { return &e.TokensCacheWrite5m }),
+	number(66, func(e *Event) *uint64 { return &e.TokensCacheWrite1h }),
+	number(67, func(e *Event) *uint64 { return &e.TokensReasoning }),
+	number(68, func(e *Event) *uint64 { return &e.TokensAudioIn }),
+	number(69, func(e *Event) *uint64 { return &e.TokensAudioOut }),
+	number(70, func(e *Event) *uint64 { return &e.TokensImageIn }),
+	number(71, func(e *Event) *uint64 { return &e.TokensImageOut }),
+	number(72, func(e *Event) *uint64 { return &e.Images }),
+	number(73, func(e *Event) *uint64 { return &e.WebSearches }),
+	number(74, func(e *Event) *uint64 { return &e.Cost }),
+	text(75, 16, func(e *Event) *string { return &e.Price }),
+	text(76, 64, func(e *Event) *string { return &e.PriceVersion }),
+	text(77, 384, func(e *Event) *string { return &e.PriceModel }),
 }
 
 // maxSeconds is the last second of the year 9999.

@@ -36,8 +36,10 @@ type counters struct {
 	http     *prometheus.CounterVec // verdict, status
 	bytes    *prometheus.CounterVec // direction
 	calls    *prometheus.CounterVec // provider, verdict, status
+	limited  *prometheus.CounterVec // reason
 	tokens   *prometheus.CounterVec // provider, type
 	duration *prometheus.CounterVec // provider
+	spend    *spendMetrics
 }
 
 func newCounters(reg prometheus.Registerer, k Keeper) (*counters, error) {
@@ -63,8 +65,10 @@ func newCounters(reg prometheus.Registerer, k Keeper) (*counters, error) {
 		http:          vec("ringfence_http_requests_total", "", "verdict", "status"),
 		bytes:         vec("ringfence_gateway_bytes_total", "Bytes of finished connections and requests; in is towards the sandbox.", "direction"),
 		calls:         vec("ringfence_inference_requests_total", "", "provider", "verdict", "status"),
+		limited:       vec("ringfence_inference_limited_total", "", "reason"),
 		tokens:        vec("ringfence_inference_tokens_total", "", "provider", "type"),
 		duration:      vec("ringfence_inference_duration_seconds_total", "", "provider"),
+		spend:         newSpendMetrics(),
 	}
 	m.datagramsIn, m.datagramsOut = m.datagrams.WithLabelValues("in"), m.datagrams.WithLabelValues("out")
 	if reg == nil {
@@ -72,9 +76,9 @@ func newCounters(reg prometheus.Registerer, k Keeper) (*counters, error) {
 	}
 	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringfence_gateway_events_pending", Help: "Places taken in the gateway's event buffer."},
 		func() float64 { return m.pending() })
-	for _, c := range []prometheus.Collector{m.active, m.accepted, m.unrecorded, m.shadow, m.egress, m.dns, m.http, m.bytes, m.calls, m.tokens, m.duration,
+	for _, c := range append(m.spend.all(), []prometheus.Collector{m.active, m.accepted, m.unrecorded, m.shadow, m.egress, m.dns, m.http, m.bytes, m.calls, m.limited, m.tokens, m.duration,
 		m.associations, m.datagrams, m.datagramsLost,
-		pending, &keeperCollector{keeper: k}} {
+		pending, &keeperCollector{keeper: k}}...) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -98,10 +102,14 @@ func (m *counters) observe(ev *event.Event) {
 		m.http.WithLabelValues(v, statusClass(ev.Status)).Inc()
 	case event.KindInference:
 		m.calls.WithLabelValues(ev.Provider, v, statusClass(ev.Status)).Inc()
+		if what, limited := strings.CutPrefix(ev.ReasonCode, "rate-"); limited {
+			m.limited.WithLabelValues(what).Inc()
+		}
 		m.tokens.WithLabelValues(ev.Provider, "input").Add(float64(ev.TokensIn))
 		m.tokens.WithLabelValues(ev.Provider, "output").Add(float64(ev.TokensOut))
 		m.tokens.WithLabelValues(ev.Provider, "cached").Add(float64(ev.TokensCached))
 		m.duration.WithLabelValues(ev.Provider).Add(max(0, ev.Duration.Seconds()))
+		m.spend.observe(ev)
 	default:
 		return
 	}
@@ -192,5 +200,5 @@ func ownMetric(name string) bool {
 	return slices.Contains([]string{"ringfence_gateway_datagram_flows", "ringfence_gateway_datagrams_total", "ringfence_gateway_datagrams_lost_total",
 		"ringfence_gateway_connections", "ringfence_gateway_connections_total", "ringfence_egress_verdicts_total",
 		"ringfence_dns_questions_total", "ringfence_http_requests_total", "ringfence_inference_requests_total",
-		"ringfence_inference_tokens_total", "ringfence_inference_duration_seconds_total", "ringfence_shadow_decisions_total"}, name)
+		"ringfence_inference_tokens_total", "ringfence_inference_duration_seconds_total", "ringfence_shadow_decisions_total"}, name) || ownSpend(name)
 }

@@ -29,6 +29,7 @@ var orders = map[wire.Type]order{
 	wire.TypeConfig:        (*process).onConfig,
 	wire.TypeSnapshot:      (*process).onSnapshot,
 	wire.TypeSecrets:       (*process).onSecrets,
+	wire.TypePrices:        (*process).onPrices,
 	wire.TypeNames:         (*process).onNames,
 	wire.TypeSandboxAdd:    (*process).onSandboxAdd,
 	wire.TypeSandboxRemove: (*process).onSandboxRemove,
@@ -39,6 +40,7 @@ var orders = map[wire.Type]order{
 	wire.TypeRevisions:     (*process).onRevisions,
 	wire.TypeConnections:   (*process).onConnections,
 	wire.TypePlaces:        (*process).onPlaces,
+	wire.TypeBudgetJournal: (*process).onBudgetJournal,
 }
 
 var errUnconfigured = errors.New("not configured yet")
@@ -190,7 +192,9 @@ func (p *process) onSandboxAdd(payload []byte, fds []*os.File) ([]byte, []*os.Fi
 	if err != nil {
 		return nil, nil, err
 	}
+	p.money.add(m.Name, m.ID)
 	if err := p.gw.AddSandbox(sb); err != nil {
+		p.money.remove(m.ID)
 		closeAll(open)
 		return nil, nil, err
 	}
@@ -342,6 +346,7 @@ func (p *process) onSandboxRemove(payload []byte, _ []*os.File) ([]byte, []*os.F
 	}
 	p.gw.RemoveSandbox(uint32(id))
 	p.listeners.drop(uint32(id))
+	p.money.remove(uint32(id))
 	p.pending.take(uint32(id))
 	return nil, nil, nil
 }

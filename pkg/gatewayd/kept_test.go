@@ -54,7 +54,7 @@ func TestSocketsAreSharedWhileTheGatewayDrains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{gw: gw, configured: make(chan struct{})}
+	p := &process{gw: gw, money: newMoney(newLink(), nil, nil), configured: make(chan struct{})}
 	close(p.configured)
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)

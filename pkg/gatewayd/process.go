@@ -28,7 +28,9 @@ import (
 	"github.com/ringfence/ringfence/pkg/gateway/upstream"
 	"github.com/ringfence/ringfence/pkg/harden"
 	"github.com/ringfence/ringfence/pkg/inference"
+	"github.com/ringfence/ringfence/pkg/inference/rates"
 	"github.com/ringfence/ringfence/pkg/keeper"
+	"github.com/ringfence/ringfence/pkg/limit"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
@@ -88,7 +90,10 @@ func Main(ctx context.Context, version string, log *slog.Logger) error {
 		case <-ctx.Done():
 		}
 	}()
-	return p.gw.Serve(ctx)
+	go p.money.till.Run(ctx, func(err error) { log.Warn("the keeper does not take what calls cost; trying again", "error", err) })
+	err = p.gw.Serve(ctx)
+	p.money.finish(ctx, log)
+	return err
 }
 
 // heapLeast is half of what the heap may at least grow to. Without it a fifth of
@@ -138,8 +143,10 @@ type process struct {
 	registry   *prometheus.Registry
 	configured chan struct{}
 	drain      chan struct{}
+	money      *money // set before configured is closed
 	pending    pendingNames
 	listeners  kept
+	prices     prices
 }
 
 // configure builds the data path on the first configuration; a restarted
@@ -172,7 +179,8 @@ func (p *process) configure(f *os.File) error {
 		return err
 	}
 	p.registry = prometheus.NewRegistry()
-	p.inference = inference.New(inference.Options{Version: p.version})
+	p.money = newMoney(p.link, nil, nil)
+	p.inference = inference.New(inference.Options{Version: p.version, Tolls: []inference.Toll{rates.New(limit.Options{}), p.money.toll}, Prices: p.prices.book.Load, Price: p.prices.most})
 	gw, err := gateway.New(gateway.Options{
 		Keeper: p.link, Inference: p.inference, Resolver: p.resolver,
 		RootCAs: roots, Logger: p.log, Registerer: p.registry,

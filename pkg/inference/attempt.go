@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"mime"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -28,20 +31,27 @@ type answer struct {
 	whole      []byte       // the document, where it is held whole
 	tapped     []byte       // what the provider sent, where body is a translation of it
 	back       *translating // likewise, of a stream
+	hide       bool         // its chunk with usage was not asked for by the client
 	secrets    []string     // that it must not hold
 	ctx        context.Context
 	watch      *watch
-	pass       *health.Pass // nil where nobody's health is counted
-	end        func()       // lets go of everything; to be called once
+	pass       *health.Pass         // nil where nobody's health is counted
+	end        func()               // lets go of everything; to be called once
+	turn       func(*http.Response) // makes a platform's answer the dialect's own; nil: it is
 }
 
 // attempt sends the request to one candidate with one of its keys, and passes its
 // answer on. It returns a failure when nothing has been passed on.
 func (x *exchange) attempt(c *candidate, key string, pass *health.Pass, paid *receipts, most uint64) *failure {
-	answered := false
-	defer func() { paid.done(x.spent(answered)) }()
+	answered, free := false, false
+	defer func() {
+		s := x.spent(answered)
+		s.Free = free
+		paid.done(s)
+	}()
 	a, f, o := x.open(c, key, pass, paid, most)
 	if f != nil {
+		free = f.free
 		pass.Done(o, f.wait, f.why)
 		return f
 	}
@@ -84,10 +94,14 @@ func (x *exchange) open(c *candidate, key string, pass *health.Pass, paid *recei
 	a.resp, a.body = resp, resp.Body
 	pass.Head()
 	a.watch.during(x.bounds(c.prov).Idle)
+	why := admit(resp)
+	if why == "" && a.turn != nil {
+		a.turn(resp)
+	}
 	x.requestID(a)
-	switch why := admit(resp); {
+	switch {
 	case why != "":
-		return nil, &failure{fault: faultHere, why: why, ref: &refusal{status: http.StatusBadGateway, code: codeUpstream, reason: "upstream-answer",
+		return nil, &failure{fault: faultHere, why: why, free: resp.StatusCode < 200 || resp.StatusCode >= 300, ref: &refusal{status: http.StatusBadGateway, code: codeUpstream, reason: "upstream-answer",
 			message: "the provider " + quote(c.prov.Name) + " answered with " + why,
 			remedy:  "The operator should check the base URL of provider " + quote(c.prov.Name)}}, health.Failed
 	case resp.StatusCode >= 300:
@@ -143,15 +157,11 @@ func (x *exchange) bounds(p *policy.Provider) policy.Timeouts {
 // outbound makes the request to a provider.
 func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, *refusal) {
 	c := a.from
-	d, path, query := x.d, x.path, x.query
+	d, route, path, query := x.d, x.route, x.path, x.query
 	if c.cross != nil {
-		d, path, query = c.cross.dialect, c.cross.route.path, ""
+		d, route, path, query = c.cross.dialect, c.cross.route, c.cross.route.path, ""
 	}
-	u, err := upstreamURL(d, c.prov.BaseURL, path, query)
-	if err != nil {
-		return nil, x.unusable(c.prov, err)
-	}
-	body, ref := x.changed(c, most)
+	body, ref := x.changed(a, most)
 	if ref != nil {
 		return nil, ref
 	}
@@ -159,11 +169,29 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 	if c.cross != nil {
 		header = c.cross.header(x.in.Header)
 	}
+	if c.prov.Platform != "" {
+		return x.onPlatform(a, key, &outbound{d: d, route: route, path: path, query: query, body: body, head: header})
+	}
+	if c.cross == nil {
+		var err error
+		if path, err = x.pathTo(c); err != nil {
+			return nil, x.unusable(c.prov, err)
+		}
+	}
+	u, err := upstreamURL(d, c.prov.BaseURL, path, query)
+	if err != nil {
+		return nil, x.unusable(c.prov, err)
+	}
 	if a.credential, a.secrets, ref = x.addCredential(d, header, c.prov, key); ref != nil {
 		return nil, ref
 	}
+	return x.request(a, u, body, header)
+}
+
+// request is the one to send, without what a platform adds to it.
+func (x *exchange) request(a *answer, u *url.URL, body []byte, header http.Header) (*http.Request, *refusal) {
 	if x.c.Transport == nil {
-		return nil, x.unusable(c.prov, errors.New("no transport"))
+		return nil, x.unusable(a.from.prov, errors.New("no transport"))
 	}
 	out := &http.Request{Method: x.route.method, URL: u, Host: strings.TrimSuffix(u.Host, ":"), Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	if x.route.body {
@@ -192,11 +220,13 @@ func boundReplays(req *http.Request) {
 var errReplays = errors.New("the provider closes each connection before it takes the request")
 
 // changed is the body as it is sent: the model's name where the provider has
-// another, and the bound of the output where a toll says so. All other bytes stay.
-func (x *exchange) changed(c *candidate, most uint64) ([]byte, *refusal) {
+// another, the bound of the output where a toll says so, and the wish for usage. All
+// other bytes stay.
+func (x *exchange) changed(a *answer, most uint64) ([]byte, *refusal) {
 	if !x.route.model {
 		return x.body, nil
 	}
+	c := a.from
 	if c.cross != nil {
 		body, err := c.cross.body(most)
 		if err != nil {
@@ -205,14 +235,24 @@ func (x *exchange) changed(c *candidate, most uint64) ([]byte, *refusal) {
 		return body, nil
 	}
 	var edits []edit
-	if c.upstream != x.asked.model {
+	if c.upstream != x.asked.model && x.route.pathModel {
+		edits = x.modelEdits(c.upstream)
+	} else if c.upstream != x.asked.model {
 		if x.asked.modelNode == 0 {
 			return nil, invalid(http.StatusBadRequest, "model", "the provider maps the default model and the request names none", "Name the model")
 		}
 		edits = append(edits, x.tape.replace(x.asked.modelNode, mustJSON(c.upstream)))
 	}
-	if most > 0 && x.route.output != "" {
+	switch {
+	case most == 0 || x.route.output == "":
+	case x.route.output == geminiOutput:
+		edits = append(edits, x.tape.boundGemini(most)...)
+	default:
 		edits = append(edits, x.tape.bound(x.route.output, most)...)
+	}
+	var ask edit
+	if ask, a.hide = x.asksForUsage(c); a.hide {
+		edits = append(edits, ask)
 	}
 	return x.tape.edited(edits), nil
 }
@@ -257,7 +297,7 @@ func (x *exchange) unreachable(a *answer, err error) (*failure, health.Outcome) 
 	name := quote(a.from.prov.Name)
 	e := &refusal{status: http.StatusBadGateway, code: codeUpstream, reason: "upstream",
 		message: "the provider " + name + " could not be reached", remedy: "Try again later"}
-	f := &failure{fault: faultHere, why: "not reached", ref: e}
+	f := &failure{fault: faultHere, why: "not reached", ref: e, free: a.resp == nil && neverSent(err)}
 	var timeout interface{ Timeout() bool }
 	cause := context.Cause(a.ctx)
 	switch {
@@ -274,6 +314,16 @@ func (x *exchange) unreachable(a *answer, err error) (*failure, health.Outcome) 
 	return f, health.Failed
 }
 
+// neverSent says whether a round trip failed before a connection stood that a request
+// goes over. What is not known for sure may have been sent.
+func neverSent(err error) bool {
+	var op *net.OpError
+	var dns *net.DNSError
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &dns) || errors.As(err, &cert) || errors.As(err, &record)
+}
+
 // errorAnswer keeps a provider's error whole: the client gets it if nobody else
 // answers. What is no JSON, or broke off, is told in words of our own.
 func (x *exchange) errorAnswer(a *answer) (*failure, health.Outcome) {
@@ -282,7 +332,7 @@ func (x *exchange) errorAnswer(a *answer) (*failure, health.Outcome) {
 	if x.in.Context().Err() != nil {
 		return x.unreachable(a, x.in.Context().Err())
 	}
-	f := &failure{why: statusText(status), wait: health.RetryAfter(a.resp.Header, x.r.opt.Clock())}
+	f := &failure{why: statusText(status), free: true, wait: health.RetryAfter(a.resp.Header, x.r.opt.Clock())}
 	var o health.Outcome
 	f.fault, o = x.faultOf(status, body, a.credential == credentialInjected)
 	if w := a.from.cross; w != nil {

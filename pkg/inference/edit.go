@@ -46,6 +46,15 @@ func (t *tape) bound(name string, n uint64) (edits []edit) {
 	return append(edits, edit{at, at, text})
 }
 
+// insert puts a member in front of those of an object.
+func (t *tape) insert(obj uint32, member string) edit {
+	if t.hasChildren(obj) {
+		member += ","
+	}
+	at := t.nodes[obj].start + 1
+	return edit{at, at, []byte(member)}
+}
+
 // edited is the document with the edits, which must not overlap; every other byte
 // is kept. The source is not changed, and is what comes back without edits.
 func (t *tape) edited(edits []edit) []byte {

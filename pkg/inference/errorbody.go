@@ -23,6 +23,10 @@ var (
 	}
 )
 
+// keyWords are those of a key that is refused under a status that does not say so:
+// Google answers 400 then.
+var keyWords = [][]byte{[]byte("api_key_invalid"), []byte("api key not valid"), []byte("api key expired")}
+
 // tooLong says whether an error means that the request is too long for the model.
 func tooLong(status int, body []byte) bool {
 	return status == http.StatusRequestEntityTooLarge || status == http.StatusBadRequest && holdsWord(body, longWords)

@@ -56,7 +56,8 @@ type exchange struct {
 // asked is what the body asks for, as far as Ringfence looks.
 type asked struct {
 	model        string
-	modelNode    uint32 // 0: not in the body
+	modelNode    uint32   // 0: not in the body
+	again        []uint32 // where the body repeats the model of the path
 	stream       bool
 	includeUsage bool
 }
@@ -81,7 +82,7 @@ func (x *exchange) judge() *refusal {
 	if x.in.Header.Get("Upgrade") != "" || x.in.Method == http.MethodConnect {
 		return denied("upgrade", "WebSocket and other upgrades are not offered on a provider's host", "Use the HTTP form of the API")
 	}
-	raw := target(x.in)
+	raw := x.ownTarget(target(x.in))
 	rt, query, ref := matchTarget(x.d, x.in.Method, raw)
 	if ref != nil {
 		return ref
@@ -368,7 +369,11 @@ func (x *exchange) parseBody() *refusal {
 	if t.nodes[0].kind != kindObject {
 		return invalid(http.StatusBadRequest, "body", "the body is not a JSON object", "Send one JSON object")
 	}
-	if ref := x.topLevel(); ref != nil {
+	take := (*exchange).topLevel
+	if x.d.take != nil {
+		take = x.d.take
+	}
+	if ref := take(x); ref != nil {
 		return ref
 	}
 	a := &x.asked
@@ -414,7 +419,11 @@ func (x *exchange) variant() *refusal {
 	if t.variant == 0 {
 		return nil
 	}
-	return invalid(http.StatusBadRequest, "body", "the key "+quote(t.key(t.variant))+" is a variant of "+quote(string(t.folded(t.variant))), "Use the documented spelling")
+	of := t.variantOf
+	if of == "" {
+		of = string(t.folded(t.variant))
+	}
+	return invalid(http.StatusBadRequest, "body", "the key "+quote(t.key(t.variant))+" is a variant of "+quote(of), "Use the documented spelling")
 }
 
 // takeKey takes one judged member out of the body.

@@ -33,6 +33,7 @@ type failure struct {
 	fault fault
 	why   string // for people, short: "503", "no answer in time"
 	wait  time.Duration
+	free  bool // see Spent.Free
 
 	resp *answer  // the provider's error, whole; nil: ref
 	ref  *refusal // ours
@@ -269,6 +270,8 @@ func (x *exchange) faultOf(status int, body []byte, injected bool) (f fault, o h
 		if refusedContent(body) {
 			return faultContent, health.Unknown
 		}
+		return faultKey, health.KeyRefused
+	case status == http.StatusBadRequest && injected && holdsWord(body, keyWords):
 		return faultKey, health.KeyRefused
 	case status == http.StatusTooManyRequests && injected:
 		return faultLimit, health.Limited

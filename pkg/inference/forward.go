@@ -99,7 +99,11 @@ func (x *exchange) relay(a *answer) {
 	sc := scrubber{secrets: a.secrets}
 	var m *meter
 	if x.route.metered && resp.StatusCode < 300 {
-		m = newMeter(a.sse)
+		m = newMeter(a.sse, x.route.op)
+	}
+	var hide *usageHider
+	if a.hide && a.sse {
+		hide = &usageHider{}
 	}
 	var events *wholeEvents
 	if a.sse && a.back == nil { // a translation is made of whole events
@@ -107,11 +111,10 @@ func (x *exchange) relay(a *answer) {
 		h.Del("Content-Length") // an error may have to follow
 	}
 	x.w.WriteHeader(resp.StatusCode)
-	err := x.copyBody(src, &sc, a.tap(m), a.watch, events, a.sse || resp.ContentLength < 0)
+	err := x.copyBody(src, &sc, a.tap(m), hide, a.watch, events, a.sse || resp.ContentLength < 0)
 	bad := x.endedBadly(a, events, err)
-	if m != nil {
-		x.rec.usage = m.total(&x.tape, bad != "")
-		x.rec.usage.estimated = x.rec.usage.estimated || a.from == nil
+	if resp.StatusCode < 300 {
+		x.settled(a, m, bad != "")
 	}
 	if a.pass != nil {
 		outcome := health.Succeeded
@@ -169,7 +172,7 @@ func (x *exchange) outcomeOf(err error) health.Outcome {
 
 // copyBody moves the answer without holding any complete part of it back. events is
 // nil where it is no event stream.
-func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, wt *watch, events *wholeEvents, flush bool) error {
+func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, hide *usageHider, wt *watch, events *wholeEvents, flush bool) error {
 	pool := &bufPool
 	if events != nil {
 		pool = &eventPool
@@ -182,6 +185,7 @@ func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, wt *watch, ev
 	if flush {
 		flusher.Flush()
 	}
+	var kept []byte
 	for {
 		n, err := src.Read(buf)
 		wt.seen()
@@ -191,6 +195,10 @@ func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, wt *watch, ev
 		}
 		if events != nil {
 			out, err = events.pass(out, err)
+		}
+		if hide != nil && !hide.idleFor(out) {
+			kept = hide.next(kept[:0], out, err != nil)
+			out = kept
 		}
 		if len(out) > 0 {
 			k, werr := x.w.Write(out)
@@ -235,9 +243,14 @@ func (x *exchange) broken(a *answer, err error, inside bool) {
 		text = cause.Error()
 	}
 	e := &refusal{status: http.StatusBadGateway, code: codeUpstream, message: text, remedy: "Try again"}
+	body := x.d.errorBody(e, e.status, e.text())
 	begin := ""
 	if inside {
 		begin = "\n\n"
 	}
-	_, _ = x.w.Write([]byte(begin + "event: error\ndata: " + string(x.d.errorBody(e, e.status, e.text())) + "\n\n"))
+	if x.d.streamError != nil {
+		_, _ = x.w.Write(append([]byte(begin), x.d.streamError(body)...))
+		return
+	}
+	_, _ = x.w.Write([]byte(begin + "event: error\ndata: " + string(body) + "\n\n"))
 }

@@ -118,7 +118,7 @@ func TestStreamPassesEventByEventAndIsMetered(t *testing.T) {
 		estimated              bool
 	}{
 		{"chat with usage", openAIHost, "/v1/chat/completions", `{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[]}`, false},
-		{"chat without usage", openAIHost, "/v1/chat/completions", `{"model":"m","stream":true,"messages":[{"role":"user","content":"0123456789abcdef"}]}`, true},
+		{"chat without usage", openAIHost, "/v1/chat/completions", `{"model":"m","stream":true,"messages":[{"role":"user","content":"0123456789abcdef"}]}`, false},
 		{"responses", openAIHost, "/v1/responses", `{"model":"m","stream":true,"input":"hi"}`, false},
 		{"messages", claudeHost, "/v1/messages?beta=true", `{"model":"m","stream":true,"max_tokens":5,"messages":[]}`, false},
 	} {

@@ -34,6 +34,10 @@ func (x *exchange) needs() (n need) {
 	}
 	n.input = requestTokens(t)
 	n.output = t.outputAsked()
+	if x.d.name == geminiName {
+		n.features = t.geminiFeatures()
+		return n
+	}
 	if i, ok := t.member(0, "tools"); ok && t.hasChildren(i) {
 		n.features |= policy.FeatureTools
 	}
@@ -56,7 +60,31 @@ func (t *tape) outputAsked() (n uint64) {
 			n = max(n, t.count(i))
 		}
 	}
+	if i := t.geminiConfig("maxoutputtokens"); i != 0 {
+		n = max(n, t.count(i))
+	}
 	return n
+}
+
+// choices is how many answers the request asks for at once, each with as many tokens
+// as it lets come out: OpenAI's "n" and "best_of", one for each of several prompts.
+func (t *tape) choices() uint64 {
+	n := uint64(1)
+	for _, k := range []string{"n", "best_of"} {
+		if i, ok := t.member(0, k); ok {
+			n = max(n, t.count(i))
+		}
+	}
+	prompts := uint64(0)
+	if i, ok := t.member(0, "prompt"); ok && t.nodes[i].kind == kindArray {
+		t.children(i, func(c uint32) bool {
+			if k := t.nodes[c].kind; k == kindString || k == kindArray {
+				prompts++
+			}
+			return true
+		})
+	}
+	return n * max(1, prompts)
 }
 
 // unmet says what of it a candidate does not have, for people; "" if nothing.

@@ -28,6 +28,7 @@ const (
 	placeholder = "sk-placeholder-not-a-key"
 	openAIHost  = "api.openai.com"
 	claudeHost  = "api.anthropic.com"
+	geminiHost  = "generativelanguage.googleapis.com"
 )
 
 // view is a policy: every model but the denied ones, the listed tools.
@@ -106,7 +107,7 @@ func newFence(t *testing.T, s setup) *fence {
 	tr := &http.Transport{DialContext: s.dial, TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}, ForceAttemptHTTP2: true}
 	snap := providers{}
 	if !s.trial {
-		for _, d := range []string{"openai", "anthropic"} {
+		for _, d := range []string{"openai", "anthropic", "gemini"} {
 			p := &policy.Provider{Name: d + "-main", Dialect: d, BaseURL: "https://provider.example", Keys: []policy.Key{{Secret: d, Weight: 1}}, Weight: 1, Credential: policy.CredentialInject}
 			if d == "openai" {
 				p.BaseURL += "/v1"
@@ -118,14 +119,16 @@ func newFence(t *testing.T, s setup) *fence {
 		}
 	}
 	f.call = inference.Call{View: s.view, Snapshot: snap, Sandbox: "sb1", Scope: "org:local/team:default/agent:test",
-		Secrets:   func(name string) (string, bool) { return realKey, name == "openai" || name == "anthropic" },
+		Secrets: func(name string) (string, bool) {
+			return realKey, name == "openai" || name == "anthropic" || name == "gemini"
+		},
 		Transport: func(*policy.Provider) http.RoundTripper { return tr },
 		Record: func(e event.Event) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.events = append(f.events, e)
 		}}
-	gate, err := ca.Serve(nil, f.handler(s.opt), openAIHost, claudeHost)
+	gate, err := ca.Serve(nil, f.handler(s.opt), openAIHost, claudeHost, geminiHost)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,8 +177,11 @@ func (f *fence) handler(o inference.Options) http.Handler {
 		if box := req.Header.Get("Test-Sandbox"); box != "" {
 			c.Sandbox = box
 		}
-		if req.Host == claudeHost {
+		switch req.Host {
+		case claudeHost:
 			c.Dialect = "anthropic"
+		case geminiHost:
+			c.Dialect = "gemini"
 		}
 		red.ServeHTTP(w, req, c)
 	})
@@ -210,6 +216,7 @@ func (f *fence) try(method, url, body string, header ...string) (*http.Response,
 	}
 	req.Header.Set("Authorization", "Bearer "+placeholder)
 	req.Header.Set("X-Api-Key", placeholder)
+	req.Header.Set("X-Goog-Api-Key", placeholder)
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
@@ -224,6 +231,11 @@ func (f *fence) chat(body string, header ...string) (*http.Response, string) {
 func (f *fence) message(body string, header ...string) (*http.Response, string) {
 	f.t.Helper()
 	return f.ask("POST", "https://"+claudeHost+"/v1/messages", body, header...)
+}
+
+// geminiPath is where a model of the Gemini API is called.
+func geminiPath(model, verb string) string {
+	return "https://" + geminiHost + "/v1beta/models/" + model + ":" + verb
 }
 
 // event waits for the one event of the only call so far.

@@ -95,6 +95,12 @@ func (x *exchange) addCredential(d *dialect, out http.Header, p *policy.Provider
 				found = true
 			}
 		}
+		if _, query, _ := strings.Cut(target(x.in), "?"); !found {
+			if key := callersKey(x.d, query); key != "" && headerSafe(key) {
+				out.Set(x.d.queryKeyHeader, key)
+				found = true
+			}
+		}
 		if !found {
 			return credentialPassthrough, nil, &refusal{status: http.StatusUnauthorized, code: codeConfig, reason: "credential",
 				message: "provider " + quote(p.Name) + " passes the agent's own credential on, and this request has none",
@@ -105,19 +111,30 @@ func (x *exchange) addCredential(d *dialect, out http.Header, p *policy.Provider
 	for _, name := range d.credentials {
 		out.Del(name)
 	}
-	var key string
-	var ok bool
-	if x.c.Secrets != nil && name != "" {
-		key, ok = x.c.Secrets(name)
-	}
-	key = strings.TrimSpace(key)
-	if !ok || key == "" || !headerSafe(key) {
-		return credentialInjected, nil, &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "secret",
-			message: "the secret that provider " + quote(p.Name) + " names is missing or unusable",
-			remedy:  "The operator can store it with: " + d.addCommand(), command: d.addCommand()}
+	key := x.secret(name)
+	if key == "" || !headerSafe(key) {
+		return credentialInjected, nil, noSecret(d, p)
 	}
 	d.inject(out, key)
 	return credentialInjected, []string{key}, nil
+}
+
+// secret is a secret's text, "" if there is none of that name.
+func (x *exchange) secret(name string) string {
+	if x.c.Secrets == nil || name == "" {
+		return ""
+	}
+	key, ok := x.c.Secrets(name)
+	if !ok {
+		return ""
+	}
+	return strings.TrimSpace(key)
+}
+
+func noSecret(d *dialect, p *policy.Provider) *refusal {
+	return &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "secret",
+		message: "the secret that provider " + quote(p.Name) + " names is missing or unusable",
+		remedy:  "The operator can store it with: " + d.addCommand(), command: d.addCommand()}
 }
 
 func headerSafe(s string) bool {

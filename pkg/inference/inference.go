@@ -12,8 +12,9 @@
 // would fetch are a way out around the fence: they are refused unless policy
 // on server:provider allows them.
 //
-// A dialect is one file with one table (openai.go, anthropic.go) and one line
-// in dialect.go.
+// A dialect is one file with one table (openai.go, anthropic.go, gemini.go) and one
+// line in dialect.go. A platform, another way to a dialect's models than its own API,
+// is one file and one line in platform.go.
 package inference
 
 import (
@@ -25,6 +26,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/inference/health"
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/price"
 )
 
 // Defaults of [Options].
@@ -72,6 +74,9 @@ type Options struct {
 	// Tolls are asked in this order before a request is sent.
 	Tolls []Toll
 
+	// Prices are those in force; nil, or a nil book: none is known.
+	Prices func() *price.Book
+
 	// Price is what a request of so many tokens would cost at most, in nano-dollars;
 	// output is 0 where the request does not say. ok is false when nobody knows. nil:
 	// nobody ever does.
@@ -90,6 +95,7 @@ type Redirector struct {
 	health  *health.Table
 	retries health.Retries
 	talks   conversations
+	tokens  *googleTokens
 }
 
 // New returns a Redirector. Zero fields of o take their defaults.
@@ -109,7 +115,7 @@ func New(o Options) *Redirector {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	return &Redirector{opt: o, health: health.New(o.Clock)}
+	return &Redirector{opt: o, health: health.New(o.Clock), tokens: newGoogleTokens(o.Clock)}
 }
 
 // Call is what the gateway knows about one request.
@@ -130,7 +136,7 @@ type Call struct {
 	Record func(event.Event)
 
 	Host    string // the provider host the sandbox asked for
-	Dialect string // its dialect: "openai", "anthropic"
+	Dialect string // its dialect: one of Dialects
 	Sandbox string // sandbox id, for the event
 	Scope   string // canonical principal, for the event
 }

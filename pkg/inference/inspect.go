@@ -29,6 +29,9 @@ type toolRules struct {
 	opaqueIn []string
 	// listings: blocks whose "tools" are a report, not definitions.
 	listings []string
+	// walk judges a whole request where the dialect has no types; the rest of the
+	// table is not used then.
+	walk func(w *walker)
 }
 
 type rule struct{ match, tool string }
@@ -63,6 +66,11 @@ const (
 // tape has no variant then.
 func inspect(t *tape, r *toolRules, more func(*walker)) []finding {
 	w := walker{t: t, r: r}
+	if r.walk != nil {
+		r.walk(&w)
+		more(&w)
+		return w.found
+	}
 	t.children(0, func(c uint32) bool {
 		n, low := &t.nodes[c], t.folded(c)
 		if has(r.never, low) && n.kind != kindNull {

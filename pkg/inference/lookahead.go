@@ -98,6 +98,7 @@ func (x *exchange) inBand(a *answer, doc []byte) (*failure, health.Outcome) {
 		return nil, health.Succeeded
 	}
 	f := x.notAnAnswer(a, "an error: "+quote(scrubText(e.Get("message").String(), a.secrets)))
+	f.free = true
 	switch body := []byte(e.Raw); {
 	case tooLong(http.StatusBadRequest, body):
 		f.fault = faultLong
@@ -223,7 +224,7 @@ func announces(data []byte) bool {
 	if len(list) != 1 {
 		return len(list) == 0 && !gjson.GetBytes(data, "usage").IsObject()
 	}
-	if list[0].Get("finish_reason").Str != "" {
+	if list[0].Get("finish_reason").Str != "" || list[0].Get("text").Str != "" { // text: of completions
 		return false
 	}
 	only := true

@@ -23,9 +23,9 @@ var openAI = dialect{
 	errorBody:      openAIError,
 	rules:          &openAIRules,
 	routes: []route{
-		{method: "POST", path: "/v1/chat/completions", op: "chat", output: "max_completion_tokens", body: true, model: true, stream: true, metered: true, ends: chatEnds, trial: trialChat},
+		{method: "POST", path: "/v1/chat/completions", op: "chat", output: "max_completion_tokens", body: true, model: true, stream: true, metered: true, unasked: true, ends: chatEnds, trial: trialChat},
 		{method: "POST", path: "/v1/responses", op: "responses", output: "max_output_tokens", body: true, model: true, stream: true, metered: true, ends: responsesEnds, trial: trialResponses},
-		{method: "POST", path: "/v1/completions", op: "completions", output: "max_tokens", body: true, model: true, stream: true, metered: true, ends: chatEnds},
+		{method: "POST", path: "/v1/completions", op: "completions", output: "max_tokens", body: true, model: true, stream: true, metered: true, unasked: true, ends: chatEnds},
 		{method: "POST", path: "/v1/embeddings", op: "embeddings", body: true, model: true, metered: true},
 		{method: "POST", path: "/v1/moderations", op: "moderations", body: true, model: true, defaultModel: "omni-moderation-latest"},
 		{method: "POST", path: "/v1/images/generations", op: "images", body: true, model: true, stream: true, metered: true},
@@ -80,6 +80,9 @@ var openAIRules = toolRules{
 	},
 	fields: []rule{
 		{"web_search_options", "web_search"}, {"search_parameters", "web_search"}, {"enable_search", "web_search"},
+		{"search_settings", "web_search"}, {"compound_custom", "web_search"}, // Groq
+		{"provider", "provider_routing"}, {"route", "provider_routing"}, // OpenRouter: who answers behind it
+		{"deferred", "background"}, {"enable_code_interpreter", "code_interpreter"}, // xAI, Alibaba
 		{"background", "background"}, {"conversation", "conversation"}, {"prompt", "prompt"},
 		{"mcp_servers", "mcp"}, {"plugins", "plugins"}, {"container", "code_interpreter"},
 		{"webhook", "webhook"},
@@ -87,6 +90,7 @@ var openAIRules = toolRules{
 	never: []string{
 		"models", "fallbacks", "fallback_models", "api_key", "api_base", "base_url", "api_version",
 		"extra_body", "extra_headers", "custom_llm_provider",
+		"provideroptions", // Vercel: who answers behind it
 	},
 	opaque:   []string{"parameters", "schema", "arguments", "output_schema", "logit_bias"},
 	listings: []string{"mcp_list_tools"},
@@ -100,6 +104,10 @@ func openAIError(e *refusal, status int, text string) []byte {
 		kind = "permission_error"
 	case status == http.StatusUnauthorized:
 		kind = "authentication_error"
+	case e.code == CodeLimited && e.reason == ReasonTokens:
+		kind = "tokens"
+	case e.code == CodeLimited:
+		kind = "requests"
 	case status >= 500:
 		kind = "server_error"
 	}

@@ -45,7 +45,7 @@ func (x *exchange) plan(v *verdicts) {
 	} else {
 		x.expand(policy.TargetsOf(nil))
 	}
-	if len(x.list) == 0 && x.way == nil && x.c.Snapshot.Trial(x.d.name) {
+	if len(x.list) == 0 && x.way == nil && x.c.Host == policy.MainHost(x.d.name) && x.c.Snapshot.Trial(x.d.name) {
 		x.trial = true
 	}
 	v.model = policy.Decision{Effect: policy.Allow}
@@ -147,6 +147,10 @@ func (x *exchange) nobody() *refusal {
 		what := "no provider of the " + x.d.name + " API answers at " + x.c.Host
 		if x.way != nil {
 			what = "the route " + x.way.Doc + "/" + x.way.ID + " of the model " + quote(x.asked.model) + " leads to no provider that this sandbox may use"
+		}
+		if x.way == nil && x.c.Host != policy.MainHost(x.d.name) {
+			return &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "no-provider", param: "model", message: what + " for this sandbox",
+				remedy: "The operator can add a Provider with dialect: " + x.d.name + " and hosts: [" + x.c.Host + "]"}
 		}
 		return &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "no-provider", param: "model",
 			message: what, remedy: "The operator can look with: " + x.explainCommand(), command: x.explainCommand()}

@@ -16,6 +16,9 @@ import (
 type record struct {
 	ev    event.Event
 	usage usage
+
+	cost      int64 // nano-dollars
+	costKnown bool
 }
 
 func newRecord(c *Call, req *http.Request, start time.Time) *record {
@@ -75,8 +78,7 @@ func (x *exchange) finish() {
 	ev := &x.rec.ev
 	ev.Duration = time.Since(x.begun)
 	ev.End = ev.Time.Add(ev.Duration) // also where the clock has been set
-	u := x.rec.usage
-	ev.TokensIn, ev.TokensOut, ev.TokensCached, ev.Estimated = u.in, u.out, u.cached, u.estimated
+	x.rec.usage.fill(ev)
 	x.releaseBody()
 	if x.c.Record != nil {
 		x.c.Record(*ev)

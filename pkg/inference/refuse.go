@@ -69,7 +69,7 @@ func (x *exchange) refuse(e *refusal) {
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Ringfence-Code", e.code)
-	if e.code != codeUpstream && e.code != codeBusy && e.code != codeApproval {
+	if e.code != codeUpstream && e.code != codeBusy && e.code != codeApproval && (e.code != CodeLimited || e.wait == 0) {
 		h.Set("X-Should-Retry", "false") // the official SDKs honour it
 	}
 	if e.code == codeBusy {

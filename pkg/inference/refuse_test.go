@@ -94,6 +94,33 @@ func TestOnlyTheTableOfPathsPasses(t *testing.T) {
 		{"POST", claudeHost, "/v1/complete"},
 		{"POST", claudeHost, "/api/event_logging/batch"},
 		{"POST", claudeHost, "/v1/messages?beta=true&beta=true"},
+		{"POST", geminiHost, "/v1beta/models/m:streamGenerateContent"},
+		{"POST", geminiHost, "/v1beta/models/m:streamGenerateContent?key=x"},
+		{"POST", geminiHost, "/v1beta/models/m:streamGenerateContent?alt=json"},
+		{"POST", geminiHost, "/v1beta/models/m:streamGenerateContent?alt=sse&alt=json"},
+		{"POST", geminiHost, "/v1beta/models/m:generateContent?alt=sse"},
+		{"POST", geminiHost, "/v1beta/models/m:generateContent?fields=candidates"},
+		{"POST", geminiHost, "/v1beta/models/m:generateContent?access_token=x"},
+		{"POST", geminiHost, "/v1beta/models/m:generateContent?$alt=sse"},
+		{"POST", geminiHost, "/v1beta/models/:generateContent"},
+		{"POST", geminiHost, "/v1beta/models/m:generateContent:countTokens"},
+		{"POST", geminiHost, "/v1beta/models/m%3AgenerateContent"},
+		{"POST", geminiHost, "/v1beta/models/a/b:generateContent"},
+		{"POST", geminiHost, "/v1beta/models/m:predict"},
+		{"POST", geminiHost, "/v1beta/models/m:asyncBatchEmbedContent"},
+		{"POST", geminiHost, "/v1beta/models/m:batchGenerateContent"},
+		{"POST", geminiHost, "/v1beta/tunedModels/m:generateContent"},
+		{"POST", geminiHost, "/v1beta/openai/chat/completions"},
+		{"POST", geminiHost, "/v1beta/files"},
+		{"POST", geminiHost, "/upload/v1beta/files"},
+		{"POST", geminiHost, "/v1beta/cachedContents"},
+		{"POST", geminiHost, "/v1beta/interactions"},
+		{"POST", geminiHost, "/v1alpha/models/m:generateContent"},
+		{"GET", geminiHost, "/v1beta/models/m:generateContent"},
+		{"GET", geminiHost, "/v1beta/models?filter=x"},
+		{"GET", geminiHost, "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"},
+		{"GET", geminiHost, "/v1beta/files/x"},
+		{"DELETE", geminiHost, "/v1beta/models/m"},
 	} {
 		code, body := f.raw(c.method, c.host, c.target)
 		if code != 403 || c.method != "HEAD" && !strings.Contains(body, `"code":"ringfence_denied"`) {
@@ -101,6 +128,9 @@ func TestOnlyTheTableOfPathsPasses(t *testing.T) {
 		}
 		if c.host == claudeHost && !strings.HasPrefix(body, `{"error":{"type":"permission_error"`) {
 			t.Errorf("not Anthropic's form: %s", body)
+		}
+		if c.host == geminiHost && (!strings.HasPrefix(body, `{"error":{"code":403,"details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo"`) || !strings.Contains(body, `"status":"PERMISSION_DENIED"`)) {
+			t.Errorf("not Google's form: %s", body)
 		}
 		if ev := f.event(); ev.Verdict != event.Denied || ev.Status != 403 || strings.Contains(ev.URL, "?") {
 			t.Errorf("%s %s: event %+v", c.method, c.target, ev)

@@ -51,6 +51,8 @@ type tape struct {
 	// variant is the first member met that is called as one that was looked up,
 	// but in other letters; 0: none was. See called.
 	variant uint32
+	// variantOf is the name of which it is one; "": its key without letter case.
+	variantOf string
 }
 
 // syntaxError says where and why a body was refused.

@@ -43,17 +43,17 @@ const (
 // official libraries know as settings of tools, none of which is a secret or was
 // said to the model. Numbers and booleans are shown under every name.
 var shownSettings = []string{
-	"allowed_callers", "allowed_domains", "allowed_tools", "background", "blocked_domains", "city", "connector_id", "country", "environment",
-	"file_id", "file_ids", "input_fidelity", "mcp_server_name", "memory_limit", "mode", "model", "moderation", "output_format", "quality", "ranker", "region",
+	"allowed_callers", "allowed_domains", "allowed_tools", "background", "blocked_domains", "city", "connector_id", "country", "environment", "exclude_domains", "excludedomains",
+	"file_id", "file_ids", "file_search_store_names", "filesearchstorenames", "input_fidelity", "mcp_server_name", "memory_limit", "mode", "model", "moderation", "output_format", "quality", "ranker", "region",
 	"require_approval", "search_context_size", "server_label", "size", "timezone", "tool_names", "ttl", "type", "vector_store_ids",
 }
 
 // shownURLs are those whose text is a URL: read where it holds no password and no
 // query.
-var shownURLs = []string{"file_url", "image_url", "server_url", "url"}
+var shownURLs = []string{"file_uri", "file_url", "fileuri", "image_url", "server_url", "url"}
 
 // privateSettings are those of which nothing below is read.
-var privateSettings = []string{"authorization", "credentials", "env", "environment_variables", "headers", "http_headers", "secrets"}
+var privateSettings = []string{"api_key", "apiauth", "apikey", "apikeystring", "auth_config", "authconfig", "authorization", "credentials", "custom_configs", "customconfigs", "env", "environment_variables", "headers", "http_headers", "secrets"}
 
 // tool describes what asks for a tool, for people; false: it has more settings
 // than can be put to them.

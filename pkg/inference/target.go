@@ -34,6 +34,10 @@ func matchTarget(d *dialect, method, target string) (*route, string, *refusal) {
 			other = true
 			continue
 		}
+		if len(d.queryKeys) > 0 && hasQuery {
+			query = withoutKeys(d, query)
+			hasQuery = query != ""
+		}
 		if ref := checkQuery(rt, query, hasQuery); ref != nil {
 			return nil, "", ref
 		}
@@ -92,7 +96,7 @@ func pathMatches(pattern, path string) bool {
 	for {
 		ps, prest, pmore := strings.Cut(pattern[1:], "/")
 		ss, srest, smore := strings.Cut(path[1:], "/")
-		if ps != "*" && ps != ss || pmore != smore {
+		if !segmentMatches(ps, ss) || pmore != smore {
 			return false
 		}
 		if !pmore {
@@ -102,11 +106,49 @@ func pathMatches(pattern, path string) bool {
 	}
 }
 
+// segmentMatches compares one segment; see route.
+func segmentMatches(pattern, s string) bool {
+	verb, ok := strings.CutPrefix(pattern, "*:")
+	if !ok {
+		return pattern == "*" || pattern == s
+	}
+	id, rest, has := strings.Cut(s, ":")
+	return id != "" && has == (verb != "") && rest == verb
+}
+
+// withoutKeys leaves the parameters that carry the caller's credential out of a
+// query, however their names are written.
+func withoutKeys(d *dialect, query string) string {
+	var kept []string
+	for _, pair := range strings.Split(query, "&") {
+		k, _, _ := strings.Cut(pair, "=")
+		if key, err := url.QueryUnescape(k); err != nil || !slices.Contains(d.queryKeys, key) {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, "&")
+}
+
+// callersKey is the credential that a query carries; "" is none, or more than one.
+func callersKey(d *dialect, query string) (key string) {
+	n := 0
+	for _, pair := range strings.Split(query, "&") {
+		k, v, _ := strings.Cut(pair, "=")
+		if name, err := url.QueryUnescape(k); err == nil && slices.Contains(d.queryKeys, name) {
+			key, err = url.QueryUnescape(v)
+			if n++; err != nil || n > 1 {
+				return ""
+			}
+		}
+	}
+	return key
+}
+
 // checkQuery admits the query keys of the route and refuses every other one:
 // query strings carry keys ("?key=") and switches of proxies.
 func checkQuery(rt *route, query string, has bool) *refusal {
 	if !has {
-		return nil
+		return needed(rt, nil)
 	}
 	if query == "" || strings.ContainsAny(query, ";#") {
 		return denied("query", "the query string is not in plain form", "Leave it out")
@@ -121,7 +163,7 @@ func checkQuery(rt *route, query string, has bool) *refusal {
 		if _, err := url.QueryUnescape(v); err != nil || len(v) > maxIdentifier {
 			return denied("query", "the value of query parameter "+quote(key)+" is malformed", "Correct it")
 		}
-		if !slices.Contains(rt.query, key) {
+		if !slices.Contains(rt.query, key) && !slices.Contains(rt.query, pair) {
 			return denied("query", "the query parameter "+quote(key)+" is not offered for "+rt.method+" "+rt.path, "Leave it out")
 		}
 		if seen[key] && !strings.HasPrefix(key, "include") {
@@ -129,7 +171,16 @@ func checkQuery(rt *route, query string, has bool) *refusal {
 		}
 		seen[key] = true
 	}
-	return nil
+	return needed(rt, seen)
+}
+
+// needed is the refusal of a call without the parameter that its route needs.
+func needed(rt *route, seen map[string]bool) *refusal {
+	name, _, _ := strings.Cut(rt.needs, "=")
+	if name == "" || seen[name] {
+		return nil
+	}
+	return denied("query", rt.method+" "+rt.path+" is offered with "+rt.needs+" only", "Add it to the query")
 }
 
 // upstreamURL joins a provider's base URL and an admitted target.
@@ -142,9 +193,9 @@ func upstreamURL(d *dialect, base, path, query string) (*url.URL, error) {
 		return nil, errBadBase
 	}
 	prefix := strings.TrimRight(u.Path, "/")
-	const version = "/v1"
-	if prefix != "" && (d.baseHasVersion || strings.HasSuffix(prefix, version)) {
-		path = strings.TrimPrefix(path, version)
+	version, rest, _ := strings.Cut(path[1:], "/")
+	if prefix != "" && (d.baseHasVersion || strings.HasSuffix(prefix, "/"+version)) {
+		path = "/" + rest
 	}
 	out := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: prefix + path, RawQuery: query}
 	return out, nil

@@ -61,6 +61,11 @@ func (x *exchange) facts() *complexity.Facts {
 			x.newest(i, f)
 		}
 	}
+	if x.d.name == geminiName {
+		has := t.geminiFeatures()
+		f.Image = has&policy.FeatureVision != 0
+		f.Structure = has&policy.FeatureStructured != 0
+	}
 	return f
 }
 

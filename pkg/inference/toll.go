@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ringfence/ringfence/pkg/policy"
+	"github.com/ringfence/ringfence/pkg/price"
 )
 
 // Toll takes what a request uses before it is sent: room under a limit, money of a
@@ -30,17 +31,27 @@ type Use struct {
 	Model          string           // model that rules name, of the candidate; Asked before there is one
 	Upstream       string           // its name at the provider
 	Provider       *policy.Provider // nil for Request
-	Decision       policy.Decision  // with its obligations in Terms
+	Decision       policy.Decision  // with its obligations in Terms; of Attempt: on the candidate
+	Verdict        policy.Decision  // that Request had as its Decision
+	Trial          bool             // the trial provider answers: there will be no Attempt
 	View           View
 	Input          uint64 // tokens, estimated
-	Output         uint64 // tokens that the client lets come out at most; 0 = it does not say
+	Output         uint64 // tokens that the client lets come out at most, for each choice; 0 = it does not say
+	Choices        uint64 // answers that it asks for at once, at least 1
+	Bounded        bool   // its output can be bounded
 	MaxOutput      uint64 // that the model gives, by its document; 0 = not said
+
+	// Wait makes room for the request to wait with its body; ok is false where there
+	// is none. done gives it back. nil: it must not wait.
+	Wait func() (done func(), ok bool)
 }
 
 // Grant is what a toll gives. The zero value asks nothing further.
 type Grant struct {
 	Receipt   Receipt // nil: nothing is to be told
 	MaxOutput uint64  // tokens that may come out; the request is changed to say so. 0 = as asked
+	Shadow    string  // what a rule in shadow mode would have done, as [policy.Decision.WouldBe] says it
+	Note      string  // for the event's detail
 }
 
 // Receipt is told how it went on. Sent comes at most once and before Done, Done
@@ -55,15 +66,20 @@ type Receipt interface {
 type Spent struct {
 	Sent     bool // it left
 	Answered bool // an answer came: usage says what it was
+	Free     bool // it was not reached, or answered with an error: providers bill neither
 	Usage    Usage
 	Provider *policy.Provider // who answered; nil: nobody, or the trial provider
 	Upstream string
 }
 
-// Usage is what an answer used, in tokens.
+// Usage is what an answer used.
 type Usage struct {
-	Input, Output, Cached uint64 // Cached is a part of Input
-	Estimated             bool   // nobody reported it
+	Input, Output, Cached uint64      // tokens; Cached is a part of Input
+	Units                 price.Usage // the same and more, in units that do not overlap
+	Estimated             bool        // nobody reported it, or not all of it
+
+	Cost      int64 // nano-dollars
+	CostKnown bool  // Cost says something: it is the provider's price, or an estimate where its document says so
 }
 
 // Refusal is a toll's no.
@@ -83,10 +99,19 @@ type Refusal struct {
 const (
 	CodeLimited = "rate_limit_exceeded"       // as OpenAI has it
 	CodeBudget  = "ringfence_budget_exceeded" // a budget has no room
+	CodeBusy    = codeBusy                    // nobody knows now; try again
 )
 
+// ReasonTokens is the reason code of a limit on tokens: OpenAI's errors tell those
+// from limits on requests.
+const ReasonTokens = "rate-tokens"
+
 func (r *Refusal) refusal() *refusal {
-	return &refusal{status: r.Status, code: r.Code, reason: r.Reason, message: r.Message, remedy: r.Remedy, command: r.Command, wait: r.Wait, header: r.Header}
+	ref := &refusal{status: r.Status, code: r.Code, reason: r.Reason, message: r.Message, remedy: r.Remedy, command: r.Command, wait: r.Wait, header: r.Header}
+	if r.Rule != (policy.RuleRef{}) {
+		ref.decision = &policy.Decision{Rule: r.Rule, ReasonCode: r.Reason}
+	}
+	return ref
 }
 
 // receipts are those of one request or attempt.
@@ -109,7 +134,16 @@ func (x *exchange) pay(c *candidate) (paid receipts, most uint64, ref *refusal) 
 		g, no := ask(x.in.Context(), u)
 		if no != nil {
 			paid.done(Spent{})
+			if x.in.Context().Err() != nil {
+				return receipts{}, 0, x.gone()
+			}
 			return receipts{}, 0, no.refusal()
+		}
+		if x.rec.ev.Shadow == "" {
+			x.rec.ev.Shadow = g.Shadow
+		}
+		if g.Note != "" {
+			x.rec.ev.Detail = g.Note
 		}
 		if g.Receipt != nil {
 			paid.list = append(paid.list, g.Receipt)
@@ -124,9 +158,9 @@ func (x *exchange) pay(c *candidate) (paid receipts, most uint64, ref *refusal) 
 // use describes the request, or what a candidate would make of it.
 func (x *exchange) use(c *candidate) *Use {
 	u := &Use{Sandbox: x.c.Sandbox, Scope: x.c.Scope, Dialect: x.d.name, Operation: x.route.op, Asked: x.asked.model, Model: x.asked.model, View: x.c.View,
-		Decision: x.verdict}
+		Decision: x.verdict, Verdict: x.verdict, Trial: x.trial, Wait: x.waitRoom}
 	if x.route.model {
-		u.Input, u.Output = requestTokens(&x.tape), x.tape.outputAsked()
+		u.Input, u.Output, u.Choices, u.Bounded = requestTokens(&x.tape), x.tape.outputAsked(), x.tape.choices(), x.route.output != ""
 	}
 	if c != nil {
 		u.Provider, u.Model, u.Upstream, u.Decision = c.prov, c.model, c.upstream, c.decision
@@ -135,6 +169,16 @@ func (x *exchange) use(c *candidate) *Use {
 		}
 	}
 	return u
+}
+
+// waitRoom makes room for the request to wait with its body, as one that waits for
+// people has it.
+func (x *exchange) waitRoom() (done func(), ok bool) {
+	held := x.held
+	if !x.r.waiting.take(x.c.Sandbox, held, x.r.opt.MaxBuffered) {
+		return nil, false
+	}
+	return func() { x.r.waiting.give(x.c.Sandbox, held) }, true
 }
 
 // leave tells that the request leaves.
@@ -162,7 +206,8 @@ func (x *exchange) spent(answered bool) Spent {
 	s := Spent{Answered: answered, Provider: x.prov, Upstream: x.served}
 	if answered {
 		u := x.rec.usage
-		s.Usage = Usage{Input: u.in, Output: u.out, Cached: u.cached, Estimated: u.estimated}
+		s.Usage = Usage{Input: u.PromptTokens(), Output: u.AnswerTokens(), Cached: u.Usage[price.CachedInput], Units: u.Usage, Estimated: u.estimated,
+			Cost: x.rec.cost, CostKnown: x.rec.costKnown}
 	}
 	return s
 }

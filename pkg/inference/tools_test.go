@@ -54,6 +54,10 @@ var providerSide = []struct{ name, url, body, tool string }{
 	{"web_search_options", chatPath, `{"model":"m","messages":[],"web_search_options":{}}`, "web_search"},
 	{"search_parameters", chatPath, `{"model":"m","messages":[],"search_parameters":{"mode":"on"}}`, "web_search"},
 	{"plugins", chatPath, `{"model":"m","messages":[],"plugins":[{"id":"web"}]}`, "plugins"},
+	{"who answers behind OpenRouter", chatPath, `{"model":"m","messages":[],"provider":{"order":["x"]}}`, "provider_routing"},
+	{"OpenRouter's fallback", chatPath, `{"model":"m","messages":[],"route":"fallback"}`, "provider_routing"},
+	{"Groq's search", chatPath, `{"model":"m","messages":[],"search_settings":{"country":"x"}}`, "web_search"},
+	{"xAI, later", chatPath, `{"model":"m","messages":[],"deferred":true}`, "background"},
 	{"search model", chatPath, `{"model":"gpt-4o-search-preview","messages":[]}`, "web_search"},
 	{"online variant", chatPath, `{"model":"openai/gpt-4o:online","messages":[]}`, "web_search"},
 	{"moderation image", "https://" + openAIHost + "/v1/moderations", `{"model":"m","input":[{"type":"image_url","image_url":{"url":"https://evil.example"}}]}`, "image_url"},
@@ -76,7 +80,7 @@ var providerSide = []struct{ name, url, body, tool string }{
 
 func TestWorkOnTheProvidersSideIsRefused(t *testing.T) {
 	closed := newFence(t, setup{})
-	for _, c := range providerSide {
+	for _, c := range append(providerSide, geminiSide...) {
 		t.Run(c.name, func(t *testing.T) {
 			closed.double.Reset()
 			resp, body := closed.ask("POST", c.url, c.body)
@@ -107,7 +111,11 @@ func TestFieldsThatRedirectTheCallAreNeverForwarded(t *testing.T) {
 		{chatPath, `{"model":"m","Base_URL":"https://evil.example","messages":[]}`},
 		{chatPath, `{"model":"m","fallbacks":["big"],"messages":[]}`},
 		{chatPath, `{"model":"m","extra_headers":{"x":"y"},"messages":[]}`},
+		{chatPath, `{"model":"m","providerOptions":{"gateway":{"order":["x"]}},"messages":[]}`},
 		{messagesPath, `{"model":"m","fallbacks":[{"model":"big"}],"messages":[]}`},
+		{generate, `{"contents":[],"generationConfig":{"routingConfig":{"manualMode":{"modelName":"big"}}}}`},
+		{generate, `{"contents":[],"generation_config":{"model_selection_config":{"featureSelectionPreference":"PRIORITIZE_QUALITY"}}}`},
+		{generate, `{"contents":[],"httpOptions":{"baseUrl":"https://evil.example"}}`},
 	} {
 		if resp, body := f.ask("POST", c.url, c.body); resp.StatusCode != 403 || !strings.Contains(body, "ringfence_denied") {
 			t.Errorf("%s: %d %s", c.body, resp.StatusCode, body)
@@ -120,7 +128,7 @@ func TestFieldsThatRedirectTheCallAreNeverForwarded(t *testing.T) {
 
 func TestWorkAtTheClientPasses(t *testing.T) {
 	f := newFence(t, setup{})
-	for _, c := range []struct{ name, url, body string }{
+	for _, c := range append(geminiClient, []struct{ name, url, body string }{
 		{"function tools", chatPath, `{"model":"m","messages":[],"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"image_url":{"type":"string"},"tools":{"type":"array"}},"examples":[{"image_url":"https://x.example"}]}}},{"type":"custom","custom":{"name":"c"}}]}`},
 		{"client-side Responses tools", responsesPath, `{"model":"m","input":"x","tools":[{"type":"function","name":"f"},{"type":"local_shell"},{"type":"apply_patch"},{"type":"tool_search"},{"type":"shell","environment":{"type":"local"}},{"type":"namespace","name":"n","tools":[{"type":"function","name":"g"}]}]}`},
 		{"history of provider tools", responsesPath, `{"model":"m","input":[{"type":"web_search_call","id":"w","status":"completed","action":{"type":"open_page","url":"https://x.example"}},{"type":"mcp_list_tools","server_label":"s","tools":[{"name":"t","input_schema":{}}]},{"type":"message","role":"assistant","content":[{"type":"output_text","text":"see https://x.example","annotations":[{"type":"url_citation","url":"https://x.example"}]}]}]}`},
@@ -135,7 +143,7 @@ func TestWorkAtTheClientPasses(t *testing.T) {
 		{"Anthropic inline media", messagesPath, `{"model":"m","messages":[{"role":"user","content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"AA=="}},{"type":"document","source":{"type":"text","data":"x"}},{"type":"document","source":{"type":"content","content":[{"type":"text","text":"x"}]}}]}]}`},
 		{"Anthropic tool use arguments", messagesPath, `{"model":"m","messages":[{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"fetch","input":{"image_url":"https://x.example","source":{"type":"url"},"tools":[{"type":"mcp"}]}}]}]}`},
 		{"Anthropic search result source", messagesPath, `{"model":"m","messages":[{"role":"user","content":[{"type":"search_result","source":"https://x.example","title":"t","content":[]}]}]}`},
-	} {
+	}...) {
 		t.Run(c.name, func(t *testing.T) {
 			f.double.Reset()
 			resp, body := f.ask("POST", c.url, c.body)

@@ -91,7 +91,7 @@ func deltas(s string) []string {
 
 // trialUsage counts as an estimate does: there is no tokeniser behind it.
 func (x *exchange) trialUsage() (in, out uint64) {
-	return requestTokens(&x.tape), uint64(len(x.trialText())+bytesPerToken-1) / bytesPerToken
+	return requestTokens(&x.tape), textTokens(x.trialText())
 }
 
 func object(v any) [][]byte { return [][]byte{mustJSON(v)} }

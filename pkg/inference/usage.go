@@ -3,15 +3,17 @@
 package inference
 
 import (
-	"bytes"
+	"strings"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/ringfence/ringfence/pkg/price"
 )
 
-// usage is what one call cost in tokens.
+// usage is what one call took.
 type usage struct {
-	in, out, cached uint64
-	estimated       bool
+	price.Usage
+	estimated bool // not all of it was reported by the provider
 }
 
 // meter reads usage out of an answer while it passes. Its memory is bounded
@@ -19,10 +21,11 @@ type usage struct {
 type meter struct {
 	sse  *sseReader
 	json jsonUsage
+	op   string // of the route
 }
 
-func newMeter(sse bool) *meter {
-	m := &meter{}
+func newMeter(sse bool, op string) *meter {
+	m := &meter{op: op}
 	m.json.reset()
 	if sse {
 		m.sse = &sseReader{data: m.json.feed, end: m.json.reset}
@@ -38,319 +41,175 @@ func (m *meter) feed(b []byte) {
 	m.json.feed(b)
 }
 
-// bytesPerToken is the usual rule of thumb for an estimate.
-const bytesPerToken = 4
-
 // total returns the call's usage. Without a report in the answer the figures
-// are estimated from the text that went each way, and say so; after a broken
+// are counted from the text that went each way, and say so; after a broken
 // answer too, since the last report may be missing.
 func (m *meter) total(req *tape, broken bool) usage {
-	u := m.json.usage
-	out := (m.json.textBytes + bytesPerToken - 1) / bytesPerToken
-	if !m.json.reported {
-		u.in, u.estimated = requestTokens(req), true
-		u.out = out
-		return u
+	m.json.count()
+	u := usage{Usage: m.json.got.usage()}
+	u.Usage[price.Request] = 1
+	u.Usage[price.WebSearch] = max(u.Usage[price.WebSearch], m.json.searches)
+	if m.op == opImages {
+		u.Usage[price.Image] = max(1, m.json.pictures)
+		if m.json.got.outKnown == 0 { // what it wrote is the picture
+			u.Usage[price.ImageOutput] += u.Usage[price.Output]
+			u.Usage[price.Output] = 0
+		}
+	}
+	out := m.json.text.tokens()
+	switch {
+	case m.json.got.reported:
+	case m.op == opImages:
+		u.Usage[price.Input], u.estimated = requestTokens(req), true
+	default:
+		u.Usage[price.Input], u.Usage[price.Output], u.estimated = requestTokens(req), out, true
 	}
 	if broken {
-		u.out, u.estimated = max(u.out, out), true
+		u.estimated = true
+		if said := u.AnswerTokens(); out > said {
+			u.Usage[price.Output] += out - said
+		}
 	}
 	return u
 }
 
-// requestTokens estimates the input from the text of the request; encoded
-// media are not text.
-func requestTokens(t *tape) uint64 {
-	var n uint64
-	for i := range t.nodes {
-		v := &t.nodes[i]
-		if v.kind != kindString {
-			continue
-		}
-		text := t.src[v.start+1 : v.end-1]
-		if key := t.src[v.keyStart:v.keyEnd]; bytes.HasPrefix(text, []byte("data:")) || string(key) == "data" || string(key) == "file_data" {
-			continue
-		}
-		n += uint64(len(text))
-	}
-	return (n + bytesPerToken - 1) / bytesPerToken
+const opImages = "images"
+
+// figures are what the usage objects of one answer say, as they say it. Streams
+// report more than once (Anthropic: input at the start, cumulative output with each
+// delta): the largest figure of each kind is the call's.
+type figures struct {
+	reported bool
+	apart    bool // Anthropic: the cache's tokens are not in prompt
+	thinking bool // Gemini, xAI: reasoning is not in answer
+
+	prompt, cached, write, writeShort, writeLong, audioIn, imageIn uint64
+	answer, reasoning, audioOut, imageOut, outKnown                uint64
+	searches                                                       uint64
 }
 
-// sseReader finds the data of server-sent events in a stream cut anywhere.
-type sseReader struct {
-	data func([]byte) // bytes of the data of the current event
-	end  func()       // the event is over
-
-	field  []byte // start of the current line, up to and with the colon
-	state  sseState
-	lastCR bool
-	blank  bool // nothing on this line so far
-	began  bool
+// figure is one member of a usage object, by its path, and where it goes. Sources:
+// the types CompletionUsage, ResponseUsage and ImagesResponseUsage of openai-go
+// v3.96, Usage of anthropic-sdk-go v1.84, usageMetadata of the Gemini API; DeepSeek's
+// prompt_cache_hit_tokens. OpenAI's caches of 30 minutes and 12 hours count as the
+// short and the long one.
+type figure struct {
+	path string
+	to   func(f *figures) *uint64
 }
 
-type sseState uint8
+var figureTable = []figure{
+	{"prompt_tokens", func(f *figures) *uint64 { return &f.prompt }},
+	{"input_tokens", func(f *figures) *uint64 { return &f.prompt }},
+	{"prompt_tokens_details.cached_tokens", func(f *figures) *uint64 { return &f.cached }},
+	{"input_tokens_details.cached_tokens", func(f *figures) *uint64 { return &f.cached }},
+	{"prompt_cache_hit_tokens", func(f *figures) *uint64 { return &f.cached }},
+	{"cache_read_input_tokens", func(f *figures) *uint64 { return &f.cached }},
+	{"cachedContentTokenCount", func(f *figures) *uint64 { return &f.cached }},
+	{"prompt_tokens_details.cache_write_tokens", func(f *figures) *uint64 { return &f.write }},
+	{"input_tokens_details.cache_write_tokens", func(f *figures) *uint64 { return &f.write }},
+	{"cache_creation_input_tokens", func(f *figures) *uint64 { return &f.write }},
+	{"cache_creation.ephemeral_5m_input_tokens", func(f *figures) *uint64 { return &f.writeShort }},
+	{"input_tokens_details.cache_write_tokens_details.ttl_30m_tokens", func(f *figures) *uint64 { return &f.writeShort }},
+	{"cache_creation.ephemeral_1h_input_tokens", func(f *figures) *uint64 { return &f.writeLong }},
+	{"input_tokens_details.cache_write_tokens_details.ttl_12h_tokens", func(f *figures) *uint64 { return &f.writeLong }},
+	{"prompt_tokens_details.audio_tokens", func(f *figures) *uint64 { return &f.audioIn }},
+	{"prompt_tokens_details.image_tokens", func(f *figures) *uint64 { return &f.imageIn }},
+	{"input_tokens_details.image_tokens", func(f *figures) *uint64 { return &f.imageIn }},
+	{"completion_tokens", func(f *figures) *uint64 { return &f.answer }},
+	{"output_tokens", func(f *figures) *uint64 { return &f.answer }},
+	{"candidatesTokenCount", func(f *figures) *uint64 { return &f.answer }},
+	{"completion_tokens_details.reasoning_tokens", func(f *figures) *uint64 { return &f.reasoning }},
+	{"output_tokens_details.reasoning_tokens", func(f *figures) *uint64 { return &f.reasoning }},
+	{"output_tokens_details.thinking_tokens", func(f *figures) *uint64 { return &f.reasoning }},
+	{"thoughtsTokenCount", func(f *figures) *uint64 { return &f.reasoning }},
+	{"completion_tokens_details.audio_tokens", func(f *figures) *uint64 { return &f.audioOut }},
+	{"output_tokens_details.image_tokens", func(f *figures) *uint64 { return &f.imageOut }},
+	{"output_tokens_details.image_tokens", func(f *figures) *uint64 { return &f.outKnown }},
+	{"output_tokens_details.text_tokens", func(f *figures) *uint64 { return &f.outKnown }},
+	{"server_tool_use.web_search_requests", func(f *figures) *uint64 { return &f.searches }},
+}
 
-const (
-	sseField sseState = iota
-	sseSpace          // after "data:", one space may be skipped
-	sseData
-	sseSkip
-)
-
-func (s *sseReader) feed(b []byte) {
-	if !s.began && len(b) > 0 {
-		s.began, s.blank = true, true
+// count reads a number of tokens; what is none is 0.
+func count(v gjson.Result) uint64 {
+	if v.Type == gjson.Number && v.Num > 0 && v.Num < 1<<53 {
+		return uint64(v.Num)
 	}
-	for i := 0; i < len(b); {
-		c := b[i]
-		if c == '\n' && s.lastCR {
-			s.lastCR = false
-			i++
-			continue
-		}
-		s.lastCR = c == '\r'
-		if c == '\n' || c == '\r' {
-			s.line()
-			i++
-			continue
-		}
-		s.blank = false
-		switch s.state {
-		case sseField:
-			s.field = append(s.field, c)
-			i++
-			if c == ':' {
-				s.state = sseSkip
-				if f := bytes.TrimPrefix(s.field, []byte("\xef\xbb\xbf")); string(f) == "data:" {
-					s.state = sseSpace
-				}
-			} else if len(s.field) > 16 {
-				s.state = sseSkip
+	return 0
+}
+
+// merge takes one usage object.
+func (f *figures) merge(u gjson.Result) {
+	var one figures
+	for i := range figureTable {
+		to := figureTable[i].to(&one)
+		*to = max(*to, count(u.Get(figureTable[i].path)))
+	}
+	one.modalities(u)
+	total := u.Get("total_tokens")
+	one.apart = !u.Get("prompt_tokens").Exists() &&
+		(u.Get("cache_read_input_tokens").Exists() || u.Get("cache_creation_input_tokens").Exists() || u.Get("cache_creation").Exists())
+	one.thinking = u.Get("thoughtsTokenCount").Exists() ||
+		one.reasoning > 0 && count(total) == one.prompt+one.answer+one.reasoning
+	if one.prompt == 0 && one.answer == 0 && !total.Exists() && !u.Get("totalTokenCount").Exists() {
+		return
+	}
+	f.reported, f.apart, f.thinking = true, f.apart || one.apart, f.thinking || one.thinking
+	for i := range figureTable {
+		to := figureTable[i].to(f)
+		*to = max(*to, *figureTable[i].to(&one))
+	}
+}
+
+// modalities reads the lists of the Gemini API. What its tools read for the model
+// (toolUsePromptTokenCount) is not in promptTokenCount.
+func (f *figures) modalities(u gjson.Result) {
+	f.prompt += count(u.Get("promptTokenCount")) + count(u.Get("toolUsePromptTokenCount"))
+	of := func(list, kind string) (n uint64) {
+		u.Get(list).ForEach(func(_, v gjson.Result) bool {
+			if strings.EqualFold(v.Get("modality").Str, kind) {
+				n += count(v.Get("tokenCount"))
 			}
-		case sseSpace:
-			s.state = sseData
-			if c == ' ' {
-				i++
-			}
-		default:
-			n := lineLen(b[i:])
-			if s.state == sseData {
-				s.data(b[i : i+n])
-			}
-			i += n
-		}
-	}
-}
-
-func (s *sseReader) line() {
-	if s.blank {
-		s.end()
-	}
-	if s.state == sseData {
-		s.data([]byte{'\n'})
-	}
-	s.state, s.field, s.blank = sseField, s.field[:0], true
-}
-
-func lineLen(b []byte) int {
-	for i, c := range b {
-		if c == '\n' || c == '\r' {
-			return i
-		}
-	}
-	return len(b)
-}
-
-// jsonUsage watches one JSON document go by in pieces, catches the usage
-// object at its top level or inside "response" or "message", and counts the
-// bytes of generated text. Documents it cannot follow are not counted.
-type jsonUsage struct {
-	usage     usage // over all documents of the answer
-	reported  bool
-	textBytes uint64
-
-	depth    int
-	isObject [usageDepth]bool
-	inString bool
-	escape   bool
-	isKey    bool // the string is a key
-	wantKey  bool // the next string is a key
-	key      []byte
-	inside   bool   // depth 2 is the object of "response" or "message"
-	counts   bool   // the current string is generated text
-	catch    []byte // the usage object so far
-	catching int    // depth at which it ends, 0 = not catching
-	lost     bool   // nested too deep: this document is not followed
-}
-
-const (
-	usageDepth = 64
-	maxKey     = 32
-	maxUsage   = 8 << 10
-)
-
-// reset ends one document and starts the next.
-func (j *jsonUsage) reset() {
-	*j = jsonUsage{usage: j.usage, reported: j.reported, textBytes: j.textBytes, key: j.key[:0], catch: j.catch[:0]}
-}
-
-// textKeys are the members that hold generated text in either dialect.
-var textKeys = [][]byte{
-	[]byte("content"), []byte("text"), []byte("delta"), []byte("arguments"), []byte("partial_json"),
-	[]byte("thinking"), []byte("reasoning_content"), []byte("refusal"), []byte("reasoning"),
-}
-
-func (j *jsonUsage) feed(b []byte) {
-	for i := 0; i < len(b) && !j.lost; {
-		if j.inString {
-			i += j.str(b[i:])
-			continue
-		}
-		c := b[i]
-		i++
-		if j.catching > 0 {
-			j.keep(c)
-		}
-		switch c {
-		case '"':
-			j.inString, j.isKey = true, j.wantKey
-			if j.isKey {
-				j.key = j.key[:0]
-			} else {
-				j.counts = j.isText()
-			}
-		case '{', '[':
-			j.open(c)
-		case '}', ']':
-			j.close()
-		case ',':
-			j.wantKey = j.depth > 0 && j.isObject[j.depth-1]
-		case ':':
-			j.wantKey = false
-		}
-	}
-}
-
-// str consumes bytes of a string and returns how many.
-func (j *jsonUsage) str(b []byte) int {
-	if j.escape {
-		j.escape = false
-		j.part(b[:1])
-		return 1
-	}
-	n := 0
-	for n < len(b) && b[n] != '"' && b[n] != '\\' {
-		n++
-	}
-	if n < len(b) && b[n] == '\\' {
-		j.part(b[:n+1])
-		j.escape = true
-		return n + 1
-	}
-	j.part(b[:n])
-	if n == len(b) {
-		return n
-	}
-	if j.catching > 0 {
-		j.keep('"')
-	}
-	j.inString = false
-	return n + 1
-}
-
-func (j *jsonUsage) part(b []byte) {
-	if j.catching > 0 {
-		for _, c := range b {
-			j.keep(c)
-		}
-	}
-	switch {
-	case j.isKey && len(j.key)+len(b) <= maxKey:
-		j.key = append(j.key, b...)
-	case j.isKey:
-		j.key = append(j.key[:0], '?')
-	case j.counts:
-		j.textBytes += uint64(len(b))
-	}
-}
-
-func (j *jsonUsage) isText() bool {
-	for _, k := range textKeys {
-		if bytes.Equal(j.key, k) {
 			return true
-		}
-	}
-	return false
-}
-
-func (j *jsonUsage) keep(c byte) {
-	if len(j.catch) >= maxUsage {
-		j.catching = 0
-		return
-	}
-	j.catch = append(j.catch, c)
-}
-
-func (j *jsonUsage) open(c byte) {
-	if j.depth >= usageDepth {
-		j.lost, j.catching = true, 0
-		return
-	}
-	if c == '{' && j.catching == 0 {
-		switch {
-		case string(j.key) == "usage" && (j.depth == 1 || j.depth == 2 && j.inside):
-			j.catching = j.depth
-			j.catch = append(j.catch[:0], '{')
-		case j.depth == 1:
-			j.inside = string(j.key) == "response" || string(j.key) == "message"
-		}
-	}
-	j.isObject[j.depth] = c == '{'
-	j.depth++
-	j.wantKey = c == '{'
-	if c == '{' {
-		j.key = j.key[:0]
-	}
-}
-
-func (j *jsonUsage) close() {
-	if j.depth == 0 {
-		j.lost = true
-		return
-	}
-	j.depth--
-	j.wantKey = false
-	if j.catching > 0 && j.depth == j.catching {
-		j.catching = 0
-		j.merge(gjson.ParseBytes(j.catch))
-	}
-	if j.depth == 1 {
-		j.inside = false
-	}
-}
-
-// merge takes one usage object. Streams report more than once (Anthropic:
-// input at the start, cumulative output with each delta): the largest figure
-// of each kind is the call's.
-func (j *jsonUsage) merge(u gjson.Result) {
-	num := func(paths ...string) (n uint64) {
-		for _, p := range paths {
-			if v := u.Get(p); v.Type == gjson.Number && v.Num > 0 && v.Num < 1<<53 {
-				n = max(n, uint64(v.Num))
-			}
-		}
+		})
 		return n
 	}
-	cached := num("prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens", "cache_read_input_tokens")
-	in := num("prompt_tokens", "input_tokens")
-	if u.Get("cache_read_input_tokens").Exists() || u.Get("cache_creation_input_tokens").Exists() {
-		// Anthropic counts cached input apart from input_tokens.
-		in += num("cache_read_input_tokens") + num("cache_creation_input_tokens")
+	less := func(a, b uint64) uint64 { return a - min(a, b) }
+	if v := less(of("promptTokensDetails", "AUDIO"), of("cacheTokensDetails", "AUDIO")); v > 0 {
+		f.audioIn = v
 	}
-	out := num("completion_tokens", "output_tokens")
-	if in == 0 && out == 0 && !u.Get("total_tokens").Exists() {
-		return
+	if v := less(of("promptTokensDetails", "IMAGE"), of("cacheTokensDetails", "IMAGE")); v > 0 {
+		f.imageIn = v
 	}
-	j.reported = true
-	j.usage.in, j.usage.out, j.usage.cached = max(j.usage.in, in), max(j.usage.out, out), max(j.usage.cached, cached)
+	f.audioOut, f.imageOut = max(f.audioOut, of("candidatesTokensDetails", "AUDIO")), max(f.imageOut, of("candidatesTokensDetails", "IMAGE"))
+}
+
+// usage sorts the figures into units that do not overlap. A part that is larger than
+// what it is a part of is cut.
+func (f *figures) usage() (u price.Usage) {
+	prompt, answer := f.prompt, f.answer
+	if f.apart {
+		prompt += f.cached + max(f.write, f.writeShort+f.writeLong)
+	}
+	if f.thinking {
+		answer += f.reasoning
+	}
+	u[price.CachedInput] = take(&prompt, f.cached)
+	u[price.CacheWrite1h] = take(&prompt, f.writeLong)
+	u[price.CacheWrite5m] = take(&prompt, max(f.writeShort, f.write-min(f.write, f.writeLong)))
+	u[price.AudioInput] = take(&prompt, f.audioIn)
+	u[price.ImageInput] = take(&prompt, f.imageIn)
+	u[price.Input] = prompt
+	u[price.Reasoning] = take(&answer, f.reasoning)
+	u[price.AudioOutput] = take(&answer, f.audioOut)
+	u[price.ImageOutput] = take(&answer, f.imageOut)
+	u[price.Output] = answer
+	u[price.WebSearch] = f.searches
+	return u
+}
+
+func take(from *uint64, n uint64) uint64 {
+	n = min(n, *from)
+	*from -= n
+	return n
 }

@@ -72,7 +72,7 @@ func (allTools) ProviderTool(string) policy.Decision { return policy.Decision{Ef
 func TestKeysInOtherLettersAreRefused(t *testing.T) {
 	closed, open := newFence(t, setup{}), newFence(t, setup{})
 	open.call.View = allTools{open.call.View.(view)}
-	for _, c := range variants {
+	for _, c := range append(variants, geminiVariants...) {
 		t.Run(c.name, func(t *testing.T) {
 			closed.double.Reset()
 			for _, f := range []*fence{closed, open} {

@@ -132,7 +132,7 @@ func lastEvent(b []byte) bool {
 
 // errorMarks are how the providers' documented errors begin inside a stream.
 var errorMarks = [][]byte{
-	[]byte("event: error\n"), []byte(`data: {"error":{`), []byte(`data: {"type":"error"`), []byte(`"type":"response.failed"`),
+	[]byte("event: error\n"), []byte(`data: {"error":{`), []byte(`data: {"error": {`), []byte(`data: {"type":"error"`), []byte(`"type":"response.failed"`),
 }
 
 // look finds the end of the stream among complete events.

@@ -53,7 +53,10 @@ type Desk struct {
 	// ModelApproval answers whether people let a request to a model pass. nil
 	// refuses it.
 	ModelApproval func(ctx context.Context, sb *sandbox.Sandbox, q *wire.ModelApprovalRequest) (wire.ApprovalReply, error)
-	Now           func() time.Time
+	// Budgets does what the gateway says of money, and answers what it asks for. nil
+	// refuses it.
+	Budgets func(ctx context.Context, q *wire.BudgetExchange) (wire.BudgetReply, error)
+	Now     func() time.Time
 	// TakenOver is closed when the sandboxes of a former keeper were taken over;
 	// questions about sandboxes wait for it. nil is closed.
 	TakenOver <-chan struct{}
@@ -97,6 +100,7 @@ var answers = map[wire.Type]answer{
 	wire.TypeApproval: (*Desk).approval,
 
 	wire.TypeModelApproval: (*Desk).modelApproval,
+	wire.TypeBudgets:       (*Desk).budgets,
 }
 
 // Handle is a wire.Handler. Descriptors sent by the gateway are closed: no

@@ -16,9 +16,21 @@ import (
 type Type uint8
 
 const (
-	CounterType Type = iota // only grows
-	GaugeType               // goes up and down
+	CounterType   Type = iota // only grows
+	GaugeType                 // goes up and down
+	HistogramType             // counts by size; only of the gateway's own
 )
+
+// String is the word of the exposition format.
+func (t Type) String() string {
+	switch t {
+	case GaugeType:
+		return "gauge"
+	case HistogramType:
+		return "histogram"
+	}
+	return "counter"
+}
 
 // Metric is one row of the table of all metrics.
 type Metric struct {
@@ -78,7 +90,7 @@ func (s *Set) update(name string, labels []string, f func(*Counter)) {
 	m, ok := Find(name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !ok || len(m.Labels) != len(labels) {
+	if !ok || m.Type == HistogramType || len(m.Labels) != len(labels) {
 		s.unknown++
 		return
 	}

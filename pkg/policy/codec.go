@@ -15,7 +15,7 @@ import (
 // the format, which keeper and gateway of one build share.
 const snapshotMagic = "RFSNAP\x00\x05"
 
-// MarshalBinary encodes rules and providers, in that order, behind a magic.
+// MarshalBinary encodes rules, providers and budgets, in that order, behind a magic.
 // Profiles are not part of it: the gateway has no use for them. Strings are
 // length-prefixed, numbers are varints, and repeated strings (documents,
 // files, scopes) are written once in a table in front.
@@ -37,6 +37,10 @@ func (s *Snapshot) MarshalBinary() ([]byte, error) {
 	e.num(uint64(len(s.routes)))
 	for i := range s.routes {
 		e.route(&s.routes[i])
+	}
+	e.num(uint64(len(s.budgets)))
+	for i := range s.budgets {
+		e.budget(&s.budgets[i])
 	}
 	out := append([]byte(nil), snapshotMagic...)
 	out = binary.AppendUvarint(out, uint64(len(e.table)))
@@ -75,6 +79,9 @@ func UnmarshalSnapshot(b []byte) (*Snapshot, error) {
 	}
 	for n := d.count(8); n > 0 && d.err == nil; n-- {
 		s.routes = append(s.routes, d.route())
+	}
+	for n := d.count(24); n > 0 && d.err == nil; n-- {
+		s.budgets = append(s.budgets, d.budget())
 	}
 	if d.err == nil && len(d.b) > 0 {
 		d.fail("bytes behind the end")

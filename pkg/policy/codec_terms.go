@@ -79,6 +79,7 @@ func (e *encoder) duties(o *duties) {
 		e.duration(r.RequestsWindow)
 		e.num(r.Tokens)
 		e.duration(r.TokensWindow)
+		e.num(r.Concurrency)
 		e.strs(r.Per)
 		e.duration(r.Queue)
 	}
@@ -98,7 +99,11 @@ func (e *encoder) duties(o *duties) {
 func (d *reader) duties() (o duties) {
 	k := Kinds(d.below(uint64(KindAudit)<<1, "what a rule obliges to"))
 	if k&KindRate != 0 {
-		o.Rate = &Rate{Requests: d.num(), RequestsWindow: d.duration(), Tokens: d.num(), TokensWindow: d.duration(), Per: d.strs(), Queue: d.duration()}
+		r := &Rate{Requests: d.num(), RequestsWindow: d.duration(), Tokens: d.num(), TokensWindow: d.duration(), Concurrency: d.num(), Per: d.strs(), Queue: d.duration()}
+		if r.Requests > 0 && r.RequestsWindow == 0 || r.Tokens > 0 && r.TokensWindow == 0 || r.Requests|r.Tokens|r.Concurrency == 0 {
+			d.fail("a rate has no limit or no time")
+		}
+		o.Rate = r
 	}
 	if k&KindPII != 0 {
 		o.PII = &PII{In: d.str(), Out: d.str(), Entities: d.strs()}

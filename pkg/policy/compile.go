@@ -21,6 +21,7 @@ type Snapshot struct {
 	ofMany    []uint32            // the others; ascending
 	providers []Provider
 	routes    []Route
+	budgets   []Budget // sorted by (scope, document, id)
 	profiles  map[string]*Profile
 	access    []Access
 
@@ -113,6 +114,7 @@ func Compile(rev uint64, docs []Document) (*Snapshot, []Problem) {
 				}
 			}
 			s.routes = append(s.routes, d.Policy.Routes...)
+			s.addBudgets(d)
 		}
 	}
 	s.build()
@@ -225,6 +227,9 @@ func (s *Snapshot) build() {
 	slices.SortStableFunc(s.rules, func(a, b crule) int {
 		return cmp.Or(cmp.Compare(a.ref.Scope, b.ref.Scope), cmp.Compare(a.ref.Doc, b.ref.Doc), cmp.Compare(a.ref.ID, b.ref.ID),
 			cmp.Compare(a.ref.File, b.ref.File), cmp.Compare(a.ref.Line, b.ref.Line))
+	})
+	slices.SortStableFunc(s.budgets, func(a, b Budget) int {
+		return cmp.Or(cmp.Compare(a.Ref.Scope, b.Ref.Scope), cmp.Compare(a.Ref.Doc, b.Ref.Doc), cmp.Compare(a.ID, b.ID))
 	})
 	slices.SortFunc(s.providers, func(a, b Provider) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.routes, func(a, b Route) int {

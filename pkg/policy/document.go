@@ -50,12 +50,13 @@ type Document struct {
 	Raw []byte // the document's own text, without separators
 }
 
-// Policy is the rules of one Policy document, in the order of the text.
+// Policy is the rules and budgets of one Policy document, in the order of the text.
 type Policy struct {
 	Egress    []Rule
 	Inference []Rule
 	Tools     []Rule
 	Routes    []Route
+	Budgets   []Budget
 }
 
 // Section is the part of a Policy document that a rule stands in.

@@ -56,7 +56,7 @@ var objPolicy = &object{"Policy", "Rules on what agents may reach. Everything th
 	{name: "tools", typ: "list of tools rule", doc: "Tools."},
 	{name: "routes", typ: "list of route", doc: "Who answers for models."},
 	{name: "guardrails", typ: "list", later: true, doc: "Content checks."},
-	{name: "budgets", typ: "list", later: true, doc: "Spending limits."},
+	{name: "budgets", typ: "list of budget", doc: "Spending limits."},
 }}
 
 // ruleFields are shared by the rules of every section.
@@ -122,10 +122,11 @@ var objApproval = &object{"approval", "How people decide. Every rule that demand
 }}
 
 var objRate = &object{"rate", "A limit.", []field{
-	{name: "requests", typ: "amount", doc: "Such as `60/m`: a number for `s`, `m`, `h` or `d`."},
-	{name: "tokens", typ: "amount", doc: "Tokens of models, such as `200k/m`."},
-	{name: "per", typ: "list of strings", doc: "What is counted apart: `org`, `team`, `agent`, `sandbox`, `server`, `tool`, `model`. All together when absent."},
-	{name: "queue", typ: "duration", doc: "How long a call waits for room; it is rejected at once when absent."},
+	{name: "requests", typ: "amount", doc: "Such as `60/m`: a number for `s`, `m`, `h` or `d`. So many pass at once after a rest, and so many in that time after it, evenly."},
+	{name: "tokens", typ: "amount", doc: "Tokens of models, such as `200k/m`: of what goes in and comes out. A call is held back by what goes in, estimated; what it used more is a debt that later calls wait for."},
+	{name: "concurrency", typ: "number", doc: "Calls that run at a time."},
+	{name: "per", typ: "list of strings", doc: "What is counted apart: `org`, `team`, `agent`, `sandbox`; for models `model` and `provider`, for tools `server` and `tool`. An agent is one of its team, and a team one of its organisation: agents of one name in two teams are two. All together when absent."},
+	{name: "queue", typ: "duration", doc: "How long a call waits for room, of all rules without room the shortest; it is rejected at once when absent."},
 }}
 
 var objPII = &object{"pii", "What happens to personal data: `block`, `require-approval`, `redact`, `mask`, `hash`, `tokenise` or `log`.", []field{
@@ -148,12 +149,12 @@ var objProvider = &object{"Provider", "An upstream of model calls. Who answers a
 	{name: "kind", typ: "string", required: true, doc: "`Provider`."},
 	{name: "metadata", typ: "metadata", required: true, doc: "Name of the provider."},
 	{name: "scope", typ: "selector", doc: "Who may use it; everybody when absent."},
-	{name: "dialect", typ: "string", required: true, doc: "`openai` or `anthropic`."},
+	{name: "dialect", typ: "string", required: true, doc: "`openai`, `anthropic` or `gemini`."},
 	{name: "baseURL", typ: "URL", required: true, doc: "Where calls go. https, unless the host is a loopback address or `allowPlaintext` is true."},
 	{name: "allowPlaintext", typ: "boolean", doc: "Admits an http base URL: prompts and the key then cross the network in the clear."},
 	{name: "secret", typ: "secret name", doc: "Name (never a path) of the key in the secrets directory. This or `keys` is needed unless `credential` is `passthrough`."},
 	{name: "keys", typ: "list of key", doc: "Several keys, each with its share of the calls. One that the provider refuses is set aside, and the next is used."},
-	{name: "platform", typ: "string", doc: "How it is addressed where that is not the dialect's own way. None is built in this version."},
+	{name: "platform", typ: "string", doc: "How it is addressed where that is not the dialect's own way: `azure` (openai), `bedrock` (anthropic), `vertex` (anthropic, gemini). Agents see nothing of it. See below."},
 	{name: "hosts", typ: "list of strings", doc: "Where agents address it, such as `api.openai.com`, besides the host of its base URL. Absent: the dialect's own host."},
 	{name: "region", typ: "string", doc: "Where it answers, such as `eu`: for conditions on `region`."},
 	{name: "weight", typ: "number", doc: "Its share beside other providers, 1 to 1000; 1 when absent."},
@@ -268,7 +269,7 @@ var objRequire = &object{"require", "Without these the sandbox is refused, unles
 
 // objects lists every mapping in the order of the reference.
 var objects = []*object{
-	objPolicy, objEgress, objInference, objTools, objHTTP, objWhen, objWindow, objApproval, objRate, objPII, objRedact,
+	objPolicy, objEgress, objInference, objTools, objHTTP, objWhen, objWindow, objApproval, objRate, objPII, objRedact, objBudget, objBudgetAction,
 	objRoute, objTarget, objTier,
 	objProvider, objKey, objModelEntry, objTimeouts,
 	objProfile, objFiles, objEnv, objResources, objSeccomp, objGit, objRequire,

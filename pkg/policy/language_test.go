@@ -22,6 +22,10 @@ func TestMistakesOfTheWholeLanguage(t *testing.T) {
 		"unit":               {toolDoc("{id: a, match: 'tool:*', action: rate-limit, rate: {tokens: 5/y}}"), `tokens "5/y" is not`},
 		"empty rate":         {toolDoc("{id: a, match: 'tool:*', action: rate-limit, rate: {per: [agent]}}"), `rate has neither requests nor tokens`},
 		"per":                {toolDoc("{id: a, match: 'tool:*', action: rate-limit, rate: {requests: 1/s, per: [agnet]}}"), `unknown segment "agnet" (did you mean "agent"?)`},
+		"per of a model":     {head + "inference:\n  - {id: a, model: '*', action: rate-limit, rate: {requests: 1/s, per: [server]}}\n", `unknown segment "server"`},
+		"per of a tool":      {toolDoc("{id: a, match: 'tool:*', action: rate-limit, rate: {requests: 1/s, per: [model]}}"), `unknown segment "model"`},
+		"per of a host":      {egressDoc("{id: a, to: 'x.org:443', action: rate-limit, rate: {requests: 1/s, per: [model]}}"), `unknown segment "model"`},
+		"no calls at a time": {head + "inference:\n  - {id: a, model: '*', action: rate-limit, rate: {concurrency: 0}}\n", `f:6:65: concurrency must be a number from 1 to 1000000`},
 		"risk":               {toolDoc("{id: a, allow: 'tool:*', risk: [reed]}"), `f:6:37: unknown risk "reed" (did you mean "read"?)`},
 		"risk twice":         {toolDoc("{id: a, allow: 'tool:*', risk: [read, read]}"), `"read" is listed twice in risk`},
 		"no risk":            {toolDoc("{id: a, allow: 'tool:*', risk: []}"), `risk is an empty list`},
@@ -83,6 +87,10 @@ func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 		"{id: a, to: 'x.org:443', action: require-approval, http: {methods: [PUT]}}":                  `action "require-approval" here is not enforced by this version`,
 		"tools {id: a, match: 'server:jira/tool:x', action: require-approval}":                        `action "require-approval" here is not enforced by this version`,
 		"{id: a, to: 'x.org:443', action: rate-limit, rate: {requests: 1/s}}":                         `f:6:50: field "rate" in egress rule is not enforced by this version`,
+		"{id: a, allow: 'x.org:443', rate: {concurrency: 1, per: [agent]}}":                           `f:6:33: field "rate" in egress rule is not enforced by this version (calls of models are counted: rates of inference rules are enforced)`,
+		"inference {id: a, allow: '*', waive: [rate, pii]}":                                           `f:6:25: field "waive" in inference rule is not enforced`,
+		"inference {id: a, allow: '*', audit: full}":                                                  `field "audit" in inference rule is not enforced`,
+		"tools {id: a, allow: 'server:provider/tool:x', waive: [rate]}":                               `field "waive" in tools rule is not enforced`,
 		"{id: a, to: 'x.org:443', action: pii-scan}":                                                  `field "pii" in egress rule is not enforced`,
 		"{id: a, to: 'x.org:443', action: redact}":                                                    `field "redact" in egress rule is not enforced`,
 		"{id: a, allow: 'x.org:443', audit: full}":                                                    `f:6:33: field "audit" in egress rule is not enforced`,
@@ -101,6 +109,9 @@ func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 		doc := egressDoc(rule)
 		if r, ok := strings.CutPrefix(rule, "tools "); ok {
 			doc = toolDoc(r)
+		}
+		if r, ok := strings.CutPrefix(rule, "inference "); ok {
+			doc = head + "inference:\n  - " + r + "\n"
 		}
 		docs, problems := Parse("f", []byte(doc))
 		if got := Problems(problems).Error(); !strings.Contains(got, want) || len(docs) > 0 {
@@ -126,6 +137,9 @@ func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 	for _, fine := range []string{
 		egressDoc("{id: a, allow: 'x.org:443', mode: shadow}"), egressDoc("{id: a, deny: '10.0.0.0/8', when: {windows: [{from: '08:00', to: '09:00'}]}}"),
 		egressDoc("{id: a, allow: 'x.org:443', when: {expression: 'method == \"GET\"'}}"), egressDoc("{id: a, to: 'x.org:443', action: require-approval, when: {expression: 'port == 443'}}"),
+		head + "inference:\n  - {id: a, allow: '*', rate: {requests: 60/m, tokens: 200k/h, concurrency: 4, per: [agent, model, provider], queue: 2s}}\n",
+		head + "inference:\n  - {id: a, model: '*', action: rate-limit, rate: {concurrency: 1}, mode: shadow}\n",
+		head + "inference:\n  - {id: a, allow: '*', waive: [rate]}\n",
 		head + "inference:\n  - {id: a, allow: '*', mode: shadow, when: {expression: 'model.startsWith(\"gpt\")'}}\n",
 		egressDoc("{id: a, allow: 'x.org:443'}"), egressDoc("{id: a, to: 'x.org:443', action: require-approval}"), toolDoc("{id: a, allow: 'server:provider/tool:x'}"),
 		toolDoc("{id: a, match: 'server:provider/tool:x', action: require-approval}"), toolDoc("{id: a, match: 'server:provider', action: require-approval}")} {
@@ -137,7 +151,7 @@ func TestWhatIsNotEnforcedDoesNotComeIntoForce(t *testing.T) {
 
 func TestTermsSayWhatTheRuleSays(t *testing.T) {
 	s := algCompile(t, toolDoc(`{id: a, match: "server:bank/tool:pay", action: require-approval, approval: {approvers: ["group:fin", "user:eve", "gid:7"], quorum: 2, separate: true, expiresAfter: 10m, validFor: 2d},
-      rate: {requests: 5/m, tokens: 200k/h, per: [agent, tool], queue: 2s}, pii: {in: mask, out: block, entities: [iban]}, redact: {entities: [email]}, audit: metadata}`))
+      rate: {requests: 5/m, tokens: 200k/h, concurrency: 3, per: [agent, tool], queue: 2s}, pii: {in: mask, out: block, entities: [iban]}, redact: {entities: [email]}, audit: metadata}`))
 	for _, s := range []*Snapshot{s, overTheWire(t, s)} {
 		d := s.View(bot).Tool(&Call{Server: "bank", Tool: "pay"})
 		if len(d.Demands()) != 1 || len(d.Obligations()) != 4 {
@@ -148,7 +162,7 @@ func TestTermsSayWhatTheRuleSays(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 		o := d.Obligations()
-		if r := o[0].Rate; r.Requests != 5 || r.RequestsWindow != time.Minute || r.Tokens != 200000 || r.TokensWindow != time.Hour || !slices.Equal(r.Per, []string{"agent", "tool"}) || r.Queue != 2*time.Second {
+		if r := o[0].Rate; r.Requests != 5 || r.RequestsWindow != time.Minute || r.Tokens != 200000 || r.TokensWindow != time.Hour || r.Concurrency != 3 || !slices.Equal(r.Per, []string{"agent", "tool"}) || r.Queue != 2*time.Second {
 			t.Errorf("%+v", r)
 		}
 		if p := o[1].PII; p.In != "mask" || p.Out != "block" || !slices.Equal(p.Entities, []string{"iban"}) {

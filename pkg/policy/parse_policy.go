@@ -32,8 +32,9 @@ func (d *decoder) policy(m fieldMap, doc *Document) *Policy {
 	p.Inference = section("inference", SectionInference, objInference)
 	p.Tools = section("tools", SectionTools, objTools)
 	p.Routes = d.routes(m, doc)
-	if len(d.problems) == 0 && len(p.Egress)+len(p.Inference)+len(p.Tools)+len(p.Routes) == 0 {
-		d.fail(m.node, "add egress, inference or tools rules, or routes", "the document has no rules")
+	p.Budgets = d.budgets(m.get("budgets"), doc, ids)
+	if len(d.problems) == 0 && len(p.Egress)+len(p.Inference)+len(p.Tools)+len(p.Routes)+len(p.Budgets) == 0 {
+		d.fail(m.node, "add egress, inference or tools rules, routes or budgets", "the document has no rules")
 	}
 	return p
 }
@@ -164,7 +165,10 @@ func providerHint(h ProviderHost) string {
 	if h.Supported() {
 		return "write an inference: rule that names the models, such as allow: \"*\""
 	}
-	return "its dialect is not built in this version; configure a Provider with an openai or anthropic dialect instead"
+	if h.reason != "" {
+		return "configure a Provider with hosts: [" + h.Name() + "], then write an inference: rule that names the models"
+	}
+	return "its dialect is not built in this version; configure a Provider with a dialect that is"
 }
 
 func (d *decoder) addressTarget(n *yaml.Node, s string, r *Rule) {

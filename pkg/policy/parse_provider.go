@@ -43,6 +43,7 @@ func (d *decoder) provider(m fieldMap, doc *Document) *Provider {
 	if n := m.get("resolvesTo"); n != nil {
 		p.ResolvesTo = d.prefixes(n, "resolvesTo")
 	}
+	d.platformNeeds(m, p)
 	return p
 }
 
@@ -62,20 +63,61 @@ func (d *decoder) providerDialect(m fieldMap, p *Provider) {
 	}
 	if n := m.get("platform"); n != nil {
 		if s, ok := d.str(n, "platform"); ok {
-			d.fail(n, "leave it out for the dialect's own API and for what is compatible with it", "platform %s is not built in this version", quote(s))
+			p.Platform = d.platform(n, p.Dialect, s)
 		}
 	}
 }
 
+// platform reads how a provider of a dialect is addressed.
+func (d *decoder) platform(n *yaml.Node, dialect, s string) string {
+	i := slices.IndexFunc(platforms, func(p platform) bool { return p.name == s })
+	switch {
+	case i < 0:
+		d.fail(n, "built are: "+strings.Join(Platforms(), ", ")+"; leave it out for the dialect's own API and for what is compatible with it", "platform %s is not built in this version", quote(s))
+	case dialect == "": // has its own error
+	case !slices.Contains(platforms[i].dialects, dialect):
+		d.fail(n, "it is built for: "+strings.Join(platforms[i].dialects, ", "), "platform %s is not built in this version for the dialect %s", s, dialect)
+	default:
+		return s
+	}
+	return ""
+}
+
+// platformNeeds checks what a platform needs of the rest of the document.
+func (d *decoder) platformNeeds(m fieldMap, p *Provider) {
+	i := slices.IndexFunc(platforms, func(f platform) bool { return f.name == p.Platform })
+	if p.Platform == "" || i < 0 {
+		return
+	}
+	f := &platforms[i]
+	if p.Credential == CredentialPassthrough {
+		d.fail(m.key["credential"], "store its key, and leave credential out", "an agent has no credential of the platform %s to pass on", f.name)
+	}
+	if p.BaseURL == "" { // has its own error
+		return
+	}
+	u, err := url.Parse(p.BaseURL)
+	if err == nil && !f.path.MatchString(u.EscapedPath()) {
+		d.fail(m.get("baseURL"), "write it as "+f.base, "baseURL %s is not one of the platform %s", quote(p.BaseURL), f.name)
+	}
+	if err == nil && f.name == PlatformBedrock && !awsHost.MatchString(u.Hostname()) && p.Region == "" {
+		d.fail(m.get("baseURL"), "add region: REGION, as Amazon calls it", "the host of baseURL does not name a region, which calls are signed for")
+	}
+}
+
 // otherDialects are words that people try.
-var otherDialects = []string{"gemini", "google", "vertex", "bedrock", "azure", "azure-openai", "cohere", "mistral", "ollama"}
+var otherDialects = []string{"google", "vertex", "bedrock", "azure", "azure-openai", "cohere", "mistral", "ollama"}
 
 // providerRouting reads what routes look at.
 func (d *decoder) providerRouting(m fieldMap, p *Provider) {
 	p.Hosts = d.strs(m.get("hosts"), "hosts", documentHost)
 	for _, h := range p.Hosts {
-		if e, ok := providerHostNamed(HostPattern{HostExact, h}); ok && e.Dialect != "" && p.Dialect != "" && e.Dialect != p.Dialect {
-			d.fail(m.key["hosts"], "", "agents speak the dialect %s at %s, and this provider %s", e.Dialect, h, p.Dialect)
+		there := speaks(h)
+		if e, ok := providerHostNamed(HostPattern{HostExact, h}); ok && e.Dialect != "" {
+			there = e.Dialect
+		}
+		if there != "" && p.Dialect != "" && there != p.Dialect {
+			d.fail(m.key["hosts"], "", "agents speak the dialect %s at %s, and this provider %s", there, h, p.Dialect)
 		}
 	}
 	p.Region = d.name(m.get("region"), "region")

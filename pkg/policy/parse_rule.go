@@ -149,7 +149,7 @@ func (d *decoder) duties(m fieldMap, r *Rule) {
 		action = n.Value
 	}
 	if n := m.get("rate"); n != nil {
-		r.Rate = d.rate(n)
+		r.Rate = d.rate(n, r.Section)
 	} else if action == "rate-limit" {
 		d.fail(m.node, "for example rate: {requests: 60/m}", "rate-limit needs the field %q", "rate")
 	}
@@ -180,7 +180,8 @@ func (d *decoder) duties(m fieldMap, r *Rule) {
 }
 
 var (
-	ratePer    = []string{"org", "team", "agent", "sandbox", "server", "tool", "model"}
+	perWho     = []string{"org", "team", "agent", "sandbox"} // from above
+	perWhat    = map[Section][]string{SectionEgress: nil, SectionInference: {"model", "provider"}, SectionTools: {"server", "tool"}}
 	piiActions = []string{"block", "require-approval", "redact", "mask", "hash", "tokenise", "log"}
 )
 
@@ -194,18 +195,21 @@ func oneOf(what string, list []string) func(string) (string, error) {
 	}
 }
 
-func (d *decoder) rate(n *yaml.Node) *Rate {
+func (d *decoder) rate(n *yaml.Node, s Section) *Rate {
 	f, ok := d.mapping(n, objRate)
 	if !ok {
 		return nil
 	}
 	r := &Rate{}
-	if f.get("requests") == nil && f.get("tokens") == nil {
-		d.fail(n, "for example requests: 60/m", "rate has neither requests nor tokens")
+	if f.get("requests") == nil && f.get("tokens") == nil && f.get("concurrency") == nil {
+		d.fail(n, "for example requests: 60/m", "rate has neither requests nor tokens nor concurrency")
 	}
 	r.Requests, r.RequestsWindow = d.amount(f.get("requests"), "requests")
 	r.Tokens, r.TokensWindow = d.amount(f.get("tokens"), "tokens")
-	r.Per = d.strs(f.get("per"), "per", oneOf("segment", ratePer))
+	if v := f.get("concurrency"); v != nil {
+		r.Concurrency = uint64(d.number(v, "concurrency", 1, 1e6))
+	}
+	r.Per = d.strs(f.get("per"), "per", oneOf("segment", slices.Concat(perWho, perWhat[s])))
 	r.Queue = d.duration(f.get("queue"), "queue", time.Millisecond, 10*time.Minute)
 	return r
 }

@@ -34,7 +34,7 @@ func TestEveryMistakeHasItsPlace(t *testing.T) {
 		{"no name", strings.Replace(egressDoc("{id: a, deny: x.org}"), "{name: p}", "{}", 1), `f:3:11: metadata needs the field "name"`},
 		{"bad name", strings.Replace(egressDoc("{id: a, deny: x.org}"), "{name: p}", "{name: ../p}", 1), `f:3:18: metadata.name "../p" is not a valid name`},
 		{"unknown top field", head + "egres:\n  - {id: a, deny: x.org}\n", `f:5:1: unknown field "egres" in Policy (did you mean "egress"?)`},
-		{"field of a later version", head + "budgets: []\negress: [{id: a, deny: x.org}]\n", `f:5:1: field "budgets" in Policy is not enforced by this version`},
+		{"field of a later version", head + "guardrails: []\negress: [{id: a, deny: x.org}]\n", `f:5:1: field "guardrails" in Policy is not enforced by this version`},
 		{"repeated key", head + "egress: [{id: a, deny: x.org}]\nscope: org:b\n", `f:6:1: field "scope" is given twice, first in line 4`},
 		{"no rules", head, "f:1:1: the document has no rules"},
 		{"alias", head + "egress: &e\n  - {id: a, deny: x.org}\ninference: *e\n", `f:5:9: anchor "&e": anchors are not supported`},
@@ -143,7 +143,13 @@ func TestEveryMistakeHasItsPlace(t *testing.T) {
 		{"guardrails", head + "guardrails: []\negress: [{id: a, deny: x.org}]\n", `is not enforced`},
 
 		// Providers.
-		{"dialect", providerHead + "dialect: gemini\nbaseURL: https://x.org\nsecret: k\n", `f:4:10: dialect "gemini" is not built in this version`},
+		{"dialect", providerHead + "dialect: cohere\nbaseURL: https://x.org\nsecret: k\n", `f:4:10: dialect "cohere" is not built in this version`},
+		{"platform", providerHead + "dialect: openai\nplatform: watsonx\nbaseURL: https://x.org\nsecret: k\n", `f:5:11: platform "watsonx" is not built in this version (built are: azure, bedrock, vertex;`},
+		{"platform of another dialect", providerHead + "dialect: openai\nplatform: bedrock\nbaseURL: https://x.org\nsecret: k\n", `f:5:11: platform bedrock is not built in this version for the dialect openai (it is built for: anthropic)`},
+		{"platform and the agent's credential", providerHead + "dialect: openai\nplatform: azure\nbaseURL: https://x.openai.azure.com\ncredential: passthrough\n", `f:7:1: an agent has no credential of the platform azure`},
+		{"address of azure", providerHead + "dialect: openai\nplatform: azure\nbaseURL: https://x.openai.azure.com/v1\nsecret: k\n", `f:6:10: baseURL "https://x.openai.azure.com/v1" is not one of the platform azure (write it as https://NAME.openai.azure.com/openai/v1`},
+		{"address of vertex", providerHead + "dialect: gemini\nplatform: vertex\nbaseURL: https://aiplatform.googleapis.com/v1\nsecret: k\n", `/v1/projects/PROJECT/locations/LOCATION`},
+		{"region of bedrock", providerHead + "dialect: anthropic\nplatform: bedrock\nbaseURL: https://bedrock.internal\nsecret: k\n", `f:6:10: the host of baseURL does not name a region`},
 		{"dialect misspelt", providerHead + "dialect: openia\nbaseURL: https://x.org\nsecret: k\n", `did you mean "openai"?`},
 		{"plaintext", providerHead + "dialect: openai\nbaseURL: http://x.org\nsecret: k\n", `f:5:10: baseURL "http://x.org" would send prompts and the key in the clear`},
 		{"query in URL", providerHead + "dialect: openai\nbaseURL: 'https://x.org/?a=b'\nsecret: k\n", `must not have a query`},

@@ -66,7 +66,16 @@ func (r *Rate) fulfils(x *Rate) bool {
 	less := func(n, m uint64) bool { return m == 0 || n != 0 && n <= m }
 	return less(r.Requests, x.Requests) && less(r.Tokens, x.Tokens) &&
 		(x.Requests == 0 || r.RequestsWindow == x.RequestsWindow) && (x.Tokens == 0 || r.TokensWindow == x.TokensWindow) &&
-		r.Queue <= x.Queue && !slices.ContainsFunc(r.Per, func(s string) bool { return !slices.Contains(x.Per, s) })
+		less(r.Concurrency, x.Concurrency) &&
+		r.Queue <= x.Queue && !slices.ContainsFunc(r.Per, func(s string) bool { return !x.apart(s) })
+}
+
+// apart says whether a rate counts a segment apart, by itself or by one below it.
+func (r *Rate) apart(segment string) bool {
+	at := slices.Index(perWho, segment)
+	return slices.ContainsFunc(r.Per, func(p string) bool {
+		return p == segment || at >= 0 && slices.Index(perWho, p) > at
+	})
 }
 
 // covers says whether one list of entities names all of another; none is all.

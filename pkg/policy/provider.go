@@ -14,6 +14,7 @@ import (
 const (
 	DialectOpenAI    = "openai"
 	DialectAnthropic = "anthropic"
+	DialectGemini    = "gemini"
 )
 
 // dialectHosts are the built dialects, each with the host at which agents address
@@ -21,6 +22,7 @@ const (
 var dialectHosts = []struct{ dialect, host string }{
 	{DialectOpenAI, "api.openai.com"},
 	{DialectAnthropic, "api.anthropic.com"},
+	{DialectGemini, "generativelanguage.googleapis.com"},
 }
 
 // Dialects are the names of those that are built.
@@ -31,7 +33,14 @@ func Dialects() (names []string) {
 	return names
 }
 
-func builtDialect(d string) bool { return slices.Contains(Dialects(), d) }
+func builtDialect(name string) bool {
+	for i := range dialectHosts {
+		if dialectHosts[i].dialect == name {
+			return true
+		}
+	}
+	return false
+}
 
 // mainHost is where agents address a dialect.
 func mainHost(dialect string) string {
@@ -53,7 +62,7 @@ const (
 type Provider struct {
 	Name           string
 	Scope          scope.Selector // principals that may use it
-	Dialect        string         // DialectOpenAI or DialectAnthropic
+	Dialect        string         // one of Dialects
 	Platform       string         // how it is addressed; "" = as the dialect's own API
 	BaseURL        string         // scheme://host[:port][/path], no trailing slash, no query
 	Hosts          []string       // where agents address it; see At

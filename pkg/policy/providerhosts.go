@@ -7,12 +7,22 @@ package policy
 type ProviderHost struct {
 	Host     HostPattern
 	Port     uint16 // where it listens
-	Dialect  string // DialectOpenAI, DialectAnthropic, "" = not built in this version
+	Dialect  string // one of Dialects, "" = not built in this version
 	Provider string // name for people
+
+	reason string // of the refusal where it is not answered; "" = the common one
 }
 
 // Supported reports whether calls to the host are answered.
 func (h ProviderHost) Supported() bool { return h.Dialect != "" }
+
+// unsupported is why calls to the host are not answered.
+func (h ProviderHost) unsupported() string {
+	if h.reason != "" {
+		return h.reason
+	}
+	return reasonUnsupported
+}
 
 // Name is the host as text, a pattern for some.
 func (h ProviderHost) Name() string { return h.Host.String() }
@@ -33,7 +43,7 @@ var knownProviders = [][3]string{
 	{"models.inference.ai.azure.com", "", "GitHub Models"},
 	{"models.github.ai", "", "GitHub Models"},
 	{"**.githubcopilot.com", "", "GitHub Copilot"},
-	{"generativelanguage.googleapis.com", "", "Google Gemini"},
+	{"generativelanguage.googleapis.com", DialectGemini, "Google Gemini"},
 	{"aiplatform.googleapis.com", "", "Google Vertex AI"},
 	{"cloudcode-pa.googleapis.com", "", "Google Gemini Code Assist"},
 	{"api.mistral.ai", "", "Mistral"},

@@ -12,7 +12,11 @@ var providerTable = func() map[HostPattern]ProviderHost {
 		if err != nil {
 			panic("policy: provider table: " + err.Error())
 		}
-		t[h] = ProviderHost{Host: h, Port: 443, Dialect: k[1], Provider: k[2]}
+		e := ProviderHost{Host: h, Port: 443, Dialect: k[1], Provider: k[2]}
+		if speaks(k[0]) != "" {
+			e.reason = familyReason(k[0])
+		}
+		t[h] = e
 	}
 	return t
 }()

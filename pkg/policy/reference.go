@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ func Reference(kind string) string {
 	case KindPolicy:
 		writeUnenforced(&b)
 	case KindProvider:
+		writePlatforms(&b)
 		writeProviderHosts(&b)
 	}
 	if kind == KindAccess {
@@ -45,6 +47,7 @@ func writeUnenforced(b *strings.Builder) {
 	for _, row := range unenforced {
 		fmt.Fprintf(b, "- %s\n", row.what)
 	}
+	fmt.Fprintf(b, "- `action: %s` and `action: %s` in `onAlert` of budgets\n", BudgetDowngrade, BudgetApproval)
 }
 
 // within is the document of a kind and what may stand in it.
@@ -93,6 +96,13 @@ func (o *object) write(b *strings.Builder) {
 	}
 }
 
+func writePlatforms(b *strings.Builder) {
+	b.WriteString("\n## Platforms\n\nAgents speak the dialect to its own host and see nothing of these.\n\n| platform | dialects | base URL | secret |\n|---|---|---|---|\n")
+	for _, p := range platforms {
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", p.name, strings.Join(p.dialects, ", "), p.base, p.key)
+	}
+}
+
 func writeProviderHosts(b *strings.Builder) {
 	b.WriteString("\n## Hosts of model providers\n\nNo egress rule matches these; an inference rule opens those whose dialect is built.\n\n")
 	b.WriteString("| host | provider | dialect |\n|---|---|---|\n")
@@ -106,7 +116,7 @@ func writeProviderHosts(b *strings.Builder) {
 
 func writeProviderRow(b *strings.Builder, host, provider, dialect string) {
 	if dialect == "" {
-		dialect = "not built in this version"
+		dialect = cmp.Or(familyNote(host), "not built in this version")
 	}
 	fmt.Fprintf(b, "| `%s` | %s | %s |\n", host, provider, dialect)
 }

@@ -93,6 +93,7 @@ var typeSchemas = map[string]func() map[string]any{
 	"boolean": func() map[string]any { return map[string]any{"type": "boolean"} },
 	"number":  func() map[string]any { return map[string]any{"type": "integer"} },
 	"score":   func() map[string]any { return map[string]any{"type": "number"} },
+	"numbers": func() map[string]any { return map[string]any{"type": "integer"} },
 	"role":    func() map[string]any { return map[string]any{"enum": roleNames()} },
 	"size":    func() map[string]any { return map[string]any{"type": []string{"string", "integer"}} },
 }

@@ -29,7 +29,8 @@ const DefaultExpiresAfter = 15 * time.Minute
 type Rate struct {
 	Requests, Tokens             uint64
 	RequestsWindow, TokensWindow time.Duration
-	Per                          []string      // what is counted apart: org, team, agent, sandbox, server, tool, model
+	Concurrency                  uint64        // calls that run at a time; 0: no limit
+	Per                          []string      // what is counted apart: org, team, agent, sandbox, server, tool, model, provider
 	Queue                        time.Duration // how long a call waits for room; 0: it is rejected
 }
 

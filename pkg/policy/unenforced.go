@@ -22,11 +22,11 @@ var unenforced = []struct {
 	{"risk", "`risk`: nothing classifies the tools of a provider", func(r *Rule) bool { return r.Risk != 0 }, fieldOf("risk"), ""},
 	{"when", "`when` in tools rules", func(r *Rule) bool { return r.When != nil && r.Section == SectionTools }, fieldOf("when"), "conditions are asked for egress and inference"},
 	{"mode", "`mode: shadow` in tools rules: what it would change is recorded nowhere", func(r *Rule) bool { return r.Shadow && r.Section == SectionTools }, fieldOf("mode"), "what it would change is recorded for egress and inference"},
-	{"rate", "`rate`", func(r *Rule) bool { return r.Rate != nil }, fieldOf("rate"), ""},
+	{"rate", "`rate` in egress and tools rules", func(r *Rule) bool { return r.Rate != nil && r.Section != SectionInference }, fieldOf("rate"), "calls of models are counted: rates of inference rules are enforced"},
 	{"pii", "`pii`", func(r *Rule) bool { return r.PII != nil }, fieldOf("pii"), ""},
 	{"redact", "`redact`", func(r *Rule) bool { return r.Redact != nil }, fieldOf("redact"), ""},
 	{"audit", "`audit`", func(r *Rule) bool { return r.Audit != AuditUnsaid }, fieldOf("audit"), ""},
-	{"waive", "`waive`", func(r *Rule) bool { return r.Waive != 0 }, fieldOf("waive"), ""},
+	{"waive", "`waive` of anything but the rates of inference rules", func(r *Rule) bool { return r.Waive&^KindRate != 0 || r.Waive != 0 && r.Section != SectionInference }, fieldOf("waive"), "in inference rules waive: [rate] is"},
 }
 
 // askable says whether people can be asked about what the rule is for.
@@ -51,6 +51,7 @@ func Unenforced(d *Document) (out []Problem) {
 	if d.Policy == nil {
 		return nil
 	}
+	out = unenforcedBudgets(d)
 	for _, rules := range [][]Rule{d.Policy.Egress, d.Policy.Inference, d.Policy.Tools} {
 		for i := range rules {
 			r := &rules[i]

@@ -240,7 +240,7 @@ func (v *View) unnamed(host string, port uint16, proto Proto) Decision {
 
 func (v *View) providerRefusal(h *ProviderHost) Decision {
 	if !h.Supported() {
-		return v.s.refuse(CodeProviderUnsupported, reasonUnsupported)
+		return v.s.refuse(CodeProviderUnsupported, h.unsupported())
 	}
 	return v.s.refuse(CodeProviderHost, reasonProvider)
 }
@@ -511,7 +511,7 @@ func (v *View) closed(hosts []hit, name string) Decision {
 
 func (v *View) providerName(nd *NameDecision, h *ProviderHost) {
 	if !h.Supported() {
-		nd.Decision = v.s.refuse(CodeProviderUnsupported, reasonUnsupported)
+		nd.Decision = v.s.refuse(CodeProviderUnsupported, h.unsupported())
 		return
 	}
 	nd.Provider = &ProviderRoute{Host: nd.Name, Dialect: h.Dialect, Providers: v.ProvidersAt(nd.Name, h.Dialect)}

@@ -210,7 +210,10 @@ func environment(r *Request, view *policy.View) []string {
 const placeholder = "ringfence-placeholder"
 
 // keyVariables are the variables in which SDKs look for a key, by dialect.
-var keyVariables = map[string]string{"OPENAI_API_KEY": policy.DialectOpenAI, "ANTHROPIC_API_KEY": policy.DialectAnthropic}
+var keyVariables = map[string]string{
+	"OPENAI_API_KEY": policy.DialectOpenAI, "ANTHROPIC_API_KEY": policy.DialectAnthropic,
+	"GEMINI_API_KEY": policy.DialectGemini, "GOOGLE_API_KEY": policy.DialectGemini,
+}
 
 // openWorkspace fills in the workspace, its baseline and the git guards. A
 // caller who brings none gets a sandbox without one, whatever the profile says.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package store says what a node keeps for good: policy revisions and what
-// people decided. It holds records and an interface; pkg/store/sqlite keeps them
+// Package store says what a node keeps for good: policy revisions, what people
+// decided, and what model calls cost. It holds records and an interface; pkg/store/sqlite keeps them
 // in a file. Only the keeper opens a store.
 //
 // Nothing here belongs to one kind of database: times are nanoseconds since 1970
@@ -14,5 +14,8 @@ package store
 type Store interface {
 	Revisions
 	Approvals
+	Costs
+	Prices
+	Budgets
 	Close() error
 }

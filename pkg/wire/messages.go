@@ -9,8 +9,8 @@ import (
 	"slices"
 )
 
-// Messages. The gateway asks the keeper for Resolve, Leaf, Append, Counters and
-// approvals; the keeper tells the gateway the rest. Every one is answered.
+// Messages. The gateway asks the keeper for Resolve, Leaf, Append, Counters,
+// approvals and money; the keeper tells the gateway the rest. Every one is answered.
 const (
 	TypeResolve       Type = 1 // ResolveRequest -> ResolveReply
 	TypeLeaf          Type = 2 // LeafRequest -> LeafReply
@@ -32,6 +32,9 @@ const (
 	TypeModelApproval Type = 18 // ModelApprovalRequest -> ApprovalReply
 	TypePlaces        Type = 24 // empty -> Places; see EncodePlaces
 	TypeWebhook       Type = 19 // Webhook -> WebhookReply; keeper and sender of webhooks alone
+	TypePrices        Type = 25 // descriptor of a sealed price book -> empty, when in use
+	TypeBudgets       Type = 20 // BudgetExchange -> BudgetReply
+	TypeBudgetJournal Type = 21 // BudgetJournal, perhaps + its memory -> BudgetJournal + the memory that is used
 )
 
 // Bounds of strings in bytes, and of lists.

@@ -31,7 +31,7 @@ const Inflight = 64
 
 // withDescriptors lists the requests whose answers carry descriptors. Those
 // of any other answer are closed.
-var withDescriptors = map[Type]bool{TypeListeners: true}
+var withDescriptors = map[Type]bool{TypeListeners: true, TypeBudgetJournal: true}
 
 // Peer runs requests in both directions over one Conn.
 type Peer struct {

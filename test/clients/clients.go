@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package clients builds the real agents that tests run: programs on the
-// official OpenAI and Anthropic libraries for Go and Node, and one on Python's
+// official OpenAI, Anthropic and Google libraries for Go and Node, and one on Python's
 // standard library. They are unmodified users of those libraries: they take a
 // model and a mode from the command line and the key from the usual variable,
 // and know nothing of base URLs, proxies or Ringfence.
@@ -54,7 +54,19 @@ func ParseResult(out []byte) (Result, error) {
 var (
 	openAIModes    = []string{"chat", "chat-stream", "responses", "responses-stream"}
 	anthropicModes = []string{"messages", "messages-stream"}
+	geminiModes    = []string{"generate", "generate-stream"}
 )
+
+// modesOf are what a client of one library can do.
+func modesOf(name string) []string {
+	switch name {
+	case "anthropic-go", "node-anthropic":
+		return anthropicModes
+	case "genai-go", "node-genai":
+		return geminiModes
+	}
+	return openAIModes
+}
 
 // here is this folder in the source tree.
 func here() string {
@@ -62,7 +74,7 @@ func here() string {
 	return filepath.Dir(file)
 }
 
-// BuildGo builds one of the Go clients ("openai-go", "anthropic-go") into dir.
+// BuildGo builds one of the Go clients ("openai-go", "anthropic-go", "genai-go") into dir.
 func BuildGo(ctx context.Context, dir, name string) (Program, error) {
 	goTool, err := exec.LookPath("go")
 	if err != nil {
@@ -74,15 +86,11 @@ func BuildGo(ctx context.Context, dir, name string) (Program, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return Program{}, fmt.Errorf("build %s: %w: %s", name, err, out)
 	}
-	modes := openAIModes
-	if name == "anthropic-go" {
-		modes = anthropicModes
-	}
-	return Program{Name: name, Argv: []string{bin}, Modes: modes}, nil
+	return Program{Name: name, Argv: []string{bin}, Modes: modesOf(name)}, nil
 }
 
 // InstallNode installs one of the Node clients ("node-openai",
-// "node-anthropic") into dir from its lock file. It needs the npm registry or
+// "node-anthropic", "node-genai") into dir from its lock file. It needs the npm registry or
 // npm's cache.
 func InstallNode(ctx context.Context, dir, name string) (Program, error) {
 	node, err := exec.LookPath("node")
@@ -111,11 +119,7 @@ func InstallNode(ctx context.Context, dir, name string) (Program, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return Program{}, fmt.Errorf("%w: packages of %s (npm ci: %w: %s)", ErrMissing, name, err, out)
 	}
-	modes := openAIModes
-	if name == "node-anthropic" {
-		modes = anthropicModes
-	}
-	return Program{Name: name, Argv: []string{node, filepath.Join(dst, "main.mjs")}, Modes: modes}, nil
+	return Program{Name: name, Argv: []string{node, filepath.Join(dst, "main.mjs")}, Modes: modesOf(name)}, nil
 }
 
 // Python is the client on Python's standard library.

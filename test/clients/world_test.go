@@ -56,7 +56,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{double: doubles.NewProvider(), on: make(chan func()), done: make(chan struct{}), ca: filepath.Join(t.TempDir(), "ca.pem")}
 	hosts := filepath.Join(t.TempDir(), "hosts")
-	must(t, os.WriteFile(hosts, []byte("127.0.0.1 localhost api.openai.com api.anthropic.com\n"), 0o644))
+	must(t, os.WriteFile(hosts, []byte("127.0.0.1 localhost api.openai.com api.anthropic.com generativelanguage.googleapis.com\n"), 0o644))
 	ready := make(chan error)
 	var ln net.Listener
 	go w.thread(hosts, &ln, ready)
@@ -69,7 +69,7 @@ func newWorld(t *testing.T) *world {
 	tr := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, up.Addr.String())
 	}}
-	gate, err := ca.Serve(ln, w.handler(tr), "api.openai.com", "api.anthropic.com")
+	gate, err := ca.Serve(ln, w.handler(tr), "api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com")
 	must(t, err)
 	t.Cleanup(func() {
 		_ = gate.Close()
@@ -125,8 +125,11 @@ func (w *world) handler(tr http.RoundTripper) http.Handler {
 				defer w.mu.Unlock()
 				w.events = append(w.events, e)
 			}}
-		if req.Host == "api.anthropic.com" {
+		switch req.Host {
+		case "api.anthropic.com":
 			c.Dialect = "anthropic"
+		case "generativelanguage.googleapis.com":
+			c.Dialect = "gemini"
 		}
 		red.ServeHTTP(rw, req, c)
 	})
@@ -165,7 +168,7 @@ func (w *world) run(t *testing.T, p clients.Program, model, mode string) clients
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.Argv[0], append(p.Argv[1:len(p.Argv):len(p.Argv)], model, mode)...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "OPENAI_API_KEY=" + placeholder, "ANTHROPIC_API_KEY=" + placeholder,
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "OPENAI_API_KEY=" + placeholder, "ANTHROPIC_API_KEY=" + placeholder, "GEMINI_API_KEY=" + placeholder,
 		"SSL_CERT_FILE=" + w.ca, "NODE_EXTRA_CA_CERTS=" + w.ca, "PYTHONIOENCODING=utf-8"}
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut

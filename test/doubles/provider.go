@@ -37,10 +37,11 @@ type Fault struct {
 	NoUsage  bool          // leave usage out
 }
 
-// Provider is an LLM provider with the OpenAI and the Anthropic shapes. It is
+// Provider is an LLM provider with the shapes of OpenAI, Anthropic and Gemini. It is
 // an http.Handler; serve it with [Serve] or [CA.Serve].
 type Provider struct {
-	Text string // what it answers; set before serving
+	Text  string               // what it answers; set before serving
+	Check func(Received) error // of each request, where it is set: an error is answered with status 401
 
 	mu       sync.Mutex
 	received []Received
@@ -124,6 +125,11 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	w.Header().Set("X-Request-Id", "req_double")
 	w.Header().Set("Request-Id", "req_double")
+	if p.Check != nil && f.Status == 0 {
+		if err := p.Check(rec); err != nil {
+			f.Status, f.Body = http.StatusUnauthorized, js(obj{"error": obj{"message": err.Error()}})
+		}
+	}
 	if f.Status != 0 {
 		if w.Header().Get("Content-Type") == "" {
 			w.Header().Set("Content-Type", "application/json")
@@ -156,12 +162,29 @@ func (p *Provider) answer(w http.ResponseWriter, req *http.Request, rec Received
 			return
 		}
 	}
+	path, query, _ := strings.Cut(rec.Target, "?")
+	model, verb := geminiCall(path)
+	if verb != "" {
+		in.Model, in.Stream = model, verb == "streamGenerateContent" && strings.Contains("&"+query+"&", "&alt=sse&")
+	}
 	a := answer{text: p.Text, model: in.Model, stream: in.Stream, usage: !f.NoUsage, reqUsage: in.StreamOptions.IncludeUsage}
 	if f.Reflect {
-		a.text += " key=" + rec.Header.Get("Authorization") + rec.Header.Get("X-Api-Key")
+		a.text += " key=" + rec.Header.Get("Authorization") + rec.Header.Get("X-Api-Key") + rec.Header.Get("X-Goog-Api-Key")
 	}
-	path, _, _ := strings.Cut(rec.Target, "?")
 	shape, ok := shapes[rec.Method+" "+path]
+	on, platform := platformCall(rec.Method, path)
+	switch {
+	case platform:
+		shape, ok = on.shape, true
+		if on.model != "" {
+			a.model = on.model
+		}
+		if on.asked {
+			a.stream = on.stream
+		}
+	case verb != "":
+		shape, ok = geminiShapes[rec.Method+" "+verb]
+	}
 	if !ok {
 		shape = modelShape
 		if !strings.HasPrefix(path, "/v1/models/") && !strings.HasPrefix(path, "/v1/responses/") {
@@ -170,7 +193,12 @@ func (p *Provider) answer(w http.ResponseWriter, req *http.Request, rec Received
 			return
 		}
 	}
-	p.write(w, req, shape(a), a.stream, f)
+	pieces := shape(a)
+	if on.frames {
+		w.Header().Set("Content-Type", "application/vnd.amazon.eventstream")
+		pieces = framed(pieces)
+	}
+	p.write(w, req, pieces, a.stream, f)
 }
 
 // write sends the pieces: the events of a stream, or one document.
@@ -179,7 +207,9 @@ func (p *Provider) write(w http.ResponseWriter, req *http.Request, pieces []stri
 	if stream {
 		ct = "text/event-stream; charset=utf-8"
 	}
-	w.Header().Set("Content-Type", ct)
+	if w.Header().Get("Content-Type") == "" {
+		w.Header().Set("Content-Type", ct)
+	}
 	var out io.Writer = w
 	if f.Gzip {
 		w.Header().Set("Content-Encoding", "gzip")

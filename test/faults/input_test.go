@@ -88,7 +88,7 @@ func TestMalformedPolicyNeverOpensOrCloses(t *testing.T) {
 		"10-alias.yaml":   "a: &a [1,2]\nb: *c\n",
 		"11-half.yaml":    w.policy()[:len(w.policy())/2],
 		"12-second.yaml":  strings.Replace(w.policy(), "name: world", "name: second", 1) + "---\nkind: Policy\negress: 5\n",
-		"13-later.yaml":   "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: x}\nscope: org:local\nbudgets: [{id: b, limit: 1 USD, window: day}]\n",
+		"13-later.yaml":   "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: x}\nscope: org:local\nguardrails: [{id: b}]\n",
 	}
 	for name, text := range bad {
 		o.Policies[name] = text

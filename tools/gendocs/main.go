@@ -92,15 +92,11 @@ func metricsPage() string {
 		"Labels take their values from small fixed sets: never a domain, a path or a prompt.\n\n" +
 		"| metric | type | labels | what it counts |\n|---|---|---|---|\n")
 	for _, m := range metrics.Table() {
-		kind := "counter"
-		if m.Type == metrics.GaugeType {
-			kind = "gauge"
-		}
 		labels := make([]string, len(m.Labels))
 		for i, l := range m.Labels {
 			labels[i] = "`" + l + "`"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, kind, strings.Join(labels, ", "), strings.ReplaceAll(m.Help, "|", "\\|"))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, strings.Join(labels, ", "), strings.ReplaceAll(m.Help, "|", "\\|"))
 	}
 	return b.String()
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/api"
 	"github.com/ringfence/ringfence/pkg/confine"
 	"github.com/ringfence/ringfence/pkg/event"
+	"github.com/ringfence/ringfence/pkg/price"
 )
 
 var created = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -329,6 +330,33 @@ func (n *fakeNode) Inference(context.Context) (api.InferenceStatus, error) {
 	}}, nil
 }
 
+func (n *fakeNode) Costs(context.Context, api.CostQuery) (api.Costs, error) {
+	return api.Costs{SummedUpTo: 120, Missed: 3, Rows: []api.CostRow{
+		{Day: "2026-11-29", Org: "acme", Team: "pay", Agent: "bot", Provider: "openai", Model: "gpt-x", Calls: 3, CostNanoUSD: 1_234_567, TokensIn: 300, Cached: 100, TokensOut: 30},
+		{Day: "2026-11-30", Org: "acme", Team: "hr", Agent: "bot", Provider: "openai", Model: "=cmd()", Calls: 2, Unpriced: 2, Estimated: 1, TokensIn: 5, TokensOut: 7},
+		{Day: "2026-11-30", Org: "acme", Team: "pay", Agent: "bot", Provider: "anthropic", Model: "claude-x", Calls: 1, CostNanoUSD: 2_000_000_000, TokensIn: 9000, TokensOut: 40, CacheWrite1h: 8000},
+	}}, nil
+}
+
+func (n *fakeNode) Prices(context.Context) (api.Prices, error) {
+	return api.Prices{Tables: []api.PriceTable{{Version: "2026-11", Effective: created, Source: "ours\x1b[2J", Models: 2, Added: created, Author: "uid=0(root)"}}}, nil
+}
+
+func (n *fakeNode) AddPrices(_ context.Context, _ *api.Caller, r *api.PricesRequest) (api.PriceTable, error) {
+	t, err := price.Parse(r.File, []byte(r.Text))
+	if err != nil {
+		return api.PriceTable{}, api.Errorf(api.CodeBadRequest, "%v", err)
+	}
+	return api.PriceTable{Version: t.Version, Effective: t.Effective, Source: t.Source, Models: len(t.Models)}, nil
+}
+
+func (n *fakeNode) RemovePrices(_ context.Context, _ *api.Caller, version string) error {
+	if version != "2026-11" {
+		return api.Errorf(api.CodeNotFound, "there is no price table %q", version)
+	}
+	return nil
+}
+
 func (n *fakeNode) Providers(context.Context) ([]api.Provider, error) {
 	return []api.Provider{{Name: "openai", Dialect: "openai", BaseURL: "https://api.openai.com/v1", Credential: "inject", HasSecret: true, Models: []string{"gpt-*"}}}, nil
 }
@@ -342,6 +370,17 @@ func (n *fakeNode) AddProvider(_ context.Context, _ *api.Caller, r *api.Provider
 
 func (n *fakeNode) CheckPolicy(context.Context, []api.Document) (api.CheckResult, error) {
 	return api.CheckResult{OK: true}, nil
+}
+
+func (n *fakeNode) Budgets(context.Context) ([]api.Budget, error) {
+	return []api.Budget{
+		{Name: "eng/month", Scope: "org:local", Who: "org:local/team:default/agent:npm", Hard: true, Window: "month", From: created, Until: created.AddDate(0, 1, 0), Limit: 550e9, Increased: 50e9, Spent: 410_500_000_000, Leased: 2e9, Left: 137_500_000_000, Alert: 80},
+		{Name: "eng/big", Scope: "org:local", Who: "org:local", Model: "evil\x1b[2J", Window: "24h0m0s", From: created, Until: created.Add(time.Hour), Limit: 1e9, Left: 1e9},
+	}, nil
+}
+
+func (n *fakeNode) IncreaseBudget(_ context.Context, _ *api.Caller, r *api.BudgetIncrease) (api.BudgetIncreased, error) {
+	return api.BudgetIncreased{Name: r.Name, Scope: r.Scope, Until: created.Add(time.Duration(r.For))}, nil
 }
 
 func (n *fakeNode) PolicyUse(context.Context) (api.PolicyUse, error) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringfence/ringfence/cmd/internal/show"
 	"github.com/ringfence/ringfence/pkg/api"
+	"github.com/ringfence/ringfence/pkg/policy"
 )
 
 func (a *app) providerCommand() *cobra.Command {
@@ -75,6 +76,7 @@ func (a *app) providerAddCommand() *cobra.Command {
 			"For a NAME that is known (openai, anthropic ...) everything but the key has a default.",
 		Example: "  ringfence provider add openai --key-env OPENAI_API_KEY\n" +
 			"  ringfence provider add local --dialect openai --base-url http://127.0.0.1:8000/v1 --key-stdin < key\n" +
+			"  ringfence provider add aws --dialect anthropic --platform bedrock --base-url https://bedrock-runtime.eu-west-1.amazonaws.com --key-env AWS_BEARER_TOKEN_BEDROCK\n" +
 			"  ringfence provider add anthropic --credential passthrough",
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
@@ -99,11 +101,13 @@ func (a *app) providerAddCommand() *cobra.Command {
 	f.StringVar(&keyEnv, "key-env", "", "the environment variable that holds the key")
 	f.BoolVar(&keyStdin, "key-stdin", false, "read the key from standard input")
 	f.StringVar(&r.Dialect, "dialect", "", "what it speaks: openai, anthropic ...")
+	f.StringVar(&r.Platform, "platform", "", "how it is addressed: "+strings.Join(policy.Platforms(), ", ")+"; none for the dialect's own API")
 	f.StringVar(&r.BaseURL, "base-url", "", "where it is")
 	f.StringVar(&r.Credential, "credential", "", "inject (the stored key) or passthrough (the agent's own)")
 	f.StringSliceVar(&r.Models, "model", nil, "models it serves, * allowed (repeatable)")
 	f.StringSliceVar(&r.ResolvesTo, "resolves-to", nil, "private addresses that its host may have, as prefixes (repeatable)")
 	cmd.MarkFlagsMutuallyExclusive("key-env", "key-stdin")
+	_ = cmd.RegisterFlagCompletionFunc("platform", cobra.FixedCompletions(policy.Platforms(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("credential", cobra.FixedCompletions([]string{"inject", "passthrough"}, cobra.ShellCompDirectiveNoFileComp))
 	a.outputFlag(cmd, "table", "json")
 	return cmd

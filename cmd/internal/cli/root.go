@@ -98,8 +98,8 @@ func (a *app) rootCommand() *cobra.Command {
 	}{
 		{"box", a.runCommand()}, {"box", a.psCommand()}, {"box", a.execCommand()}, {"box", a.stopCommand()}, {"box", a.logsCommand()},
 		{"box", a.adoptCommand()}, {"box", a.releaseCommand()},
-		{"see", a.topCommand()}, {"see", a.eventsCommand()}, {"see", a.explainCommand()}, {"see", a.auditCommand()},
-		{"may", a.allowCommand()}, {"may", a.approvalsCommand()}, {"may", a.policyCommand()}, {"may", a.providerCommand()}, {"may", a.inferenceCommand()},
+		{"see", a.topCommand()}, {"see", a.eventsCommand()}, {"see", a.explainCommand()}, {"see", a.costCommand()}, {"see", a.auditCommand()},
+		{"may", a.allowCommand()}, {"may", a.approvalsCommand()}, {"may", a.budgetsCommand()}, {"may", a.policyCommand()}, {"may", a.providerCommand()}, {"may", a.inferenceCommand()}, {"may", a.pricesCommand()},
 		{"node", a.doctorCommand()}, {"node", a.versionCommand()},
 	} {
 		c.cmd.GroupID = c.group

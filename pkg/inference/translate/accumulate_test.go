@@ -321,10 +321,9 @@ func TestRandomStreamsAddUp(t *testing.T) {
 	}
 	for seed := range uint64(120) {
 		g := gen{rand.New(rand.NewPCG(seed, 2))}
-		client, answer, stream := OpenAIChat, obj{}, []obj{}
-		if seed%2 == 0 {
-			answer, stream = g.message()
-		} else {
+		client := OpenAIChat
+		answer, stream := g.message()
+		if seed%2 == 1 {
 			client = AnthropicMessages
 			answer, stream = g.completion()
 		}

@@ -221,7 +221,7 @@ func (q *request) imageSource(url val) error {
 			q.base64Source(media, data)
 			return nil
 		}
-		return errors.New("Anthropic takes JPEG, PNG, GIF and WebP images")
+		return errors.New("the image is none of JPEG, PNG, GIF and WebP, which Anthropic takes")
 	}
 	if !webURL(url.text()) {
 		return errors.New("the image's url is neither http, https nor a data URL of base64")

@@ -4,6 +4,7 @@ package translate
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -140,6 +141,31 @@ func TestAnErrorEventWithoutAnErrorField(t *testing.T) {
 	out, err := call.Stream().Feed(nil, "error", []byte(`{"message":"out of memory","code":500}`))
 	if err == nil || string(out) != "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"out of memory\"}}\n\n" {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestTheSplitterReadsEvents as the standard has them, cut at every byte.
+func TestTheSplitterReadsEvents(t *testing.T) {
+	for text, want := range map[string][]event{
+		"event: a\ndata: 1\n\ndata: 2\n\n":                         {{"a", "1"}, {"", "2"}},
+		"event: a\r\ndata: 1\r\n\r\ndata: 2\r\n\r\n":               {{"a", "1"}, {"", "2"}},
+		"event: a\rdata: 1\r\rdata: 2\r\r":                         {{"a", "1"}, {"", "2"}},
+		"data: 1\ndata:2\ndata:  3\n\n":                            {{"", "1\n2\n 3"}},
+		"\n\n: c\nid: 7\nretry: 1\nevent: a\n\nevent: b\ndata\n\n": {{"b", ""}},
+		"data: 1\n": nil,
+	} {
+		for cut := range len(text) {
+			var got []event
+			var s splitter
+			for _, piece := range []string{text[:cut], text[cut:]} {
+				if err := s.feed([]byte(piece), func(name string, data []byte) { got = append(got, event{name, string(data)}) }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%q cut at %d: %v, want %v", text, cut, got, want)
+			}
+		}
 	}
 }
 

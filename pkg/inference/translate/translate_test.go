@@ -62,6 +62,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"a file URL as image", `"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"file:///etc/passwd"}}]}]`, "messages[0].content[0]", OpenAIChat, testOptions},
 		{"an image in a form that Anthropic does not take", `"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/svg+xml;base64,AAAA"}}]}]`, "messages[0].content[0]", OpenAIChat, testOptions},
 		{"a data URL that is no base64", `"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,A\"A"}}]}]`, "messages[0].content[0]", OpenAIChat, testOptions},
+		{"an image without data", `"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,"}}]}]`, "messages[0].content[0]", OpenAIChat, testOptions},
 		{"a file that is no PDF", `"messages":[{"role":"user","content":[{"type":"file","file":{"file_data":"data:text/html;base64,AAAA"}}]}]`, "messages[0].content[0]", OpenAIChat, testOptions},
 		{"an ftp URL as image", `"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"ftp://x"}}]}]`, "messages[0].content[0].source", AnthropicMessages, testOptions},
 		{"a media type that OpenAI does not take", `"messages":[{"role":"user","content":[{"type":"image","source":{"type":"base64","media_type":"image/x;base64,\"","data":"AAAA"}}]}]`, "messages[0].content[0].source", AnthropicMessages, testOptions},

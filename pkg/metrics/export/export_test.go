@@ -18,10 +18,13 @@ import (
 	"github.com/ringfence/ringfence/pkg/metrics"
 )
 
-// everything has one value of each metric of the table.
+// everything has one value of each metric of the table that is one number.
 func everything(context.Context) ([]metrics.Counter, error) {
 	var out []metrics.Counter
 	for _, m := range metrics.Table() {
+		if m.Type == metrics.HistogramType {
+			continue
+		}
 		c := metrics.Counter{Name: m.Name, Value: 1}
 		for _, l := range m.Labels {
 			c.Labels = append(c.Labels, "a "+l)
@@ -41,8 +44,9 @@ func TestLint(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	if n, err := testutil.GatherAndCount(reg); err != nil || n != len(metrics.Table()) {
-		t.Errorf("%d series, want %d: %v", n, len(metrics.Table()), err)
+	all, _ := everything(t.Context())
+	if n, err := testutil.GatherAndCount(reg); err != nil || n != len(all) {
+		t.Errorf("%d series, want %d: %v", n, len(all), err)
 	}
 }
 

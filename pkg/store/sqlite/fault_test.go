@@ -32,9 +32,20 @@ var faultSteps = []struct {
 	}},
 	{"a removal", func(s *Store) error { return addErr(s, 7, strings.Repeat("two", 7000), "") }},
 	{"denied", func(s *Store) error { return putErr(s, approvalOf("d", "b2", "denied", 2)) }},
+	{"costs", func(s *Store) error { return addCosts(s, 0, 9, costOn("2026-11-30", "a", "m", 5)) }},
 	{"granted", func(s *Store) error { return putErr(s, approvalOf("e", "b3", "approved", 1)) }},
 	{"the log into the file, again", checkpoint},
 	{"the grant is used", func(s *Store) error { return putErr(s, approvalOf("e", "b3", "consumed", 2)) }},
+	{"prices", func(s *Store) error {
+		return s.PutPrices(context.Background(), store.PriceTable{Version: "v", Text: "t"})
+	}},
+	{"more costs", func(s *Store) error {
+		return addCosts(s, 9, 12, costOn("2026-11-30", "a", "m", 5), costOn("2026-12-01", "a", "m", 5))
+	}},
+	{"no prices", func(s *Store) error { return s.DeletePrices(context.Background(), "v") }},
+	{"an account and a lease", func(s *Store) error { return budgetErr(s, leaseChange()) }},
+	{"spent", func(s *Store) error { return budgetErr(s, spentChange()) }},
+	{"given back", func(s *Store) error { return budgetErr(s, backChange()) }},
 	{"the last revision", func(s *Store) error { return addErr(s, 9, "", "three") }},
 }
 
@@ -66,6 +77,7 @@ func holds(s *Store) (string, error) {
 	docs, err := s.Documents(ctx, 0)
 	history, herr := s.History(ctx, store.RevisionQuery{})
 	asked, aerr := s.Approvals(ctx, store.ApprovalQuery{})
+	money, merr := s.BudgetState(ctx)
 	for _, d := range docs {
 		fmt.Fprintf(&b, "%s: %d bytes of %.5q since %d\n", d.Name, len(d.Text), d.Text, d.Since)
 	}
@@ -75,7 +87,18 @@ func holds(s *Store) (string, error) {
 	for _, a := range asked {
 		fmt.Fprintf(&b, "approval %s %s v%d\n", a.ID, a.State, a.Version)
 	}
-	return b.String(), errors.Join(err, herr, aerr)
+	spent, serr := s.Costs(ctx, store.CostQuery{})
+	for _, c := range spent {
+		fmt.Fprintf(&b, "%s %d calls for %d\n", c.Day, c.Calls, c.Nano)
+	}
+	at, cerr := s.CostCursor(ctx)
+	tables, perr := s.Prices(ctx)
+	for _, p := range tables {
+		fmt.Fprintf(&b, "prices %s\n", p.Version)
+	}
+	fmt.Fprintf(&b, "summed up to %d\n", at.Sequence)
+	fmt.Fprintf(&b, "budgets %+v\n", money)
+	return b.String(), errors.Join(err, herr, aerr, serr, cerr, perr, merr)
 }
 
 // held is what a store must have after each step; the first is before all.

@@ -24,7 +24,7 @@ type migration struct {
 
 // migrations in their order; each stands with what it is for.
 func migrations() []migration {
-	return []migration{revisionSchema(), approvalSchema(), approvalOrder(), revisionGrants()}
+	return []migration{revisionSchema(), approvalSchema(), approvalOrder(), revisionGrants(), costSchema(), priceSchema(), budgetSchema()}
 }
 
 const backupSuffix = ".bak"

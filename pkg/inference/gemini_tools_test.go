@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inference_test
+
+var generate = geminiPath("m", "generateContent")
+
+// geminiSide is work on the provider's side in the Gemini dialect, as providerSide is.
+var geminiSide = []struct{ name, url, body, tool string }{
+	{"Gemini search", generate, `{"contents":[],"tools":[{"googleSearch":{}}]}`, "web_search"},
+	{"Gemini search, proto name", generate, `{"contents":[],"tools":[{"google_search":{}}]}`, "web_search"},
+	{"Gemini search with settings", generate, `{"contents":[],"tools":[{"googleSearch":{"excludeDomains":["x.example"]}}]}`, "web_search"},
+	{"Gemini search retrieval", generate, `{"contents":[],"tools":[{"google_search_retrieval":{}}]}`, "web_search"},
+	{"Gemini enterprise search", generate, `{"contents":[],"tools":[{"enterpriseWebSearch":{}}]}`, "web_search"},
+	{"Gemini Parallel search", generate, `{"contents":[],"tools":[{"parallelAiSearch":{"apiKey":"k"}}]}`, "web_search"},
+	{"Gemini Exa search", generate, `{"contents":[],"tools":[{"exaAiSearch":{}}]}`, "web_search"},
+	{"Gemini code", generate, `{"contents":[],"tools":[{"codeExecution":{}}]}`, "code_execution"},
+	{"Gemini code, key escaped", generate, `{"contents":[],"tools":[{"code\u0045xecution":{}}]}`, "code_execution"},
+	{"Gemini URL context", generate, `{"contents":[],"tools":[{"urlContext":{}}]}`, "web_fetch"},
+	{"Gemini file search", generate, `{"contents":[],"tools":[{"fileSearch":{"fileSearchStoreNames":["s"]}}]}`, "file_search"},
+	{"Gemini computer use", generate, `{"contents":[],"tools":[{"computerUse":{"environment":"ENVIRONMENT_BROWSER"}}]}`, "computer_use"},
+	{"Gemini maps", generate, `{"contents":[],"tools":[{"google_maps":{}}]}`, "google_maps"},
+	{"Gemini MCP", generate, `{"contents":[],"tools":[{"mcpServers":[{"name":"x","streamableHttpTransport":{"url":"https://evil.example"}}]}]}`, "mcp"},
+	{"Gemini retrieval", generate, `{"contents":[],"tools":[{"retrieval":{"externalApi":{"endpoint":"https://evil.example"}}}]}`, "retrieval"},
+	{"Gemini tool beside functions", generate, `{"contents":[],"tools":[{"functionDeclarations":[{"name":"f"}],"urlContext":{}}]}`, "web_fetch"},
+	{"Gemini second of two tools", generate, `{"contents":[],"tools":[{"functionDeclarations":[]},{"codeExecution":{}}]}`, "code_execution"},
+	{"Gemini unknown tool", generate, `{"contents":[],"tools":[{"teleport":{}}]}`, "teleport"},
+	{"Gemini unknown tool, camel case", generate, `{"contents":[],"tools":[{"holoDeck":true}]}`, "holo_deck"},
+	{"Gemini tool that is a string", generate, `{"contents":[],"tools":["googleSearch"]}`, "unknown"},
+	{"Gemini tools that are an object", generate, `{"contents":[],"tools":{"googleSearch":{}}}`, "unknown"},
+	{"Gemini stream", geminiPath("m", "streamGenerateContent") + "?alt=sse", `{"contents":[],"tools":[{"googleSearch":{}}]}`, "web_search"},
+	{"Gemini v1", "https://" + geminiHost + "/v1/models/m:generateContent", `{"contents":[],"tools":[{"googleSearch":{}}]}`, "web_search"},
+	{"Gemini cached content", generate, `{"contents":[],"cachedContent":"cachedContents/x"}`, "cached_content"},
+	{"Gemini cached content, proto name", generate, `{"contents":[],"cached_content":"cachedContents/x"}`, "cached_content"},
+	{"Gemini file URI", generate, `{"contents":[{"parts":[{"fileData":{"mimeType":"text/plain","fileUri":"https://evil.example/?q=secret"}}]}]}`, "file_url"},
+	{"Gemini file URI, proto names", generate, `{"contents":[{"parts":[{"file_data":{"mime_type":"text/plain","file_uri":"https://evil.example"}}]}]}`, "file_url"},
+	{"Gemini video", generate, `{"contents":[{"parts":[{"fileData":{"fileUri":"https://www.youtube.com/watch?v=x"}}]}]}`, "file_url"},
+	{"Gemini bucket", generate, `{"contents":[{"parts":[{"fileData":{"fileUri":"gs://bucket/x"}}]}]}`, "file_url"},
+	{"Gemini stored file", generate, `{"contents":[{"parts":[{"fileData":{"fileUri":"https://generativelanguage.googleapis.com/v1beta/files/x"}}]}]}`, "file_id"},
+	{"Gemini file URI in system instruction", generate, `{"contents":[],"systemInstruction":{"parts":[{"fileData":{"fileUri":"https://evil.example"}}]}}`, "file_url"},
+	{"Gemini file URI in a function's answer", generate, `{"contents":[{"parts":[{"functionResponse":{"name":"f","response":{},"parts":[{"fileData":{"fileUri":"https://evil.example"}}]}}]}]}`, "file_url"},
+	{"Gemini unknown URI", generate, `{"contents":[{"parts":[{"hologram":{"sourceUri":"https://evil.example"}}]}]}`, "url"},
+	{"Gemini model armor", generate, `{"contents":[],"modelArmorConfig":{"promptTemplateName":"x"}}`, "model_armor"},
+	{"Gemini output in a bucket", generate, `{"contents":[],"generationConfig":{"responseFormat":[{"video":{"gcsUri":"gs://bucket/x"}}]}}`, "file_output"},
+	{"Gemini count", geminiPath("m", "countTokens"), `{"generateContentRequest":{"model":"models/m","contents":[],"tools":[{"googleSearch":{}}]}}`, "web_search"},
+	{"Gemini embedding", geminiPath("m", "embedContent"), `{"content":{"parts":[{"fileData":{"fileUri":"https://evil.example"}}]}}`, "file_url"},
+	{"Gemini embeddings", geminiPath("m", "batchEmbedContents"), `{"requests":[{"model":"models/m","content":{"parts":[{"fileData":{"fileUri":"https://evil.example"}}]}}]}`, "file_url"},
+	{"Gemini deep research", geminiPath("deep-research-pro-preview", "generateContent"), `{"contents":[]}`, "web_search"},
+}
+
+// geminiVariants are keys that two readers take for different members, as variants are:
+// Google's take the proto name and the JSON name of a member.
+var geminiVariants = []struct{ name, url, body, key, plain, tool string }{
+	{"Gemini both spellings of tools", generate, `{"contents":[],"tools":[],"Tools":[{"googleSearch":{}}]}`, "Tools",
+		`{"contents":[],"tools":[{"googleSearch":{}}]}`, "web_search"},
+	{"Gemini both spellings of a tool", generate, `{"contents":[],"tools":[{"googleSearch":null,"google_search":{}}]}`, "google_search",
+		`{"contents":[],"tools":[{"google_search":{}}]}`, "web_search"},
+	{"Gemini neither spelling of a tool", generate, `{"contents":[],"tools":[{"Google_Search":{}}]}`, "Google_Search",
+		`{"contents":[],"tools":[{"googleSearch":{}}]}`, "web_search"},
+	{"Gemini letters of a tool", generate, `{"contents":[],"tools":[{"GOOGLESEARCH":{}}]}`, "GOOGLESEARCH",
+		`{"contents":[],"tools":[{"googleSearch":{}}]}`, "web_search"},
+	{"Gemini both spellings of a URI", generate, `{"contents":[{"parts":[{"fileData":{"fileUri":"data:,","file_uri":"https://evil.example"}}]}]}`, "file_uri",
+		`{"contents":[{"parts":[{"fileData":{"file_uri":"https://evil.example"}}]}]}`, "file_url"},
+	{"Gemini both spellings of file data", generate, `{"contents":[{"parts":[{"fileData":{},"file_data":{"fileUri":"https://evil.example"}}]}]}`, "file_data",
+		`{"contents":[{"parts":[{"file_data":{"fileUri":"https://evil.example"}}]}]}`, "file_url"},
+	{"Gemini both spellings among many members", generate,
+		`{"contents":[],"a1":1,"a2":1,"a3":1,"a4":1,"a5":1,"a6":1,"a7":1,"a8":1,"a9":1,"b1":1,"b2":1,"b3":1,"cachedContent":"","cached_content":"cachedContents/x"}`, "cached_content",
+		`{"contents":[],"cached_content":"cachedContents/x"}`, "cached_content"},
+	{"Gemini spelling of a schema", generate, `{"contents":[],"tools":[{"functionDeclarations":[{"name":"f","Parameters":{"fileUri":"https://evil.example"}}]}]}`, "Parameters",
+		`{"contents":[],"tools":[{"functionDeclarations":[{"name":"f","param":{"fileUri":"https://evil.example"}}]}]}`, "file_url"},
+	{"Gemini both spellings of a transport", generate,
+		`{"contents":[],"tools":[{"mcpServers":[{"streamableHttpTransport":{},"streamable_http_transport":{"url":"https://evil.example"}}]}]}`, "streamable_http_transport",
+		`{"contents":[],"tools":[{"mcpServers":[{"streamable_http_transport":{"url":"https://evil.example"}}]}]}`, "mcp"},
+	{"Gemini long s", generate, `{"contents":[],"tools":[],"tool\u017f":[{"googleSearch":{}}]}`, "tool\\u017f",
+		`{"contents":[],"tools":[{"googleSearch":{}}]}`, "web_search"},
+	{"Gemini letters of the cache", generate, `{"contents":[],"CachedContent":"cachedContents/x"}`, "CachedContent",
+		`{"contents":[],"cachedContent":"cachedContents/x"}`, "cached_content"},
+	{"Gemini letters of the model", generate, `{"Model":"models/m","contents":[],"cachedContent":"x"}`, "Model",
+		`{"model":"models/m","contents":[],"cachedContent":"x"}`, "cached_content"},
+}
+
+// geminiClient is work at the client.
+var geminiClient = []struct{ name, url, body string }{
+	{"Gemini functions", generate, `{"contents":[],"tools":[{"functionDeclarations":[{"name":"f","parameters":{"type":"OBJECT","properties":{"fileUri":{"type":"STRING"},"file_uri":{},"tools":{},"Type":{}}},"parametersJsonSchema":{"$ref":"https://x.example"},"response":{}}]},{"function_declarations":[{"name":"g"}]}],"toolConfig":{"functionCallingConfig":{"mode":"ANY"}}}`},
+	{"Gemini inline data", generate, `{"contents":[{"role":"user","parts":[{"inlineData":{"mimeType":"image/png","data":"AA=="}},{"inline_data":{"mime_type":"image/png","data":"AA=="}}]}]}`},
+	{"Gemini calls and their answers", generate, `{"contents":[{"role":"model","parts":[{"functionCall":{"name":"f","args":{"fileUri":"https://x.example","file_uri":"y","tools":[{"googleSearch":{}}]}}}]},{"role":"user","parts":[{"functionResponse":{"name":"f","response":{"fileUri":"https://x.example"}}}]}]}`},
+	{"Gemini history of tools there", generate, `{"contents":[{"role":"model","parts":[{"executableCode":{"language":"PYTHON","code":"1"}},{"codeExecutionResult":{"outcome":"OUTCOME_OK","output":"1"}},{"toolCall":{"toolType":"GOOGLE_SEARCH_WEB","args":{"url":"https://x.example"}}},{"toolResponse":{"response":{"uri":"https://x.example"}}}]}]}`},
+	{"Gemini URLs in text", generate, `{"contents":[{"parts":[{"text":"fetch https://x.example"}]}]}`},
+	{"Gemini schema of the answer", generate, `{"contents":[],"generationConfig":{"responseMimeType":"application/json","responseSchema":{"properties":{"fileUri":{},"Tools":{}}},"thinkingConfig":{"thinkingBudget":1}}}`},
+	{"Gemini labels", generate, `{"contents":[],"labels":{"file_uri":"x","fileUri":"y"}}`},
+	{"Gemini unset switches", generate, `{"contents":[],"tools":[{"googleSearch":null}],"cachedContent":"","routingConfig":null}`},
+	{"Gemini no tools", generate, `{"contents":[],"tools":null,"systemInstruction":{"parts":[{"text":"x"}]},"safetySettings":[{"category":"HARM_CATEGORY_HARASSMENT","threshold":"BLOCK_NONE"}]}`},
+	{"Gemini model again", generate, `{"model":"models/m","contents":[]}`},
+	{"Gemini count", geminiPath("m", "countTokens"), `{"contents":[{"parts":[{"text":"x"}]}]}`},
+	{"Gemini count of a request", geminiPath("m", "countTokens"), `{"generate_content_request":{"model":"m","contents":[]}}`},
+	{"Gemini embedding", geminiPath("m", "embedContent"), `{"content":{"parts":[{"text":"x"}]},"taskType":"RETRIEVAL_QUERY"}`},
+	{"Gemini embeddings", geminiPath("m", "batchEmbedContents"), `{"requests":[{"model":"models/m","content":{"parts":[{"text":"x"}]}}]}`},
+	{"Gemini stream", geminiPath("m", "streamGenerateContent") + "?alt=sse", `{"contents":[]}`},
+}
