@@ -132,7 +132,7 @@ func badTexts() map[string]string {
 		"an alias bomb":     "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\n",
 		"deep nesting":      strings.Repeat("[", 20000),
 		"duplicate key":     policyOf("b", "allow", "x.example:443") + "kind: Policy\n",
-		"not enforced yet":  "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: b}\nscope: org:local\nbudgets:\n  - {id: m, limit: 5 USD, window: month}\n",
+		"not enforced yet":  "apiVersion: ringfence.dev/v1\nkind: Policy\nmetadata: {name: b}\nscope: org:local\nguardrails:\n  - {id: m}\n",
 		"second is bad":     policyOf("b", "allow", "x.example:443") + "---\nkind: Nonsense\n",
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/pkg/budget"
+	"github.com/ringfence/ringfence/pkg/inference"
 	"github.com/ringfence/ringfence/pkg/wire"
 )
 
@@ -33,6 +34,11 @@ func newMoney(l *link, price bound, did cost) *money {
 	m.till = budget.NewTill(l, time.Now)
 	m.toll = &toll{till: m.till, number: m.number, bound: price, cost: did, now: time.Now, counts: map[uint32]counts{}}
 	return m
+}
+
+// reported is what an answer cost by the usage that is in it.
+func reported(s *inference.Spent) (nano int64, estimated, ok bool) {
+	return s.Usage.Cost, s.Usage.Estimated, s.Usage.CostKnown
 }
 
 func (m *money) number(sandbox string) (uint32, bool) {

@@ -179,7 +179,7 @@ func (p *process) configure(f *os.File) error {
 		return err
 	}
 	p.registry = prometheus.NewRegistry()
-	p.money = newMoney(p.link, nil, nil)
+	p.money = newMoney(p.link, p.prices.most, reported)
 	p.inference = inference.New(inference.Options{Version: p.version, Tolls: []inference.Toll{rates.New(limit.Options{}), p.money.toll}, Prices: p.prices.book.Load, Price: p.prices.most})
 	gw, err := gateway.New(gateway.Options{
 		Keeper: p.link, Inference: p.inference, Resolver: p.resolver,

@@ -87,10 +87,13 @@ func (t *toll) Attempt(ctx context.Context, u *inference.Use) (inference.Grant, 
 		return inference.Grant{}, no
 	}
 	least, most, ok := t.span(u, c)
+	if !ok && u.Provider.UnknownPrice == policy.UnknownPriceFlag {
+		return inference.Grant{}, nil // the operator lets it through, and its record says that nobody knows what it cost
+	}
 	if !ok {
 		return inference.Grant{}, &inference.Refusal{Status: http.StatusForbidden, Code: inference.CodeBudget, Reason: "unknown-price",
 			Message: "the price of the model " + strconv.Quote(u.Upstream) + " at " + u.Provider.Name + " is not known, and a budget counts its calls",
-			Remedy:  "The operator has to give its price"}
+			Remedy:  "The operator has to give its price", Command: "ringfence prices import FILE"}
 	}
 	a := budget.Ask{Model: u.Model}
 	if a.Least, ok = t.price(u, least); ok {

@@ -67,13 +67,17 @@ func (t *tape) outputAsked() (n uint64) {
 }
 
 // choices is how many answers the request asks for at once, each with as many tokens
-// as it lets come out: OpenAI's "n" and "best_of", one for each of several prompts.
+// as it lets come out: OpenAI's "n" and "best_of", one for each of several prompts,
+// Gemini's "candidateCount".
 func (t *tape) choices() uint64 {
 	n := uint64(1)
 	for _, k := range []string{"n", "best_of"} {
 		if i, ok := t.member(0, k); ok {
 			n = max(n, t.count(i))
 		}
+	}
+	if i := t.geminiConfig("candidatecount"); i != 0 {
+		n = max(n, t.count(i))
 	}
 	prompts := uint64(0)
 	if i, ok := t.member(0, "prompt"); ok && t.nodes[i].kind == kindArray {

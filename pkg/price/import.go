@@ -52,7 +52,7 @@ type importer struct {
 
 func newImporter(o ImportOptions) (*importer, error) {
 	if !validVersion(o.Version) {
-		return nil, fmt.Errorf("price: the version %q has to be letters, digits and any of . _ - + :", o.Version)
+		return nil, fmt.Errorf("price: the version %q has to be letters, digits and any of : . _ - +", o.Version)
 	}
 	if o.Effective.IsZero() || o.Source == "" {
 		return nil, errors.New("price: an import needs the time from which it holds, and its source")

@@ -152,7 +152,7 @@ func (w *world) Providers() (out []*policy.Provider) {
 	if w.trial.Load() {
 		return nil
 	}
-	for dialect, base := range map[string]string{"openai": "http://provider.internal/v1", "anthropic": "http://provider.internal"} {
+	for dialect, base := range map[string]string{"openai": "http://provider.internal/v1", "anthropic": "http://provider.internal", "gemini": "http://provider.internal"} {
 		out = append(out, &policy.Provider{Name: dialect, Dialect: dialect, BaseURL: base, Weight: 1, Keys: []policy.Key{{Secret: "key", Weight: 1}}, Credential: policy.CredentialInject})
 	}
 	return out
