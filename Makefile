@@ -76,6 +76,10 @@ deps-bench: ## install from apt what the benchmarks compare with
 bench: ## the benchmarks as a report; BENCH=TITLE chooses sections
 	$(GO) run ./tools/benchreport $(if $(BENCH),-only '$(BENCH)')
 
+.PHONY: bench-inference
+bench-inference: ## model calls beside nginx and a plain proxy, the gateway on a core of its own; SHORT=1 only shows that it works
+	$(if $(SHORT),$(GO) test -short -run '^$$' -bench '^BenchmarkInference$$' -benchtime 1x ./test/bench,$(GO) run ./tools/benchreport -only '^Inference gateway$$')
+
 .PHONY: peers
 peers: ## the policy engine beside cedar-go, OPA and cel-go: all agree, then figures. A module of its own (building OPA takes minutes), so neither make test nor CI has it
 	$(GO) -C test/peers test -count=1 .

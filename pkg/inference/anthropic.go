@@ -17,7 +17,7 @@ var anthropic = dialect{
 	errorBody:   anthropicError,
 	rules:       &anthropicRules,
 	routes: []route{
-		{method: "POST", path: "/v1/messages", op: "messages", output: "max_tokens", body: true, model: true, stream: true, metered: true,
+		{method: "POST", path: "/v1/messages", op: "messages", output: "max_tokens", body: true, model: true, stream: true, metered: true, ends: []string{"message_stop"},
 			query: []string{"beta"}, trial: trialMessages},
 		{method: "POST", path: "/v1/messages/count_tokens", op: "count_tokens", body: true, model: true,
 			query: []string{"beta"}, trial: trialCountTokens},

@@ -190,20 +190,34 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 
 // request is the one to send, without what a platform adds to it.
 func (x *exchange) request(a *answer, u *url.URL, body []byte, header http.Header) (*http.Request, *refusal) {
-	var rd io.Reader
-	if x.route.body {
-		rd = bytes.NewReader(body)
-	}
-	out, err := http.NewRequestWithContext(a.ctx, x.route.method, u.String(), rd)
-	if err != nil {
-		return nil, x.unusable(a.from.prov, errBadBase)
-	}
 	if x.c.Transport == nil {
 		return nil, x.unusable(a.from.prov, errors.New("no transport"))
 	}
-	out.Header = header
-	return out, nil
+	out := &http.Request{Method: x.route.method, URL: u, Host: strings.TrimSuffix(u.Host, ":"), Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	if x.route.body {
+		out.ContentLength = int64(len(body))
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		out.Body, _ = out.GetBody()
+		boundReplays(out)
+	}
+	return out.WithContext(a.ctx), nil
 }
+
+// boundReplays lets the transport send a request again, on another connection, at
+// most twice. It does so where a connection was closed before the request was taken:
+// one that had been idle, or one that the provider says to go away from. A provider
+// that says so on each connection would hold the call for a minute otherwise.
+func boundReplays(req *http.Request) {
+	again, left := req.GetBody, 2
+	req.GetBody = func() (io.ReadCloser, error) {
+		if left--; left < 0 {
+			return nil, errReplays
+		}
+		return again()
+	}
+}
+
+var errReplays = errors.New("the provider closes each connection before it takes the request")
 
 // changed is the body as it is sent: the model's name where the provider has
 // another, the bound of the output where a toll says so, and the wish for usage. All
@@ -318,7 +332,7 @@ func (x *exchange) errorAnswer(a *answer) (*failure, health.Outcome) {
 	if x.in.Context().Err() != nil {
 		return x.unreachable(a, x.in.Context().Err())
 	}
-	f := &failure{why: statusText(status), free: true, wait: health.RetryAfter(a.resp.Header, time.Now())}
+	f := &failure{why: statusText(status), free: true, wait: health.RetryAfter(a.resp.Header, x.r.opt.Clock())}
 	var o health.Outcome
 	f.fault, o = x.faultOf(status, body, a.credential == credentialInjected)
 	if w := a.from.cross; w != nil {

@@ -7,10 +7,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/pkg/event"
 	"github.com/ringfence/ringfence/pkg/inference"
@@ -100,5 +104,95 @@ func ask(b *testing.B, target string, stream bool) {
 		if resp.StatusCode != 200 || n == 0 {
 			b.Fatal(resp.StatusCode)
 		}
+	}
+}
+
+// pieces is a body that comes in pieces.
+type pieces struct{ left []string }
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if len(p.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, p.left[0])
+	if p.left[0] = p.left[0][n:]; p.left[0] == "" {
+		p.left = p.left[1:]
+	}
+	return n, nil
+}
+
+func (*pieces) Close() error { return nil }
+
+// canned answers without a network.
+type canned struct {
+	header http.Header
+	body   []string
+}
+
+func (c *canned) RoundTrip(req *http.Request) (*http.Response, error) {
+	_, _ = io.Copy(io.Discard, req.Body)
+	n := int64(-1)
+	if len(c.body) == 1 {
+		n = int64(len(c.body[0]))
+	}
+	return &http.Response{StatusCode: 200, ProtoMajor: 1, ProtoMinor: 1, Header: c.header.Clone(), Body: &pieces{slices.Clone(c.body)}, ContentLength: n, Request: req}, nil
+}
+
+// sink is a writer to nobody.
+type sink struct{ h http.Header }
+
+func (s *sink) Header() http.Header         { return s.h }
+func (s *sink) Write(b []byte) (int, error) { return len(b), nil }
+func (s *sink) WriteHeader(int)             {}
+func (s *sink) Flush()                      {}
+
+// cpuTime does not grow with what else the machine does.
+func cpuTime(b *testing.B) time.Duration {
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
+
+// BenchmarkOwnWork is what a call costs here, without networks: a document, and a
+// stream of 20 events.
+func BenchmarkOwnWork(b *testing.B) {
+	double := doubles.NewProvider()
+	double.Text = strings.Repeat("six or seven words of text. ", 15)
+	head := http.Header{"X-Request-Id": {"req"}, "Date": {"x"}, "Openai-Version": {"1"}, "X-Ratelimit-Limit-Requests": {"5"}}
+	for _, stream := range []bool{false, true} {
+		name, c := "document", &canned{header: head.Clone()}
+		c.header.Set("Content-Type", "application/json")
+		if stream {
+			name, double.Text = "stream", strings.TrimSpace(strings.Repeat("token ", 17))
+			c.header.Set("Content-Type", "text/event-stream")
+		}
+		rec := httptest.NewRecorder()
+		double.ServeHTTP(rec, httptest.NewRequest("POST", "/v1/chat/completions", strings.NewReader(benchBodies[stream])))
+		c.body = []string{rec.Body.String()}
+		if stream {
+			c.body = strings.SplitAfter(rec.Body.String(), "\n\n")
+			c.body = c.body[:len(c.body)-1]
+		}
+		red := inference.New(inference.Options{})
+		snap := providers{"openai": {Name: "o", Dialect: "openai", BaseURL: "https://o.example/v1", Keys: []policy.Key{{Secret: "s", Weight: 1}}, Weight: 1, Credential: policy.CredentialInject}}
+		call := inference.Call{View: view{}, Snapshot: snap, Host: openAIHost, Dialect: "openai", Record: func(event.Event) {},
+			Secrets:   func(string) (string, bool) { return realKey, true },
+			Transport: func(*policy.Provider) http.RoundTripper { return c }}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			before := cpuTime(b)
+			for b.Loop() {
+				req := &http.Request{Method: "POST", RequestURI: "/v1/chat/completions", Host: openAIHost, ProtoMajor: 1, ProtoMinor: 1, Body: io.NopCloser(strings.NewReader(benchBodies[stream])), ContentLength: int64(len(benchBodies[stream])),
+					Header: http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer x"}, "User-Agent": {"bench"}, "Accept": {"*/*"}}}
+				w := &sink{h: http.Header{}}
+				red.ServeHTTP(w, req, call)
+				if w.h.Get("Content-Type") != c.header.Get("Content-Type") {
+					b.Fatal(w.h)
+				}
+			}
+			b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op")
+		})
 	}
 }

@@ -52,6 +52,7 @@ type route struct {
 	metered      bool        // the answer's usage is this call's usage
 	unasked      bool        // a stream tells its usage only when it is asked: see includeusage.go
 	binary       bool        // the answer is no JSON document
+	ends         []string    // what the events hold that end a stream, one of them; nil: it is not known
 	output       string      // member that bounds the tokens of output; "" = there is none
 	query        []string    // parameters that are offered, "name" or "name=value"
 	needs        string      // one of them, "name=value", without which the call is refused

@@ -24,7 +24,8 @@ type exchange struct {
 	d     *dialect
 	w     http.ResponseWriter
 	in    *http.Request
-	start time.Time
+	start time.Time // by the wall clock
+	begun time.Time // for how long it takes
 	rec   *record
 
 	route *route

@@ -197,7 +197,7 @@ func (x *exchange) aside(c *candidate, key string, until time.Time) *failure {
 	if look.State == health.Closed {
 		look, _ = x.r.health.Look(health.Place{Provider: c.prov.Name, Key: key})
 	}
-	wait := max(time.Until(until), time.Second).Round(time.Second)
+	wait := max(until.Sub(x.r.opt.Clock()), time.Second).Round(time.Second)
 	why := "set aside for " + wait.String()
 	if look.Why != "" {
 		why += " after " + look.Why

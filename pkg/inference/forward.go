@@ -105,26 +105,45 @@ func (x *exchange) relay(a *answer) {
 	if a.hide && a.sse {
 		hide = &usageHider{}
 	}
+	var events *wholeEvents
+	if a.sse && a.back == nil { // a translation is made of whole events
+		events = &wholeEvents{ends: x.route.ends}
+		h.Del("Content-Length") // an error may have to follow
+	}
 	x.w.WriteHeader(resp.StatusCode)
-	err := x.copyBody(src, &sc, a.tap(m), hide, a.watch, a.sse || resp.ContentLength < 0)
+	err := x.copyBody(src, &sc, a.tap(m), hide, a.watch, events, a.sse || resp.ContentLength < 0)
+	bad := x.endedBadly(a, events, err)
 	if resp.StatusCode < 300 {
-		x.settled(a, m, err != nil || a.back != nil && a.back.failed != nil)
-	}
-	outcome, why := health.Succeeded, ""
-	if a.back != nil && a.back.failed != nil {
-		outcome, why = health.Failed, "a stream that broke off"
-		x.rec.ev.Failed, x.rec.ev.Reason, x.rec.ev.ReasonCode = true, "the provider's answer broke off", "upstream-broke-off"
-		x.rec.ev.Detail = scrubText(a.back.failed.Error(), a.secrets)
-	}
-	if err != nil {
-		outcome, why = x.outcomeOf(err), "an answer that broke off"
+		x.settled(a, m, bad != "")
 	}
 	if a.pass != nil {
-		a.pass.Done(outcome, 0, why)
+		outcome := health.Succeeded
+		if bad != "" {
+			outcome = x.outcomeOf(err)
+		}
+		a.pass.Done(outcome, 0, bad)
 	}
 	if err != nil {
-		x.broken(a, err)
+		x.broken(a, err, events != nil && events.open)
 	}
+}
+
+// endedBadly says why an answer is not a whole one, and notes it where the client has
+// been told already; "" when it is.
+func (x *exchange) endedBadly(a *answer, events *wholeEvents, err error) string {
+	ev := &x.rec.ev
+	switch {
+	case err != nil:
+		return "an answer that broke off"
+	case a.back != nil && a.back.failed != nil:
+		ev.Failed, ev.Reason, ev.ReasonCode = true, "the provider's answer broke off", "upstream-broke-off"
+		ev.Detail = scrubText(a.back.failed.Error(), a.secrets)
+		return "a stream that broke off"
+	case events != nil && events.failed:
+		ev.Failed, ev.Reason, ev.ReasonCode = true, "the provider ended the stream with an error", "upstream-error"
+		return "an error in its stream"
+	}
+	return ""
 }
 
 // tap has the meter read what the provider sent where the client gets a
@@ -151,10 +170,15 @@ func (x *exchange) outcomeOf(err error) health.Outcome {
 	return health.Failed
 }
 
-// copyBody moves the answer without holding any complete part of it back.
-func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, hide *usageHider, wt *watch, flush bool) error {
-	bp := bufPool.Get().(*[]byte)
-	defer bufPool.Put(bp)
+// copyBody moves the answer without holding any complete part of it back. events is
+// nil where it is no event stream.
+func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, hide *usageHider, wt *watch, events *wholeEvents, flush bool) error {
+	pool := &bufPool
+	if events != nil {
+		pool = &eventPool
+	}
+	bp := pool.Get().(*[]byte)
+	defer pool.Put(bp)
 	buf := *bp
 	flusher, _ := x.w.(http.Flusher)
 	flush = flush && flusher != nil
@@ -169,7 +193,10 @@ func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, hide *usageHi
 		if m != nil {
 			m.feed(out)
 		}
-		if hide != nil {
+		if events != nil {
+			out, err = events.pass(out, err)
+		}
+		if hide != nil && !hide.idleFor(out) {
 			kept = hide.next(kept[:0], out, err != nil)
 			out = kept
 		}
@@ -198,9 +225,10 @@ type clientGone struct{ err error }
 func (e clientGone) Error() string { return e.err.Error() }
 func (e clientGone) Unwrap() error { return e.err }
 
-// broken ends an answer that broke off. An event stream gets one more event
-// in the dialect's form; anything else is cut, so that the client sees it.
-func (x *exchange) broken(a *answer, err error) {
+// broken ends an answer that broke off. An event stream gets one more event in the
+// dialect's form; anything else is cut, so that the client sees it. inside: part of
+// an event has been passed on.
+func (x *exchange) broken(a *answer, err error, inside bool) {
 	if x.outcomeOf(err) == health.Unknown {
 		x.rec.ev.ReasonCode, x.rec.ev.Detail = "client-gone", "the client went away; the answer is partial"
 		return
@@ -216,9 +244,13 @@ func (x *exchange) broken(a *answer, err error) {
 	}
 	e := &refusal{status: http.StatusBadGateway, code: codeUpstream, message: text, remedy: "Try again"}
 	body := x.d.errorBody(e, e.status, e.text())
+	begin := ""
+	if inside {
+		begin = "\n\n"
+	}
 	if x.d.streamError != nil {
-		_, _ = x.w.Write(x.d.streamError(body))
+		_, _ = x.w.Write(append([]byte(begin), x.d.streamError(body)...))
 		return
 	}
-	_, _ = x.w.Write([]byte("\n\nevent: error\ndata: " + string(body) + "\n\n"))
+	_, _ = x.w.Write([]byte(begin + "event: error\ndata: " + string(body) + "\n\n"))
 }

@@ -31,13 +31,16 @@ var gemini = dialect{
 	closed:         append(geminiClosed("/v1beta"), append(geminiClosed("/v1"), geminiOthers...)...),
 }
 
+// geminiEnds end a stream: the reason why the model stopped, or why it did not begin.
+var geminiEnds = []string{`finishReason":`, `blockReason":`}
+
 func geminiRoutes(version string) []route {
 	at := version + "/models/*:"
 	return []route{
 		{method: "POST", path: at + "generateContent", op: "generate_content", body: true, model: true, pathModel: true, metered: true, output: geminiOutput,
 			query: []string{"alt=json"}, trial: trialGenerate},
 		{method: "POST", path: at + "streamGenerateContent", op: "generate_content", body: true, model: true, pathModel: true, streams: true, stream: true, metered: true, output: geminiOutput,
-			query: []string{"alt=sse"}, needs: "alt=sse", trial: trialGenerate},
+			ends: geminiEnds, query: []string{"alt=sse"}, needs: "alt=sse", trial: trialGenerate},
 		{method: "POST", path: at + "countTokens", op: "count_tokens", body: true, model: true, pathModel: true,
 			query: []string{"alt=json"}, trial: trialGeminiCount},
 		{method: "POST", path: at + "embedContent", op: "embeddings", body: true, model: true, pathModel: true, metered: true, query: []string{"alt=json"}},

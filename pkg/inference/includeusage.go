@@ -77,6 +77,24 @@ type usageHider struct {
 	wasCR bool   // the byte before was a carriage return
 }
 
+// idleFor says that b passes as it is: nothing is held, and whole events in which no
+// usage is an object cannot be the chunk.
+func (h *usageHider) idleFor(b []byte) bool {
+	if len(h.held) > 0 || h.pass || h.wasCR || !bytes.HasSuffix(b, []byte("\n\n")) {
+		return false
+	}
+	for {
+		i := bytes.Index(b, []byte("usage\""))
+		if i < 0 {
+			return true
+		}
+		b = b[i+len("usage\""):]
+		if v := bytes.TrimLeft(b, " \t\r\n:"); len(v) == 0 || v[0] == '{' {
+			return false
+		}
+	}
+}
+
 // next appends what may be passed on of b, and of all that is held with end.
 func (h *usageHider) next(dst, b []byte, end bool) []byte {
 	for _, c := range b {

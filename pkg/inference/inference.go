@@ -67,6 +67,10 @@ type Options struct {
 	BodyIdle    time.Duration // longest silence of a client inside its body; 0 = DefaultBodyIdle
 	Version     string        // of the daemon, for events
 
+	// Clock is the wall clock, for what is set aside until a time and for events; nil =
+	// time.Now. Durations and deadlines do not depend on it.
+	Clock func() time.Time
+
 	// Tolls are asked in this order before a request is sent.
 	Tolls []Toll
 
@@ -108,7 +112,10 @@ func New(o Options) *Redirector {
 	if o.BodyIdle <= 0 {
 		o.BodyIdle = DefaultBodyIdle
 	}
-	return &Redirector{opt: o, health: health.New(time.Now), tokens: newGoogleTokens(time.Now)}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	return &Redirector{opt: o, health: health.New(o.Clock), tokens: newGoogleTokens(o.Clock)}
 }
 
 // Call is what the gateway knows about one request.
@@ -141,7 +148,7 @@ type Call struct {
 // before it returns or panics.
 func (r *Redirector) ServeHTTP(w http.ResponseWriter, req *http.Request, c Call) {
 	d := dialectByName(c.Dialect)
-	x := &exchange{r: r, c: &c, d: d, w: w, in: req, start: time.Now()}
+	x := &exchange{r: r, c: &c, d: d, w: w, in: req, start: r.opt.Clock(), begun: time.Now()}
 	x.rec = newRecord(&c, req, x.start)
 	x.rec.ev.Version = r.opt.Version
 	defer x.finish()

@@ -23,16 +23,16 @@ var openAI = dialect{
 	errorBody:      openAIError,
 	rules:          &openAIRules,
 	routes: []route{
-		{method: "POST", path: "/v1/chat/completions", op: "chat", output: "max_completion_tokens", body: true, model: true, stream: true, metered: true, unasked: true, trial: trialChat},
-		{method: "POST", path: "/v1/responses", op: "responses", output: "max_output_tokens", body: true, model: true, stream: true, metered: true, trial: trialResponses},
-		{method: "POST", path: "/v1/completions", op: "completions", output: "max_tokens", body: true, model: true, stream: true, metered: true, unasked: true},
+		{method: "POST", path: "/v1/chat/completions", op: "chat", output: "max_completion_tokens", body: true, model: true, stream: true, metered: true, unasked: true, ends: chatEnds, trial: trialChat},
+		{method: "POST", path: "/v1/responses", op: "responses", output: "max_output_tokens", body: true, model: true, stream: true, metered: true, ends: responsesEnds, trial: trialResponses},
+		{method: "POST", path: "/v1/completions", op: "completions", output: "max_tokens", body: true, model: true, stream: true, metered: true, unasked: true, ends: chatEnds},
 		{method: "POST", path: "/v1/embeddings", op: "embeddings", body: true, model: true, metered: true},
 		{method: "POST", path: "/v1/moderations", op: "moderations", body: true, model: true, defaultModel: "omni-moderation-latest"},
 		{method: "POST", path: "/v1/images/generations", op: "images", body: true, model: true, stream: true, metered: true},
 		{method: "POST", path: "/v1/audio/speech", op: "speech", body: true, model: true, stream: true, binary: true},
 		{method: "POST", path: "/v1/responses/compact", op: "compact", body: true, model: true, metered: true},
 		{method: "POST", path: "/v1/responses/input_tokens", op: "count_tokens", body: true, model: true, trial: trialInputTokens},
-		{method: "GET", path: "/v1/responses/*", op: "response", query: []string{"include", "include[]", "include_obfuscation", "starting_after", "stream"}},
+		{method: "GET", path: "/v1/responses/*", op: "response", ends: responsesEnds, query: []string{"include", "include[]", "include_obfuscation", "starting_after", "stream"}},
 		{method: "DELETE", path: "/v1/responses/*", op: "response_delete"},
 		{method: "POST", path: "/v1/responses/*/cancel", op: "response_cancel"},
 		{method: "GET", path: "/v1/responses/*/input_items", op: "response_items", query: []string{"after", "before", "include", "include[]", "limit", "order"}},
@@ -58,6 +58,14 @@ var openAI = dialect{
 		{"/v1/chat/completions", "stored completions belong to the operator's account"},
 	},
 }
+
+// chatEnds and responsesEnds end streams: the documents name the reason why the
+// model stopped, and "[DONE]", which not every server sends.
+var (
+	chatEnds      = []string{"data: [DONE]", `finish_reason":"`, `finish_reason": "`, "data:[DONE]"}
+	responsesEnds = []string{`"type":"response.completed"`, `"type":"response.incomplete"`, `"type":"response.failed"`, `"type":"response.cancelled"`,
+		`"type": "response.completed"`, `"type": "response.incomplete"`, `"type": "response.failed"`}
+)
 
 var openAIRules = toolRules{
 	types: []rule{

@@ -76,8 +76,8 @@ func (r *record) refused(e *refusal) {
 // finish completes the event and hands it over, once.
 func (x *exchange) finish() {
 	ev := &x.rec.ev
-	ev.End = time.Now().UTC()
-	ev.Duration = time.Since(x.start)
+	ev.Duration = time.Since(x.begun)
+	ev.End = ev.Time.Add(ev.Duration) // also where the clock has been set
 	x.rec.usage.fill(ev)
 	x.releaseBody()
 	if x.c.Record != nil {

@@ -12,8 +12,12 @@ import (
 
 const chunk = 32 << 10
 
-// bufPool holds copy buffers.
-var bufPool = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
+// bufPool holds copy buffers; eventPool smaller ones for event streams, of which
+// thousands may be open and say little.
+var (
+	bufPool   = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
+	eventPool = sync.Pool{New: func() any { b := make([]byte, chunk/8); return &b }}
+)
 
 // scrubber blanks secrets in a byte stream without changing its length. It
 // holds back only the end of a chunk that could be the start of a secret, so

@@ -183,13 +183,11 @@ func (p *Provider) Model(model string) (upstream string, ok bool) {
 // document names, or, where it names none, its dialect's own host. The host of its
 // base URL counts in both cases.
 func (p *Provider) At(host string) bool {
-	if base, _, _ := p.endpoint(); base == host && base != "" {
+	if len(p.Hosts) > 0 && slices.Contains(p.Hosts, host) || len(p.Hosts) == 0 && host == mainHost(p.Dialect) {
 		return true
 	}
-	if len(p.Hosts) > 0 {
-		return slices.Contains(p.Hosts, host)
-	}
-	return host == mainHost(p.Dialect)
+	base, _, _ := p.endpoint() // last, for it takes the URL apart
+	return base == host && base != ""
 }
 
 // Secrets are the names of its keys.

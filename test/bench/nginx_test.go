@@ -73,19 +73,34 @@ http {
 // startNginx runs nginx with a worker for each CPU.
 func (t *testbed) startNginx(b *testing.B) *nginx {
 	b.Helper()
-	path, err := exec.LookPath("nginx")
-	if err != nil {
-		if path = "/usr/sbin/nginx"; exec.Command(path, "-v").Run() != nil {
-			b.Skip("nginx is not installed (make deps-bench)")
-		}
-	}
 	n := &nginx{plain: freeAddr(b), tls: freeAddr(b)}
 	cert, key := t.leafFiles(b, "tls.bench")
+	n.workers = runNginx(b, fmt.Sprintf(nginxConf, t.plain, t.tls, n.plain, n.tls, cert, key, t.roots), runtime.NumCPU())
+	return n
+}
+
+// nginxPath is where nginx is; ok is false where it is not installed.
+func nginxPath() (path string, ok bool) {
+	path, err := exec.LookPath("nginx")
+	if err != nil {
+		path = "/usr/sbin/nginx"
+		err = exec.Command(path, "-v").Run()
+	}
+	return path, err == nil
+}
+
+// runNginx runs nginx until the benchmark ends, and gives its workers.
+func runNginx(b *testing.B, conf string, most int) (workers []int) {
+	b.Helper()
+	path, ok := nginxPath()
+	if !ok {
+		b.Skip("nginx is not installed (make deps-bench)")
+	}
 	dir := b.TempDir()
 	need(b, os.Chmod(dir, 0o755)) // the workers are another user
-	conf := filepath.Join(dir, "nginx.conf")
-	need(b, os.WriteFile(conf, fmt.Appendf(nil, nginxConf, t.plain, t.tls, n.plain, n.tls, cert, key, t.roots), 0o644))
-	cmd := ownSession(exec.Command(path, "-p", dir, "-c", conf, "-g", "daemon off;"))
+	file := filepath.Join(dir, "nginx.conf")
+	need(b, os.WriteFile(file, []byte(conf), 0o644))
+	cmd := ownSession(exec.Command(path, "-p", dir, "-c", file, "-g", "daemon off;"))
 	cmd.Stderr = os.Stderr
 	need(b, cmd.Start())
 	b.Cleanup(func() {
@@ -94,13 +109,13 @@ func (t *testbed) startNginx(b *testing.B) *nginx {
 			b.Errorf("nginx: %v", err)
 		}
 	})
-	for start := time.Now(); len(n.workers) < runtime.NumCPU(); time.Sleep(10 * time.Millisecond) {
+	for start := time.Now(); len(workers) < most; time.Sleep(10 * time.Millisecond) {
 		if time.Since(start) > 10*time.Second {
 			b.Fatal("nginx has no workers")
 		}
-		n.workers = childrenOf(b, cmd.Process.Pid)
+		workers = childrenOf(b, cmd.Process.Pid)
 	}
-	return n
+	return workers
 }
 
 func childrenOf(b *testing.B, pid int) (pids []int) {

@@ -19,7 +19,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/ringfence/ringfence/test/bench/job"
 	"github.com/ringfence/ringfence/test/doubles"
@@ -51,6 +53,12 @@ func need(b *testing.B, err error) {
 
 func newTestbed(b *testing.B) *testbed {
 	b.Helper()
+	return newTestbedOf(b, "", "")
+}
+
+// newTestbedOf is a testbed with a daemon of its own and a further policy; "" for none.
+func newTestbedOf(b *testing.B, daemon, policy string) *testbed {
+	b.Helper()
 	t := &testbed{}
 	var err error
 	t.ca, err = doubles.NewCA()
@@ -75,7 +83,15 @@ func newTestbed(b *testing.B) *testbed {
 	roots := filepath.Join(b.TempDir(), "roots.pem")
 	need(b, os.WriteFile(roots, t.ca.PEM(), 0o644))
 	t.roots = roots
-	t.n = node.Start(b, node.Options{Config: t.config(), Policies: map[string]string{"bench.yaml": t.policy()}})
+	policies := map[string]string{"bench.yaml": t.policy()}
+	if policy != "" {
+		policies["more.yaml"] = policy
+	}
+	t.n = node.Start(b, node.Options{Config: t.config(), Policies: policies, NoStart: true})
+	if daemon != "" {
+		t.n.Daemon = daemon
+	}
+	t.n.StartDaemon(b)
 	t.ws = t.n.Workspace(b)
 	t.peer = node.BuildInto(b, t.ws, "test/bench/peer")
 	t.outside = startWorker(b, ownSession(exec.Command(t.peer, "client")))
@@ -176,6 +192,19 @@ func (w *worker) do(b *testing.B, j job.Job) job.Result {
 type instant struct {
 	document []byte
 	events   []string
+	strict   bool // also over TLS
+
+	mu   sync.Mutex
+	slow chan struct{} // streams for the user "slow" go on until it is closed
+}
+
+// release gives the channel that ends the slow streams, which has another one after it.
+func (p *instant) release() chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.slow
+	p.slow = make(chan struct{})
+	return c
 }
 
 func newInstant() *instant {
@@ -195,7 +224,7 @@ func answerOf(h http.Handler, body string) string {
 
 func (p *instant) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(io.LimitReader(req.Body, 1<<20))
-	if key := req.Header.Get("Authorization"); err != nil || key != "Bearer "+realKey && req.TLS == nil {
+	if key := req.Header.Get("Authorization"); err != nil || key != "Bearer "+realKey && (p.strict || req.TLS == nil) {
 		http.Error(w, "wrong key", http.StatusUnauthorized)
 		return
 	}
@@ -205,9 +234,30 @@ func (p *instant) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
+	if strings.Contains(string(body), `"user":"slow"`) {
+		p.slowly(w, req)
+	}
 	for _, e := range p.events {
 		_, _ = io.WriteString(w, e)
 		_ = http.NewResponseController(w).Flush()
+	}
+}
+
+// slowly sends an event each second.
+func (p *instant) slowly(w http.ResponseWriter, req *http.Request) {
+	p.mu.Lock()
+	over := p.slow
+	p.mu.Unlock()
+	for {
+		_, _ = io.WriteString(w, p.events[0])
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-over:
+			return
+		case <-req.Context().Done():
+			return
+		case <-time.After(time.Second):
+		}
 	}
 }
 

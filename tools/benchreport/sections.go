@@ -157,6 +157,24 @@ var sections = []section{
 		},
 	},
 	{
+		title: "Inference gateway",
+		text: "Model calls as above from one sandbox, with the gateway on a core of its own, and everything else (the provider double, the clients, the keeper) on\n" +
+			"another. On the gateway's core, in turns with it, nginx and a reverse proxy in Go (`proxy`, as above) take the same calls from clients outside. TLS 1.3 on both\n" +
+			"sides, connections are kept on both sides; `h1` and `h2` is what the provider speaks (nginx speaks h1 only). Bare: without limits, budgets and capture. CPU of the\n" +
+			"process for each call, which holds on a busy machine too, and calls per second, with 32 connections (documents) and 16 (streams); `paced`: 200 calls a second by the\n" +
+			"clock, p50 from when it is a call's turn; `handshakes`: what a call costs more on a connection of its own, without resumption. Memory: resident with one sandbox, and after\n" +
+			"a garbage collection that is forced at 20,000 and at 100,000 calls; 16 MB of the heap are never touched. `slow-streams`: 2,000 at once over 20 connections of HTTP/2, each\n" +
+			"says something every second, after as many before them. The gateway is built with an endpoint that collects garbage and counts (tag `ringfence_probe`).",
+		pkg: "./test/bench", bench: "^BenchmarkInference$", flags: []string{"-benchtime", "10x"},
+		tables: [][]column{
+			{{"gateway CPU µs", "gateway-cpu-µs"}, {"proxy CPU µs", "proxy-cpu-µs"}, {"nginx CPU µs", "nginx-cpu-µs"}, {"gateway / proxy", "cpu-ratio"}, {"gateway /s", "gateway-per-s"}, {"proxy /s", "proxy-per-s"}, {"nginx /s", "nginx-per-s"}},
+			{{"added p50 µs", "added-p50-µs"}, {"direct p50 µs", "direct-p50-µs"}, {"gateway p50 µs", "gateway-p50-µs"}, {"proxy p50 µs", "proxy-p50-µs"}, {"nginx p50 µs", "nginx-p50-µs"}, {"gateway p99 µs", "gateway-p99-µs"}},
+			{{"gateway handshake µs", "gateway-handshake-µs"}, {"proxy handshake µs", "proxy-handshake-µs"}, {"nginx handshake µs", "nginx-handshake-µs"}},
+			{{"one sandbox MB", "resident-MB"}, {"at 20,000 MB", "resident-20k-MB"}, {"at 100,000 MB", "resident-100k-MB"}, {"growth %", "growth-percent"}, {"heap at 20,000 MB", "heap-20k-MB"}, {"heap at 100,000 MB", "heap-100k-MB"}},
+			{{"goroutines before", "before-goroutines"}, {"during", "during-goroutines"}, {"after", "after-goroutines"}, {"heap before MB", "before-heap-MB"}, {"during", "during-heap-MB"}, {"after", "after-heap-MB"}, {"resident during MB", "during-resident-MB"}, {"after", "after-resident-MB"}},
+		},
+	},
+	{
 		title: "Events",
 		text: "How long after a refused connect its record is printed by `ringfence events --follow`, written and synced (the record's time is in whole\n" +
 			"milliseconds); and a million refused connects of one sandbox to addresses that all differ, with what the log tells of them one by one and what it\n" +

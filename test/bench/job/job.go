@@ -12,6 +12,10 @@ const (
 
 	Datagram = "datagram" // Body is sent over UDP and must come back
 
+	Paced = "paced" // Rate requests a second, whether answers are there or not; a time begins when it is the request's turn
+	Hold  = "hold"  // N streamed requests over HTTP/2 on Conns connections; done when each has said something
+	LetGo = "letgo" // the streams that are held are read to their ends
+
 	Stream = "stream" // Size bytes on each of Conns new connections
 	Knock  = "knock"  // a new connection with one byte each way
 )
@@ -30,6 +34,7 @@ type Job struct {
 	Roots string // PEM file of the roots; "" trusts the system's
 	Size  int64  // bytes of a stream
 	Up    bool   // a stream away from the client
+	Rate  int    // requests in a second
 }
 
 // Result is what one job took, in microseconds per request.

@@ -24,8 +24,10 @@ import (
 )
 
 type worker struct {
-	addrs map[string]string // resolved hosts
-	kept  map[string][]*conn
+	addrs   map[string]string // resolved hosts
+	kept    map[string][]*conn
+	held    []*http.Response // streams, and the clients that opened them
+	holders []*http.Client
 }
 
 func client(in io.Reader, out io.Writer) error {
@@ -118,6 +120,12 @@ func (w *worker) run(j job.Job) (job.Result, error) {
 	if j.Kind == job.Datagram {
 		return w.datagrams(j)
 	}
+	switch j.Kind {
+	case job.Hold:
+		return job.Result{}, w.hold(j)
+	case job.LetGo:
+		return job.Result{}, w.letGo()
+	}
 	t, err := w.target(j)
 	if err != nil {
 		return job.Result{}, err
@@ -145,6 +153,9 @@ func (w *worker) run(j job.Job) (job.Result, error) {
 			return job.Result{}, err
 		}
 		w.kept[key] = append(w.kept[key], c)
+	}
+	if j.Kind == job.Paced {
+		return paced(j, w.kept[key], t.request)
 	}
 	r, err := spread(j, func(k int) (int64, error) { return w.kept[key][k].ask(t.request) })
 	if tc, ok := w.kept[key][0].Conn.(*tls.Conn); ok {

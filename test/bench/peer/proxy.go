@@ -4,6 +4,8 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,16 +19,27 @@ import (
 
 // proxy is the least that a gateway has to do for a model call: read the body,
 // parse it for the model, swap the credential, forward without buffering. It
-// prints its address and serves until stdin ends.
-func proxy(listen, target, cert, key string) error {
+// prints its address and serves until stdin ends. roots is the file of those that a
+// target that speaks TLS is verified with; "" where it speaks in clear.
+func proxy(listen, target, cert, key, roots string) error {
 	u, err := url.Parse(target)
 	if err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	secret := os.Getenv("THE_KEY")
+	behind := &http.Transport{MaxIdleConnsPerHost: 64}
+	if roots != "" {
+		pem, err := os.ReadFile(roots)
+		if err != nil {
+			return err
+		}
+		behind.ForceAttemptHTTP2 = true
+		behind.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool()}
+		behind.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem)
+	}
 	rp := &httputil.ReverseProxy{
 		FlushInterval: -1,
-		Transport:     &http.Transport{MaxIdleConnsPerHost: 64},
+		Transport:     behind,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(u)
 			r.Out.Header.Set("Authorization", "Bearer "+secret)
