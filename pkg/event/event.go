@@ -120,6 +120,9 @@ type Event struct {
 	Provider     string
 	Model        string // as asked
 	ModelServed  string // as sent upstream
+	TraceID      string // W3C Trace Context, in hexadecimal: the trace,
+	SpanID       string // this call in it,
+	ParentSpanID string // and the client's part that it hangs below; "" without one
 	Route        string // "document/id" of the route, with the tier and why
 	Tried        string // who was asked and did not answer, and why
 	Operation    string // "chat", "embeddings", "messages" ...

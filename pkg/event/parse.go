@@ -221,6 +221,9 @@ type parsedOwn struct {
 	Failed                                                         bool
 	Decision, Approval, Shadow                                     string
 	ModelServed                                                    string `json:"model_served"`
+	TraceID                                                        string `json:"trace_id"`
+	SpanID                                                         string `json:"span_id"`
+	ParentSpanID                                                   string `json:"parent_span_id"`
 	Stream                                                         bool
 	TokensCached                                                   uint64 `json:"tokens_cached"`
 	Estimated                                                      bool   `json:"tokens_estimated"`
@@ -254,7 +257,7 @@ func ParseOCSF(line []byte) (Event, error) {
 		QueryType: p.Query.Type, RCode: strings.ToUpper(p.RCode), URL: p.HTTPRequest.URL.S,
 		BytesIn: max(p.Traffic.In, own.BytesIn), BytesOut: max(p.Traffic.Out, own.BytesOut),
 		DatagramsIn: p.Traffic.PacketsIn, DatagramsOut: p.Traffic.PacketsOut,
-		Provider: own.Provider, Model: own.Model, ModelServed: own.ModelServed, Route: own.Route, Tried: own.Tried, Stream: own.Stream, TokensCached: own.TokensCached,
+		Provider: own.Provider, Model: own.Model, ModelServed: own.ModelServed, Route: own.Route, Tried: own.Tried, TraceID: own.TraceID, SpanID: own.SpanID, ParentSpanID: own.ParentSpanID, Stream: own.Stream, TokensCached: own.TokensCached,
 		Estimated: own.Estimated, Credential: own.Credential, TokensIn: p.Message.In, TokensOut: p.Message.Out,
 		Operation: p.API.Operation, RequestID: firstOf(p.API.Request.UID, own.Decision, own.Approval), Version: p.App.Version,
 	}

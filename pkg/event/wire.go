@@ -158,6 +158,9 @@ var fields = []field{
 	text(75, 16, func(e *Event) *string { return &e.Price }),
 	text(76, 64, func(e *Event) *string { return &e.PriceVersion }),
 	text(77, 384, func(e *Event) *string { return &e.PriceModel }),
+	text(78, 32, func(e *Event) *string { return &e.TraceID }),
+	text(79, 16, func(e *Event) *string { return &e.SpanID }),
+	text(80, 16, func(e *Event) *string { return &e.ParentSpanID }),
 }
 
 // maxSeconds is the last second of the year 9999.

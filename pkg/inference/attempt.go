@@ -169,6 +169,9 @@ func (x *exchange) outbound(a *answer, key string, most uint64) (*http.Request, 
 	if c.cross != nil {
 		header = c.cross.header(x.in.Header)
 	}
+	if h := x.trace.header(); h != "" {
+		header.Set("Traceparent", h)
+	}
 	if c.prov.Platform != "" {
 		return x.onPlatform(a, key, &outbound{d: d, route: route, path: path, query: query, body: body, head: header})
 	}

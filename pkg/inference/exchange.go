@@ -27,6 +27,7 @@ type exchange struct {
 	start time.Time // by the wall clock
 	begun time.Time // for how long it takes
 	rec   *record
+	trace trace
 
 	route *route
 	path  string // raw path, matched

@@ -150,6 +150,8 @@ func (r *Redirector) ServeHTTP(w http.ResponseWriter, req *http.Request, c Call)
 	d := dialectByName(c.Dialect)
 	x := &exchange{r: r, c: &c, d: d, w: w, in: req, start: r.opt.Clock(), begun: time.Now()}
 	x.rec = newRecord(&c, req, x.start)
+	x.trace = traceOf(req.Header)
+	x.rec.ev.TraceID, x.rec.ev.SpanID, x.rec.ev.ParentSpanID = x.trace.id, x.trace.span, x.trace.parent
 	x.rec.ev.Version = r.opt.Version
 	defer x.finish()
 	if d == nil {
