@@ -3,6 +3,7 @@
 package inference_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/inference"
 	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/test/doubles"
 )
 
 // askingTools is a policy that demands people for every tool but those named.
@@ -314,4 +316,41 @@ func TestAnotherModelBehindTheAlias(t *testing.T) {
 			t.Errorf("%s: %d %s", then, status, text)
 		}
 	}
+}
+
+// TestAChainIsNotWhatPeopleApproved: a tool that people let pass for one model runs at
+// no other one when that one fails.
+func TestAChainIsNotWhatPeopleApproved(t *testing.T) {
+	for upstream, want := range map[string]int{"big": 200, "other": 400} {
+		p := newPlaces(t, setup{change: func(p *policy.Provider) {
+			if p.Name == "b" {
+				p.Models = []policy.ModelEntry{{Match: scope.Exact("big"), Upstream: upstream}}
+			}
+		}}, "a", "b")
+		r := p.route()
+		r.TooLong, r.To = r.To[1:], r.To[:1]
+		f := p.fence
+		p.call.Approve = func(_ context.Context, q inference.Question) inference.Approved {
+			a := yes(&f)(q)
+			a.Decision = policy.Decision{Effect: policy.Allow}
+			return a
+		}
+		p.call.View = chatTools{}
+		p.of["a"].Fail(doubles.Fault{Status: 400, Body: `{"error":{"message":"x","code":"context_length_exceeded"}}`})
+		status, text := p.responses(responses("big", `{"type":"web_search"}`))
+		if status != want || (len(p.of["b"].Received()) == 1) != (want == 200) {
+			t.Errorf("%s: %d %s", upstream, status, text)
+		}
+	}
+}
+
+// chatTools allows every model, and demands people for tools.
+type chatTools struct{ askingTools }
+
+func (chatTools) Inference(string, string) policy.Decision {
+	return policy.Decision{Effect: policy.Allow}
+}
+
+func (chatTools) InferenceAt(*policy.Provider, string) policy.Decision {
+	return policy.Decision{Effect: policy.Allow}
 }

@@ -47,6 +47,7 @@ type exchange struct {
 	served  string           // model name sent to that one
 	tries   []try            // what was asked and did not answer
 	chained bool             // a chain of the way has been asked
+	people  bool             // they let a tool of the provider pass, of the model that was to be served then
 	verdict policy.Decision  // on the model
 	paid    receipts         // for the request as a whole
 	most    uint64           // tokens of output that this lets come; 0 = as asked
@@ -130,6 +131,7 @@ func (x *exchange) decide() *refusal {
 		ref = x.denied(&v, policy.RequireApproval)
 	}
 	if ref == nil {
+		x.people = v.peopleTools()
 		ref = x.settle(&v)
 	}
 	if ref != nil {

@@ -104,7 +104,7 @@ func (x *exchange) settle(v *verdicts) *refusal {
 			// people have let it pass
 		case !c.decision.Allowed():
 			c.out = cmp.Or(strings.TrimRight(c.decision.Reason, "."), "policy does not allow it")
-		case x.peopleTools(v) && c.upstream != x.served:
+		case x.people && c.upstream != x.served:
 			c.out = "people approved tools of another model"
 		}
 		if c.out == "" && c.prov.Dialect != x.d.name {
@@ -125,7 +125,7 @@ func (x *exchange) settle(v *verdicts) *refusal {
 }
 
 // peopleTools says whether people let a tool of the provider pass.
-func (x *exchange) peopleTools(v *verdicts) bool {
+func (v *verdicts) peopleTools() bool {
 	return slices.ContainsFunc(v.tools, func(d policy.Decision) bool { return d.ReasonCode == codeApproved })
 }
 
