@@ -111,14 +111,25 @@ const (
 )
 
 // requestTokens estimates the input from the text of the request, and from the
-// number of pictures and the size of documents in it.
+// number of pictures and the size of documents in it. Prompts and inputs that are
+// tokens already, lists of numbers, count as they are. It is counted once.
 func requestTokens(t *tape) uint64 {
+	if t.estimate == 0 {
+		t.estimate = t.countTokens() + 1
+	}
+	return t.estimate - 1
+}
+
+func (t *tape) countTokens() uint64 {
 	var text counter
-	var media uint64
+	var media, ready uint64
 	var kind []byte // the last type of media that was named
 	for i := range t.nodes {
 		v := &t.nodes[i]
 		if v.kind != kindString {
+			if v.kind == kindNumber && v.keyStart == v.keyEnd {
+				ready++
+			}
 			continue
 		}
 		s, key := t.src[v.start+1:v.end-1], string(t.src[v.keyStart:v.keyEnd])
@@ -135,7 +146,7 @@ func requestTokens(t *tape) uint64 {
 		text.add(s)
 		text.end()
 	}
-	return text.tokens() + media
+	return text.tokens() + media + ready
 }
 
 func mediaTokens(kind []byte, size int) uint64 {

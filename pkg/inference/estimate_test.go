@@ -81,6 +81,7 @@ func TestEstimateOfARequest(t *testing.T) {
 		{"a document", `{"source":{"type":"base64","media_type":"application/pdf","data":"` + long + `"}}`, 2000, 2010},
 		{"text that calls itself data", `{"content":"data: ` + text + `"}`, 1000, 1700},
 		{"text that calls itself encoded", `{"content":"` + strings.Repeat("x", 130) + `data:;base64,` + text + `"}`, 1000, 1700},
+		{"two prompts of tokens", `{"prompt":[[1,2,3],[4,5]],"max_tokens":7}`, 5, 5},
 		{"a text source", `{"source":{"type":"text","media_type":"text/plain","data":"` + text + `"}}`, 1000, 1700},
 	} {
 		tp, err := parse([]byte(c.body), nil, nil)

@@ -53,6 +53,8 @@ type tape struct {
 	variant uint32
 	// variantOf is the name of which it is one; "": its key without letter case.
 	variantOf string
+	// estimate is requestTokens, and 1; 0: nobody has counted yet.
+	estimate uint64
 }
 
 // syntaxError says where and why a body was refused.
