@@ -3,6 +3,7 @@
 package inference
 
 import (
+	"math"
 	"slices"
 	"strconv"
 
@@ -73,11 +74,11 @@ func (t *tape) choices() uint64 {
 	n := uint64(1)
 	for _, k := range []string{"n", "best_of"} {
 		if i, ok := t.member(0, k); ok {
-			n = max(n, t.count(i))
+			n = max(n, t.loosely(i))
 		}
 	}
 	if i := t.geminiConfig("candidatecount"); i != 0 {
-		n = max(n, t.count(i))
+		n = max(n, t.loosely(i))
 	}
 	prompts := uint64(0)
 	if i, ok := t.member(0, "prompt"); ok && t.nodes[i].kind == kindArray {
@@ -115,6 +116,20 @@ func (t *tape) count(i uint32) uint64 {
 		return 0
 	}
 	return v
+}
+
+// loosely is count also of what some servers take for a whole number: 10.0, 1e1, and
+// "10", as the JSON mapping of Protocol Buffers has it. It is for what is only counted.
+func (t *tape) loosely(i uint32) uint64 {
+	s, ok := t.text(i)
+	if !ok {
+		s = string(t.src[t.nodes[i].start:t.nodes[i].end])
+	}
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(v >= 0 && v < 1<<40) {
+		return 0
+	}
+	return uint64(math.Ceil(v))
 }
 
 func (t *tape) hasChildren(i uint32) (has bool) {
