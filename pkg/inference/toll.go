@@ -203,8 +203,9 @@ func (p *receipts) done(s Spent) {
 
 // spent is what the request has used, so far as is known.
 func (x *exchange) spent(answered bool) Spent {
-	s := Spent{Answered: answered, Provider: x.prov, Upstream: x.served}
+	s := Spent{Answered: answered}
 	if answered {
+		s.Provider, s.Upstream = x.prov, x.served
 		u := x.rec.usage
 		s.Usage = Usage{Input: u.PromptTokens(), Output: u.AnswerTokens(), Cached: u.Usage[price.CachedInput], Units: u.Usage, Estimated: u.estimated,
 			Cost: x.rec.cost, CostKnown: x.rec.costKnown}
