@@ -38,10 +38,8 @@ type exchange struct {
 	asked asked
 
 	way     *policy.Route    // of the model; nil: there is none
-	tier    string           // of the way's, that the request is of
-	tierAt  int              // which one that is
+	tierAt  int              // which of the way's tiers the request is of
 	list    []candidate      // who is asked, in order
-	omitted string           // who is not, and why
 	trial   bool             // the trial provider answers
 	prov    *policy.Provider // who answers, or is asked first
 	served  string           // model name sent to that one

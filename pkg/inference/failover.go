@@ -124,7 +124,7 @@ func (x *exchange) chainList(targets []policy.RouteTarget) []candidate {
 	}
 	v := verdicts{}
 	if ref := x.settle(&v); ref != nil {
-		x.omitted, x.list = x.leftOut(), nil
+		x.list = nil
 	}
 	list := x.list
 	x.list = before

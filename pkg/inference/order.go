@@ -19,7 +19,6 @@ import (
 // and among equals by the route's way to choose; without those that are left out.
 // In a sticky route the one that answered the conversation before comes first.
 func (x *exchange) order() {
-	x.omitted = x.leftOut()
 	x.list = slices.DeleteFunc(x.list, func(c candidate) bool { return c.out != "" })
 	slices.SortStableFunc(x.list, func(a, b candidate) int { return cmp.Compare(a.priority, b.priority) })
 	for from := 0; from < len(x.list); {
@@ -228,17 +227,22 @@ func (t *tape) firstIsSystem(i uint32) bool {
 	return s == "system" || s == "developer"
 }
 
+// lasts is where the conversation of a sticky route is, if anybody knows.
+func (x *exchange) lasts() (s stay, ok bool) {
+	if x.way == nil || !x.way.Sticky {
+		return s, false
+	}
+	if !x.talks {
+		if x.talk, x.talks = x.conversation(); !x.talks {
+			return s, false
+		}
+	}
+	return x.r.talks.find(x.talk, x.start)
+}
+
 // stay puts the candidate first that answered the conversation before.
 func (x *exchange) stay() {
-	if x.way == nil || !x.way.Sticky {
-		return
-	}
-	key, ok := x.conversation()
-	if !ok {
-		return
-	}
-	x.talk, x.talks = key, true
-	s, ok := x.r.talks.find(key, x.start)
+	s, ok := x.lasts()
 	if !ok {
 		return
 	}

@@ -36,7 +36,7 @@ const maxCandidates = 64
 // plan finds who could answer, has policy decide about each of them, and gives the
 // verdict on the model: the loosest of theirs.
 func (x *exchange) plan(v *verdicts) {
-	x.list, x.way, x.tier, x.trial = nil, nil, "", false
+	x.list, x.way, x.trial, x.talks = nil, nil, false, false
 	if x.route.model {
 		x.way = x.c.Snapshot.RouteFor(x.asked.model)
 	}

@@ -18,13 +18,10 @@ func (x *exchange) targets() []policy.RouteTarget {
 	score := complexity.Of(x.facts())
 	x.tierAt = tierOf(way, score.Total)
 	why := ""
-	if key, ok := x.conversation(); ok && way.Sticky {
-		if s, ok := x.r.talks.find(key, x.start); ok && s.tier > x.tierAt && s.tier < len(way.Tiers) {
-			x.tierAt, why = s.tier, ", where the conversation is"
-		}
+	if s, ok := x.lasts(); ok && s.tier > x.tierAt && s.tier < len(way.Tiers) {
+		x.tierAt, why = s.tier, ", where the conversation is"
 	}
 	t := &way.Tiers[x.tierAt]
-	x.tier = t.Name
 	x.rec.ev.Route += " tier " + t.Name + why + ", score " + score.String()
 	return t.To
 }
