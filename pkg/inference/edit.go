@@ -38,12 +38,7 @@ func (t *tape) bound(name string, n uint64) (edits []edit) {
 	if said {
 		return edits
 	}
-	text := append(append([]byte(strconv.Quote(name)), ':'), value...)
-	if t.hasChildren(0) {
-		text = append(text, ',')
-	}
-	at := t.nodes[0].start + 1
-	return append(edits, edit{at, at, text})
+	return append(edits, t.insert(0, strconv.Quote(name)+":"+string(value)))
 }
 
 // insert puts a member in front of those of an object.

@@ -44,11 +44,7 @@ func addressVertex(o *outbound) *refusal {
 	add := `"anthropic_version":"` + vertexVersion + `"`
 	switch {
 	case o.route.path == "/v1/messages/count_tokens": // it names its model in the body
-		t, err := parse(o.body, nil, nil)
-		if err != nil {
-			return invalid(http.StatusBadRequest, "body", "the body could not be rewritten", "")
-		}
-		o.path, o.body = models+"count-tokens:rawPredict", t.withMembers(add)
+		o.path, o.body = models+"count-tokens:rawPredict", o.tape.withMembers(add)
 	case o.route.path != "/v1/messages":
 		return o.lacks("vertex")
 	case o.stream:
@@ -66,22 +62,12 @@ func addressVertexGemini(o *outbound) *refusal {
 	if !o.route.pathModel || !vertexVerbs[":"+verb] {
 		return o.lacks("vertex")
 	}
-	if o.topMember("model") != 0 || o.tape.hasMember("generatecontentrequest") {
+	if o.topMember("model") != 0 || o.tape.named(0, "generatecontentrequest") != 0 {
 		return invalid(http.StatusBadRequest, "body", "the platform vertex takes the model from the path and no request inside of one", "Leave it out of the body")
 	}
 	o.path = "/publishers/google/models/" + escapeSegment(o.model) + ":" + verb
 	o.keep("Accept", "Content-Type", "User-Agent", "X-Goog-Api-Client")
 	return nil
-}
-
-// hasMember says whether the document has a top-level member of that canonical name.
-func (t *tape) hasMember(canonical string) (has bool) {
-	var buf [2 * maxKey]byte
-	t.children(0, func(c uint32) bool {
-		has = has || string(t.canonical(buf[:0], c)) == canonical
-		return !has
-	})
-	return has
 }
 
 func authorizeVertex(ctx context.Context, o *outbound, req *http.Request) ([]string, error) {
