@@ -16,16 +16,12 @@ import (
 // prices are those that the keeper has sent last.
 type prices struct{ book atomic.Pointer[price.Book] }
 
-// most is what a request can cost at most: see inference.Options.Price. Where the
-// request does not bound its output, what the model can give counts, as its document
-// says or else the price table.
-func (p *prices) most(prov *policy.Provider, model string, input, output uint64) (int64, bool) {
-	m, _, ok := inference.FindPrice(p.book.Load(), prov, model, time.Now())
+// most is what a request can cost at most: see inference.Options.Price. Where nothing
+// bounds its output, what the model can give counts, as the price table says.
+func (p *prices) most(prov *policy.Provider, upstream string, input, output uint64) (int64, bool) {
+	m, _, ok := inference.FindPrice(p.book.Load(), prov, upstream, time.Now())
 	if !ok || !m.Known() {
 		return 0, false
-	}
-	if e := prov.Entry(model); output == 0 && e != nil {
-		output = uint64(e.MaxOutput)
 	}
 	if output == 0 {
 		output = m.Model.MaxOutput

@@ -18,7 +18,7 @@ import (
 
 // bound is the most that a model of a provider costs for so many tokens in and out,
 // in nano-dollars; see inference.Options.Price. More tokens never cost less.
-type bound func(p *policy.Provider, model string, input, output uint64) (nano int64, ok bool)
+type bound func(p *policy.Provider, upstream string, input, output uint64) (nano int64, ok bool)
 
 // cost is what an answer did cost. estimated: no provider reported what it used.
 type cost func(s *inference.Spent) (nano int64, estimated, ok bool)

@@ -363,6 +363,33 @@ func TestWeights(t *testing.T) {
 	}
 }
 
+// TestTheCheapestIsAskedFirst: for this request, by the provider's name of the model
+// and by what the entry of the agent's name says of its output; one whose price nobody
+// knows is asked last.
+func TestTheCheapestIsAskedFirst(t *testing.T) {
+	perToken := map[string]int64{"up-a": 3, "up-b": 1}
+	price := func(_ *policy.Provider, upstream string, _, output uint64) (int64, bool) {
+		n, ok := perToken[upstream]
+		return n * int64(output), ok
+	}
+	p := newPlaces(t, setup{opt: inference.Options{Price: price}, change: func(p *policy.Provider) {
+		p.Models = []policy.ModelEntry{{Match: scope.Exact("gpt-4.1"), Upstream: "up-" + p.Name, MaxOutput: map[string]uint32{"a": 10, "b": 100, "c": 1}[p.Name]}}
+	}}, "a", "b", "c")
+	r := p.route()
+	r.Balance, r.To[1].Priority, r.To[2].Priority = policy.BalancePrice, 1, 1
+	for body, want := range map[string]string{
+		`{"model":"gpt-4.1","messages":[]}`:                "a", // 3 times 10, not 1 times 100
+		`{"model":"gpt-4.1","max_tokens":7,"messages":[]}`: "b",
+	} {
+		for range 20 {
+			if resp, text := p.chat(body); resp.StatusCode != 200 || p.answeredBy(text) != want {
+				t.Fatalf("%s: %d %s", body, resp.StatusCode, text)
+			}
+			p.event()
+		}
+	}
+}
+
 // fakeToll is a toll that notes what it is told.
 type fakeToll struct {
 	mu      sync.Mutex

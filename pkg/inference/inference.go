@@ -77,10 +77,11 @@ type Options struct {
 	// Prices are those in force; nil, or a nil book: none is known.
 	Prices func() *price.Book
 
-	// Price is what a request of so many tokens would cost at most, in nano-dollars;
-	// output is 0 where the request does not say. ok is false when nobody knows. nil:
-	// nobody ever does.
-	Price func(p *policy.Provider, model string, input, output uint64) (nano int64, ok bool)
+	// Price is what a request of so many tokens would cost at most, in nano-dollars.
+	// upstream is the provider's name of the model; output is 0 where neither the
+	// request nor the model's entry says. ok is false when nobody knows. nil: nobody
+	// ever does.
+	Price func(p *policy.Provider, upstream string, input, output uint64) (nano int64, ok bool)
 }
 
 // Redirector answers model calls. It is safe for concurrent use. Between calls it

@@ -77,7 +77,11 @@ func (x *exchange) price(c *candidate) int64 {
 	if x.r.opt.Price == nil {
 		return math.MaxInt64
 	}
-	v, ok := x.r.opt.Price(c.prov, c.upstream, requestTokens(&x.tape), x.tape.outputAsked())
+	out := x.tape.outputAsked()
+	if e := c.prov.Entry(c.model); out == 0 && e != nil {
+		out = uint64(e.MaxOutput)
+	}
+	v, ok := x.r.opt.Price(c.prov, c.upstream, requestTokens(&x.tape), out)
 	if !ok {
 		return math.MaxInt64
 	}
