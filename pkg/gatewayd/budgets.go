@@ -55,14 +55,14 @@ func (m *money) add(name string, number uint32) {
 }
 
 func (m *money) remove(number uint32) {
-	m.toll.forget(number)
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	for name, n := range m.boxes {
 		if n == number {
 			delete(m.boxes, name)
 		}
 	}
+	m.mu.Unlock()
+	m.toll.forget(number) // after that nobody finds the number any more
 }
 
 // onBudgetJournal: the keeper asks for the memory of what is under way, which a new

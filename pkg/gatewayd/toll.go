@@ -122,13 +122,13 @@ func (t *toll) Attempt(ctx context.Context, u *inference.Use) (inference.Grant, 
 // of is what counts the calls of a sandbox.
 func (t *toll) of(u *inference.Use) (*budget.Counts, *inference.Refusal) {
 	v, ok := u.View.(principal)
-	number, known := t.number(u.Sandbox)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	number, known := t.number(u.Sandbox) // under mu: forget comes after the sandbox is gone from there
 	if !ok || !known {
 		return nil, &inference.Refusal{Status: http.StatusServiceUnavailable, Code: inference.CodeBusy, Reason: "budget",
 			Message: "the gateway does not know which budgets are for this sandbox", Remedy: "Try again"}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	s := v.Snapshot()
 	is := t.counts[number]
 	if is.c == nil || is.revision != s.Revision() {
@@ -138,7 +138,7 @@ func (t *toll) of(u *inference.Use) (*budget.Counts, *inference.Refusal) {
 	return is.c, nil
 }
 
-// forget drops what is known of a sandbox that has ended.
+// forget drops what is known of a sandbox that has ended, and has no number any more.
 func (t *toll) forget(number uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
