@@ -45,10 +45,13 @@ type counts struct {
 // room.
 const tollPatience = 5 * time.Second
 
-// Tokens of a call before it is made. Input is estimated from text by four bytes for
-// a token; a token has at least one byte, and around the text dialects add some. So
-// the reservation holds whatever the text is, and what it is too much comes back
-// when the answer says what was used.
+// Tokens of a call before it is made. The estimate of the input goes by kinds of
+// characters (see pkg/inference, estimate.go), and four times it are about one token for
+// each byte of most text; around the text dialects add some. It is no bound: the keys of
+// objects are not in the estimate, and a tokenizer that takes a script byte by byte, or
+// each of many spaces, counts more. What the reservation is too much comes back when the
+// answer says what was used; what it is too little is settled all the same, and told
+// (budget.NoticeExcess).
 const (
 	inputFactor = 4
 	inputExtra  = 1024
