@@ -13,26 +13,13 @@ import (
 
 // Ask is what a call needs, in nano-dollars. Where the client declared a cap Least
 // is Most: what the call costs at most. Else the reservation is as much as there is
-// between the two, and who asks makes a cap of it, see [OutputTokens].
+// between the two, and who asks makes a cap of it.
 type Ask struct {
 	Model       string
 	Least, Most int64
 	// Downgraded and Approved say that the caller did what an action of a budget
 	// demands, or cannot: where one demands it and it was not, the call is refused.
 	Downgraded, Approved bool
-}
-
-// OutputTokens is how many output tokens an amount pays for, after a fixed part
-// (the input), at a price for a million tokens.
-func OutputTokens(amount, fixed, perMillion int64) int64 {
-	switch left := amount - fixed; {
-	case left <= 0:
-		return 0
-	case perMillion <= 0:
-		return 1<<31 - 1
-	default:
-		return min(1<<31-1, left/perMillion*1e6+left%perMillion*1e6/perMillion)
-	}
 }
 
 // RefusalKind says why a call may not be made. The zero value is no reason.

@@ -4,7 +4,6 @@ package price
 
 import (
 	"errors"
-	"fmt"
 	"math/big"
 	"strconv"
 	"strings"
@@ -107,15 +106,3 @@ func dollars(v int64, scale int) string {
 
 // USD writes an amount of nano-dollars in dollars, exactly: "0.0123".
 func USD(nano int64) string { return dollars(nano, nanoDigits) }
-
-// ParseUSD reads an amount in dollars, which has to be whole nano-dollars.
-func ParseUSD(text string) (int64, error) {
-	r, err := parseRate(text, nanoDigits, false)
-	if errors.Is(err, errFine) {
-		err = errors.New("finer than a billionth of a dollar")
-	}
-	if err != nil {
-		return 0, fmt.Errorf("%q: %w", text, err)
-	}
-	return int64(r), nil
-}

@@ -4,14 +4,14 @@ package price
 
 import (
 	"errors"
-	"fmt"
 	"time"
 )
 
 // ErrUnknown is the cost of a model of which no price is known.
 var ErrUnknown = errors.New("price: the model's price is not known")
 
-// Unknown is what becomes of a call whose price is not known. The zero value denies.
+// Unknown is what becomes of a call whose price is not known: policy.UnknownPrice, in
+// the same order (a test of pkg/inference compares them). The zero value denies.
 type Unknown uint8
 
 // Ways.
@@ -21,19 +21,7 @@ const (
 	Flag                    // it goes through without a cost, and its record says so
 )
 
-// ParseUnknown reads the word of a document; "" is deny.
-func ParseUnknown(s string) (Unknown, error) {
-	switch s {
-	case "", "deny":
-		return Deny, nil
-	case "estimate":
-		return Estimate, nil
-	case "flag":
-		return Flag, nil
-	}
-	return Deny, fmt.Errorf("%q is none of deny, estimate and flag", s)
-}
-
+// String is the word of documents.
 func (u Unknown) String() string {
 	switch u {
 	case Estimate:
