@@ -94,7 +94,11 @@ func (a *app) printAnswers(x *answering) error {
 		_, err := fmt.Fprintf(a.out, "%-9s %s\n", "answered", "by the built-in trial provider: no provider of the dialect is configured for this scope")
 		return err
 	case len(x.Answers) == 0:
-		_, err := fmt.Fprintf(a.out, "%-9s %s\n", "answered", "by nobody: the route leads to no provider that this scope may use")
+		why := "the route leads to no provider that this scope may use"
+		if x.Route == "" {
+			why = "agents of this scope reach no provider of the dialect at its own host"
+		}
+		_, err := fmt.Fprintf(a.out, "%-9s %s\n", "answered", "by nobody: "+why)
 		return err
 	}
 	rows := make([][]string, len(x.Answers))

@@ -32,6 +32,10 @@ func TestAskFiles(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "routes.yaml"), []byte(routes), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	const elsewhere = "apiVersion: ringfence.dev/v1\nkind: Provider\nmetadata: {name: own}\ndialect: openai\nbaseURL: https://own.example\nhosts: [own.example]\nsecret: k\n"
+	if err := os.WriteFile(filepath.Join(dir, "elsewhere.yaml"), []byte(elsewhere), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		code int
@@ -56,6 +60,7 @@ func TestAskFiles(t *testing.T) {
 		{[]string{"explain", "--policy", "routes.yaml", "--as", "org:acme/team:t/agent:a", "-o", "json", "model", "fast"}, exitOK,
 			[]string{`"route": "routes/fast (routes.yaml:6)"`, `"provider": "eu"`, `"model": "gpt-5-mini"`}},
 		{[]string{"explain", "--policy", "eng.yaml", "--as", "org:acme/team:t/agent:a", "model", "gpt-5"}, exitOK, []string{"by the built-in trial provider"}},
+		{[]string{"explain", "--policy", "elsewhere.yaml", "--as", "org:acme/team:t/agent:a", "model", "gpt-5"}, exitOK, []string{"by nobody: agents of this scope reach no provider of the dialect at its own host"}},
 		{[]string{"explain", "--as", "org:acme", "egress", "db.example:443"}, exitUsage, []string{"--as: "}},
 		{[]string{"explain", "--policy", "eng.yaml", "1042"}, exitUsage, []string{"--policy goes with --as"}},
 		{[]string{"explain", "--as", "org:acme/team:t/agent:a", "1042"}, exitUsage, nil},
