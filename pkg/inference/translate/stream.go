@@ -161,6 +161,7 @@ type splitter struct {
 	data   []byte
 	some   bool // the event has data
 	lastCR bool
+	begun  bool // a line has come
 	broken bool
 }
 
@@ -197,6 +198,9 @@ func (s *splitter) feed(b []byte, event func(name string, data []byte)) error {
 
 // field takes one line.
 func (s *splitter) field(line []byte, event func(name string, data []byte)) {
+	if !s.begun {
+		line, s.begun = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf")), true
+	}
 	if len(line) == 0 {
 		if s.some {
 			event(string(s.name), s.data)

@@ -152,6 +152,7 @@ func TestTheSplitterReadsEvents(t *testing.T) {
 		"event: a\rdata: 1\r\rdata: 2\r\r":                         {{"a", "1"}, {"", "2"}},
 		"data: 1\ndata:2\ndata:  3\n\n":                            {{"", "1\n2\n 3"}},
 		"\n\n: c\nid: 7\nretry: 1\nevent: a\n\nevent: b\ndata\n\n": {{"b", ""}},
+		"\xef\xbb\xbfdata: 1\n\n\xef\xbb\xbfdata: 2\n\n":           {{"", "1"}}, // the mark is of the stream, not of a line
 		"data: 1\n": nil,
 	} {
 		for cut := range len(text) {
