@@ -18,6 +18,7 @@ type candidate struct {
 	upstream        string // as the provider names it
 	share, priority uint32
 	decision        policy.Decision // the stricter one on what was asked and on model
+	also            policy.Decision // the other one, whose obligations hold too; zero where both are one
 	cross           *crossing       // how it is asked where its dialect is another
 	out             string          // why it is not asked, for people; "" = it may be
 }
@@ -68,10 +69,10 @@ func (x *exchange) plan(v *verdicts) {
 // decideAt has policy decide about a candidate: on what the agent asked for, as
 // something that this provider answers, and on what it becomes there.
 func (x *exchange) decideAt(c *candidate) {
-	c.decision = x.c.View.InferenceAt(c.prov, x.asked.model)
+	c.decision, c.also = x.c.View.InferenceAt(c.prov, x.asked.model), policy.Decision{}
 	if c.model != x.asked.model {
-		if d := x.c.View.InferenceAt(c.prov, c.model); d.Effect < c.decision.Effect {
-			c.decision = d
+		if c.also = x.c.View.InferenceAt(c.prov, c.model); c.also.Effect < c.decision.Effect {
+			c.decision, c.also = c.also, c.decision
 		}
 	}
 }

@@ -32,6 +32,7 @@ type Use struct {
 	Upstream       string           // its name at the provider
 	Provider       *policy.Provider // nil for Request
 	Decision       policy.Decision  // with its obligations in Terms; of Attempt: on the candidate
+	Also           policy.Decision  // of Attempt: where the candidate is asked for another model, the looser decision of the two
 	Verdict        policy.Decision  // that Request had as its Decision
 	Trial          bool             // the trial provider answers: there will be no Attempt
 	View           View
@@ -163,7 +164,7 @@ func (x *exchange) use(c *candidate) *Use {
 		u.Input, u.Output, u.Choices, u.Bounded = requestTokens(&x.tape), x.tape.outputAsked(), x.tape.choices(), x.route.output != ""
 	}
 	if c != nil {
-		u.Provider, u.Model, u.Upstream, u.Decision = c.prov, c.model, c.upstream, c.decision
+		u.Provider, u.Model, u.Upstream, u.Decision, u.Also = c.prov, c.model, c.upstream, c.decision, c.also
 		if e := c.prov.Entry(c.model); e != nil {
 			u.MaxOutput = uint64(e.MaxOutput)
 		}

@@ -46,12 +46,7 @@ func (r *Rates) Attempt(ctx context.Context, u *inference.Use) (inference.Grant,
 	c.of(&u.Verdict, false)
 	c.taken = len(c.list)
 	c.of(&u.Decision, true)
-	if u.Model != u.Asked { // that is the stricter decision of two, and all obligations of both hold
-		for _, model := range []string{u.Asked, u.Model} {
-			d := u.View.InferenceAt(u.Provider, model)
-			c.of(&d, true)
-		}
-	}
+	c.of(&u.Also, true)
 	c.list = c.list[c.taken:]
 	return r.take(ctx, &c)
 }
