@@ -90,16 +90,17 @@ func (t *toll) Attempt(ctx context.Context, u *inference.Use) (inference.Grant, 
 		return inference.Grant{}, no
 	}
 	least, most, ok := t.span(u, c)
-	if !ok && u.Provider.UnknownPrice == policy.UnknownPriceFlag {
+	known := ok || t.known(u)
+	if !known && u.Provider.UnknownPrice == policy.UnknownPriceFlag {
 		return inference.Grant{}, nil // the operator lets it through, and its record says that nobody knows what it cost
 	}
-	if !ok {
+	if !known {
 		return inference.Grant{}, &inference.Refusal{Status: http.StatusForbidden, Code: inference.CodeBudget, Reason: "unknown-price",
 			Message: "the price of the model " + strconv.Quote(u.Upstream) + " at " + u.Provider.Name + " is not known, and a budget counts its calls",
 			Remedy:  "The operator has to give its price", Command: "ringfence prices import FILE"}
 	}
 	a := budget.Ask{Model: u.Model}
-	if a.Least, ok = t.price(u, least); ok {
+	if a.Least, ok = t.price(u, least); ok { // else it asks for more than there is a number for
 		a.Most, ok = t.price(u, most)
 	}
 	if !ok || a.Most < a.Least || a.Most > budget.MaxAmount {
@@ -149,7 +150,7 @@ func (t *toll) forget(number uint32) {
 }
 
 // span is how many tokens of output the call needs at least, and may have at most,
-// for each of its choices. ok is false where nobody knows the price.
+// for each of its choices. ok is that of price.
 func (t *toll) span(u *inference.Use, c *budget.Counts) (least, most uint64, ok bool) {
 	switch {
 	case noOutput[u.Operation]:
@@ -171,7 +172,16 @@ func (t *toll) span(u *inference.Use, c *budget.Counts) (least, most uint64, ok 
 	return least, most, ok
 }
 
-// price is what the attempt costs at most with so much output.
+// known says whether anybody knows what the model costs, however much is asked for.
+func (t *toll) known(u *inference.Use) (ok bool) {
+	if t.bound != nil {
+		_, ok = t.bound(u.Provider, u.Upstream, 1, 1)
+	}
+	return ok
+}
+
+// price is what the attempt costs at most with so much output; ok is false where
+// nobody knows, or where no number holds it.
 func (t *toll) price(u *inference.Use, output uint64) (int64, bool) {
 	if t.bound == nil {
 		return 0, false

@@ -232,7 +232,7 @@ func TestACallThatDoesNotFitIsNotSent(t *testing.T) {
 		"its cap costs more":     {"{id: b, limit: 0.000001 USD, window: year}", chatPath, hello + `,"max_tokens":50}`, "the budget d/b of org:acme has 0.000001 USD left of 0.000001 USD, and the call may cost 0.000001532 USD", 429},
 		"nothing remains":        {"{id: b, limit: 0.000001 USD, window: year}", chatPath, hello + `}`, "the budget d/b", 429},
 		"no price":               {"{id: b, limit: 1 USD, window: year}", chatPath, strings.Replace(hello, `"m"`, `"dear"`, 1) + `}`, "is not known", 403},
-		"out of range":           {"{id: b, limit: 1 USD, window: year}", chatPath, hello + `,"max_tokens":900000000000,"n":900000000000}`, "not known", 403},
+		"out of range":           {"{id: b, limit: 1 USD, window: year}", chatPath, hello + `,"max_tokens":900000000000,"n":900000000000}`, "out of range", 403},
 		"embeddings":             {"{id: b, limit: 0.000001 USD, window: year}", "/v1/embeddings", `{"model":"m","input":"hi"}`, "the call may cost", 429},
 		"counting costs nothing": {"{id: b, limit: 0.000000001 USD, window: year}", "/v1/responses/input_tokens", `{"model":"m","input":"hi"}`, "", 200},
 	} {
@@ -255,5 +255,26 @@ func TestACallThatDoesNotFitIsNotSent(t *testing.T) {
 				t.Errorf("spent %d", amount)
 			}
 		})
+	}
+}
+
+// TestWhatIsOutOfRangeIsNotUnknown: where the document lets calls of unknown prices
+// through, one of a known price does not become such by asking for too much.
+func TestWhatIsOutOfRangeIsNotUnknown(t *testing.T) {
+	for name, c := range map[string]struct {
+		body   string
+		status int
+		says   string
+	}{
+		"too much":          {hello + `,"max_tokens":549755813888,"n":3}`, 403, "out of range"},
+		"nobody knows":      {strings.Replace(hello, `"m"`, `"dear"`, 1) + `,"max_tokens":50}`, 200, ""},
+		"control: a little": {hello + `,"max_tokens":50,"n":3}`, 200, ""},
+	} {
+		s := newShop(t, "{id: b, limit: 1 USD, window: year}")
+		s.snap.View(ann).Providers()[0].UnknownPrice = policy.UnknownPriceFlag
+		s.answer = says(100, 20)
+		if status, _, body := s.ask(chatPath, c.body); status != c.status || !strings.Contains(body, c.says) || (len(s.sent) == 1) != (c.status == 200) {
+			t.Errorf("%s: %d %s", name, status, body)
+		}
 	}
 }
