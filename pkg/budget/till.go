@@ -63,6 +63,16 @@ func (c *Counts) Empty(model string) bool {
 	return true
 }
 
+// Hard says that a hard budget counts calls of a model.
+func (c *Counts) Hard(model string) bool {
+	for i := range c.of {
+		if b := c.of[i].b; b.Hard && b.Covers(model) {
+			return true
+		}
+	}
+	return false
+}
+
 // Till is the gateway's side. It is safe for concurrent use. Its owner runs Run.
 type Till struct {
 	keeper Keeper

@@ -45,16 +45,11 @@ type counts struct {
 // room.
 const tollPatience = 5 * time.Second
 
-// Tokens of a call before it is made. The estimate of the input goes by kinds of
-// characters (see pkg/inference, estimate.go), and four times it are about one token for
-// each byte of most text; around the text dialects add some. It is no bound: the keys of
-// objects are not in the estimate, and a tokenizer that takes a script byte by byte, or
-// each of many spaces, counts more. What the reservation is too much comes back when the
-// answer says what was used; what it is too little is settled all the same, and told
-// (budget.NoticeExcess).
+// Tokens of a call before it is made. The input is at most what inference says
+// (Use.InputMost), and what dialects and providers add around the text. What the
+// reservation is too much comes back when the answer says what was used.
 const (
-	inputFactor = 4
-	inputExtra  = 1024
+	inputExtra = 1024
 	// outputMost is taken where neither client, nor budget, nor the model's entry says
 	// how much may come out.
 	outputMost = 32 << 10
@@ -190,7 +185,7 @@ func (t *toll) price(u *inference.Use, output uint64) (int64, bool) {
 	if output > 0 && n > (1<<40)/output {
 		return 0, false
 	}
-	return t.bound(u.Provider, u.Upstream, u.Input*inputFactor+inputExtra, n*output)
+	return t.bound(u.Provider, u.Upstream, u.InputMost+inputExtra, n*output)
 }
 
 // affordable is the most output that an amount pays for.

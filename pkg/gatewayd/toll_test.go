@@ -167,12 +167,12 @@ func (s *shop) spent() (amount, estimated int64) {
 
 const chatPath = "/v1/chat/completions"
 
-// hello is two tokens in by estimate: what is reserved is for eight and what dialects
-// put around them.
+// hello is 31 bytes of names and texts: what is reserved is for as many tokens and
+// what dialects put around them.
 const hello = `{"model":"m","messages":[{"role":"user","content":"hi"}]`
 
 func TestAnAttemptCostsWhatItsAnswerUsed(t *testing.T) {
-	const in = 2*inputFactor + inputExtra
+	const in = 31 + 12 + inputExtra // with max_tokens and its number
 	for name, c := range map[string]struct {
 		answer           func(*http.Request) (*http.Response, error)
 		body             string
@@ -188,7 +188,7 @@ func TestAnAttemptCostsWhatItsAnswerUsed(t *testing.T) {
 		}, hello + `,"max_tokens":50}`, 502, 0, 0, 0},
 		"broke off":          {func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }, hello + `,"max_tokens":50}`, 502, in + 500, in + 500, 0},
 		"half a document":    {answers(200, `{"id":`), hello + `,"max_tokens":50}`, 502, in + 500, in + 500, 0},
-		"three choices":      {answers(200, `{"id":`), hello + `,"max_tokens":50,"n":3}`, 502, in + 1500, in + 1500, 0},
+		"three choices":      {answers(200, `{"id":`), hello + `,"max_tokens":50,"n":3}`, 502, in + 2 + 1500, in + 2 + 1500, 0},
 		"an error under 200": {answers(200, `{"error":{"message":"no"}}`), hello + `,"max_tokens":50}`, 502, 0, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -208,8 +208,8 @@ func TestAClientWithoutACapGetsOne(t *testing.T) {
 	for name, c := range map[string]struct{ budget, body, want string }{
 		"as much as nobody limits": {"{id: b, limit: 1 USD, window: year}", hello + `}`, `{"max_completion_tokens":32768,` + hello[1:] + `}`},
 		"as the budget says":       {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `}`, `{"max_completion_tokens":77,` + hello[1:] + `}`},
-		"as much as remains":       {"{id: b, limit: 0.000011032 USD, window: year}", hello + `}`, `{"max_completion_tokens":1000,` + hello[1:] + `}`},
-		"for each choice":          {"{id: b, limit: 0.000011032 USD, window: year}", hello + `,"n":4}`, `{"max_completion_tokens":250,` + hello[1:] + `,"n":4}`},
+		"as much as remains":       {"{id: b, limit: 0.000011055 USD, window: year}", hello + `}`, `{"max_completion_tokens":1000,` + hello[1:] + `}`},
+		"for each choice":          {"{id: b, limit: 0.000011057 USD, window: year}", hello + `,"n":4}`, `{"max_completion_tokens":250,` + hello[1:] + `,"n":4}`},
 		"its own stays":            {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `,"max_tokens":90}`, hello + `,"max_tokens":90}`},
 		"soft does not":            {"{id: b, limit: 0.000000001 USD, window: year, hard: false, maxOutput: 90}", hello + `}`, `{"max_completion_tokens":90,` + hello[1:] + `}`},
 		"another model's budget":   {"{id: b, limit: 0.000000001 USD, window: year, models: [x]}", hello + `}`, hello + `}`},
@@ -229,7 +229,7 @@ func TestACallThatDoesNotFitIsNotSent(t *testing.T) {
 		budget, path, body, want string
 		status                   int
 	}{
-		"its cap costs more":     {"{id: b, limit: 0.000001 USD, window: year}", chatPath, hello + `,"max_tokens":50}`, "the budget d/b of org:acme has 0.000001 USD left of 0.000001 USD, and the call may cost 0.000001532 USD", 429},
+		"its cap costs more":     {"{id: b, limit: 0.000001 USD, window: year}", chatPath, hello + `,"max_tokens":50}`, "the budget d/b of org:acme has 0.000001 USD left of 0.000001 USD, and the call may cost 0.000001567 USD", 429},
 		"nothing remains":        {"{id: b, limit: 0.000001 USD, window: year}", chatPath, hello + `}`, "the budget d/b", 429},
 		"no price":               {"{id: b, limit: 1 USD, window: year}", chatPath, strings.Replace(hello, `"m"`, `"dear"`, 1) + `}`, "is not known", 403},
 		"out of range":           {"{id: b, limit: 1 USD, window: year}", chatPath, hello + `,"max_tokens":900000000000,"n":900000000000}`, "out of range", 403},

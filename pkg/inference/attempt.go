@@ -74,9 +74,10 @@ func (x *exchange) attempt(c *candidate, key string, pass *health.Pass, paid *re
 // any of it is passed on. What it returns with a failure is closed.
 func (x *exchange) open(c *candidate, key string, pass *health.Pass, paid *receipts, most uint64) (a *answer, f *failure, o health.Outcome) {
 	a = x.begin(c, pass)
-	end := a.end
+	end, held := a.end, x.held
 	defer func() {
 		if f != nil {
+			x.unhold(x.held - held) // what was held of the answer
 			end()
 		}
 	}()
@@ -262,6 +263,7 @@ func (x *exchange) changed(a *answer, most uint64) ([]byte, *refusal) {
 
 // requestID notes the upstream's own.
 func (x *exchange) requestID(a *answer) {
+	x.rec.ev.RequestID = ""
 	for _, name := range []string{"X-Request-Id", "Request-Id"} {
 		if v := a.resp.Header.Get(name); v != "" && !holdsAny([]string{v}, a.secrets) {
 			x.rec.ev.RequestID = v

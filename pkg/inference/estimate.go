@@ -120,13 +120,31 @@ func requestTokens(t *tape) uint64 {
 	return t.estimate - 1
 }
 
+// requestMost is more tokens than the request can be, whatever its text and whichever
+// tokenizer: each has at least one byte, of texts, of the names of members (schemas
+// of tools), and of numbers; media count four times their estimate.
+func requestMost(t *tape) uint64 {
+	requestTokens(t)
+	return t.most
+}
+
+// textBytes are those of the request's texts.
+func (t *tape) textBytes() int {
+	requestTokens(t)
+	return int(t.textLen)
+}
+
 func (t *tape) countTokens() uint64 {
 	var text counter
 	var media, ready uint64
 	var kind []byte // the last type of media that was named
 	for i := range t.nodes {
 		v := &t.nodes[i]
+		t.most += uint64(v.keyEnd - v.keyStart)
 		if v.kind != kindString {
+			if v.kind != kindArray && v.kind != kindObject {
+				t.most += uint64(v.end - v.start)
+			}
 			if v.kind == kindNumber && v.keyStart == v.keyEnd {
 				ready++
 			}
@@ -145,7 +163,9 @@ func (t *tape) countTokens() uint64 {
 		}
 		text.add(s)
 		text.end()
+		t.textLen += uint64(len(s))
 	}
+	t.most += t.textLen + 4*media
 	return text.tokens() + media + ready
 }
 

@@ -339,9 +339,14 @@ func (x *exchange) hold(n int64) bool {
 	return true
 }
 
+// unhold gives back n bytes of those that are held.
+func (x *exchange) unhold(n int64) {
+	x.r.buffered.Add(-n)
+	x.held -= n
+}
+
 func (x *exchange) releaseBody() {
-	x.r.buffered.Add(-x.held)
-	x.held = 0
+	x.unhold(x.held)
 	putNodes(x.tape.nodes)
 	x.tape.nodes = nil
 }

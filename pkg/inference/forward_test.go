@@ -344,9 +344,15 @@ func clientGone(t *testing.T, h2 bool) {
 
 func TestMissingSecretIsSaid(t *testing.T) {
 	f := newFence(t, setup{change: func(p *policy.Provider) { p.Keys = []policy.Key{{Secret: "gone", Weight: 1}} }})
+	f.call.Secrets = func(string) (string, bool) { return "", false }
 	resp, body := f.chat(simple)
-	if resp.StatusCode != 503 || !strings.Contains(body, "ringfence provider add openai --key-env OPENAI_API_KEY") || resp.Header.Get("X-Should-Retry") != "false" {
+	if resp.StatusCode != 503 || !strings.Contains(body, "directory of secrets as gone") || resp.Header.Get("X-Should-Retry") != "false" {
 		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	g := newFence(t, setup{})
+	g.call.Secrets = f.call.Secrets
+	if _, body := g.chat(simple); !strings.Contains(body, "ringfence provider add openai --key-env OPENAI_API_KEY") {
+		t.Errorf("of a provider as `provider add` makes it: %s", body)
 	}
 	if len(f.double.Received()) != 0 {
 		t.Error("a request left without a key")

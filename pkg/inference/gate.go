@@ -92,6 +92,10 @@ func (t *tape) choices() uint64 {
 	return n * max(1, prompts)
 }
 
+// estimateSlack: an estimate may be so many times what a tokenizer counts. What is
+// closer to a model's context than that is asked: its provider knows.
+const estimateSlack = 2
+
 // unmet says what of it a candidate does not have, for people; "" if nothing.
 func (n *need) unmet(c *candidate) string {
 	e := c.prov.Entry(c.model)
@@ -100,7 +104,7 @@ func (n *need) unmet(c *candidate) string {
 		return ""
 	case e.Declared && n.features&^e.Features != 0:
 		return "it has no " + (n.features &^ e.Features).Names()[0]
-	case e.Context != 0 && n.input+n.output > uint64(e.Context):
+	case e.Context != 0 && n.input/estimateSlack+n.output > uint64(e.Context):
 		return "the request is about " + strconv.FormatUint(n.input+n.output, 10) + " tokens long, and its context is " + strconv.FormatUint(uint64(e.Context), 10)
 	case e.MaxOutput != 0 && n.output > uint64(e.MaxOutput):
 		return "the request asks for " + strconv.FormatUint(n.output, 10) + " tokens of output, and it gives at most " + strconv.FormatUint(uint64(e.MaxOutput), 10)

@@ -132,9 +132,13 @@ func (x *exchange) secret(name string) string {
 }
 
 func noSecret(d *dialect, p *policy.Provider) *refusal {
-	return &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "secret",
+	ref := &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "secret",
 		message: "the secret that provider " + quote(p.Name) + " names is missing or unusable",
-		remedy:  "The operator can store it with: " + d.addCommand(), command: d.addCommand()}
+		remedy:  "The operator has to put the key into the directory of secrets as " + strings.Join(p.Secrets(), ", ")}
+	if names := p.Secrets(); len(names) == 1 && names[0] == d.name { // as `provider add` makes them
+		ref.remedy, ref.command = "The operator can store it with: "+d.addCommand(), d.addCommand()
+	}
+	return ref
 }
 
 func headerSafe(s string) bool {

@@ -55,6 +55,9 @@ type tape struct {
 	variantOf string
 	// estimate is requestTokens, and 1; 0: nobody has counted yet.
 	estimate uint64
+	// textLen and most are counted with it: the bytes of text that is no media, and more
+	// tokens than the request can be.
+	textLen, most uint64
 }
 
 // syntaxError says where and why a body was refused.

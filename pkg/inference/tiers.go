@@ -40,11 +40,7 @@ func tierOf(way *policy.Route, score int) int {
 func (x *exchange) facts() *complexity.Facts {
 	t := &x.tape
 	f := &complexity.Facts{Image: t.hasImage(), Output: int(t.outputAsked())}
-	for i := range t.nodes {
-		if n := &t.nodes[i]; n.kind == kindString {
-			f.Text += int(n.end - n.start - 2)
-		}
-	}
+	f.Text = t.textBytes()
 	if i, ok := t.member(0, "tools"); ok {
 		t.children(i, func(uint32) bool { f.Tools++; return true })
 	}

@@ -37,6 +37,7 @@ type Use struct {
 	Trial          bool             // the trial provider answers: there will be no Attempt
 	View           View
 	Input          uint64 // tokens, estimated
+	InputMost      uint64 // more tokens than it can be
 	Output         uint64 // tokens that the client lets come out at most, for each choice; 0 = it does not say
 	Choices        uint64 // answers that it asks for at once, at least 1
 	Bounded        bool   // its output can be bounded
@@ -161,7 +162,8 @@ func (x *exchange) use(c *candidate) *Use {
 	u := &Use{Sandbox: x.c.Sandbox, Scope: x.c.Scope, Dialect: x.d.name, Operation: x.route.op, Asked: x.asked.model, Model: x.asked.model, View: x.c.View,
 		Decision: x.verdict, Verdict: x.verdict, Trial: x.trial, Wait: x.waitRoom}
 	if x.route.model {
-		u.Input, u.Output, u.Choices, u.Bounded = requestTokens(&x.tape), x.tape.outputAsked(), x.tape.choices(), x.route.output != ""
+		u.Input, u.InputMost = requestTokens(&x.tape), requestMost(&x.tape)
+		u.Output, u.Choices, u.Bounded = x.tape.outputAsked(), x.tape.choices(), x.route.output != ""
 	}
 	if c != nil {
 		u.Provider, u.Model, u.Upstream, u.Decision, u.Also = c.prov, c.model, c.upstream, c.decision, c.also
