@@ -102,14 +102,18 @@ func (x *exchange) load(c *candidate) float64 {
 }
 
 // place is the candidate with one of its keys, as its health is kept. Models that
-// one entry of the document admits are one: agents choose names.
+// one entry of the document admits are one: agents choose names. Without a name the
+// place would be that of the key, which is for all models.
 func (c *candidate) place(key string) health.Place {
-	model := c.model
-	if e := c.prov.Entry(c.model); e != nil {
+	model := cmp.Or(c.model, noModel)
+	if e := c.prov.Entry(c.model); e != nil && c.model != "" {
 		model = e.Match.String()
 	}
 	return health.Place{Provider: c.prov.Name, Model: model, Key: key}
 }
+
+// noModel stands for the operations that name no model. It is no model's name.
+const noModel = "(no model)"
 
 // keysOf are the names of a provider's keys; one without a name where the agent's
 // own is used.
