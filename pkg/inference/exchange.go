@@ -47,6 +47,7 @@ type exchange struct {
 	served  string           // model name sent to that one
 	tries   []try            // what was asked and did not answer
 	chained bool             // a chain of the way has been asked
+	stalled bool             // the client has not read for longer than its provider may be silent
 	verdict policy.Decision  // on the model
 	paid    receipts         // for the request as a whole
 	most    uint64           // tokens of output that this lets come; 0 = as asked
