@@ -138,6 +138,17 @@ func answers(status int, body string) func(*http.Request) (*http.Response, error
 	}
 }
 
+// breaksOff is a stream that says something and then no more.
+func breaksOff(text string) func(*http.Request) (*http.Response, error) {
+	return func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 200, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Content-Type": {"text/event-stream"}}, Body: io.NopCloser(io.MultiReader(strings.NewReader(text), broken{})), ContentLength: -1, Request: req}, nil
+	}
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
 // ask sends one request as a sandbox would.
 func (s *shop) ask(path, body string) (int, http.Header, string) {
 	s.t.Helper()
@@ -186,10 +197,12 @@ func TestAnAttemptCostsWhatItsAnswerUsed(t *testing.T) {
 		"not reached": {func(*http.Request) (*http.Response, error) {
 			return nil, &net.OpError{Op: "dial", Err: errors.New("refused")}
 		}, hello + `,"max_tokens":50}`, 502, 0, 0, 0},
-		"broke off":          {func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }, hello + `,"max_tokens":50}`, 502, in + 500, in + 500, 0},
-		"half a document":    {answers(200, `{"id":`), hello + `,"max_tokens":50}`, 502, in + 500, in + 500, 0},
-		"three choices":      {answers(200, `{"id":`), hello + `,"max_tokens":50,"n":3}`, 502, in + 1500, in + 1500, 0},
-		"an error under 200": {answers(200, `{"error":{"message":"no"}}`), hello + `,"max_tokens":50}`, 502, 0, 0, 0},
+		"broke off":              {func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }, hello + `,"max_tokens":50}`, 502, in + 500, in + 500, 0},
+		"half a document":        {answers(200, `{"id":`), hello + `,"max_tokens":50}`, 502, in + 500, in + 500, 0},
+		"three choices":          {answers(200, `{"id":`), hello + `,"max_tokens":50,"n":3}`, 502, in + 1500, in + 1500, 0},
+		"broke off after a word": {breaksOff("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}]}\n\n"), hello + `,"stream":true,"max_tokens":50}`, 200, in + 500, in + 500, 0},
+		"does not say":           {answers(200, `{"choices":[{"index":0,"message":{"role":"assistant","content":"hi"}}]}`), hello + `,"max_tokens":50}`, 200, in + 500, in + 500, 0},
+		"an error under 200":     {answers(200, `{"error":{"message":"no"}}`), hello + `,"max_tokens":50}`, 502, 0, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShop(t, "{id: b, limit: 1 USD, window: year}")
