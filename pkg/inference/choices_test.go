@@ -21,3 +21,18 @@ func TestChoices(t *testing.T) {
 		}
 	}
 }
+
+func TestOddChoices(t *testing.T) {
+	for body, want := range map[string]bool{
+		`{}`: false, `{"n":3}`: false, `{"n":null}`: false, `{"n":1e2}`: true, `{"n":100.0}`: true, `{"n":"100"}`: true, `{"best_of":-1}`: true,
+		`{"generationConfig":{"candidateCount":8}}`: false, `{"generationConfig":{"candidateCount":"8"}}`: true,
+	} {
+		tp, err := parse([]byte(body), nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tp.oddChoices(); got != want {
+			t.Errorf("%s: %v", body, got)
+		}
+	}
+}

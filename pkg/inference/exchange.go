@@ -383,6 +383,9 @@ func (x *exchange) parseBody() *refusal {
 	if !x.route.model {
 		return nil
 	}
+	if t.oddChoices() {
+		return invalid(http.StatusBadRequest, "body", "how many answers are asked for is not a whole number", "Write it in digits")
+	}
 	if a.model == "" {
 		if x.route.defaultModel == "" {
 			ref := invalid(http.StatusBadRequest, "model", "the request names no model", "Name one")

@@ -66,6 +66,17 @@ func (t *tape) outputAsked() (n uint64) {
 	return n
 }
 
+// oddChoices says whether the number of answers is asked for in a form that choices
+// does not count and some readers do: "1e2", or digits in a string.
+func (t *tape) oddChoices() bool {
+	list := []uint32{t.geminiConfig("candidatecount")}
+	for _, k := range []string{"n", "best_of"} {
+		i, _ := t.member(0, k)
+		list = append(list, i)
+	}
+	return slices.ContainsFunc(list, func(i uint32) bool { return i != 0 && t.nodes[i].kind != kindNull && t.count(i) == 0 })
+}
+
 // choices is how many answers the request asks for at once, each with as many tokens
 // as it lets come out: OpenAI's "n" and "best_of", one for each of several prompts,
 // Gemini's "candidateCount".
