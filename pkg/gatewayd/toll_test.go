@@ -219,13 +219,15 @@ func TestAnAttemptCostsWhatItsAnswerUsed(t *testing.T) {
 
 func TestAClientWithoutACapGetsOne(t *testing.T) {
 	for name, c := range map[string]struct{ budget, body, want string }{
-		"as much as nobody limits": {"{id: b, limit: 1 USD, window: year}", hello + `}`, `{"max_completion_tokens":32768,` + hello[1:] + `}`},
-		"as the budget says":       {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `}`, `{"max_completion_tokens":77,` + hello[1:] + `}`},
-		"as much as remains":       {"{id: b, limit: 0.000011032 USD, window: year}", hello + `}`, `{"max_completion_tokens":1000,` + hello[1:] + `}`},
-		"for each choice":          {"{id: b, limit: 0.000011032 USD, window: year}", hello + `,"n":4}`, `{"max_completion_tokens":250,` + hello[1:] + `,"n":4}`},
-		"its own stays":            {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `,"max_tokens":90}`, hello + `,"max_tokens":90}`},
-		"soft does not":            {"{id: b, limit: 0.000000001 USD, window: year, hard: false, maxOutput: 90}", hello + `}`, `{"max_completion_tokens":90,` + hello[1:] + `}`},
-		"another model's budget":   {"{id: b, limit: 0.000000001 USD, window: year, models: [x]}", hello + `}`, hello + `}`},
+		"as much as nobody limits":    {"{id: b, limit: 1 USD, window: year}", hello + `}`, `{"max_completion_tokens":32768,` + hello[1:] + `}`},
+		"as the budget says":          {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `}`, `{"max_completion_tokens":77,` + hello[1:] + `}`},
+		"as much as remains":          {"{id: b, limit: 0.000011032 USD, window: year}", hello + `}`, `{"max_completion_tokens":1000,` + hello[1:] + `}`},
+		"for each choice":             {"{id: b, limit: 0.000011032 USD, window: year}", hello + `,"n":4}`, `{"max_completion_tokens":250,` + hello[1:] + `,"n":4}`},
+		"its own stays":               {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `,"max_tokens":90}`, hello + `,"max_tokens":90}`},
+		"another operation's is none": {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `,"max_output_tokens":1}`, `{"max_completion_tokens":77,` + hello[1:] + `,"max_output_tokens":1}`},
+		"text is no number":           {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `,"max_tokens":1,"max_completion_tokens":"90000"}`, hello + `,"max_tokens":1,"max_completion_tokens":77}`},
+		"soft does not":               {"{id: b, limit: 0.000000001 USD, window: year, hard: false, maxOutput: 90}", hello + `}`, `{"max_completion_tokens":90,` + hello[1:] + `}`},
+		"another model's budget":      {"{id: b, limit: 0.000000001 USD, window: year, models: [x]}", hello + `}`, hello + `}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShop(t, c.budget)

@@ -36,3 +36,23 @@ func TestOddChoices(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatHoldsTheOutput(t *testing.T) {
+	for _, c := range []struct {
+		body, output string
+		want         uint64
+	}{
+		{`{"max_tokens":7}`, "max_completion_tokens", 7}, {`{"max_tokens":7,"max_completion_tokens":9}`, "max_completion_tokens", 9},
+		{`{"max_output_tokens":1}`, "max_completion_tokens", 0}, {`{"max_tokens":1}`, "max_output_tokens", 0}, {`{"max_tokens":1}`, "", 0}, {`{"max_tokens":1}`, geminiOutput, 0},
+		{`{"max_tokens":1,"max_completion_tokens":"100000"}`, "max_completion_tokens", 0}, {`{"max_tokens":1,"max_completion_tokens":1e5}`, "max_completion_tokens", 0},
+		{`{"max_tokens":1,"max_completion_tokens":null}`, "max_completion_tokens", 1}, {`{"generation_config":{"max_output_tokens":3},"max_tokens":1}`, geminiOutput, 3},
+	} {
+		tp, err := parse([]byte(c.body), nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tp.outputHeld(c.output); got != c.want {
+			t.Errorf("%s for %s: %d, want %d", c.body, c.output, got, c.want)
+		}
+	}
+}

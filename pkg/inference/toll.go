@@ -160,7 +160,7 @@ func (x *exchange) use(c *candidate) *Use {
 	u := &Use{Sandbox: x.c.Sandbox, Scope: x.c.Scope, Dialect: x.d.name, Operation: x.route.op, Asked: x.asked.model, Model: x.asked.model, View: x.c.View,
 		Decision: x.verdict, Verdict: x.verdict, Trial: x.trial, Wait: x.waitRoom}
 	if x.route.model {
-		u.Input, u.Output, u.Choices, u.Bounded = requestTokens(&x.tape), x.tape.outputAsked(), x.tape.choices(), x.route.output != ""
+		u.Input, u.Output, u.Choices, u.Bounded = requestTokens(&x.tape), x.tape.outputHeld(x.route.output), x.tape.choices(), x.route.output != ""
 	}
 	if c != nil {
 		u.Provider, u.Model, u.Upstream, u.Decision = c.prov, c.model, c.upstream, c.decision
