@@ -2,7 +2,12 @@
 
 package inference
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"github.com/ringfence/ringfence/pkg/price"
+)
 
 // Each answer that a request asks for at once may be as long as its cap: what it may
 // cost counts them all.
@@ -53,6 +58,25 @@ func TestWhatHoldsTheOutput(t *testing.T) {
 		}
 		if got := tp.outputHeld(c.output); got != c.want {
 			t.Errorf("%s for %s: %d, want %d", c.body, c.output, got, c.want)
+		}
+	}
+}
+
+// A provider repeats a request's tools in its answer, before the usage.
+func TestUsageBehindWhatARequestHoldsIsCounted(t *testing.T) {
+	for _, stream := range []bool{false, true} {
+		deep := `"tools":[{"type":"function","parameters":` + strings.Repeat(`{"a":`, maxDepth-4) + "1" + strings.Repeat("}", maxDepth-4) + "}]"
+		if _, err := parse([]byte("{"+deep+"}"), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		doc := `{"object":"response","output":[],` + deep + `,"usage":{"input_tokens":400000,"output_tokens":9000,"total_tokens":409000}}`
+		if stream {
+			doc = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":" + doc + "}\n\n"
+		}
+		m := newMeter(stream, "responses")
+		m.feed([]byte(doc))
+		if u := m.total(&tape{}, false); u.estimated || u.Usage[price.Input] != 400000 || u.Usage[price.Output] != 9000 {
+			t.Errorf("stream=%v: %+v", stream, u)
 		}
 	}
 }
