@@ -83,6 +83,7 @@ var openAIRules = toolRules{
 		{"search_settings", "web_search"}, {"compound_custom", "web_search"}, // Groq
 		{"provider", "provider_routing"}, {"route", "provider_routing"}, // OpenRouter: who answers behind it
 		{"deferred", "background"}, {"enable_code_interpreter", "code_interpreter"}, // xAI, Alibaba
+		{"service_tier", toolDearer},
 		{"background", "background"}, {"conversation", "conversation"}, {"prompt", "prompt"},
 		{"mcp_servers", "mcp"}, {"plugins", "plugins"}, {"container", "code_interpreter"},
 		{"webhook", "webhook"},
