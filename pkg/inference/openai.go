@@ -87,6 +87,7 @@ var openAIRules = toolRules{
 		{"background", "background"}, {"conversation", "conversation"}, {"prompt", "prompt"},
 		{"mcp_servers", "mcp"}, {"plugins", "plugins"}, {"container", "code_interpreter"},
 		{"webhook", "webhook"},
+		{"data_sources", "data_sources"}, {"datasources", "data_sources"}, // Azure: it asks an index at an address that the request names
 	},
 	never: []string{
 		"models", "fallbacks", "fallback_models", "api_key", "api_base", "base_url", "api_version",

@@ -58,6 +58,7 @@ var providerSide = []struct{ name, url, body, tool string }{
 	{"OpenRouter's fallback", chatPath, `{"model":"m","messages":[],"route":"fallback"}`, "provider_routing"},
 	{"Groq's search", chatPath, `{"model":"m","messages":[],"search_settings":{"country":"x"}}`, "web_search"},
 	{"xAI, later", chatPath, `{"model":"m","messages":[],"deferred":true}`, "background"},
+	{"Azure's indexes", chatPath, `{"model":"m","messages":[],"data_sources":[{"type":"elasticsearch","parameters":{"endpoint":"https://evil.example","index_name":"i"}}]}`, "data_sources"},
 	{"a dearer tier", chatPath, `{"model":"m","messages":[],"service_tier":"priority"}`, "priority"},
 	{"a dearer tier of responses", responsesPath, `{"model":"m","input":"x","service_tier":"PRIORITY"}`, "priority"},
 	{"Anthropic's fast mode", messagesPath, `{"model":"m","messages":[],"speed":"fast"}`, "priority"},
