@@ -3,6 +3,7 @@
 package inference_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/ringfence/ringfence/pkg/inference"
 	"github.com/ringfence/ringfence/pkg/policy"
 	"github.com/ringfence/ringfence/pkg/scope"
+	"github.com/ringfence/ringfence/test/doubles"
 )
 
 // askingTools is a policy that demands people for every tool but those named.
@@ -313,5 +315,24 @@ func TestAnotherModelBehindTheAlias(t *testing.T) {
 		if status, text := f.responses(responses("alias")); status != want || (len(f.double.Received()) == 1) != (want == 200) {
 			t.Errorf("%s: %d %s", then, status, text)
 		}
+	}
+}
+
+// What people let a model do on the provider's side is nothing that another model of a
+// chain may do.
+func TestAChainLeadsToNoModelThatPeopleWereNotAskedAbout(t *testing.T) {
+	p := newPlaces(t, setup{}, "a", "b")
+	p.call.View = askingTools{}
+	p.call.Approve = func(_ context.Context, q inference.Question) inference.Approved { return yes(&p.fence)(q) }
+	r := p.route()
+	r.TooLong, r.To = []policy.RouteTarget{{Provider: "b", Model: "another", Weight: 1, Priority: 1}}, r.To[:1]
+	p.of["a"].Fail(doubles.Fault{Status: 400, Body: `{"error":{"message":"x","code":"context_length_exceeded"}}`})
+	if status, text := p.responses(responses("m", `{"type":"web_search"}`)); status != 400 || len(p.of["b"].Received()) != 0 {
+		t.Errorf("%d %s", status, text)
+	}
+	p.event()
+	p.of["a"].Fail(doubles.Fault{Status: 400, Body: `{"error":{"message":"x","code":"context_length_exceeded"}}`})
+	if status, text := p.responses(responses("m", `{"type":"function","name":"f"}`)); status != 200 || len(p.of["b"].Received()) != 1 {
+		t.Errorf("without such a tool: %d %s", status, text)
 	}
 }

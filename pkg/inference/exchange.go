@@ -37,21 +37,23 @@ type exchange struct {
 	tape  tape
 	asked asked
 
-	way     *policy.Route    // of the model; nil: there is none
-	tier    string           // of the way's, that the request is of
-	tierAt  int              // which one that is
-	list    []candidate      // who is asked, in order
-	omitted string           // who is not, and why
-	trial   bool             // the trial provider answers
-	prov    *policy.Provider // who answers, or is asked first
-	served  string           // model name sent to that one
-	tries   []try            // what was asked and did not answer
-	chained bool             // a chain of the way has been asked
-	stalled bool             // the client has not read for longer than its provider may be silent
-	verdict policy.Decision  // on the model
-	paid    receipts         // for the request as a whole
-	most    uint64           // tokens of output that this lets come; 0 = as asked
-	talk    [16]byte         // the conversation, with talks
+	way     *policy.Route     // of the model; nil: there is none
+	tier    string            // of the way's, that the request is of
+	tierAt  int               // which one that is
+	list    []candidate       // who is asked, in order
+	omitted string            // who is not, and why
+	trial   bool              // the trial provider answers
+	prov    *policy.Provider  // who answers, or is asked first
+	served  string            // model name sent to that one
+	first   string            // the model that was judged with the request's tools
+	tools   []policy.Decision // on those
+	tries   []try             // what was asked and did not answer
+	chained bool              // a chain of the way has been asked
+	stalled bool              // the client has not read for longer than its provider may be silent
+	verdict policy.Decision   // on the model
+	paid    receipts          // for the request as a whole
+	most    uint64            // tokens of output that this lets come; 0 = as asked
+	talk    [16]byte          // the conversation, with talks
 	talks   bool
 }
 
@@ -136,6 +138,7 @@ func (x *exchange) decide() *refusal {
 	if ref != nil {
 		return ref
 	}
+	x.first, x.tools = x.served, v.tools
 	x.pick()
 	x.verdict = v.model
 	if x.route.model {

@@ -122,7 +122,8 @@ func (x *exchange) chainList(targets []policy.RouteTarget) []candidate {
 	for i := range x.list {
 		x.decideAt(&x.list[i])
 	}
-	v := verdicts{}
+	v := verdicts{tools: x.tools} // people may have let a tool pass of the model that was judged
+	x.served = x.first
 	if ref := x.settle(&v); ref != nil {
 		x.omitted, x.list = x.leftOut(), nil
 	}
