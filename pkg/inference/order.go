@@ -50,7 +50,11 @@ func (x *exchange) balance(list []candidate) {
 			}
 		}
 	case policy.BalancePrice:
-		slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(x.price(&a), x.price(&b)) })
+		in, out := requestTokens(&x.tape), x.tape.outputAsked() // once: a request may be large, and comparisons are many
+		for i := range list {
+			list[i].price = x.price(&list[i], in, out)
+		}
+		slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(a.price, b.price) })
 	}
 }
 
@@ -74,11 +78,11 @@ func byLot(list []candidate) {
 
 // price is what the request would cost at a candidate, in nano-dollars: at most,
 // where that is not sure. One whose price is not known comes last.
-func (x *exchange) price(c *candidate) int64 {
+func (x *exchange) price(c *candidate, in, out uint64) int64 {
 	if x.r.opt.Price == nil {
 		return math.MaxInt64
 	}
-	v, ok := x.r.opt.Price(c.prov, c.upstream, requestTokens(&x.tape), x.tape.outputAsked())
+	v, ok := x.r.opt.Price(c.prov, c.upstream, in, out)
 	if !ok {
 		return math.MaxInt64
 	}
