@@ -245,6 +245,9 @@ func (r *receipt) Done(s inference.Spent) {
 		return
 	case s.Answered && s.Usage.Input+s.Usage.Output > 0 && r.t.cost != nil:
 		if nano, estimated, ok := r.t.cost(&s); ok {
+			if s.Usage.Estimated { // nobody reported it, or not all: what was not seen (thinking, a stored conversation) may have cost more
+				nano, estimated = max(nano, r.r.Amount()), true
+			}
 			r.r.Settle(nano, estimated)
 			return
 		}

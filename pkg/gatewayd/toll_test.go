@@ -138,6 +138,17 @@ func answers(status int, body string) func(*http.Request) (*http.Response, error
 	}
 }
 
+// breaksOff is a stream that says something and then no more.
+func breaksOff(text string) func(*http.Request) (*http.Response, error) {
+	return func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 200, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Content-Type": {"text/event-stream"}}, Body: io.NopCloser(io.MultiReader(strings.NewReader(text), broken{})), ContentLength: -1, Request: req}, nil
+	}
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
 // ask sends one request as a sandbox would.
 func (s *shop) ask(path, body string) (int, http.Header, string) {
 	s.t.Helper()
@@ -186,10 +197,12 @@ func TestAnAttemptCostsWhatItsAnswerUsed(t *testing.T) {
 		"not reached": {func(*http.Request) (*http.Response, error) {
 			return nil, &net.OpError{Op: "dial", Err: errors.New("refused")}
 		}, hello + `,"max_tokens":50}`, 502, 0, 0, 0},
-		"broke off":          {func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }, hello + `,"max_tokens":50}`, 502, in + 500, in + 500, 0},
-		"half a document":    {answers(200, `{"id":`), hello + `,"max_tokens":50}`, 502, in + 500, in + 500, 0},
-		"three choices":      {answers(200, `{"id":`), hello + `,"max_tokens":50,"n":3}`, 502, in + 2 + 1500, in + 2 + 1500, 0},
-		"an error under 200": {answers(200, `{"error":{"message":"no"}}`), hello + `,"max_tokens":50}`, 502, 0, 0, 0},
+		"broke off":              {func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }, hello + `,"max_tokens":50}`, 502, in + 500, in + 500, 0},
+		"half a document":        {answers(200, `{"id":`), hello + `,"max_tokens":50}`, 502, in + 500, in + 500, 0},
+		"three choices":          {answers(200, `{"id":`), hello + `,"max_tokens":50,"n":3}`, 502, in + 2 + 1500, in + 2 + 1500, 0},
+		"broke off after a word": {breaksOff("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}]}\n\n"), hello + `,"stream":true,"max_tokens":50}`, 200, in + 10 + 500, in + 10 + 500, 0},
+		"does not say":           {answers(200, `{"choices":[{"index":0,"message":{"role":"assistant","content":"hi"}}]}`), hello + `,"max_tokens":50}`, 200, in + 500, in + 500, 0},
+		"an error under 200":     {answers(200, `{"error":{"message":"no"}}`), hello + `,"max_tokens":50}`, 502, 0, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShop(t, "{id: b, limit: 1 USD, window: year}")
@@ -206,13 +219,15 @@ func TestAnAttemptCostsWhatItsAnswerUsed(t *testing.T) {
 
 func TestAClientWithoutACapGetsOne(t *testing.T) {
 	for name, c := range map[string]struct{ budget, body, want string }{
-		"as much as nobody limits": {"{id: b, limit: 1 USD, window: year}", hello + `}`, `{"max_completion_tokens":32768,` + hello[1:] + `}`},
-		"as the budget says":       {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `}`, `{"max_completion_tokens":77,` + hello[1:] + `}`},
-		"as much as remains":       {"{id: b, limit: 0.000011055 USD, window: year}", hello + `}`, `{"max_completion_tokens":1000,` + hello[1:] + `}`},
-		"for each choice":          {"{id: b, limit: 0.000011057 USD, window: year}", hello + `,"n":4}`, `{"max_completion_tokens":250,` + hello[1:] + `,"n":4}`},
-		"its own stays":            {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `,"max_tokens":90}`, hello + `,"max_tokens":90}`},
-		"soft does not":            {"{id: b, limit: 0.000000001 USD, window: year, hard: false, maxOutput: 90}", hello + `}`, `{"max_completion_tokens":90,` + hello[1:] + `}`},
-		"another model's budget":   {"{id: b, limit: 0.000000001 USD, window: year, models: [x]}", hello + `}`, hello + `}`},
+		"as much as nobody limits":    {"{id: b, limit: 1 USD, window: year}", hello + `}`, `{"max_completion_tokens":32768,` + hello[1:] + `}`},
+		"as the budget says":          {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `}`, `{"max_completion_tokens":77,` + hello[1:] + `}`},
+		"as much as remains":          {"{id: b, limit: 0.000011055 USD, window: year}", hello + `}`, `{"max_completion_tokens":1000,` + hello[1:] + `}`},
+		"for each choice":             {"{id: b, limit: 0.000011057 USD, window: year}", hello + `,"n":4}`, `{"max_completion_tokens":250,` + hello[1:] + `,"n":4}`},
+		"its own stays":               {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `,"max_tokens":90}`, hello + `,"max_tokens":90}`},
+		"another operation's is none": {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `,"max_output_tokens":1}`, `{"max_completion_tokens":77,` + hello[1:] + `,"max_output_tokens":1}`},
+		"text is no number":           {"{id: b, limit: 1 USD, window: year, maxOutput: 77}", hello + `,"max_tokens":1,"max_completion_tokens":"90000"}`, hello + `,"max_tokens":1,"max_completion_tokens":77}`},
+		"soft does not":               {"{id: b, limit: 0.000000001 USD, window: year, hard: false, maxOutput: 90}", hello + `}`, `{"max_completion_tokens":90,` + hello[1:] + `}`},
+		"another model's budget":      {"{id: b, limit: 0.000000001 USD, window: year, models: [x]}", hello + `}`, hello + `}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShop(t, c.budget)

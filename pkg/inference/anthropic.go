@@ -49,6 +49,7 @@ var anthropicRules = toolRules{
 	},
 	fields: []rule{
 		{"mcp_servers", "mcp"}, {"container", "code_execution"},
+		{"speed", toolDearer}, {"service_tier", toolDearer},
 	},
 	never: []string{
 		"fallbacks", "models", "api_key", "api_base", "base_url", "extra_body", "extra_headers",

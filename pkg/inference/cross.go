@@ -68,6 +68,9 @@ func (x *exchange) cross(c *candidate) string {
 	case err != nil:
 		return err.Error()
 	}
+	if !x.hold(int64(len(call.Body))) { // a route may have many targets, each with a body of its own
+		return "there is no room for its translation now"
+	}
 	way.call, c.cross = call, way
 	return ""
 }

@@ -4,6 +4,7 @@ package inference_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -171,4 +172,24 @@ func TestATollBoundsATranslatedRequest(t *testing.T) {
 	if got := string(p.of["claude"].Last().Body); !strings.Contains(got, `"max_tokens":50`) {
 		t.Errorf("%s", got)
 	}
+}
+
+// TestTranslationsAreHeldWithinTheBound: a route has as many as it has targets.
+func TestTranslationsAreHeldWithinTheBound(t *testing.T) {
+	p := newPlaces(t, setup{opt: inference.Options{MaxBuffered: 100 << 10}, change: func(p *policy.Provider) {
+		if p.Name == "b" {
+			p.Dialect = "anthropic"
+		}
+	}}, "b")
+	r := p.route()
+	r.To = nil
+	for i := range 4 {
+		r.To = append(r.To, policy.RouteTarget{Provider: "b", Model: fmt.Sprint("m", i), Weight: 1, Priority: uint32(i) + 1})
+		p.of["b"].Fail(doubles.Fault{Status: 500, Body: `{}`})
+	}
+	p.chat(`{"model":"m","messages":[{"role":"user","content":"` + strings.Repeat("x", 30<<10) + `"}]}`)
+	if n := len(p.of["b"].Received()); n < 1 || n > 2 {
+		t.Errorf("%d translations of 30 KiB where 100 KiB may be held", n)
+	}
+	p.event()
 }

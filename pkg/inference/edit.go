@@ -30,7 +30,7 @@ func (t *tape) bound(name string, n uint64) (edits []edit) {
 		if !ok {
 			continue
 		}
-		said = said || k == name || t.count(i) > 0
+		said = said || k == name || t.count(i) > 0 && slices.Contains(outputNames(name), k)
 		if v := t.count(i); v == 0 || v > n {
 			edits = append(edits, t.replace(i, value))
 		}

@@ -18,6 +18,8 @@ func TestBoundOfTheOutput(t *testing.T) {
 		{`{"max_tokens":10}`, "max_completion_tokens", `{"max_tokens":9}`},
 		{`{"max_completion_tokens":null}`, "max_completion_tokens", `{"max_completion_tokens":9}`},
 		{`{"max_tokens":10,"max_completion_tokens":99999999999999999999}`, "max_completion_tokens", `{"max_tokens":9,"max_completion_tokens":9}`},
+		{`{"max_output_tokens":1}`, "max_completion_tokens", `{"max_completion_tokens":9,"max_output_tokens":1}`},
+		{`{"max_tokens":1}`, "max_output_tokens", `{"max_output_tokens":9,"max_tokens":1}`},
 		{`{"max_tokens":-1}`, "max_tokens", `{"max_tokens":9}`},
 		{`{"max_tokens":1e3}`, "max_tokens", `{"max_tokens":9}`},
 		{`{"nested":{"max_tokens":99}}`, "max_tokens", `{"max_tokens":9,"nested":{"max_tokens":99}}`},

@@ -5,6 +5,8 @@ package inference
 import (
 	"bytes"
 	"net/http"
+
+	"github.com/tidwall/gjson"
 )
 
 // longWords and contentWords are what the errors of providers hold, in lower case,
@@ -23,9 +25,20 @@ var (
 	}
 )
 
-// keyWords are those of a key that is refused under a status that does not say so:
-// Google answers 400 then.
-var keyWords = [][]byte{[]byte("api_key_invalid"), []byte("api key not valid"), []byte("api key expired")}
+// modelWords are in what is said of a key that may not use a model.
+var modelWords = [][]byte{[]byte("model")}
+
+// invalidKey says whether an error is one of a refused key under a status that does
+// not say so: Google answers 400 then. Its words are not looked at: errors repeat what
+// agents wrote.
+func invalidKey(body []byte) bool {
+	for _, reason := range gjson.GetBytes(body, "error.details.#.reason").Array() {
+		if reason.Str == "API_KEY_INVALID" {
+			return true
+		}
+	}
+	return false
+}
 
 // tooLong says whether an error means that the request is too long for the model.
 func tooLong(status int, body []byte) bool {

@@ -46,6 +46,7 @@ type exchange struct {
 	tries   []try            // what was asked and did not answer
 	chained bool             // a chain of the way has been asked
 	people  bool             // they let a tool of the provider pass, of the model that was to be served then
+	stalled bool             // the client has not read for longer than its provider may be silent
 	verdict policy.Decision  // on the model
 	paid    receipts         // for the request as a whole
 	most    uint64           // tokens of output that this lets come; 0 = as asked
@@ -386,6 +387,9 @@ func (x *exchange) parseBody() *refusal {
 	x.rec.ev.Model, x.rec.ev.Stream = a.model, a.stream
 	if !x.route.model {
 		return nil
+	}
+	if t.oddChoices() {
+		return invalid(http.StatusBadRequest, "body", "how many answers are asked for is not a whole number", "Write it in digits")
 	}
 	if a.model == "" {
 		if x.route.defaultModel == "" {

@@ -270,12 +270,17 @@ func (x *exchange) faultOf(status int, body []byte, injected bool) (f fault, o h
 		if refusedContent(body) {
 			return faultContent, health.Unknown
 		}
+		if status == http.StatusForbidden && x.route.model && holdsWord(body, modelWords) {
+			return faultKey, health.Unknown // of the name: agents choose those
+		}
 		return faultKey, health.KeyRefused
-	case status == http.StatusBadRequest && injected && holdsWord(body, keyWords):
+	case status == http.StatusBadRequest && injected && invalidKey(body):
 		return faultKey, health.KeyRefused
 	case status == http.StatusTooManyRequests && injected:
 		return faultLimit, health.Limited
-	case status == http.StatusNotFound && x.route.model && injected, status == http.StatusRequestTimeout, status >= 500:
+	case status == http.StatusNotFound && x.route.model && injected:
+		return faultHere, health.Unknown // likewise
+	case status == http.StatusRequestTimeout, status >= 500:
 		return faultHere, health.Failed
 	case tooLong(status, body):
 		return faultLong, health.Unknown

@@ -476,3 +476,22 @@ func TestATollBoundsTheOutput(t *testing.T) {
 		}
 	}
 }
+
+// TestPricesAreLookedUpOnce: for each target, however many comparisons they take.
+func TestPricesAreLookedUpOnce(t *testing.T) {
+	asked := 0
+	names := strings.Split("a b c d e f g h i j", " ")
+	p := newPlaces(t, setup{opt: inference.Options{Price: func(p *policy.Provider, _ string, _, _ uint64) (int64, bool) {
+		asked++
+		return -int64(p.Name[0]), true
+	}}}, names...)
+	r := p.route()
+	r.Balance = policy.BalancePrice
+	for i := range r.To {
+		r.To[i].Priority = 1
+	}
+	if _, body := p.chat(simple); p.answeredBy(body) != "j" || asked != len(names) {
+		t.Errorf("answered by %s, asked %d times", p.answeredBy(body), asked)
+	}
+	p.event()
+}

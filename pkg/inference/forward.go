@@ -61,6 +61,9 @@ func (w *watch) during(d time.Duration) {
 func (w *watch) seen() { w.last.Store(int64(time.Since(w.base))) }
 func (w *watch) stop() { w.t.Stop() }
 
+// over says whether so long a silence is more than may be.
+func (w *watch) over(d time.Duration) bool { return w != noWatch && d >= time.Duration(w.d.Load()) }
+
 // gunzip opens its stream at the first read, so that a slow stream does not
 // hold back the head of the answer.
 type gunzip struct {
@@ -121,6 +124,9 @@ func (x *exchange) relay(a *answer) {
 		if bad != "" {
 			outcome = x.outcomeOf(err)
 		}
+		if errors.Is(context.Cause(a.ctx), errTotal) && outcome == health.Failed {
+			outcome = health.Unknown // how long an answer is, and takes to be read, is the client's
+		}
 		a.pass.Done(outcome, 0, bad)
 	}
 	if err != nil {
@@ -164,7 +170,7 @@ func (a *answer) tap(m *meter) *meter {
 // outcomeOf says whether the provider is to blame for an answer that broke off.
 func (x *exchange) outcomeOf(err error) health.Outcome {
 	var gone clientGone
-	if errors.As(err, &gone) || x.in.Context().Err() != nil {
+	if errors.As(err, &gone) || x.in.Context().Err() != nil || x.stalled {
 		return health.Unknown
 	}
 	return health.Failed
@@ -201,6 +207,7 @@ func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, hide *usageHi
 			out = kept
 		}
 		if len(out) > 0 {
+			began := time.Now()
 			k, werr := x.w.Write(out)
 			x.rec.ev.BytesIn += uint64(k)
 			if werr != nil {
@@ -209,6 +216,8 @@ func (x *exchange) copyBody(src io.Reader, sc *scrubber, m *meter, hide *usageHi
 			if flush {
 				flusher.Flush()
 			}
+			x.stalled = x.stalled || wt.over(time.Since(began)) // then the watch has ended the call
+			wt.seen()
 		}
 		if err == io.EOF {
 			return nil
@@ -231,6 +240,10 @@ func (e clientGone) Unwrap() error { return e.err }
 func (x *exchange) broken(a *answer, err error, inside bool) {
 	if x.outcomeOf(err) == health.Unknown {
 		x.rec.ev.ReasonCode, x.rec.ev.Detail = "client-gone", "the client went away; the answer is partial"
+		if x.stalled {
+			x.rec.ev.Detail = "the client did not read for too long; the answer is partial"
+			panic(http.ErrAbortHandler)
+		}
 		return
 	}
 	x.rec.ev.Failed, x.rec.ev.Reason = true, "the provider's answer broke off"

@@ -67,6 +67,47 @@ func (t *tape) outputAsked() (n uint64) {
 	return n
 }
 
+// outputNames are the members in which an operation is told how many tokens may come
+// out, by the one of them that is added where there is none. Chat completions have a
+// former name besides.
+func outputNames(output string) []string {
+	if output == "max_completion_tokens" {
+		return []string{"max_tokens", output}
+	}
+	return []string{output}
+}
+
+// outputHeld is what the operation's own members hold the output to. 0 where they do
+// not, or one of them is no plain number: readers may take "1e5" for one.
+func (t *tape) outputHeld(output string) (n uint64) {
+	if output == "" || output == geminiOutput {
+		if i := t.geminiConfig("maxoutputtokens"); i != 0 && output != "" {
+			n = t.count(i)
+		}
+		return n
+	}
+	for _, k := range outputNames(output) {
+		if i, ok := t.member(0, k); ok && t.nodes[i].kind != kindNull {
+			if t.count(i) == 0 {
+				return 0
+			}
+			n = max(n, t.count(i))
+		}
+	}
+	return n
+}
+
+// oddChoices says whether the number of answers is asked for in a form that choices
+// does not count and some readers do: "1e2", or digits in a string.
+func (t *tape) oddChoices() bool {
+	list := []uint32{t.geminiConfig("candidatecount")}
+	for _, k := range []string{"n", "best_of"} {
+		i, _ := t.member(0, k)
+		list = append(list, i)
+	}
+	return slices.ContainsFunc(list, func(i uint32) bool { return i != 0 && t.nodes[i].kind != kindNull && t.count(i) == 0 })
+}
+
 // choices is how many answers the request asks for at once, each with as many tokens
 // as it lets come out: OpenAI's "n" and "best_of", one for each of several prompts,
 // Gemini's "candidateCount".

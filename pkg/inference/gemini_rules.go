@@ -35,6 +35,7 @@ var geminiMembers = memberTable([]geminiMember{
 	{"modelArmorConfig", memberAsks, "model_armor"}, // filters of the account, by choice of the agent
 	{"generationOutputConfig", memberAsks, "file_output"},
 	{"gcsUri", memberAsks, "file_output"},
+	{"serviceTier", memberAsks, toolDearer},
 	{"fileUri", memberURI, "file_url"},
 
 	{"routingConfig", memberNever, ""},
@@ -106,7 +107,7 @@ func (w *walker) geminiMember(c uint32, m *geminiMember) {
 	case memberTools:
 		w.geminiToolList(c)
 	case memberAsks:
-		if isSet(w.t, c, "") {
+		if isSet(w.t, c, m.tool) {
 			w.add(m.tool, "the field "+quote(m.name), m.name, c)
 		}
 	case memberNever:

@@ -93,6 +93,13 @@ func inspect(t *tape, r *toolRules, more func(*walker)) []finding {
 	return w.found
 }
 
+// toolDearer is asked of policy where a request is to be answered sooner for a price
+// that no table of prices has, so that what budgets count would be too little.
+// plainTiers are those for the price of the table, or less.
+const toolDearer = "priority"
+
+var plainTiers = []string{"auto", "default", "standard", "standard_only", "flex", "on_demand", "batch", "unspecified"}
+
 func has(list []string, key []byte) bool {
 	for _, s := range list {
 		if s == string(key) {
@@ -108,6 +115,9 @@ func isSet(t *tape, c uint32, tool string) bool {
 	n := &t.nodes[c]
 	if tool == "prompt" {
 		return n.kind == kindObject
+	}
+	if s, ok := t.text(c); ok && tool == toolDearer && slices.Contains(plainTiers, strings.ToLower(s)) {
+		return false
 	}
 	switch n.kind {
 	case kindNull, kindFalse:

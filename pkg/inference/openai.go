@@ -83,9 +83,11 @@ var openAIRules = toolRules{
 		{"search_settings", "web_search"}, {"compound_custom", "web_search"}, // Groq
 		{"provider", "provider_routing"}, {"route", "provider_routing"}, // OpenRouter: who answers behind it
 		{"deferred", "background"}, {"enable_code_interpreter", "code_interpreter"}, // xAI, Alibaba
+		{"service_tier", toolDearer},
 		{"background", "background"}, {"conversation", "conversation"}, {"prompt", "prompt"},
 		{"mcp_servers", "mcp"}, {"plugins", "plugins"}, {"container", "code_interpreter"},
 		{"webhook", "webhook"},
+		{"data_sources", "data_sources"}, {"datasources", "data_sources"}, // Azure: it asks an index at an address that the request names
 	},
 	never: []string{
 		"models", "fallbacks", "fallback_models", "api_key", "api_base", "base_url", "api_version",

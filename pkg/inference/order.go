@@ -49,7 +49,11 @@ func (x *exchange) balance(list []candidate) {
 			}
 		}
 	case policy.BalancePrice:
-		slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(x.price(&a), x.price(&b)) })
+		in, out := requestTokens(&x.tape), x.tape.outputAsked() // once: a request may be large, and comparisons are many
+		for i := range list {
+			list[i].price = x.price(&list[i], in, out)
+		}
+		slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(a.price, b.price) })
 	}
 }
 
@@ -73,15 +77,14 @@ func byLot(list []candidate) {
 
 // price is what the request would cost at a candidate, in nano-dollars: at most,
 // where that is not sure. One whose price is not known comes last.
-func (x *exchange) price(c *candidate) int64 {
+func (x *exchange) price(c *candidate, in, out uint64) int64 {
 	if x.r.opt.Price == nil {
 		return math.MaxInt64
 	}
-	out := x.tape.outputAsked()
 	if e := c.prov.Entry(c.model); out == 0 && e != nil {
 		out = uint64(e.MaxOutput)
 	}
-	v, ok := x.r.opt.Price(c.prov, c.upstream, requestTokens(&x.tape), out)
+	v, ok := x.r.opt.Price(c.prov, c.upstream, in, out)
 	if !ok {
 		return math.MaxInt64
 	}
@@ -105,14 +108,18 @@ func (x *exchange) load(c *candidate) float64 {
 }
 
 // place is the candidate with one of its keys, as its health is kept. Models that
-// one entry of the document admits are one: agents choose names.
+// one entry of the document admits are one: agents choose names. Without a name the
+// place would be that of the key, which is for all models.
 func (c *candidate) place(key string) health.Place {
-	model := c.model
-	if e := c.prov.Entry(c.model); e != nil {
+	model := cmp.Or(c.model, noModel)
+	if e := c.prov.Entry(c.model); e != nil && c.model != "" {
 		model = e.Match.String()
 	}
 	return health.Place{Provider: c.prov.Name, Model: model, Key: key}
 }
+
+// noModel stands for the operations that name no model. It is no model's name.
+const noModel = "(no model)"
 
 // keysOf are the names of a provider's keys; one without a name where the agent's
 // own is used.

@@ -17,6 +17,7 @@ type candidate struct {
 	model           string // as rules name it
 	upstream        string // as the provider names it
 	share, priority uint32
+	price           int64           // where the route goes by it: nano-dollars at most
 	decision        policy.Decision // the stricter one on what was asked and on model
 	also            policy.Decision // the other one, whose obligations hold too; zero where both are one
 	cross           *crossing       // how it is asked where its dialect is another

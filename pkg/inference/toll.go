@@ -163,7 +163,7 @@ func (x *exchange) use(c *candidate) *Use {
 		Decision: x.verdict, Verdict: x.verdict, Trial: x.trial, Wait: x.waitRoom}
 	if x.route.model {
 		u.Input, u.InputMost = requestTokens(&x.tape), requestMost(&x.tape)
-		u.Output, u.Choices, u.Bounded = x.tape.outputAsked(), x.tape.choices(), x.route.output != ""
+		u.Output, u.Choices, u.Bounded = x.tape.outputHeld(x.route.output), x.tape.choices(), x.route.output != ""
 	}
 	if c != nil {
 		u.Provider, u.Model, u.Upstream, u.Decision, u.Also = c.prov, c.model, c.upstream, c.decision, c.also

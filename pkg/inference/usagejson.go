@@ -39,7 +39,7 @@ type jsonUsage struct {
 }
 
 const (
-	usageDepth = 64
+	usageDepth = maxDepth + 32 // answers repeat what requests hold: tools, schemas
 	maxKey     = 32
 	maxUsage   = 8 << 10
 )

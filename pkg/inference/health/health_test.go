@@ -270,3 +270,25 @@ func FuzzRetryAfter(f *testing.F) {
 		}
 	})
 }
+
+func TestAProbeThatNeverEndsKeepsNobodyAway(t *testing.T) {
+	for _, o := range []Outcome{Limited, KeyRefused} {
+		s := newStage()
+		s.call(t, here, o)
+		s.pass(LongestAsked)
+		held, _, ok := s.Begin(here)
+		if _, _, second := s.Begin(here); !ok || second {
+			t.Fatal("half-open does not let exactly one pass")
+		}
+		s.pass(ProbeTime)
+		if !s.Ready(here) {
+			t.Error("a call that is never over keeps others away")
+		}
+		s.call(t, here, Succeeded)
+		s.call(t, here, Succeeded)
+		held.Done(Unknown, 0, "")
+		if l, _ := s.Look(here); l.State != Closed {
+			t.Errorf("%+v", l)
+		}
+	}
+}

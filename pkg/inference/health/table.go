@@ -39,6 +39,10 @@ const (
 	LongestAsked = 10 * time.Minute // of what a provider asks for
 	KeyPause     = 5 * time.Minute
 	LimitPause   = 5 * time.Second // after a 429 that names no time
+
+	// ProbeTime is how long others wait for a probe. A call lasts as long as who makes
+	// it reads it, and nobody may keep a provider from others by that.
+	ProbeTime = 30 * time.Second
 )
 
 // maxPlaces bounds the table: agents choose the names of models.
@@ -88,6 +92,7 @@ type place struct {
 	seen     int    // outcomes in history
 	history  uint32 // bit 0 is the newest; 1 = failed
 	probing  bool
+	probed   time.Time // probing: since then
 	running  int
 	latency  float64 // seconds to the head of an answer, smoothed; 0 = none seen
 	measured time.Time
@@ -134,10 +139,10 @@ func (t *Table) Begin(at Place) (p *Pass, until time.Time, ok bool) {
 		}
 	}
 	if one.state == HalfOpen {
-		one.probing, p.probe = true, true
+		one.probing, one.probed, p.probe = true, now, true
 	}
 	if key != nil && key.state == HalfOpen {
-		key.probing, p.key = true, true
+		key.probing, key.probed, p.key = true, now, true
 	}
 	one.running++
 	one.used = now
@@ -155,10 +160,16 @@ func (b *place) admits(now time.Time) (until time.Time, ok bool) {
 		}
 		b.state, b.good, b.probing = HalfOpen, 0, false
 	}
-	if b.state == HalfOpen && b.probing {
+	if b.probes(now) {
 		return now.Add(time.Second), false
 	}
 	return time.Time{}, true
+}
+
+// probes says whether a call is under way that others have to wait for.
+func (b *place) probes(now time.Time) bool {
+	d := now.Sub(b.probed)
+	return b.state == HalfOpen && b.probing && d >= 0 && d < ProbeTime
 }
 
 // Head notes that the head of the answer is there.
@@ -365,7 +376,7 @@ func (t *Table) Ready(at Place) bool {
 	defer t.mu.Unlock()
 	now := t.now()
 	for _, k := range []Place{at, {Provider: at.Provider, Key: at.Key}} {
-		if b := t.places[k]; b != nil && (b.state == Open && now.Before(b.until) || b.state == HalfOpen && b.probing) {
+		if b := t.places[k]; b != nil && (b.state == Open && now.Before(b.until) || b.probes(now)) {
 			return false
 		}
 	}
