@@ -137,19 +137,19 @@ func (x *exchange) askOne(c *candidate, extra bool) (worst *failure) {
 		if len(x.tries) >= maxAttempts || x.in.Context().Err() != nil {
 			break
 		}
-		pass, until, ok := x.r.health.Begin(c.place(key))
+		pass, until, ok := x.r.health.Begin(c.place(key), x.agent())
 		if !ok {
 			if worst == nil {
 				worst = x.aside(c, key, until)
 			}
 			continue
 		}
-		if extra = extra || len(x.tries) > 0; extra && !x.r.retries.Extra(c.prov.Name) {
+		if extra = extra || len(x.tries) > 0; extra && !x.r.retries.Extra(c.prov.Name, x.agent()) {
 			pass.Done(health.Unknown, 0, "")
 			return keep(worst, &failure{why: "too many calls failed over to it already", ref: x.overloaded(c)})
 		}
 		if !extra {
-			x.r.retries.First(c.prov.Name)
+			x.r.retries.First(c.prov.Name, x.agent())
 		}
 		paid, most, ref := x.pay(c)
 		if ref != nil {
@@ -179,6 +179,13 @@ func least(a, b uint64) uint64 {
 		return b
 	}
 	return a
+}
+
+// agent is who calls, whichever of its sandboxes does: failures of one agent alone
+// are no reason to keep others from a provider.
+func (x *exchange) agent() string {
+	agent, _, _ := strings.Cut(x.c.Scope, "/sandbox:")
+	return agent
 }
 
 // keep is the failure of a candidate that counts: the first that was an answer.

@@ -495,3 +495,31 @@ func TestPricesAreLookedUpOnce(t *testing.T) {
 	}
 	p.event()
 }
+
+// One agent's calls that fail over use up what others may.
+func TestOneAgentDoesNotUseUpTheRetriesOfOthers(t *testing.T) {
+	p := newPlaces(t, setup{}, "a", "b")
+	for range 12 {
+		p.of["a"].Fail(doubles.Fault{Status: 404, Body: `{"error":{"message":"x"}}`})
+		p.chat(`{"model":"none","messages":[]}`, "Test-Agent", "hostile")
+		p.event()
+	}
+	p.of["a"].Reset()
+	p.of["a"].Fail(doubles.Fault{Status: 500, Body: `{"error":{"message":"x"}}`})
+	if resp, body := p.chat(simple, "Test-Agent", "other"); resp.StatusCode != 200 {
+		t.Errorf("%d %s %s", resp.StatusCode, body, resp.Header.Get("X-Ringfence-Tried"))
+	}
+}
+
+// Five long questions of one agent set a model aside for all.
+func TestLongQuestionsOfOneAgentSetNobodyAside(t *testing.T) {
+	p := newPlaces(t, setup{change: func(p *policy.Provider) { p.Timeouts.FirstByte = 30 * time.Millisecond }}, "a")
+	for range 5 {
+		p.of["a"].Fail(doubles.Fault{Delay: 200 * time.Millisecond})
+		p.chat(`{"model":"m","messages":[{"role":"user","content":"think for long"}]}`, "Test-Agent", "hostile")
+		p.event()
+	}
+	if resp, body := p.chat(simple, "Test-Agent", "other"); resp.StatusCode != 200 {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}

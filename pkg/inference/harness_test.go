@@ -174,6 +174,9 @@ func (f *fence) handler(o inference.Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		c := f.call
 		c.Host, c.Dialect = req.Host, "openai"
+		if agent := req.Header.Get("Test-Agent"); agent != "" {
+			c.Scope = "org:local/team:default/agent:" + agent + "/sandbox:sb1"
+		}
 		if box := req.Header.Get("Test-Sandbox"); box != "" {
 			c.Sandbox = box
 		}

@@ -95,7 +95,7 @@ func (x *exchange) price(c *candidate, in, out uint64) int64 {
 func (x *exchange) load(c *candidate) float64 {
 	best := -1.0
 	for _, key := range keysOf(c.prov) {
-		if at := c.place(key); x.r.health.Ready(at) {
+		if at := c.place(key); x.r.health.Ready(at, x.agent()) {
 			if l := x.r.health.Load(at); best < 0 || l < best {
 				best = l
 			}
@@ -258,7 +258,7 @@ func (x *exchange) stay() {
 		return
 	}
 	i := slices.IndexFunc(x.list, func(c candidate) bool { return c.prov.Name == s.provider && c.model == s.model })
-	if i > 0 && slices.ContainsFunc(keysOf(x.list[i].prov), func(k string) bool { return x.r.health.Ready(x.list[i].place(k)) }) {
+	if i > 0 && slices.ContainsFunc(keysOf(x.list[i].prov), func(k string) bool { return x.r.health.Ready(x.list[i].place(k), x.agent()) }) {
 		c := x.list[i]
 		copy(x.list[1:i+1], x.list[:i])
 		x.list[0] = c

@@ -32,7 +32,7 @@ func (s *stage) pass(d time.Duration) {
 
 func (s *stage) call(t *testing.T, at Place, o Outcome) {
 	t.Helper()
-	p, until, ok := s.Begin(at)
+	p, until, ok := s.Begin(at, "a")
 	if !ok {
 		t.Fatalf("%v does not pass until %v", at, until)
 	}
@@ -46,19 +46,19 @@ func TestFailuresInARowOpenAndProbesClose(t *testing.T) {
 	for range InRow {
 		s.call(t, here, Failed)
 	}
-	if _, until, ok := s.Begin(here); ok || until.Sub(s.at) != FirstPause {
+	if _, until, ok := s.Begin(here, "a"); ok || until.Sub(s.at) != FirstPause {
 		t.Fatal("it still passes, or for another time", until.Sub(s.at))
 	}
-	if other := (Place{"p", "n", "k"}); !s.Ready(other) {
+	if other := (Place{"p", "n", "k"}); !s.Ready(other, "a") {
 		t.Error("another model of the provider is closed with it")
 	}
 	s.pass(FirstPause)
-	probe, _, ok := s.Begin(here)
-	if _, _, second := s.Begin(here); !ok || second {
+	probe, _, ok := s.Begin(here, "a")
+	if _, _, second := s.Begin(here, "a"); !ok || second {
 		t.Fatal("half-open does not let exactly one pass")
 	}
 	probe.Done(Failed, 0, "again")
-	if _, until, ok := s.Begin(here); ok || until.Sub(s.at) != 2*FirstPause {
+	if _, until, ok := s.Begin(here, "a"); ok || until.Sub(s.at) != 2*FirstPause {
 		t.Fatal("the second pause is not twice the first", until.Sub(s.at))
 	}
 	s.pass(2 * FirstPause)
@@ -71,7 +71,7 @@ func TestFailuresInARowOpenAndProbesClose(t *testing.T) {
 	for range InRow - 1 {
 		s.call(t, here, Failed)
 	}
-	if !s.Ready(here) {
+	if !s.Ready(here, "a") {
 		t.Error("what was before it closed counts on")
 	}
 }
@@ -81,11 +81,11 @@ func TestHalfOfManyOpen(t *testing.T) {
 	for i := range Enough {
 		s.call(t, here, []Outcome{Succeeded, Failed}[i%2])
 	}
-	if !s.Ready(here) {
+	if !s.Ready(here, "a") {
 		t.Fatal("half is not more than half")
 	}
 	s.call(t, here, Failed)
-	if s.Ready(here) {
+	if s.Ready(here, "a") {
 		t.Error("more than half of eleven failed, and it passes")
 	}
 }
@@ -103,15 +103,15 @@ func TestWhatSaysNothingChangesNothing(t *testing.T) {
 func TestARefusedKeyIsSetAsideForAllModels(t *testing.T) {
 	s := newStage()
 	s.call(t, here, KeyRefused)
-	if other := (Place{"p", "n", "k"}); s.Ready(here) || s.Ready(other) {
+	if other := (Place{"p", "n", "k"}); s.Ready(here, "a") || s.Ready(other, "a") {
 		t.Error("the key is used on")
 	}
-	if other := (Place{"p", "m", "l"}); !s.Ready(other) {
+	if other := (Place{"p", "m", "l"}); !s.Ready(other, "a") {
 		t.Error("another key is set aside with it")
 	}
 	s.pass(KeyPause)
 	s.call(t, Place{"p", "n", "k"}, Succeeded)
-	if !s.Ready(here) {
+	if !s.Ready(here, "a") {
 		t.Error("a key that was accepted again is not used")
 	}
 }
@@ -119,9 +119,9 @@ func TestARefusedKeyIsSetAsideForAllModels(t *testing.T) {
 func TestALimitLastsAsLongAsAsked(t *testing.T) {
 	for asked, want := range map[time.Duration]time.Duration{0: LimitPause, 7 * time.Second: 7 * time.Second, time.Hour: LongestAsked, -time.Second: LimitPause} {
 		s := newStage()
-		p, _, _ := s.Begin(here)
+		p, _, _ := s.Begin(here, "a")
 		p.Done(Limited, asked, "429")
-		if _, until, ok := s.Begin(here); ok || until.Sub(s.at) != want {
+		if _, until, ok := s.Begin(here, "a"); ok || until.Sub(s.at) != want {
 			t.Errorf("asked %v: %v, %v", asked, until.Sub(s.at), ok)
 		}
 	}
@@ -137,8 +137,8 @@ func TestBreakerInvariants(t *testing.T) {
 			at := Place{"p", []string{"m", "n"}[r.IntN(2)], []string{"k", "l"}[r.IntN(2)]}
 			switch r.IntN(4) {
 			case 0, 1:
-				ready := s.Ready(at)
-				p, until, ok := s.Begin(at)
+				ready := s.Ready(at, "a")
+				p, until, ok := s.Begin(at, "a")
 				if ok != ready {
 					t.Fatalf("seed %d step %d: ready %v, begin %v", seed, step, ready, ok)
 				}
@@ -194,7 +194,7 @@ func TestManyNamesAreBounded(t *testing.T) {
 	if n := len(s.All()); n > maxPlaces {
 		t.Errorf("%d places", n)
 	}
-	if s.Ready(here) {
+	if s.Ready(here, "a") {
 		t.Error("a key that was set aside was forgotten for names that an agent made up")
 	}
 }
@@ -203,7 +203,7 @@ func TestRetriesAreAShareOfTheCalls(t *testing.T) {
 	var r Retries
 	granted := 0
 	for range 100 {
-		if r.Extra("p") {
+		if r.Extra("p", "") {
 			granted++
 		}
 	}
@@ -211,16 +211,63 @@ func TestRetriesAreAShareOfTheCalls(t *testing.T) {
 		t.Errorf("%d at once", granted)
 	}
 	for range 100 {
-		r.First("p")
-		if r.Extra("p") {
+		r.First("p", "")
+		if r.Extra("p", "") {
 			granted++
 		}
 	}
 	if granted < 28 || granted > 30 {
 		t.Errorf("%d in all", granted)
 	}
-	if !r.Extra("q") {
+	if !r.Extra("q", "") {
 		t.Error("another provider has none")
+	}
+}
+
+// What one agent makes fail is set aside for that agent, and for everybody once it
+// fails for a second one.
+func TestFailuresOfOneCallerAreItsOwn(t *testing.T) {
+	s := newStage()
+	for range InRow {
+		s.call(t, here, Failed)
+	}
+	if _, _, ok := s.Begin(here, "a"); ok || s.Ready(here, "a") {
+		t.Fatal("the one whose calls failed passes on")
+	}
+	b, _, ok := s.Begin(here, "b")
+	if !ok || !s.Ready(here, "b") {
+		t.Fatal("another one does not pass")
+	}
+	b.Done(Succeeded, 0, "")
+	if l, _ := s.Look(here); l.State != Open {
+		t.Errorf("a success of somebody else closed it: %+v", l)
+	}
+	b, _, _ = s.Begin(here, "b")
+	b.Done(Failed, 0, "it fails for b, too")
+	for _, who := range []string{"a", "b", "c"} {
+		if _, _, ok := s.Begin(here, who); ok {
+			t.Errorf("%s passes", who)
+		}
+	}
+	s.pass(LongestAsked + time.Second)
+	for range ToClose {
+		s.call(t, here, Succeeded)
+	}
+	if !s.Ready(here, "c") {
+		t.Error("it stays closed to others")
+	}
+}
+
+func TestOneAgentDoesNotUseUpTheRetriesOfAll(t *testing.T) {
+	var r Retries
+	n := 0
+	for range 100 {
+		if r.Extra("p", "a") {
+			n++
+		}
+	}
+	if n != retryOwn || !r.Extra("p", "b") {
+		t.Errorf("%d, and nothing is left for another", n)
 	}
 }
 
@@ -276,12 +323,12 @@ func TestAProbeThatNeverEndsKeepsNobodyAway(t *testing.T) {
 		s := newStage()
 		s.call(t, here, o)
 		s.pass(LongestAsked)
-		held, _, ok := s.Begin(here)
-		if _, _, second := s.Begin(here); !ok || second {
+		held, _, ok := s.Begin(here, "a")
+		if _, _, second := s.Begin(here, "a"); !ok || second {
 			t.Fatal("half-open does not let exactly one pass")
 		}
 		s.pass(ProbeTime)
-		if !s.Ready(here) {
+		if !s.Ready(here, "a") {
 			t.Error("a call that is never over keeps others away")
 		}
 		s.call(t, here, Succeeded)

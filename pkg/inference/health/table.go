@@ -15,6 +15,10 @@
 //	half-open  one call passes at a time; two that succeed in a row close it, one
 //	           that fails opens it again
 //
+// Failures of one caller alone set a place aside for that caller only: what it asks
+// may be what fails. Who else comes passes, and a failure of its own closes the place
+// to everybody.
+//
 // A key that the provider refuses is set aside for all models (five minutes, then
 // it is probed).
 package health
@@ -98,6 +102,26 @@ type place struct {
 	measured time.Time
 	used     time.Time
 	why      string // of the last failure, for people
+	failers  callers
+}
+
+// callers are the two that came last, and when.
+type callers struct {
+	who [2]string
+	at  [2]time.Time
+}
+
+func (c *callers) note(who string, now time.Time) {
+	if c.who[0] != who {
+		c.who[1], c.at[1] = c.who[0], c.at[0]
+	}
+	c.who[0], c.at[0] = who, now
+}
+
+// onlyOther says that all of them lately were one, and that this is not that one.
+func (c *callers) onlyOther(who string, now time.Time) bool {
+	alone := c.at[1].IsZero() || now.Sub(c.at[1]) > LongestAsked
+	return alone && !c.at[0].IsZero() && c.who[0] != who
 }
 
 // Outcome is how a call went, as far as the place is to blame.
@@ -117,28 +141,30 @@ const (
 type Pass struct {
 	t     *Table
 	at    Place
+	who   string
 	probe bool
 	key   bool // the probe is of the key
 	begun time.Time
 }
 
-// Begin asks to make a call. ok is false while the place or its key is set aside,
-// until is then when it can be asked again.
-func (t *Table) Begin(at Place) (p *Pass, until time.Time, ok bool) {
+// Begin asks to make a call; who makes it is the agent. ok is false while the place or
+// its key is set aside, until is then when it can be asked again.
+func (t *Table) Begin(at Place, who string) (p *Pass, until time.Time, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
 	one, key := t.place(at, now), t.places[Place{Provider: at.Provider, Key: at.Key}]
-	p = &Pass{t: t, at: at, begun: now}
+	p = &Pass{t: t, at: at, who: who, begun: now}
+	notMine := one.state != Closed && one.failers.onlyOther(who, now)
 	for _, b := range []*place{one, key} {
-		if b == nil {
+		if b == nil || b == one && notMine {
 			continue
 		}
 		if until, ok = b.admits(now); !ok {
 			return nil, until, false
 		}
 	}
-	if one.state == HalfOpen {
+	if one.state == HalfOpen && !notMine {
 		one.probing, one.probed, p.probe = true, now, true
 	}
 	if key != nil && key.state == HalfOpen {
@@ -226,11 +252,13 @@ func (p *Pass) Done(o Outcome, asked time.Duration, why string) {
 		if asked == 0 {
 			asked = LimitPause
 		}
+		one.failers.note(p.who, now)
 		one.open(now, asked, why)
 	case Failed:
+		one.failers.note(p.who, now)
 		one.fail(now, asked, why)
 	case Succeeded:
-		one.succeed()
+		one.succeed(p.probe)
 	}
 }
 
@@ -270,10 +298,10 @@ func (b *place) open(now time.Time, pause time.Duration, why string) {
 	b.good, b.probing = 0, false
 }
 
-func (b *place) succeed() {
+func (b *place) succeed(probe bool) {
 	b.note(false)
 	b.row = 0
-	if b.state == HalfOpen {
+	if b.state == HalfOpen && probe {
 		if b.good++; b.good >= ToClose {
 			b.close()
 		}
@@ -282,6 +310,7 @@ func (b *place) succeed() {
 
 func (b *place) close() {
 	b.state, b.pause, b.row, b.good, b.seen, b.history, b.why = Closed, 0, 0, 0, 0, 0, ""
+	b.failers = callers{}
 }
 
 // place finds or makes an entry. Where the table is full, one that nobody has used
@@ -370,13 +399,17 @@ func (t *Table) Load(at Place) float64 {
 	return b.latency * (1 + float64(b.running))
 }
 
-// Ready says whether a call could begin now.
-func (t *Table) Ready(at Place) bool {
+// Ready says whether a call of an agent could begin now.
+func (t *Table) Ready(at Place, who string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	for _, k := range []Place{at, {Provider: at.Provider, Key: at.Key}} {
-		if b := t.places[k]; b != nil && (b.state == Open && now.Before(b.until) || b.probes(now)) {
+	for i, k := range []Place{at, {Provider: at.Provider, Key: at.Key}} {
+		b := t.places[k]
+		if b != nil && i == 0 && b.failers.onlyOther(who, now) {
+			continue
+		}
+		if b != nil && (b.state == Open && now.Before(b.until) || b.probes(now)) {
 			return false
 		}
 	}
