@@ -496,6 +496,33 @@ func TestPricesAreLookedUpOnce(t *testing.T) {
 	p.event()
 }
 
+// inputToll notes what it is told of the input.
+type inputToll struct {
+	fakeToll
+	most []uint64
+}
+
+func (f *inputToll) Attempt(_ context.Context, u *inference.Use) (inference.Grant, *inference.Refusal) {
+	f.most = append(f.most, u.InputMost)
+	return inference.Grant{}, nil
+}
+
+// The input is at most its bytes, and the model's context where it goes on from an
+// answer that the provider stored.
+func TestTheInputIsBounded(t *testing.T) {
+	toll := &inputToll{}
+	p := newPlaces(t, setup{opt: inference.Options{Tolls: []inference.Toll{toll}}, change: func(p *policy.Provider) {
+		p.Models = []policy.ModelEntry{{Match: scope.Pattern{Wild: true}, Context: 100_000}}
+	}}, "a")
+	for _, body := range []string{`{"model":"m","input":"hello"}`, `{"model":"m","input":"hello","previous_response_id":null}`, `{"model":"m","input":"hello","previous_response_id":"r"}`} {
+		p.ask("POST", "https://"+openAIHost+"/v1/responses", body)
+		p.event()
+	}
+	if len(toll.most) != 3 || toll.most[0] != 16 || toll.most[1] != 16+24 || toll.most[2] != 16+21+100_000 {
+		t.Errorf("%v", toll.most)
+	}
+}
+
 // One agent's calls that fail over use up what others may.
 func TestOneAgentDoesNotUseUpTheRetriesOfOthers(t *testing.T) {
 	p := newPlaces(t, setup{}, "a", "b")

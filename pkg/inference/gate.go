@@ -108,6 +108,12 @@ func (t *tape) oddChoices() bool {
 	return slices.ContainsFunc(list, func(i uint32) bool { return i != 0 && t.nodes[i].kind != kindNull && t.count(i) == 0 })
 }
 
+// goesOn says whether the request goes on from an answer that its provider stored.
+func (t *tape) goesOn() bool {
+	i, ok := t.member(0, "previous_response_id")
+	return ok && t.nodes[i].kind != kindNull
+}
+
 // choices is how many answers the request asks for at once, each with as many tokens
 // as it lets come out: OpenAI's "n" and "best_of", one for each of several prompts,
 // Gemini's "candidateCount".

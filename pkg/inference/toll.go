@@ -169,6 +169,9 @@ func (x *exchange) use(c *candidate) *Use {
 		u.Provider, u.Model, u.Upstream, u.Decision, u.Also = c.prov, c.model, c.upstream, c.decision, c.also
 		if e := c.prov.Entry(c.model); e != nil {
 			u.MaxOutput = uint64(e.MaxOutput)
+			if x.tape.goesOn() { // what the provider has stored goes in, too
+				u.InputMost += uint64(e.Context)
+			}
 		}
 	}
 	return u
