@@ -58,6 +58,7 @@ func Lint(docs []Document, known []scope.Principal, most int) ([]Finding, error)
 		}
 	}
 	out = append(append(out, l.defaults(docs)...), strangers(docs, known)...)
+	out = append(out, snap.leadNowhere()...)
 	placed(docs, out)
 	slices.SortStableFunc(out, func(a, b Finding) int {
 		return strings.Compare(fmt.Sprintf("%s\x00%9d\x00%9d\x00%s", a.File, a.Line, a.Col, a.Kind), fmt.Sprintf("%s\x00%9d\x00%9d\x00%s", b.File, b.Line, b.Col, b.Kind))

@@ -125,6 +125,32 @@ models: [{match: "gpt-*", upstream: gpt, context: 128000, maxOutput: 4096, featu
 	}
 }
 
+func TestRoutesThatLeadNowhereAreFound(t *testing.T) {
+	provider := strings.Replace(providerHead, "{name: p}", "{name: openai}", 1) + "dialect: openai\nbaseURL: https://x.example\nsecret: k\nmodels: [{match: gpt-5}]\n"
+	text := routeHead + `
+  - {id: good, models: [a], to: [{provider: openai, model: gpt-5}, {model: anything}, {provider: openai}]}
+  - {id: name, models: [b], to: [{provider: openia}]}
+  - {id: model, models: [c], tiers: [{name: t, to: [{provider: openai, model: gpt-6}]}]}
+---
+` + provider
+	found, err := Lint(mustParse(t, text), nil, 10_000_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, f := range found {
+		if f.Kind == LintUnreachable {
+			got[f.Rule.ID] = f.Why + "; " + f.Do
+			if f.Line == 0 || f.File != "f.yaml" {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+	if len(got) != 2 || !strings.Contains(got["name"], `"openia"`) || !strings.Contains(got["name"], `did you mean "openai"?`) || !strings.Contains(got["model"], `"gpt-6"`) {
+		t.Errorf("%v", got)
+	}
+}
+
 func mustParse(t *testing.T, text string) []Document {
 	t.Helper()
 	docs, problems := Parse("f.yaml", []byte(text))
