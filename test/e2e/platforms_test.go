@@ -101,7 +101,7 @@ func TestAgentsAtAHostOfTheFamily(t *testing.T) {
 	a.addProvider(t, "groq", openAIKey, "--dialect", "openai", "--base-url", "https://llm.test/openai/v1")
 	r = sandboxed(t, a.n, a.ws, "coding", ask)
 	contains(t, "with another one", r.Stdout+r.Stderr, "status=403", "hosts: [api.groq.com]")
-	a.n.WritePolicy(t, "groq.yaml", `apiVersion: ringfence.dev/v1
+	doc := put(t, a.ws, "groq.yaml", `apiVersion: ringfence.dev/v1
 kind: Provider
 metadata: {name: named}
 dialect: openai
@@ -109,6 +109,9 @@ baseURL: https://llm.test/v1
 secret: groq
 hosts: [api.groq.com]
 `)
+	if r := a.n.CLI(t, "policy", "apply", doc, "--wait"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
 	r = sandboxed(t, a.n, a.ws, "coding", ask)
 	contains(t, "with one that names it", r.Stdout, "status=200", a.double.Text)
 	arrived(t, a.double.Last(), openAIKey, placeholder)
