@@ -4,7 +4,6 @@ package inference
 
 import (
 	"encoding/json"
-	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -38,12 +37,14 @@ func TestBoundOfTheOutput(t *testing.T) {
 // is as it was.
 func FuzzBound(f *testing.F) {
 	for _, s := range []string{`{}`, `{"max_tokens":10,"a":[1]}`, `{"max_completion_tokens":"x"}`, ` {"model":"m","max_output_tokens":7}`} {
-		f.Add(s, uint8(rand.IntN(3)), uint16(9))
+		for which := range outputKeys {
+			f.Add(s, uint8(which), uint16(9))
+		}
 	}
 	f.Fuzz(func(t *testing.T, body string, which uint8, n uint16) {
 		tp, err := parse([]byte(body), nil, nil)
 		if err != nil || tp.nodes[0].kind != kindObject || n == 0 {
-			t.Skip()
+			return
 		}
 		name := outputKeys[int(which)%len(outputKeys)]
 		out := tp.edited(tp.bound(name, uint64(n)))
@@ -53,7 +54,7 @@ func FuzzBound(f *testing.F) {
 		}
 		_ = json.Unmarshal([]byte(body), &was)
 		if tp.variant != 0 {
-			t.Skip() // refused before anything is changed
+			return // refused before anything is changed
 		}
 		bounded := false
 		for _, k := range outputKeys {

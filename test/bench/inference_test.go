@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringfence/ringfence/test/bench/job"
+	"github.com/ringfence/ringfence/test/env"
 	"github.com/ringfence/ringfence/test/node"
 )
 
@@ -120,7 +121,7 @@ http {
 func newModelBed(b *testing.B) *modelBed {
 	b.Helper()
 	if runtime.NumCPU() < 2 {
-		b.Skip("needs two CPUs: one for what is measured, one for everything else")
+		env.Lack(b, false, "a second CPU: one is for what is measured, one for everything else")
 	}
 	daemon := node.Another(b, "probe", "ringfence_probe")
 	node.BuildInto(b, b.TempDir(), "test/bench/peer") // before there is one core only

@@ -19,7 +19,7 @@ func rebuilt(t *testing.T, v val) any {
 	case kindNumber:
 		f, ok := v.float()
 		if !ok {
-			t.Skip("a number that no float holds")
+			t.Fatal("encoding/json reads this number, and we do not")
 		}
 		return f
 	case kindBool:
@@ -57,7 +57,7 @@ func FuzzDocument(f *testing.F) {
 		valid := json.Valid(src)
 		if valid {
 			if err := json.Unmarshal(src, &want); err != nil {
-				t.Skip(err)
+				return // a number that no float holds
 			}
 		}
 		var d document
