@@ -155,7 +155,7 @@ func (x *exchange) nobody() *refusal {
 				remedy: "The operator can add a Provider with dialect: " + x.d.name + " and hosts: [" + x.c.Host + "]"}
 		}
 		return &refusal{status: http.StatusServiceUnavailable, code: codeConfig, reason: "no-provider", param: "model",
-			message: what, remedy: "The operator can look with: " + x.explainCommand(), command: x.explainCommand()}
+			message: what, remedy: "The operator can look with: " + x.explainCommand()}
 	}
 	ref := &refusal{status: http.StatusBadRequest, code: codeInvalid, reason: "no-candidate", param: "model",
 		message: "nobody can answer this request for " + quote(x.asked.model) + ": " + x.leftOut(), remedy: "Ask for less, or for another model"}

@@ -50,6 +50,12 @@ func TestModelCallsAreRouted(t *testing.T) {
 		return e.Kind == event.KindInference && e.Provider == "spare" && e.Tried == "openai/gpt-5-mini: 500" && e.Route == "routes/fast" && e.Model == "fast" && e.ModelServed == "gpt-5-mini"
 	})
 
+	if r := a.n.CLI(t, "inference", "set", "fast", "--provider", "spair", "--scope", "org:local"); r.Code == 0 || !strings.Contains(r.Stderr, "there is") {
+		t.Errorf("a switch to nobody: %s", r.Stderr)
+	}
+	if r := a.n.CLI(t, "inference", "unset", "fst", "--scope", "org:local"); r.Code == 0 || !strings.Contains(r.Stderr, `nothing was set for the model "fst"`) {
+		t.Errorf("%s", r.Stderr)
+	}
 	if r := a.n.CLI(t, "inference", "set", "fast", "--provider", "spare", "--model", "other-model", "--scope", "org:local", "--wait"); r.Code != 0 {
 		t.Fatal(r.Stderr)
 	}

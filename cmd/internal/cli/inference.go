@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -106,8 +107,38 @@ func (a *app) put(ctx context.Context, f *switchFlags, name string, sel scope.Se
 	return a.changed(ctx, "applied", res, f.waitFlags)
 }
 
-func (a *app) drop(ctx context.Context, f *switchFlags, name string) error {
+// knownProvider refuses a provider that no document in force names, as far as the
+// caller sees all of them: calls would be answered by nobody.
+func (a *app) knownProvider(ctx context.Context, name string) error {
+	if name == "" {
+		return nil
+	}
+	v, err := a.client().Policy(ctx, "")
+	if err != nil || len(v.Within) > 0 {
+		return err
+	}
+	var names []string
+	for _, d := range v.Documents {
+		if d.Kind == policy.KindProvider {
+			if d.Name == name {
+				return nil
+			}
+			names = append(names, d.Name)
+		}
+	}
+	if len(names) == 0 {
+		return api.Errorf(api.CodeNotFound, "no provider %q: none is configured (ringfence provider add)", name)
+	}
+	return api.Errorf(api.CodeNotFound, "no provider %q: there is %s", name, strings.Join(names, ", "))
+}
+
+// drop removes the document; what stands in an error where there is none.
+func (a *app) drop(ctx context.Context, f *switchFlags, name, what string) error {
 	res, err := a.client().DeletePolicy(ctx, policy.KindPolicy+"/"+name, f.comment)
+	var e *api.Error
+	if errors.As(err, &e) && e.Code == api.CodeNotFound {
+		return api.Errorf(api.CodeNotFound, "%s for exactly %s", what, f.scope)
+	}
 	if err != nil {
 		return err
 	}
@@ -136,6 +167,9 @@ func (a *app) inferenceSetCommand() *cobra.Command {
 				return err
 			}
 			var to []string
+			if err := a.knownProvider(cmd.Context(), provider); err != nil {
+				return err
+			}
 			if provider != "" {
 				to = append(to, "provider: "+strconv.Quote(provider))
 			}
@@ -165,7 +199,7 @@ func (a *app) inferenceUnsetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.drop(cmd.Context(), &f, name)
+			return a.drop(cmd.Context(), &f, name, fmt.Sprintf("nothing was set for the model %q", words[0]))
 		},
 	}
 	f.add(cmd)
@@ -211,7 +245,7 @@ func (a *app) inferenceStartCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.drop(cmd.Context(), &f, name)
+			return a.drop(cmd.Context(), &f, name, "model calls were not stopped")
 		},
 	}
 	f.add(cmd)
