@@ -105,7 +105,7 @@ func (w *walker) geminiMember(c uint32, m *geminiMember) {
 	switch m.kind {
 	case memberOpaque:
 	case memberTools:
-		w.geminiToolList(c)
+		w.tools(c, w.geminiTool)
 	case memberAsks:
 		if isSet(w.t, c, m.tool) {
 			w.add(m.tool, "the field "+quote(m.name), m.name, c)
@@ -140,22 +140,6 @@ func (w *walker) geminiValue(i uint32) {
 			return true
 		})
 	}
-}
-
-func (w *walker) geminiToolList(list uint32) {
-	t := w.t
-	switch t.nodes[list].kind {
-	case kindNull:
-		return
-	case kindArray:
-	default:
-		w.add("unknown", "the field \"tools\", which is not a list,", "tools", list)
-		return
-	}
-	t.children(list, func(c uint32) bool {
-		w.geminiTool(c)
-		return true
-	})
 }
 
 // geminiTool judges one entry: every member that is set is a tool.

@@ -166,7 +166,7 @@ func (w *walker) member(parent, c uint32, low []byte) {
 		return
 	case t.called(c, low, "tools"):
 		if !slices.Contains(w.r.listings, w.typeOf(parent)) {
-			w.tools(c)
+			w.tools(c, w.tool)
 		}
 		return
 	case string(low) == "input" && parent != 0 && slices.Contains(w.r.opaqueIn, w.typeOf(parent)):
@@ -228,9 +228,9 @@ func (w *walker) typeOf(i uint32) string {
 	return ""
 }
 
-// tools judges a list of tool definitions: what is not known to run at the
-// client is refused.
-func (w *walker) tools(list uint32) {
+// tools judges a list of tool definitions, each with judge: what is not known to run
+// at the client is refused.
+func (w *walker) tools(list uint32, judge func(entry uint32)) {
 	t := w.t
 	switch t.nodes[list].kind {
 	case kindNull:
@@ -241,7 +241,7 @@ func (w *walker) tools(list uint32) {
 		return
 	}
 	t.children(list, func(c uint32) bool {
-		w.tool(c)
+		judge(c)
 		return true
 	})
 }
@@ -263,7 +263,7 @@ func (w *walker) tool(c uint32) {
 	}
 	w.toolType(c, typ, true)
 	if nested, ok := t.member(c, "tools"); ok {
-		w.tools(nested)
+		w.tools(nested, w.tool)
 	}
 }
 
